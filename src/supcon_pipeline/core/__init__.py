@@ -1,0 +1,1 @@
+"""The learning library: torch, numpy and faiss, usable without Kedro."""

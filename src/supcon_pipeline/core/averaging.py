@@ -1,0 +1,89 @@
+"""Averages of weights: over time (EMA), over checkpoints (SWA), and their batch-norm statistics."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
+
+
+def build_ema(model: nn.Module, decay_per_epoch: float, steps_per_epoch: int) -> AveragedModel:
+    """Exponential moving average of parameters and buffers, updated after every step.
+
+    Args:
+        model: what to average; the copy keeps its device.
+        decay_per_epoch: weight left after an epoch of what was there at its start, in (0, 1); per step it
+            is that number to the power `1 / steps_per_epoch`.
+        steps_per_epoch: of the training loader.
+
+    Raises:
+        ValueError: where the decay is not between 0 and 1.
+    """
+    if not 0 < decay_per_epoch < 1:
+        raise ValueError(f"ema.decay_per_epoch must be between 0 and 1, got {decay_per_epoch}")
+    decay = decay_per_epoch ** (1 / steps_per_epoch)
+
+    def update(averages: list[Tensor], values: list[Tensor], _: Tensor | int) -> None:
+        """One group of tensors of the same type: counters are copied, the rest is averaged."""
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - decay)
+        else:
+            torch._foreach_copy_(averages, values)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def average_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of model states; integer entries (counters) are taken from the first.
+
+    Raises:
+        ValueError: where there is no state, or the states have different entries.
+
+    Source:
+        Izmailov et al. 2018, arXiv:1803.05407, over the best checkpoints instead of the last.
+    """
+    if not states:
+        raise ValueError("states must hold at least one model state, got none")
+    if any(state.keys() != states[0].keys() for state in states):
+        raise ValueError("states must have the same entries, got states of different models")
+    average = {}
+    for name, first in states[0].items():
+        if first.is_floating_point():
+            total = torch.stack([state[name].double() for state in states]).mean(dim=0)
+            average[name] = total.to(first.dtype)
+        else:
+            average[name] = first.clone()
+    return average
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a module of the model keeps running statistics."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+@torch.no_grad()
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics by those of the batches, each image weighing the same.
+
+    Torch's cumulative average gives every batch the same weight; here a batch weighs by its size.
+
+    Raises:
+        ValueError: where there is no batch.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [module.momentum for module in norms]
+    was_training, count = model.training, 0
+    for module in norms:
+        module.reset_running_stats()
+    model.train()
+    for batch in batches:
+        count += len(batch)
+        for module in norms:
+            module.momentum = len(batch) / count
+        model(batch)
+    model.train(was_training)
+    for module, momentum in zip(norms, momenta, strict=True):
+        module.momentum = momentum
+    if not count:
+        raise ValueError("batches must hold at least one image, got none")

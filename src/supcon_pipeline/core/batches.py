@@ -1,0 +1,109 @@
+"""Batches: which images go together in which order, and the loaders that fetch them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from supcon_pipeline.core.views import ViewPolicy
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Views and labels of some images: `[batch, views, h, w, c]` uint8 and `[batch]` int64."""
+
+    views: Tensor
+    labels: Tensor
+
+
+class ShuffledBatches:
+    """Every index once per epoch, in batches of nearly equal size.
+
+    An epoch is split evenly instead of leaving a small last batch: 1,000 images in batches of at most 256
+    are four batches of 250. The order depends on the seed and the epoch alone.
+
+    Args:
+        indices: what to shuffle, `[n]`.
+        batch_size: the largest batch, at least 1.
+        seed: of the order and of the views.
+
+    Raises:
+        ValueError: where there is nothing to shuffle or `batch_size` is below 1.
+    """
+
+    def __init__(self, indices: Int[np.ndarray, "n"], batch_size: int, seed: int):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not len(indices):
+            raise ValueError("indices must hold at least one image, got none")
+        self.indices, self.seed = np.asarray(indices), seed
+        self.num_batches = -(-len(indices) // batch_size)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """The batches of an epoch, each a seed for its views and its indices."""
+        sequence = np.random.SeedSequence([self.seed, epoch])
+        order = np.random.default_rng(sequence).permutation(self.indices)
+        seeds = sequence.generate_state(self.num_batches)
+        return [
+            (int(seed), batch)
+            for seed, batch in zip(seeds, np.array_split(order, self.num_batches), strict=True)
+        ]
+
+
+class ViewDataset(Dataset[Batch]):
+    """Gives a whole batch for one item `(seed, indices)`: fetched, transformed and stacked where it is asked for."""
+
+    def __init__(self, images: UInt8[np.ndarray, "n h w c"], labels: np.ndarray, policy: ViewPolicy):
+        self.images, self.labels, self.policy = images, labels, policy
+
+    def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
+        seed, indices = item
+        views = self.policy(self.images[indices], seed)
+        labels = np.asarray(self.labels[indices], dtype=np.int64)
+        return Batch(torch.from_numpy(views), torch.from_numpy(labels))
+
+
+class ViewLoader:
+    """Batches of views, epoch by epoch.
+
+    The views of a batch depend on its seed alone: the number of workers changes nothing but the speed.
+    """
+
+    def __init__(self, dataset: ViewDataset, batches: ShuffledBatches, num_workers: int = 0):
+        self.dataset, self.batches, self.num_workers = dataset, batches, num_workers
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0."""
+        loader = DataLoader(
+            self.dataset,
+            sampler=self.batches.epoch(epoch),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(0),
+        )
+        yield from loader
+
+
+def build_loader(
+    images: UInt8[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, "n"],
+    indices: Int[np.ndarray, "m"],
+    policy: ViewPolicy,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+) -> ViewLoader:
+    """Shuffled batches of views of the images at `indices`."""
+    batches = ShuffledBatches(indices, batch_size, seed)
+    return ViewLoader(ViewDataset(images, labels, policy), batches, num_workers)

@@ -1,0 +1,133 @@
+"""Labelled images: as a source gives them, and packed for training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+
+@dataclass(frozen=True)
+class RawImages:
+    """Labelled images as a source gives them, of any size.
+
+    Args:
+        images: one array per image, `[height, width]` or `[height, width, channels]`, uint8.
+        labels: one class index per image, `[n]`, from 0 to `len(class_names) - 1`.
+        class_names: one name per class.
+        ids: one name per image, unique.
+        source: where the images come from, in words.
+
+    Raises:
+        ValueError: where the counts differ, an id repeats or a label is out of range.
+    """
+
+    images: Sequence[np.ndarray]
+    labels: np.ndarray
+    class_names: Sequence[str]
+    ids: Sequence[str]
+    source: str
+
+    def __post_init__(self) -> None:
+        counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
+        if len(set(counts.values())) != 1 or not len(self.ids):
+            raise ValueError(f"raw images must have one label and one id each, got {counts}")
+        if len(set(self.ids)) != len(self.ids):
+            raise ValueError(f"ids must be unique, got {len(self.ids) - len(set(self.ids))} repeated")
+        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
+            raise ValueError(
+                f"labels must be class indices below {len(self.class_names)}, "
+                f"got {self.labels.min()} to {self.labels.max()}"
+            )
+
+
+def pack_image(image: np.ndarray, image_size: int, num_channels: int) -> UInt8[np.ndarray, "size size c"]:
+    """One image at storage size: square, uint8, with `num_channels` channels (1 or 3).
+
+    The longer side is fitted to `image_size` by cubic (growing) or area (shrinking) interpolation and the
+    rest is filled by repeating the border, so that nothing is cut off and the aspect is kept.
+
+    Raises:
+        ValueError: where the image is not uint8 or has neither 1 nor 3 channels.
+    """
+    import cv2
+
+    channels = 1 if image.ndim == 2 else image.shape[-1]
+    if image.dtype != np.uint8 or channels not in (1, 3):
+        raise ValueError(
+            f"image must be uint8 with 1 or 3 channels, got {image.dtype} with shape {image.shape}"
+        )
+    if channels == 1 and num_channels == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    elif channels == 3 and num_channels == 1:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    height, width = image.shape[:2]
+    scale = image_size / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    image = cv2.resize(image, size, interpolation=interpolation)
+    top, left = (image_size - size[1]) // 2, (image_size - size[0]) // 2
+    bottom, right = image_size - size[1] - top, image_size - size[0] - left
+    image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    return image.reshape(image_size, image_size, num_channels)
+
+
+def split_samples(
+    labels: Int[np.ndarray, "n"], validation_fraction: float, test_fraction: float, seed: int
+) -> np.ndarray:
+    """A stratified split: `train`, `validation` or `test` for each sample, in the order of `labels`.
+
+    Args:
+        labels: class indices, `[n]`.
+        validation_fraction: share of all samples, in (0, 1).
+        test_fraction: share of all samples, in (0, 1).
+        seed: the same seed and labels give the same split.
+
+    Raises:
+        ValueError: where a class has fewer than three samples, or a split is smaller than the number of classes.
+    """
+    from sklearn.model_selection import train_test_split
+
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 3:
+        raise ValueError(
+            f"every class must have at least 3 samples, one for each split, got {counts.min()} "
+            f"of class {classes[counts.argmin()]}; add images or leave the class out"
+        )
+    smallest = int(min(validation_fraction, test_fraction) * len(labels))
+    if smallest < len(classes):
+        raise ValueError(
+            f"each split must hold every one of the {len(classes)} classes, got {smallest} samples; "
+            "raise data_prep.validation_fraction and data_prep.test_fraction"
+        )
+    splits = np.full(len(labels), "train", dtype=object)
+    rest, test = train_test_split(
+        np.arange(len(labels)), test_size=test_fraction, stratify=labels, random_state=seed
+    )
+    _, validation = train_test_split(
+        rest, test_size=validation_fraction / (1 - test_fraction), stratify=labels[rest], random_state=seed
+    )
+    splits[test], splits[validation] = "test", "validation"
+    return splits
+
+
+def channel_statistics(images: UInt8[np.ndarray, "n h w c"]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over all pixels, on the scale 0 to 1."""
+    total, square, count = np.zeros(images.shape[-1]), np.zeros(images.shape[-1]), 0
+    for start in range(0, len(images), 4096):
+        pixels = images[start : start + 4096].reshape(-1, images.shape[-1]) / 255.0
+        total, square, count = total + pixels.sum(0), square + (pixels**2).sum(0), count + len(pixels)
+    mean = total / count
+    return mean.tolist(), np.sqrt(np.maximum(square / count - mean**2, 0)).tolist()
+
+
+def content_hash(images: UInt8[np.ndarray, "n h w c"], *columns: Sequence[object]) -> str:
+    """SHA-256 over the shape, the pixels and the columns of the samples, as 64 hexadecimal digits."""
+    from hashlib import sha256
+
+    digest = sha256(repr(images.shape).encode())
+    for start in range(0, len(images), 4096):
+        digest.update(np.ascontiguousarray(images[start : start + 4096]).tobytes())
+    for column in columns:
+        digest.update("\x00".join(map(str, column)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""Metrics of retrieval, clustering and classification."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+RETRIEVAL_METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+CLUSTERING_METRICS = ("AMI", "NMI")
+
+
+@cache
+def _calculator(metrics: tuple[str, ...]) -> Any:
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    # k is the size of the largest class, so that every positive counts, not the nearest alone.
+    return AccuracyCalculator(include=metrics, k="max_bin_count")
+
+
+def embedding_metrics(
+    queries: Float[np.ndarray, "n dim"],
+    query_labels: Int[np.ndarray, "n"],
+    references: Float[np.ndarray, "m dim"],
+    reference_labels: Int[np.ndarray, "m"],
+    has_clustering: bool = True,
+) -> dict[str, float]:
+    """How well the neighbours of the queries among the references share their class, by cosine similarity.
+
+    Args:
+        queries: float, one row per image to score.
+        query_labels: the class of each query.
+        references: float, what is searched; holds none of the queries.
+        reference_labels: the class of each reference.
+        has_clustering: whether to add AMI and NMI of a k-means clustering of the queries.
+
+    Returns:
+        `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1]; `ami` (up to 1) and `nmi`
+        in [0, 1]. Up is better.
+
+    Source:
+        Musgrave et al. 2020, arXiv:2003.08505, section 3.2 for R-precision and MAP@R.
+    """
+    names = RETRIEVAL_METRICS + (CLUSTERING_METRICS if has_clustering else ())
+    values = _calculator(names).get_accuracy(
+        _unit_rows(queries),
+        np.asarray(query_labels),
+        _unit_rows(references),
+        np.asarray(reference_labels),
+        ref_includes_query=False,
+    )
+    return {name.lower(): float(values[name]) for name in names}
+
+
+def _unit_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
+    rows = np.asarray(rows, dtype=np.float32)
+    scaled: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return scaled
+
+
+def accuracy(labels: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> float:
+    """The share of labels that are predicted."""
+    return float(np.mean(np.asarray(labels) == np.asarray(predicted)))
+
+
+def classification_metrics(
+    labels: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], class_names: list[str]
+) -> dict[str, Any]:
+    """Accuracy, macro-F1, F1 per class name, and the confusion matrix (row: label, column: predicted)."""
+    from sklearn.metrics import confusion_matrix, f1_score
+
+    classes = np.arange(len(class_names))
+    per_class = f1_score(labels, predicted, labels=classes, average=None, zero_division=0.0)
+    return {
+        "accuracy": accuracy(labels, predicted),
+        "macro_f1": float(per_class.mean()),
+        "f1_per_class": dict(zip(class_names, map(float, per_class), strict=True)),
+        "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
+    }

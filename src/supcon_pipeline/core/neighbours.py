@@ -1,0 +1,80 @@
+"""Nearest neighbours with faiss, and classification by them."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def search_neighbours(
+    queries: Float[np.ndarray, "n dim"], references: Float[np.ndarray, "m dim"], k: int, metric: str = "cosine"
+) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
+    """The `k` nearest references of each query, nearest first: similarities and indices.
+
+    Args:
+        queries: float32.
+        references: float32.
+        k: from 1 to the number of references.
+        metric: `cosine`, or `euclidean` with the similarity being the negative squared distance.
+
+    Raises:
+        ValueError: where `k` or the metric is out of range.
+    """
+    import faiss
+
+    if not 1 <= k <= len(references):
+        raise ValueError(f"k must be from 1 to the number of references ({len(references)}), got {k}")
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(f"metric must be cosine or euclidean, got {metric!r}")
+    queries = np.array(queries, dtype=np.float32, order="C")
+    references = np.array(references, dtype=np.float32, order="C")
+    if metric == "cosine":
+        faiss.normalize_L2(queries)
+        faiss.normalize_L2(references)
+        return faiss.knn(queries, references, k, metric=faiss.METRIC_INNER_PRODUCT)  # type: ignore[no-any-return]
+    distances, indices = faiss.knn(queries, references, k, metric=faiss.METRIC_L2)
+    return -distances, indices
+
+
+def knn_probabilities(
+    similarities: Float[np.ndarray, "n k"],
+    neighbour_labels: Int[np.ndarray, "n k"],
+    num_classes: int,
+    temperature: float = 0.07,
+) -> Float[np.ndarray, "n classes"]:
+    """Class probabilities by weighted k-NN: each neighbour votes with `exp(similarity / temperature)`.
+
+    Args:
+        similarities: cosine, of each query's neighbours.
+        neighbour_labels: the class of each neighbour.
+        num_classes: width of the result.
+        temperature: above 0; lower gives the nearest more weight.
+
+    Raises:
+        ValueError: where the temperature is not above 0.
+
+    Source:
+        Wu et al. 2018, arXiv:1805.01978, section 3.4, with the votes scaled to sum to one.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    # Relative to the nearest neighbour, so that no weight overflows.
+    weights = np.exp((similarities - similarities.max(axis=1, keepdims=True)) / temperature)
+    votes = np.zeros((len(similarities), num_classes))
+    np.add.at(votes, (np.arange(len(votes))[:, None], neighbour_labels), weights)
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
+def classify_by_neighbours(
+    queries: Float[np.ndarray, "n dim"],
+    references: Float[np.ndarray, "m dim"],
+    reference_labels: Int[np.ndarray, "m"],
+    k: int,
+    temperature: float,
+) -> Float[np.ndarray, "n classes"]:
+    """Class probabilities of the queries by weighted k-NN among the references, cosine similarity.
+
+    Raises:
+        ValueError: as `search_neighbours` and `knn_probabilities` do.
+    """
+    similarities, indices = search_neighbours(queries, references, k)
+    num_classes = int(np.max(reference_labels)) + 1
+    return knn_probabilities(similarities, np.asarray(reference_labels)[indices], num_classes, temperature)

@@ -1,0 +1,223 @@
+"""Parameters of the pipelines: names, types and ranges. A name that is not here is an error."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from supcon_pipeline.core.views import build_transform
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Parameters(BaseModel):
+    """Base of all: nothing unknown, nothing changed after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataPrepParameters(Parameters):
+    """Of `data_prep`."""
+
+    image_size: Annotated[int, Field(ge=8, le=4096)]
+    num_channels: Literal[1, 3]
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1:
+            total = self.validation_fraction + self.test_fraction
+            raise ValueError(f"validation_fraction + test_fraction must be below 1, got {total}")
+        return self
+
+
+class TransformParameters(Parameters):
+    """One albumentations transform by name."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        build_transform(self.name, self.args)
+        return self
+
+
+class BackboneParameters(Parameters):
+    """Which network gives the embedding."""
+
+    name: str
+    stem: Literal["small_image", "imagenet"]
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        import difflib
+
+        from supcon_pipeline.core.backbones import BACKBONES
+
+        if name not in BACKBONES:
+            nearest = difflib.get_close_matches(name, BACKBONES, n=1)
+            remedy = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ValueError(f"must be one of {', '.join(BACKBONES)}, got {name!r}{remedy}")
+        return name
+
+
+class ProjectionParameters(Parameters):
+    """Widths of the projection head."""
+
+    hidden_dim: Count
+    dim: Annotated[int, Field(ge=2)]
+
+
+class SupConParameters(Parameters):
+    """The contrastive loss."""
+
+    temperature: Annotated[float, Field(gt=0)]
+
+
+class OptimizerParameters(Parameters):
+    """Stochastic gradient descent."""
+
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    nesterov: bool
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("momentum must be above 0 with nesterov, got 0.0; set nesterov to false")
+        return self
+
+
+class ScheduleParameters(Parameters):
+    """Linear warm-up, then a half cosine."""
+
+    num_epochs: Count
+    warmup_epochs: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.warmup_epochs >= self.num_epochs:
+            raise ValueError(
+                f"warmup_epochs must be fewer than num_epochs ({self.num_epochs}), got {self.warmup_epochs}"
+            )
+        return self
+
+
+class LoaderParameters(Parameters):
+    """How images are fetched."""
+
+    batch_size: Count
+    num_workers: Annotated[int, Field(ge=0)]
+
+
+class ContrastiveLoaderParameters(LoaderParameters):
+    """How images are fetched for a loss that compares them with one another."""
+
+    batch_size: Annotated[int, Field(ge=2)]
+
+
+class EmaParameters(Parameters):
+    """The moving average of the weights."""
+
+    decay_per_epoch: Fraction
+
+
+class CheckpointParameters(Parameters):
+    """Which epochs are kept."""
+
+    metric: str
+    top_k: Count
+
+
+class ContrastiveCheckpointParameters(CheckpointParameters):
+    """Which epochs of stage 1 are kept."""
+
+    metric: Literal[
+        "embedding.precision_at_1",
+        "embedding.r_precision",
+        "embedding.mean_average_precision_at_r",
+        "embedding.ami",
+        "embedding.nmi",
+        "projection.precision_at_1",
+        "projection.r_precision",
+        "projection.mean_average_precision_at_r",
+        "projection.ami",
+        "projection.nmi",
+    ]
+
+
+class ClassifierCheckpointParameters(CheckpointParameters):
+    """Which epochs of stage 2 are kept."""
+
+    metric: Literal["accuracy"]
+
+
+class Stage1Parameters(Parameters):
+    """Of `stage1`."""
+
+    seed: Seed
+    backbone: BackboneParameters
+    projection: ProjectionParameters
+    loss: SupConParameters
+    num_views: Annotated[int, Field(ge=2)]
+    transforms: list[TransformParameters]
+    loader: ContrastiveLoaderParameters
+    optimizer: OptimizerParameters
+    schedule: ScheduleParameters
+    ema: EmaParameters | None
+    checkpoints: ContrastiveCheckpointParameters
+    validation_batch_size: Count
+
+
+class SwaParameters(Parameters):
+    """Of `swa`, in both of its places."""
+
+    batch_size: Annotated[int, Field(ge=2)]
+
+
+class Stage2Parameters(Parameters):
+    """Of `stage2`."""
+
+    seed: Seed
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    transforms: list[TransformParameters]
+    loader: LoaderParameters
+    optimizer: OptimizerParameters
+    schedule: ScheduleParameters
+    checkpoints: ClassifierCheckpointParameters
+    validation_batch_size: Count
+
+
+class KnnParameters(Parameters):
+    """Weighted k-NN classification."""
+
+    k: Count
+    temperature: Annotated[float, Field(gt=0)]
+
+
+class EvaluationParameters(Parameters):
+    """Of `evaluation`."""
+
+    batch_size: Count
+    knn: KnnParameters
+
+
+class TsneParameters(Parameters):
+    """The t-SNE map."""
+
+    perplexity: Annotated[float, Field(gt=1)]
+    num_iterations: Annotated[int, Field(ge=250)]
+    seed: Seed
+    num_jobs: Count
+
+
+class VisualizationParameters(Parameters):
+    """Of `visualization`."""
+
+    tsne: TsneParameters

@@ -1,0 +1,51 @@
+"""Named tensors with the words that belong to them: checkpoints, averaged models, embeddings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from supcon_pipeline.core.encoder import build_model
+
+
+@dataclass(frozen=True)
+class NamedTensors:
+    """Tensors by name, and metadata that JSON can hold.
+
+    The metadata of a model's state has `model` (what `build_model` takes) and `run_id`; a checkpoint adds its
+    `epoch` and validation `metrics`, an average the list of those that were `averaged`.
+    """
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def join_parts(parts: Sequence[NamedTensors]) -> NamedTensors:
+    """Several as one, in their order; `split_parts` takes them apart again."""
+    tensors = {
+        f"{index}/{name}": tensor
+        for index, part in enumerate(parts)
+        for name, tensor in part.tensors.items()
+    }
+    return NamedTensors(tensors, {"parts": [part.metadata for part in parts]})
+
+
+def split_parts(joined: NamedTensors) -> list[NamedTensors]:
+    """What `join_parts` was given."""
+    parts = [NamedTensors({}, metadata) for metadata in joined.metadata["parts"]]
+    for name, tensor in joined.tensors.items():
+        index, _, rest = name.partition("/")
+        parts[int(index)].tensors[rest] = tensor
+    return parts
+
+
+def restore_model(state: NamedTensors) -> nn.Module:
+    """The model that a state belongs to, with its weights, in evaluation mode.
+
+    Raises:
+        RuntimeError: where the weights do not fit the description, entry by entry.
+    """
+    model = build_model(state.metadata["model"])
+    model.load_state_dict(state.tensors, strict=True)
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Datasets that Kedro's catalog lacks."""

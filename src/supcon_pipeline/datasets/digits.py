@@ -1,0 +1,40 @@
+"""Handwritten digits that ship with scikit-learn."""
+
+from typing import Any, NoReturn
+
+import numpy as np
+from kedro.io import AbstractDataset, DatasetError
+
+from supcon_pipeline.core.images import RawImages
+
+
+class DigitsDataset(AbstractDataset[Any, RawImages]):
+    """1,797 grayscale images of 8 x 8 pixels in ten classes; needs no network.
+
+    Source:
+        Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
+    """
+
+    def __init__(self, metadata: dict[str, Any] | None = None):
+        self.metadata = metadata
+
+    def load(self) -> RawImages:
+        """The digits, scaled from 0..16 to 0..255."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        return RawImages(
+            images=list(images),
+            labels=digits.target.astype(np.int64),
+            class_names=[str(name) for name in digits.target_names],
+            ids=[f"digit-{index:04d}" for index in range(len(images))],
+            source="sklearn.datasets.load_digits",
+        )
+
+    def save(self, data: Any) -> NoReturn:
+        """Refused: the digits are only read."""
+        raise DatasetError(f"DigitsDataset must only be read, got {type(data).__name__} to save")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"source": "sklearn.datasets.load_digits"}

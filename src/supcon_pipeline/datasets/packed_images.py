@@ -1,0 +1,45 @@
+"""Images packed in one array, memory-mapped when read."""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
+
+from supcon_pipeline.datasets.atomic import atomic_path
+
+
+class PackedImagesDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
+    """Images `[n, height, width, channels]`, uint8, in one `.npy` file.
+
+    Reading maps the file into memory: it costs nothing before pixels are used, and worker processes share it.
+
+    Args:
+        filepath: of the `.npy` file.
+        version: as the catalog gives it.
+        metadata: for plugins.
+    """
+
+    def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def load(self) -> np.ndarray:
+        """The images, mapped read-only."""
+        images: np.ndarray = np.load(Path(self._get_load_path()), mmap_mode="r", allow_pickle=False)
+        return images
+
+    def save(self, data: np.ndarray) -> None:
+        """Write the images; anything but uint8 with four dimensions is refused."""
+        if data.dtype != np.uint8 or data.ndim != 4:
+            raise DatasetError(
+                f"packed images must be uint8 [n, height, width, channels], got {data.dtype} {list(data.shape)}"
+            )
+        with atomic_path(Path(self._get_save_path())) as temporary, temporary.open("wb") as file:
+            np.save(file, data, allow_pickle=False)
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "version": self._version}

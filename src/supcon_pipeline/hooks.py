@@ -1,0 +1,156 @@
+"""What cuts across the pipelines: parameters, runs, and the word at the end."""
+
+import difflib
+import subprocess
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.validation.type_extractor import TypeExtractor
+from pydantic import BaseModel, ValidationError
+
+from supcon_pipeline.session import RunBook, open_run
+
+
+# Parameters of no pipeline, which those of the pipelines refer to.
+SHARED = ("seed",)
+
+
+class ParameterError(click.ClickException):
+    """Parameters that a run must not start with; shown as one line each."""
+
+
+class ParameterHooks:
+    """Validates all parameters as soon as the configuration is read."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Refuse unknown names and impossible values.
+
+        Raises:
+            ParameterError: with one line per mistake.
+        """
+        from supcon_pipeline.pipeline_registry import register_pipelines
+
+        models = TypeExtractor(register_pipelines()).extract_types_from_pipelines()
+        validate_parameters(context.config_loader["parameters"], models)
+
+
+def validate_parameters(parameters: dict[str, Any], models: dict[str, type]) -> None:
+    """Check parameters against the models of the pipelines.
+
+    Raises:
+        ParameterError: with one line per mistake.
+    """
+    known = [*models, *SHARED]
+    lines = [_unknown(name, name, known) for name in parameters if name not in known]
+    for name, model in models.items():
+        if name not in parameters:
+            lines.append(f"{name} must be given, got nothing; add it to conf/base/parameters_{name}.yml")
+            continue
+        try:
+            model.model_validate(parameters[name])  # type: ignore[attr-defined]
+        except ValidationError as error:
+            lines += [_explain(name, model, dict(mistake)) for mistake in error.errors()]
+    if lines:
+        raise ParameterError("\n".join(lines))
+
+
+def _explain(root: str, model: type, mistake: dict[str, Any]) -> str:
+    """One mistake that pydantic found as `<name> must <contract>, got <value>; <remedy>`."""
+    path = ".".join([root, *map(str, mistake["loc"])])
+    if mistake["type"] == "extra_forbidden":
+        return _unknown(path, str(mistake["loc"][-1]), _fields(model, mistake["loc"][:-1]))
+    if mistake["type"] == "missing":
+        return f"{path} must be given, got nothing; add it to the parameters"
+    message = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "value_error":
+        # Raised by the model itself, in the form of the house already.
+        return f"{path} {message}" if message.startswith("must ") else f"{path}: {message}"
+    contract = message.replace("Input should be", "must be").replace("Input should", "must")
+    return f"{path} {contract}, got {mistake['input']!r}"
+
+
+def _unknown(path: str, name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}"
+    return f"{path} must be a known parameter, got '{name}'; {remedy}"
+
+
+def _fields(model: Any, path: tuple[str | int, ...]) -> list[str]:
+    """The field names of the model that a path leads to."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+class RunHooks:
+    """Opens a run before its first node and says what came of it after its last."""
+
+    @cached_property
+    def graph(self) -> Pipeline:
+        """All pipelines as one."""
+        from supcon_pipeline.pipeline_registry import register_pipelines
+
+        return register_pipelines()["__default__"]
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Remember the experiment and the project."""
+        self.experiment = context.config_loader.experiment  # type: ignore[attr-defined]
+        self.project_path = context.project_path
+
+    @hook_impl
+    def after_catalog_created(self, catalog: CatalogProtocol, save_version: str | None) -> None:
+        """Outside of a run (notebook, Kedro-Viz), show the newest run as a whole."""
+        if save_version is None:
+            book = RunBook(catalog, self.graph)
+            for run in book.newest_first()[:1]:
+                book.pin({**run.artifacts, "run_record": run.run_id})
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
+        """Open the run and pin what it reads to whole runs; `--load-versions` goes before that."""
+        book = RunBook(catalog, self.graph)
+
+        def describe() -> dict[str, Any]:
+            return {
+                "experiment": self.experiment,
+                "started": datetime.now(UTC).isoformat(),
+                "commit": describe_commit(self.project_path),
+                "parameters": {name: value.model_dump() for name, value in catalog.load("parameters").items()},
+            }
+
+        open_run(book, run_params["run_id"], pipeline, describe)
+        book.pin(run_params["load_versions"] or {})
+
+    @hook_impl
+    def after_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
+        """Print where the results are and what to type next."""
+        from supcon_pipeline.results import print_results
+
+        print_results(run_params, pipeline, catalog, self.project_path)
+
+
+def describe_commit(project_path: Path) -> str | None:
+    """The commit of the code, with `+changes` where files differ from it; none outside version control."""
+    command = ["git", "-C", str(project_path), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Raw images to packed images, a table of samples and a dataset card."""

@@ -1,0 +1,107 @@
+"""Nodes of `evaluation`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.parameters import EvaluationParameters
+
+
+def embed_samples(encoder: Any, prepared_images: np.ndarray, params: EvaluationParameters) -> Any:
+    """Embedding and projection of every image of every split, in the order of the samples."""
+    from supcon_pipeline.core.embed import embed_images
+    from supcon_pipeline.core.tensors import NamedTensors, restore_model
+    from supcon_pipeline.core.training import pick_device
+
+    model = restore_model(encoder).to(pick_device())
+    features = embed_images(model, prepared_images, np.arange(len(prepared_images)), params.batch_size)
+    return NamedTensors(features._asdict(), {"encoder": _checkpoint(encoder)})
+
+
+def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
+    """Retrieval, clustering and k-NN metrics of both features: test images searched among training images."""
+    from supcon_pipeline.core.metrics import accuracy, embedding_metrics
+    from supcon_pipeline.core.neighbours import classify_by_neighbours
+
+    labels = samples["label"].to_numpy()
+    train, test = _split(samples, "train"), _split(samples, "test")
+    scores = {}
+    for name in ("projection", "embedding"):
+        rows = embeddings.tensors[name].numpy()
+        predicted = classify_by_neighbours(rows[test], rows[train], labels[train], **params.knn.model_dump())
+        scores[name] = {
+            **embedding_metrics(rows[test], labels[test], rows[train], labels[train]),
+            "knn_accuracy": accuracy(labels[test], predicted.argmax(axis=1)),
+        }
+    return scores
+
+
+def score_pixels(prepared_images: np.ndarray, samples: pd.DataFrame) -> dict[str, float]:
+    """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
+    from supcon_pipeline.core.metrics import accuracy
+    from supcon_pipeline.core.neighbours import search_neighbours
+
+    labels = samples["label"].to_numpy()
+    train, test = _split(samples, "train"), _split(samples, "test")
+    pixels = prepared_images.reshape(len(prepared_images), -1)
+    _, nearest = search_neighbours(pixels[test], pixels[train], k=1, metric="euclidean")
+    return {"precision_at_1": accuracy(labels[test], labels[train][nearest[:, 0]])}
+
+
+def predict_samples(
+    classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
+) -> pd.DataFrame:
+    """One row per test image: its label and what the classifier says, with the probability."""
+    from supcon_pipeline.core.tensors import restore_model
+
+    test = _split(samples, "test")
+    logits = restore_model(classifier)(embeddings.tensors["embedding"][test])
+    probability, predicted = logits.detach().softmax(dim=1).max(dim=1)
+    names = np.array(dataset_card["class_names"])
+    return samples.iloc[test].assign(
+        predicted=predicted.numpy(),
+        predicted_class=names[predicted.numpy()],
+        probability=probability.numpy(),
+    )
+
+
+def score_classifier(predictions: pd.DataFrame, dataset_card: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy, F1 and confusion of the classifier on the test images."""
+    from supcon_pipeline.core.metrics import classification_metrics
+
+    return classification_metrics(
+        predictions["label"].to_numpy(), predictions["predicted"].to_numpy(), dataset_card["class_names"]
+    )
+
+
+def collect_metrics(
+    feature_metrics: dict[str, Any],
+    classifier_metrics: dict[str, Any],
+    pixel_metrics: dict[str, float],
+    predictions: pd.DataFrame,
+    embeddings: Any,
+    classifier: Any,
+    dataset_card: dict[str, Any],
+    run_record: dict[str, Any],
+) -> dict[str, Any]:
+    """All metrics on test, and what they speak of."""
+    return {
+        "run_id": run_record["run_id"],
+        "data_hash": dataset_card["data_hash"],
+        "checkpoint": {"encoder": embeddings.metadata["encoder"], "classifier": _checkpoint(classifier)},
+        "num_images": len(predictions),
+        **feature_metrics,
+        "classifier": classifier_metrics,
+        "pixels": pixel_metrics,
+    }
+
+
+def _split(samples: pd.DataFrame, split: str) -> np.ndarray:
+    return np.flatnonzero(samples["split"] == split)
+
+
+def _checkpoint(state: Any) -> dict[str, Any]:
+    """Which run and which epochs a model comes from."""
+    epochs = sorted(member["epoch"] for member in state.metadata["averaged"])
+    return {"run_id": state.metadata["run_id"], "averaged_epochs": epochs}

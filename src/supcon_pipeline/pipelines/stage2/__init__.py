@@ -1,0 +1,1 @@
+"""A linear classifier on the frozen encoder."""

@@ -1,0 +1,28 @@
+"""Graph of `stage2`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from supcon_pipeline.pipelines.stage2.nodes import train_linear_classifier
+
+
+def create_pipeline() -> Pipeline:
+    """The frozen encoder and packed images to the best checkpoints of a linear classifier."""
+    return pipeline(
+        [
+            node(
+                train_linear_classifier,
+                [
+                    "encoder",
+                    "prepared_images",
+                    "samples",
+                    "run_record",
+                    "stage2_tensorboard",
+                    "params:stage2",
+                ],
+                ["stage2_checkpoints", "stage2_history"],
+                name="train_linear_classifier",
+            )
+        ],
+        namespace="stage2",
+        prefix_datasets_with_namespace=False,
+    )

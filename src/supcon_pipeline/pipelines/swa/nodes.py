@@ -1,0 +1,19 @@
+"""Nodes of `swa`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.parameters import SwaParameters
+
+
+def average_checkpoints(
+    checkpoints: Any, prepared_images: np.ndarray, samples: pd.DataFrame, params: SwaParameters
+) -> Any:
+    """One model from the best checkpoints of a stage."""
+    from supcon_pipeline.core.stages import LabelledSplits, average_models
+    from supcon_pipeline.core.tensors import split_parts
+
+    data = LabelledSplits(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    return average_models(split_parts(checkpoints), data, params.batch_size)

@@ -1,0 +1,58 @@
+"""Graph of `visualization`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from supcon_pipeline.pipelines.visualization.nodes import (
+    draw_confusion_matrix,
+    draw_embedding_map,
+    draw_training_curves,
+    map_embeddings,
+    write_report,
+)
+
+
+def create_pipeline() -> Pipeline:
+    """Embeddings, metrics and histories to pictures and a report."""
+    return pipeline(
+        [
+            node(
+                map_embeddings,
+                ["embeddings", "samples", "params:visualization"],
+                "tsne_points",
+                name="map_embeddings",
+            ),
+            node(
+                draw_embedding_map,
+                ["tsne_points", "dataset_card"],
+                "embedding_map",
+                name="draw_embedding_map",
+            ),
+            node(
+                draw_confusion_matrix,
+                ["classifier_metrics", "dataset_card"],
+                "confusion_matrix",
+                name="draw_confusion_matrix",
+            ),
+            node(
+                draw_training_curves,
+                ["stage1_history", "stage2_history"],
+                "training_curves",
+                name="draw_training_curves",
+            ),
+            node(
+                write_report,
+                [
+                    "metrics",
+                    "dataset_card",
+                    "run_record",
+                    "embedding_map",
+                    "confusion_matrix",
+                    "training_curves",
+                ],
+                "report",
+                name="write_report",
+            ),
+        ],
+        namespace="visualization",
+        prefix_datasets_with_namespace=False,
+    )

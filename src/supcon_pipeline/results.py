@@ -1,0 +1,52 @@
+"""The word at the end of a run: where the results are and what to type next."""
+
+from pathlib import Path, PurePath
+from typing import Any
+
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from rich.console import Console
+from rich.table import Table
+
+_HEADLINES = (
+    ("pixels", "precision_at_1"),
+    ("projection", "precision_at_1"),
+    ("embedding", "precision_at_1"),
+    ("embedding", "mean_average_precision_at_r"),
+    ("embedding", "knn_accuracy"),
+    ("classifier", "accuracy"),
+    ("classifier", "macro_f1"),
+)
+
+
+def print_results(
+    run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol, project_path: Path
+) -> None:
+    """Print the metrics of a run that made some, the files it made, and the next commands."""
+    console = Console(highlight=False)
+    made = pipeline.all_outputs()
+    if "metrics" in made:
+        _print_metrics(console, catalog.load("metrics"))
+    console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made:")
+    for name in sorted(made):
+        path = PurePath(catalog.get(name)._get_load_path())  # type: ignore[union-attr]
+        console.print(f"  {name:<20} {path.relative_to(project_path)}", soft_wrap=True)
+    env = f" --env {run_params['env']}" if run_params["env"] else ""
+    console.print("\nNext:")
+    for command, purpose in (
+        ("kedro viz run", "the lineage in a browser"),
+        (f"kedro run{env} --pipelines evaluation", "evaluate again, without training"),
+        (f"kedro run{env} --params stage1.optimizer.lr=0.2", "change one parameter"),
+        ("tensorboard --logdir data/08_reporting", "the curves of all runs"),
+    ):
+        console.print(f"  .venv/bin/{command:<50} {purpose}", soft_wrap=True)
+
+
+def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
+    table = Table(title=f"Metrics on {metrics['num_images']:,} test images", title_justify="left")
+    table.add_column("features")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for group, metric in _HEADLINES:
+        table.add_row(group, metric, f"{metrics[group][metric]:.4f}")
+    console.print(table)
