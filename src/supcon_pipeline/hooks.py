@@ -4,19 +4,19 @@ import difflib
 import subprocess
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
-from supcon_pipeline.session import RunBook, open_run
-
+from supcon_pipeline.session import RECORD, RunBook, open_run
 
 # Parameters of no pipeline, which those of the pipelines refer to.
 SHARED = ("seed",)
@@ -78,7 +78,7 @@ def _explain(root: str, model: type, mistake: dict[str, Any]) -> str:
 
 
 def _unknown(path: str, name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     remedy = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}"
     return f"{path} must be a known parameter, got '{name}'; {remedy}"
 
@@ -111,16 +111,16 @@ class RunHooks:
         self.project_path = context.project_path
 
     @hook_impl
-    def after_catalog_created(self, catalog: CatalogProtocol, save_version: str | None) -> None:
+    def after_catalog_created(self, catalog: DataCatalog, save_version: str | None) -> None:
         """Outside of a run (notebook, Kedro-Viz), show the newest run as a whole."""
         if save_version is None:
             book = RunBook(catalog, self.graph)
-            for run in book.newest_first()[:1]:
-                book.pin({**run.artifacts, "run_record": run.run_id})
+            for run in islice(book.newest_first(), 1):
+                book.pin({**run.artifacts, RECORD: run.run_id})
 
     @hook_impl
     def before_pipeline_run(
-        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Open the run and pin what it reads to whole runs; `--load-versions` goes before that."""
         book = RunBook(catalog, self.graph)
@@ -130,20 +130,34 @@ class RunHooks:
                 "experiment": self.experiment,
                 "started": datetime.now(UTC).isoformat(),
                 "commit": describe_commit(self.project_path),
-                "parameters": {name: value.model_dump() for name, value in catalog.load("parameters").items()},
+                "parameters": _plain(catalog.load("parameters")),
             }
 
-        open_run(book, run_params["run_id"], pipeline, describe)
-        book.pin(run_params["load_versions"] or {})
+        open_run(
+            book,
+            run_params["run_id"],
+            pipeline,
+            describe,
+            load_versions=run_params["load_versions"] or {},
+            is_going_on=run_params["only_missing_outputs"],
+        )
 
     @hook_impl
     def after_pipeline_run(
-        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Print where the results are and what to type next."""
         from supcon_pipeline.results import print_results
 
         print_results(run_params, pipeline, catalog, self.project_path)
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON holds them; Kedro makes models of those that the pipelines to run take."""
+    return {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in parameters.items()
+    }
 
 
 def describe_commit(project_path: Path) -> str | None:

@@ -3,7 +3,7 @@
 from pathlib import Path, PurePath
 from typing import Any
 
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +20,7 @@ _HEADLINES = (
 
 
 def print_results(
-    run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol, project_path: Path
+    run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog, project_path: Path
 ) -> None:
     """Print the metrics of a run that made some, the files it made, and the next commands."""
     console = Console(highlight=False)

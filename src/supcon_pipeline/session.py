@@ -3,13 +3,14 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 import click
 from kedro.framework.session import KedroSession
-from kedro.io import AbstractVersionedDataset, CatalogProtocol, Version
+from kedro.io import AbstractVersionedDataset, DataCatalog, Version
 from kedro.pipeline import Pipeline
 
 RUN_ID_VARIABLE = "SUPCON_RUN_ID"
@@ -23,7 +24,7 @@ class RunError(click.ClickException):
 
 
 class RunSession(KedroSession):
-    """A Kedro session whose id, and so the version of all it saves, comes from `SUPCON_RUN_ID` where that is set."""
+    """A Kedro session whose id, the version of all it saves, comes from `SUPCON_RUN_ID` where that is set."""
 
     def __init__(self, session_id: str, **arguments: Any):
         run_id = os.environ.get(RUN_ID_VARIABLE) or session_id
@@ -33,6 +34,20 @@ class RunSession(KedroSession):
             )
         super().__init__(session_id=run_id, **arguments)
 
+    def run(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """As Kedro runs; input that this project refused itself is one line, without a traceback.
+
+        Raises:
+            RunError: with the line of the refusal.
+        """
+        try:
+            return super().run(*arguments, **named)
+        except (ValueError, FloatingPointError) as error:
+            *_, (frame, _) = walk_tb(error.__traceback__)
+            if frame.f_globals["__name__"].startswith("supcon_pipeline."):
+                raise RunError(str(error)) from error
+            raise
+
 
 @dataclass(frozen=True)
 class Run:
@@ -40,13 +55,11 @@ class Run:
 
     Args:
         run_id: its id.
-        started: when, as text that sorts.
         artifacts: the version of each artifact that belongs to it: its own, and those of the run it was
             built upon as far as nothing of its own made them out of date.
     """
 
     run_id: str
-    started: str
     artifacts: dict[str, str]
 
 
@@ -58,14 +71,15 @@ class RunBook:
         graph: all pipelines, which say what depends on what.
     """
 
-    def __init__(self, catalog: CatalogProtocol, graph: Pipeline):
+    def __init__(self, catalog: DataCatalog, graph: Pipeline):
         self.catalog, self.graph = catalog, graph
         self.names = sorted(name for name in graph.all_outputs() if self._dataset(name) is not None)
 
     def _dataset(self, name: str) -> AbstractVersionedDataset[Any, Any] | None:
         dataset = self.catalog.get(name)
-        is_versioned = isinstance(dataset, AbstractVersionedDataset) and dataset._version is not None
-        return dataset if is_versioned else None
+        if isinstance(dataset, AbstractVersionedDataset) and dataset._version is not None:
+            return dataset
+        return None
 
     def read(self, run_id: str) -> Run | None:
         """The run of that id, or none."""
@@ -74,18 +88,24 @@ class RunBook:
             return None
         record = dataset.load()
         own = {name for name in self.names if self._pinned(name, run_id).exists()}
-        artifacts = self.without_descendants(record["base_artifacts"], own)
-        return Run(run_id, record["started"], {**artifacts, **dict.fromkeys(own, run_id)})
+        inherited = self.without_descendants(record["base_artifacts"], own)
+        artifacts = {
+            name: version for name, version in inherited.items() if self._pinned(name, version).exists()
+        }
+        return Run(run_id, {**artifacts, **dict.fromkeys(own, run_id)})
 
-    def newest_first(self) -> list[Run]:
+    def newest_first(self) -> Iterator[Run]:
         """All runs by the time they were started."""
         dataset = self._dataset(RECORD)
         run_ids = dataset.list_versions(full_path=False) if dataset is not None else []
-        runs = [run for run_id in run_ids if (run := self.read(run_id)) is not None]
-        return sorted(runs, key=lambda run: run.started, reverse=True)
+        started = {run_id: self._pinned(RECORD, run_id).load()["started"] for run_id in run_ids}
+        for run_id in sorted(run_ids, key=started.__getitem__, reverse=True):
+            run = self.read(run_id)
+            if run is not None:
+                yield run
 
     def without_descendants(self, artifacts: dict[str, str], made: Iterable[str]) -> dict[str, str]:
-        """The artifacts that the making of others leaves valid: none that is made from them or beside them."""
+        """The artifacts left valid when others are made anew: none that is made from those or beside them."""
         makers = [node.name for node in self.graph.nodes if set(node.outputs) & set(made)]
         stale = self.graph.from_nodes(*makers).all_outputs() if makers else set()
         return {name: version for name, version in artifacts.items() if name not in stale}
@@ -96,25 +116,29 @@ class RunBook:
         Raises:
             RunError: where none has.
         """
-        runs = self.newest_first()
-        for run in runs:
+        runs = []
+        for run in self.newest_first():
+            runs.append(run)
             if needed <= run.artifacts.keys():
-                if run is not runs[0]:
-                    missing = ", ".join(sorted(needed - runs[0].artifacts.keys()))
-                    logger.warning(
-                        "Reading run %s: the newest run %s has no %s that fits", run.run_id, runs[0].run_id, missing
-                    )
+                self._warn_of_newer(runs, needed)
                 return run
-        if needed:
-            best = max(runs, key=lambda run: len(needed & run.artifacts.keys()), default=None)
-            missing = needed - (best.artifacts.keys() if best else set())
-            raise RunError(
-                f"{', '.join(sorted(missing))} must be in a run of this experiment, got none; "
-                f"run {self._pipelines_making(missing)} first"
-            )
-        return None
+        if not needed:
+            return None
+        best = max(runs, key=lambda run: len(needed & run.artifacts.keys()), default=None)
+        absent = needed - (best.artifacts.keys() if best else set())
+        raise RunError(
+            f"{', '.join(sorted(absent))} must be in a run of this experiment, got none; "
+            f"run {self.pipelines_making(absent)} first"
+        )
 
-    def _pipelines_making(self, names: set[str]) -> str:
+    def _warn_of_newer(self, runs: list[Run], needed: set[str]) -> None:
+        """Say why the last of the runs is read and not the first, which is newer."""
+        if len(runs) > 1:
+            absent = ", ".join(sorted(needed - runs[0].artifacts.keys()))
+            logger.warning("Reading run %s: the newer %s has no %s", runs[-1].run_id, runs[0].run_id, absent)
+
+    def pipelines_making(self, names: set[str]) -> str:
+        """The pipelines that make these artifacts, by name."""
         makers = [node for node in self.graph.nodes if set(node.outputs) & names]
         return ", ".join(dict.fromkeys(node.namespace or node.name for node in makers))
 
@@ -123,20 +147,30 @@ class RunBook:
         for name, version in load_versions.items():
             dataset = self._dataset(name)
             if dataset is not None:
-                dataset._version = Version(version, dataset._version.save)
+                dataset._version = Version(version, dataset.resolve_save_version())
                 dataset.release()
+
+    def save_record(self, run_id: str, record: dict[str, Any]) -> None:
+        """Write the record of a new run."""
+        self._pinned(RECORD, run_id).save(record)
 
     def _pinned(self, name: str, version: str) -> AbstractVersionedDataset[Any, Any]:
         """The dataset at a version, beside the one in the catalog."""
         dataset = self._dataset(name)
         if dataset is None:
             raise RunError(f"{name} must be versioned in the catalog, got {self.catalog.get(name)}")
-        return dataset._copy(_version=Version(version, version))
+        pinned: AbstractVersionedDataset[Any, Any] = dataset._copy(_version=Version(version, version))  # type: ignore[assignment]
+        return pinned
 
 
 def open_run(
-    book: RunBook, run_id: str, pipeline: Pipeline, describe: Callable[[], dict[str, Any]]
-) -> Run:
+    book: RunBook,
+    run_id: str,
+    pipeline: Pipeline,
+    describe: Callable[[], dict[str, Any]],
+    load_versions: dict[str, str],
+    is_going_on: bool = False,
+) -> None:
     """Start a run, or go on with it where its id is known, and pin what its pipeline reads.
 
     Args:
@@ -144,28 +178,34 @@ def open_run(
         run_id: of the run to open.
         pipeline: what will run.
         describe: what the record of a new run says beside its id and its base.
+        load_versions: versions asked for by name, which go before those of a run.
+        is_going_on: whether artifacts that the run has already are kept instead of refused.
 
     Raises:
-        RunError: where no run has what the pipeline reads.
+        RunError: where no run has what the pipeline reads, or this one has what the pipeline would make.
     """
-    needed = pipeline.inputs() & set(book.names)
+    made = pipeline.all_outputs() & set(book.names)
+    needed = pipeline.inputs() & set(book.names) - load_versions.keys()
     run = book.read(run_id)
     if run is None:
         base = book.base_for(needed)
-        record = {
-            **describe(),
-            "run_id": run_id,
-            "base": base.run_id if base else None,
-            "base_artifacts": base.artifacts if base else {},
-        }
-        book._pinned(RECORD, run_id).save(record)
-        run = Run(run_id, record["started"], record["base_artifacts"])
-    missing = needed - run.artifacts.keys()
-    if missing:
+        artifacts = base.artifacts if base else {}
+        origin = {"run_id": run_id, "base": base.run_id if base else None, "base_artifacts": artifacts}
+        book.save_record(run_id, {**describe(), **origin})
+        run = Run(run_id, artifacts)
+    absent = needed - run.artifacts.keys()
+    if absent:
         raise RunError(
-            f"{', '.join(sorted(missing))} must be in run {run_id}, got none; "
-            f"run {book._pipelines_making(missing)} in it first"
+            f"{', '.join(sorted(absent))} must be in run {run_id}, got none; "
+            f"run {book.pipelines_making(absent)} in it first"
         )
-    book.pin({name: run.artifacts[name] for name in needed})
-    book.pin(dict.fromkeys([*(pipeline.all_outputs() & set(book.names)), RECORD], run_id))
-    return run
+    present = {name for name in made if run.artifacts.get(name) == run_id}
+    if present and not is_going_on:
+        raise RunError(
+            f"{', '.join(sorted(present))} must be new in run {run_id}, got already made; "
+            f"choose another {RUN_ID_VARIABLE} or add --only-missing-outputs"
+        )
+    reading = {name: run.artifacts[name] for name in needed} | load_versions
+    for name in sorted(reading.keys() - book.without_descendants(reading, made).keys()):
+        logger.warning("%s of run %s was made from what this run makes anew", name, reading[name])
+    book.pin({**dict.fromkeys([*made, RECORD], run_id), **reading})

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def build_ema(model: nn.Module, decay_per_epoch: float, steps_per_epoch: int) -> AveragedModel:
     """Exponential moving average of parameters and buffers, updated after every step.
@@ -24,7 +26,7 @@ def build_ema(model: nn.Module, decay_per_epoch: float, steps_per_epoch: int) ->
         raise ValueError(f"ema.decay_per_epoch must be between 0 and 1, got {decay_per_epoch}")
     decay = decay_per_epoch ** (1 / steps_per_epoch)
 
-    def update(averages: list[Tensor], values: list[Tensor], _: Tensor | int) -> None:
+    def update(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
         """One group of tensors of the same type: counters are copied, the rest is averaged."""
         if averages[0].is_floating_point():
             torch._foreach_lerp_(averages, values, 1 - decay)

@@ -1,6 +1,7 @@
 """Backbones: a name to a headless network and its feature width."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ class NarrowResNet(nn.Module):
         stem = nn.Conv2d(num_channels, widths[0], 3, stem_stride, padding=1, bias=False)
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         stages: list[nn.Module] = [BasicBlock(widths[0], widths[0])]
-        for width_in, width in zip(widths[:-1], widths[1:], strict=True):
+        for width_in, width in pairwise(widths):
             shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, 2, bias=False), nn.BatchNorm2d(width))
             stages.append(BasicBlock(width_in, width, 2, shortcut))
         self.stages = nn.Sequential(*stages)
@@ -40,7 +41,8 @@ class NarrowResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `[batch, num_features]` of images `[batch, channels, h, w]`."""
-        return self.stages(self.stem(images)).mean(dim=(2, 3))
+        features: Tensor = self.stages(self.stem(images)).mean(dim=(2, 3))
+        return features
 
 
 def build_backbone(name: str, stem: str = "small_image", num_channels: int = 3) -> tuple[nn.Module, int]:

@@ -35,7 +35,7 @@ class ShuffledBatches:
         ValueError: where there is nothing to shuffle or `batch_size` is below 1.
     """
 
-    def __init__(self, indices: Int[np.ndarray, "n"], batch_size: int, seed: int):
+    def __init__(self, indices: Int[np.ndarray, " n"], batch_size: int, seed: int):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not len(indices):
@@ -58,7 +58,7 @@ class ShuffledBatches:
 
 
 class ViewDataset(Dataset[Batch]):
-    """Gives a whole batch for one item `(seed, indices)`: fetched, transformed and stacked where it is asked for."""
+    """Gives a whole batch for one item `(seed, indices)`, stacked where it is asked for."""
 
     def __init__(self, images: UInt8[np.ndarray, "n h w c"], labels: np.ndarray, policy: ViewPolicy):
         self.images, self.labels, self.policy = images, labels, policy
@@ -86,7 +86,7 @@ class ViewLoader:
         """The batches of an epoch, counted from 0."""
         loader = DataLoader(
             self.dataset,
-            sampler=self.batches.epoch(epoch),  # type: ignore[arg-type]
+            sampler=self.batches.epoch(epoch),
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
@@ -97,8 +97,8 @@ class ViewLoader:
 
 def build_loader(
     images: UInt8[np.ndarray, "n h w c"],
-    labels: Int[np.ndarray, "n"],
-    indices: Int[np.ndarray, "m"],
+    labels: Int[np.ndarray, " n"],
+    indices: Int[np.ndarray, " m"],
     policy: ViewPolicy,
     batch_size: int,
     num_workers: int,

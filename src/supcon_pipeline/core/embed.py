@@ -11,7 +11,10 @@ from supcon_pipeline.core.encoder import Features
 
 
 def iterate_images(
-    images: UInt8[np.ndarray, "n h w c"], indices: Int[np.ndarray, "m"], batch_size: int, device: torch.device
+    images: UInt8[np.ndarray, "n h w c"],
+    indices: Int[np.ndarray, " m"],
+    batch_size: int,
+    device: torch.device,
 ) -> Iterator[Tensor]:
     """The images at `indices` in their order, batch by batch, none left out."""
     for start in range(0, len(indices), batch_size):
@@ -23,7 +26,7 @@ def iterate_images(
 def embed_images(
     model: nn.Module,
     images: UInt8[np.ndarray, "n h w c"],
-    indices: Int[np.ndarray, "m"],
+    indices: Int[np.ndarray, " m"],
     batch_size: int,
 ) -> Features:
     """Embeddings and projections of the images at `indices`, in that order, on the CPU, float32.
@@ -49,7 +52,7 @@ def embed_images(
 def predict_logits(
     model: nn.Module,
     images: UInt8[np.ndarray, "n h w c"],
-    indices: Int[np.ndarray, "m"],
+    indices: Int[np.ndarray, " m"],
     batch_size: int,
 ) -> Tensor:
     """Logits `[m, classes]` of the images at `indices`, in that order, on the CPU, float32."""

@@ -69,7 +69,8 @@ class ContrastiveModel(nn.Module):
 class LinearProbe(nn.Module):
     """A linear classifier on a frozen encoder.
 
-    The encoder stays in evaluation mode, so that its batch-norm statistics do not drift, and takes no gradient.
+    The encoder takes no gradient and stays in evaluation mode, so that its batch-norm statistics do not
+    drift.
     """
 
     def __init__(self, encoder: nn.Module, classifier: nn.Module):
@@ -101,7 +102,7 @@ def build_contrastive_model(
     """A contrastive model with new weights, laid out `channels_last`."""
     network, num_features = build_backbone(backbone, stem, num_channels=len(mean))
     model = ContrastiveModel(Encoder(network, mean, std), num_features, hidden_dim, dim)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def build_classifier(num_features: int, num_classes: int) -> nn.Linear:

@@ -39,7 +39,7 @@ def tsne_map(
 
 
 def class_colors(num_classes: int) -> list[Any]:
-    """One colour per class: the colour-blind safe set of Okabe and Ito (2008) where it suffices, else a wheel."""
+    """One colour per class: the colour-blind safe set of Okabe and Ito (2008), or many from one scale."""
     import matplotlib
 
     okabe_ito = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
@@ -52,7 +52,7 @@ def class_colors(num_classes: int) -> list[Any]:
 
 def draw_tsne(
     coordinates: Float[np.ndarray, "n 2"],
-    labels: Int[np.ndarray, "n"],
+    labels: Int[np.ndarray, " n"],
     splits: Sequence[str],
     class_names: Sequence[str],
 ) -> Any:
@@ -71,7 +71,12 @@ def draw_tsne(
         axis.set(title=f"{split} ({is_shown.sum():,} images)", xticks=[], yticks=[])
         for label in np.unique(labels[is_shown]):
             middle = np.median(coordinates[is_shown & (labels == label)], axis=0)
-            box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colors[label], "alpha": 0.85}
+            box = {
+                "boxstyle": "round,pad=0.2",
+                "facecolor": "white",
+                "edgecolor": colors[label],
+                "alpha": 0.85,
+            }
             axis.annotate(class_names[label], middle, ha="center", va="center", fontsize=9, bbox=box)
     figure.suptitle("t-SNE of the embeddings")
     return figure
@@ -99,11 +104,11 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
     return figure
 
 
-def draw_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
+def draw_curves(histories: Mapping[str, Any]) -> Any:
     """Loss and learning rate above, validation metrics below, one column per stage.
 
     Args:
-        histories: by stage, the columns of its history: `epoch`, `loss`, `lr` and the metrics.
+        histories: by stage, a table or mapping with the columns `epoch`, `loss`, `lr` and the metrics.
     """
     from matplotlib.figure import Figure
 
@@ -113,7 +118,9 @@ def draw_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
         epochs = history["epoch"]
         (loss_line,) = above.plot(epochs, history["loss"], color="#0072B2", label="training loss")
         rate = above.twinx()
-        (rate_line,) = rate.plot(epochs, history["lr"], color="#E69F00", linestyle="--", label="learning rate")
+        (rate_line,) = rate.plot(
+            epochs, history["lr"], color="#E69F00", linestyle="--", label="learning rate"
+        )
         above.set(title=stage, ylabel="loss")
         rate.set(ylabel="learning rate")
         above.legend(handles=[loss_line, rate_line], loc="upper right")

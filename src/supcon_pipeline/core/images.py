@@ -1,6 +1,6 @@
 """Labelled images: as a source gives them, and packed for training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,7 @@ def pack_image(image: np.ndarray, image_size: int, num_channels: int) -> UInt8[n
 
 
 def split_samples(
-    labels: Int[np.ndarray, "n"], validation_fraction: float, test_fraction: float, seed: int
+    labels: Int[np.ndarray, " n"], validation_fraction: float, test_fraction: float, seed: int
 ) -> np.ndarray:
     """A stratified split: `train`, `validation` or `test` for each sample, in the order of `labels`.
 
@@ -84,7 +84,7 @@ def split_samples(
         seed: the same seed and labels give the same split.
 
     Raises:
-        ValueError: where a class has fewer than three samples, or a split is smaller than the number of classes.
+        ValueError: where a class has fewer than three samples, or a split could not hold every class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -121,7 +121,7 @@ def channel_statistics(images: UInt8[np.ndarray, "n h w c"]) -> tuple[list[float
     return mean.tolist(), np.sqrt(np.maximum(square / count - mean**2, 0)).tolist()
 
 
-def content_hash(images: UInt8[np.ndarray, "n h w c"], *columns: Sequence[object]) -> str:
+def content_hash(images: UInt8[np.ndarray, "n h w c"], *columns: Iterable[object]) -> str:
     """SHA-256 over the shape, the pixels and the columns of the samples, as 64 hexadecimal digits."""
     from hashlib import sha256
 

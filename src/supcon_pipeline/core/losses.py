@@ -7,7 +7,7 @@ from torch import Tensor
 
 def supcon_loss(
     projections: Float[Tensor, "batch views dim"],
-    labels: Int[Tensor, "batch"],
+    labels: Int[Tensor, " batch"],
     temperature: float = 0.1,
 ) -> Float[Tensor, ""]:
     """Supervised contrastive loss, averaged over the anchors that have a positive.

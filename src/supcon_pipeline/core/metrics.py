@@ -13,16 +13,19 @@ CLUSTERING_METRICS = ("AMI", "NMI")
 @cache
 def _calculator(metrics: tuple[str, ...]) -> Any:
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+    from pytorch_metric_learning.utils.inference import FaissKMeans
 
+    # Faiss warns of clusters below 39 images; a small validation split has such clusters.
+    kmeans = FaissKMeans(niter=20, seed=1234, min_points_per_centroid=1)
     # k is the size of the largest class, so that every positive counts, not the nearest alone.
-    return AccuracyCalculator(include=metrics, k="max_bin_count")
+    return AccuracyCalculator(include=metrics, k="max_bin_count", kmeans_func=kmeans)
 
 
 def embedding_metrics(
     queries: Float[np.ndarray, "n dim"],
-    query_labels: Int[np.ndarray, "n"],
+    query_labels: Int[np.ndarray, " n"],
     references: Float[np.ndarray, "m dim"],
-    reference_labels: Int[np.ndarray, "m"],
+    reference_labels: Int[np.ndarray, " m"],
     has_clustering: bool = True,
 ) -> dict[str, float]:
     """How well the neighbours of the queries among the references share their class, by cosine similarity.
@@ -58,13 +61,13 @@ def _unit_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
     return scaled
 
 
-def accuracy(labels: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"]) -> float:
+def accuracy(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) -> float:
     """The share of labels that are predicted."""
     return float(np.mean(np.asarray(labels) == np.asarray(predicted)))
 
 
 def classification_metrics(
-    labels: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], class_names: list[str]
+    labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: list[str]
 ) -> dict[str, Any]:
     """Accuracy, macro-F1, F1 per class name, and the confusion matrix (row: label, column: predicted)."""
     from sklearn.metrics import confusion_matrix, f1_score

@@ -62,7 +62,9 @@ class Monitor:
         self.title, self.log, self.num_steps, self.log_every = title, log, num_steps, log_every
         self._pending: list[StepRecord] = []
 
-    def follow(self, records: Iterable[StepRecord | EpochRecord], top: TopCheckpoints) -> list[dict[str, Any]]:
+    def follow(
+        self, records: Iterable[StepRecord | EpochRecord], top: TopCheckpoints
+    ) -> list[dict[str, Any]]:
         """The history, one row per epoch; the bar is shown on a terminal only."""
         history: list[dict[str, Any]] = []
         columns = (
@@ -84,7 +86,9 @@ class Monitor:
                     continue
                 self._read_steps(progress, task)
                 top.offer(record)
-                history.append({"epoch": record.epoch, "loss": record.loss, "lr": record.lr, **record.metrics})
+                history.append(
+                    {"epoch": record.epoch, "loss": record.loss, "lr": record.lr, **record.metrics}
+                )
                 self._log_epoch(record)
                 # Validation is no part of the training speed.
                 self._clock = time.perf_counter()

@@ -5,7 +5,10 @@ from jaxtyping import Float, Int
 
 
 def search_neighbours(
-    queries: Float[np.ndarray, "n dim"], references: Float[np.ndarray, "m dim"], k: int, metric: str = "cosine"
+    queries: Float[np.ndarray, "n dim"],
+    references: Float[np.ndarray, "m dim"],
+    k: int,
+    metric: str = "cosine",
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
     """The `k` nearest references of each query, nearest first: similarities and indices.
 
@@ -29,7 +32,7 @@ def search_neighbours(
     if metric == "cosine":
         faiss.normalize_L2(queries)
         faiss.normalize_L2(references)
-        return faiss.knn(queries, references, k, metric=faiss.METRIC_INNER_PRODUCT)  # type: ignore[no-any-return]
+        return faiss.knn(queries, references, k, metric=faiss.METRIC_INNER_PRODUCT)
     distances, indices = faiss.knn(queries, references, k, metric=faiss.METRIC_L2)
     return -distances, indices
 
@@ -60,13 +63,14 @@ def knn_probabilities(
     weights = np.exp((similarities - similarities.max(axis=1, keepdims=True)) / temperature)
     votes = np.zeros((len(similarities), num_classes))
     np.add.at(votes, (np.arange(len(votes))[:, None], neighbour_labels), weights)
-    return votes / votes.sum(axis=1, keepdims=True)
+    probabilities: np.ndarray = votes / votes.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def classify_by_neighbours(
     queries: Float[np.ndarray, "n dim"],
     references: Float[np.ndarray, "m dim"],
-    reference_labels: Int[np.ndarray, "m"],
+    reference_labels: Int[np.ndarray, " m"],
     k: int,
     temperature: float,
 ) -> Float[np.ndarray, "n classes"]:

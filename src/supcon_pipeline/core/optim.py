@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """The trainable parameters in two groups: weights with decay, biases and norms (one dimension) without."""
+    """The trainable parameters in two groups: weights with decay, biases and norms without."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},

@@ -1,6 +1,6 @@
 """The two stages of training, put together from their parameters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from supcon_pipeline.core.metrics import accuracy, embedding_metrics
 from supcon_pipeline.core.monitoring import Monitor, ScalarLog, TopCheckpoints
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
 from supcon_pipeline.core.parameters import Stage1Parameters, Stage2Parameters
-from supcon_pipeline.core.tensors import NamedTensors, restore_model
+from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
 from supcon_pipeline.core.training import (
     LossFunction,
     Metrics,
@@ -42,10 +42,10 @@ class LabelledSplits:
     """
 
     images: UInt8[np.ndarray, "n h w c"]
-    labels: Int[np.ndarray, "n"]
+    labels: Int[np.ndarray, " n"]
     splits: np.ndarray
 
-    def indices(self, split: str) -> Int[np.ndarray, "m"]:
+    def indices(self, split: str) -> Int[np.ndarray, " m"]:
         """Where the images of a split are, ascending.
 
         Raises:
@@ -93,9 +93,18 @@ def pretrain(
     std: Sequence[float],
     params: Stage1Parameters,
     log: ScalarLog,
-    run_id: str,
+    origin: Mapping[str, str],
 ) -> tuple[list[NamedTensors], History]:
-    """Stage 1: the best checkpoints of a contrastive model, best first, and the history by epoch."""
+    """Stage 1: the best checkpoints of a contrastive model, best first, and the history by epoch.
+
+    Args:
+        data: trained on `train`, chosen by `validation`.
+        mean: of each channel, for the encoder's normalisation.
+        std: of each channel.
+        params: of the stage.
+        log: where scalars go.
+        origin: what the checkpoints say of where they come from: `run_id` and `data_hash`.
+    """
     torch.manual_seed(params.seed)
     description = {
         "kind": "contrastive",
@@ -115,14 +124,18 @@ def pretrain(
         validate=validate_features(data, params.validation_batch_size),
         ema_decay_per_epoch=params.ema.decay_per_epoch if params.ema else None,
         log=log,
-        metadata={"model": description, "run_id": run_id},
+        metadata={"model": description, **origin},
     )
 
 
 def train_classifier(
-    encoder: NamedTensors, data: LabelledSplits, params: Stage2Parameters, log: ScalarLog, run_id: str
+    encoder: NamedTensors,
+    data: LabelledSplits,
+    params: Stage2Parameters,
+    log: ScalarLog,
+    origin: Mapping[str, str],
 ) -> tuple[list[NamedTensors], History]:
-    """Stage 2: the best checkpoints of a linear classifier on the frozen encoder, best first, and the history."""
+    """Stage 2: the best checkpoints of a linear classifier on the frozen encoder, and the history."""
     torch.manual_seed(params.seed)
     contrastive = restore_model(encoder)
     num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
@@ -139,13 +152,15 @@ def train_classifier(
         params,
         num_views=1,
         validate=validate_classifier(data, params.validation_batch_size),
-        state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[operator, union-attr]
+        state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
         log=log,
-        metadata={"model": description, "run_id": run_id},
+        metadata={"model": description, "encoder_hash": fingerprint(encoder), **origin},
     )
 
 
-def average_models(checkpoints: Sequence[NamedTensors], data: LabelledSplits, batch_size: int) -> NamedTensors:
+def average_models(
+    checkpoints: Sequence[NamedTensors], data: LabelledSplits, batch_size: int
+) -> NamedTensors:
     """One model from several checkpoints: their mean, with batch-norm statistics of the training images.
 
     The statistics are taken over the training images as they are, because that is how images will come.
@@ -160,7 +175,7 @@ def average_models(checkpoints: Sequence[NamedTensors], data: LabelledSplits, ba
         reestimate_batch_norm(model, iterate_images(data.images, order, batch_size, pick_device()))
     members = [{key: part.metadata[key] for key in ("epoch", "metrics")} for part in checkpoints]
     tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    metadata = {key: first.metadata[key] for key in ("model", "run_id")}
+    metadata = {key: value for key, value in first.metadata.items() if key not in ("epoch", "metrics")}
     return NamedTensors(tensors, {**metadata, "averaged": members})
 
 
@@ -181,7 +196,12 @@ def _train(
     model = model.to(pick_device())
     policy = ViewPolicy([spec.model_dump() for spec in params.transforms], num_views)
     loader = build_loader(
-        data.images, data.labels, data.indices("train"), policy, **params.loader.model_dump(), seed=params.seed
+        data.images,
+        data.labels,
+        data.indices("train"),
+        policy,
+        **params.loader.model_dump(),
+        seed=params.seed,
     )
     num_epochs, warmup_epochs = params.schedule.num_epochs, params.schedule.warmup_epochs
     optimizer = build_optimizer(model, **params.optimizer.model_dump())

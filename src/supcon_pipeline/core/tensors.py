@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from supcon_pipeline.core.encoder import build_model
@@ -13,8 +15,9 @@ from supcon_pipeline.core.encoder import build_model
 class NamedTensors:
     """Tensors by name, and metadata that JSON can hold.
 
-    The metadata of a model's state has `model` (what `build_model` takes) and `run_id`; a checkpoint adds its
-    `epoch` and validation `metrics`, an average the list of those that were `averaged`.
+    The metadata of a model's state has `model` (what `build_model` takes), the `run_id` and `data_hash` of
+    its training, and for a classifier the `encoder_hash` of its encoder. A checkpoint adds its `epoch` and
+    validation `metrics`, an average the list of those that were `averaged`.
     """
 
     tensors: dict[str, Tensor]
@@ -24,9 +27,7 @@ class NamedTensors:
 def join_parts(parts: Sequence[NamedTensors]) -> NamedTensors:
     """Several as one, in their order; `split_parts` takes them apart again."""
     tensors = {
-        f"{index}/{name}": tensor
-        for index, part in enumerate(parts)
-        for name, tensor in part.tensors.items()
+        f"{index}/{name}": tensor for index, part in enumerate(parts) for name, tensor in part.tensors.items()
     }
     return NamedTensors(tensors, {"parts": [part.metadata for part in parts]})
 
@@ -49,3 +50,23 @@ def restore_model(state: NamedTensors) -> nn.Module:
     model = build_model(state.metadata["model"])
     model.load_state_dict(state.tensors, strict=True)
     return model.eval()
+
+
+def fingerprint(state: NamedTensors) -> str:
+    """SHA-256 over the names, types, shapes and values of the tensors, as 64 hexadecimal digits."""
+    digest = sha256()
+    for name, tensor in sorted(state.tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def require_origin(name: str, state: NamedTensors, key: str, expected: str, remedy: str) -> None:
+    """Make sure that a state comes from what it is used with.
+
+    Raises:
+        ValueError: where its metadata has another value for `key`.
+    """
+    found = str(state.metadata.get(key))
+    if found != expected:
+        raise ValueError(f"{key} of the {name} must be {expected[:12]}, got {found[:12]}; {remedy}")

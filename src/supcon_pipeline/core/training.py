@@ -30,7 +30,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch, counted from 1, came to: mean loss of its steps, validation metrics, validated weights."""
+    """What one epoch came to: its number from 1, mean loss, validation metrics and the validated weights."""
 
     epoch: int
     loss: float
@@ -99,9 +99,10 @@ def fit(
     step = 0
     for epoch in range(1, num_epochs + 1):
         model.train()
-        losses, lr = [], 0.0
+        losses: list[Tensor] = []
+        lr = 0.0
         for batch in loader.epoch(epoch - 1):
-            step, lr = step + 1, schedule.get_last_lr()[0]
+            step, lr = step + 1, float(schedule.get_last_lr()[0])
             loss = train_step(model, loss_function, batch, optimizer, schedule)
             if ema is not None:
                 ema.update_parameters(model)

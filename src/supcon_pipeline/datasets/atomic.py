@@ -53,7 +53,7 @@ class _AtomicFile(io.FileIO):
             return
         super().close()
         if self.is_discarded:
-            self._place.gen.close()  # type: ignore[attr-defined]
+            self._place.gen.close()
         else:
             self._place.__exit__(None, None, None)
 
@@ -71,14 +71,14 @@ class _Discarding:
 
 class _BinaryFile(_Discarding, io.BufferedWriter):
     @property
-    def raw_file(self) -> io.RawIOBase:
+    def raw_file(self) -> Any:
         return self.raw
 
 
 class _TextFile(_Discarding, io.TextIOWrapper):
     @property
-    def raw_file(self) -> io.RawIOBase:
-        return self.buffer.raw  # type: ignore[attr-defined, no-any-return]
+    def raw_file(self) -> Any:
+        return self.buffer.raw  # type: ignore[attr-defined]
 
 
 class AtomicLocalFileSystem(LocalFileSystem):

@@ -12,7 +12,7 @@ class DigitsDataset(AbstractDataset[Any, RawImages]):
     """1,797 grayscale images of 8 x 8 pixels in ten classes; needs no network.
 
     Source:
-        Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
+        Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Repository.
     """
 
     def __init__(self, metadata: dict[str, Any] | None = None):

@@ -10,7 +10,7 @@ from supcon_pipeline.datasets.atomic import atomic_path
 
 
 class NamedTensorsDataset(AbstractVersionedDataset[Any, Any]):
-    """`supcon_pipeline.core.tensors.NamedTensors` in one safetensors file: no pickle, so reading runs no code.
+    """`core.tensors.NamedTensors` in one safetensors file: no pickle, so reading runs no code.
 
     Args:
         filepath: of the `.safetensors` file.

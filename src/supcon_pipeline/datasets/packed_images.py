@@ -33,7 +33,8 @@ class PackedImagesDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
         """Write the images; anything but uint8 with four dimensions is refused."""
         if data.dtype != np.uint8 or data.ndim != 4:
             raise DatasetError(
-                f"packed images must be uint8 [n, height, width, channels], got {data.dtype} {list(data.shape)}"
+                "packed images must be uint8 [n, height, width, channels], "
+                f"got {data.dtype} {list(data.shape)}"
             )
         with atomic_path(Path(self._get_save_path())) as temporary, temporary.open("wb") as file:
             np.save(file, data, allow_pickle=False)

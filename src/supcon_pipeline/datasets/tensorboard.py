@@ -30,7 +30,9 @@ class TensorBoardDataset(AbstractVersionedDataset[Any, Any]):
 
     def save(self, data: Any) -> NoReturn:
         """Refused: events are written through the handle."""
-        raise DatasetError(f"TensorBoardDataset must be written through its handle, got {type(data).__name__}")
+        raise DatasetError(
+            f"TensorBoardDataset must be written through its handle, got {type(data).__name__}"
+        )
 
     def _exists(self) -> bool:
         return Path(self._filepath).is_dir()

@@ -11,7 +11,9 @@ from supcon_pipeline.core.parameters import DataPrepParameters
 
 def pack_images(raw_images: RawImages, params: DataPrepParameters) -> np.ndarray:
     """All images at storage size, `[n, image_size, image_size, num_channels]` uint8, in source order."""
-    return np.stack([pack_image(image, params.image_size, params.num_channels) for image in raw_images.images])
+    return np.stack(
+        [pack_image(image, params.image_size, params.num_channels) for image in raw_images.images]
+    )
 
 
 def tabulate_samples(raw_images: RawImages, params: DataPrepParameters) -> pd.DataFrame:
@@ -34,7 +36,7 @@ def describe_dataset(prepared_images: np.ndarray, samples: pd.DataFrame) -> dict
     is_train = (samples["split"] == "train").to_numpy()
     mean, std = channel_statistics(prepared_images[is_train])
     classes = samples.drop_duplicates("label").sort_values("label")["class_name"].tolist()
-    counts = samples.groupby(["split", "class_name"]).size().unstack(fill_value=0)
+    counts = pd.crosstab(samples["split"], samples["class_name"])
     return {
         "num_images": len(samples),
         "image_shape": list(prepared_images.shape[1:]),
@@ -42,5 +44,5 @@ def describe_dataset(prepared_images: np.ndarray, samples: pd.DataFrame) -> dict
         "counts": {split: counts.loc[split, classes].to_dict() for split in counts.index},
         "mean": mean,
         "std": std,
-        "data_hash": content_hash(prepared_images, samples["id"], samples["split"], samples["label"]),
+        "data_hash": content_hash(prepared_images, *(samples[column] for column in ("id", "split", "label"))),
     }

@@ -8,15 +8,21 @@ import pandas as pd
 from supcon_pipeline.core.parameters import EvaluationParameters
 
 
-def embed_samples(encoder: Any, prepared_images: np.ndarray, params: EvaluationParameters) -> Any:
+def embed_samples(
+    encoder: Any, prepared_images: np.ndarray, dataset_card: dict[str, Any], params: EvaluationParameters
+) -> Any:
     """Embedding and projection of every image of every split, in the order of the samples."""
     from supcon_pipeline.core.embed import embed_images
-    from supcon_pipeline.core.tensors import NamedTensors, restore_model
+    from supcon_pipeline.core.tensors import NamedTensors, fingerprint, require_origin, restore_model
     from supcon_pipeline.core.training import pick_device
 
+    # Other data may have put into test what this encoder was trained on.
+    require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], "run stage1 on this data")
     model = restore_model(encoder).to(pick_device())
     features = embed_images(model, prepared_images, np.arange(len(prepared_images)), params.batch_size)
-    return NamedTensors(features._asdict(), {"encoder": _checkpoint(encoder)})
+    return NamedTensors(
+        features._asdict(), {"encoder": _checkpoint(encoder), "encoder_hash": fingerprint(encoder)}
+    )
 
 
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
@@ -53,8 +59,12 @@ def predict_samples(
     classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the classifier says, with the probability."""
-    from supcon_pipeline.core.tensors import restore_model
+    from supcon_pipeline.core.tensors import require_origin, restore_model
 
+    encoder_hash = embeddings.metadata["encoder_hash"]
+    require_origin(
+        "classifier", classifier, "encoder_hash", encoder_hash, "run stage2 and its swa on this encoder"
+    )
     test = _split(samples, "test")
     logits = restore_model(classifier)(embeddings.tensors["embedding"][test])
     probability, predicted = logits.detach().softmax(dim=1).max(dim=1)

@@ -18,7 +18,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 embed_samples,
-                ["encoder", "prepared_images", "params:evaluation"],
+                ["encoder", "prepared_images", "dataset_card", "params:evaluation"],
                 "embeddings",
                 name="embed_samples",
             ),

@@ -21,7 +21,7 @@ def pretrain_encoder(
     from supcon_pipeline.core.tensors import join_parts
 
     data = LabelledSplits(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
-    mean, std = dataset_card["mean"], dataset_card["std"]
-    with tensorboard:
-        checkpoints, history = pretrain(data, mean, std, params, tensorboard, run_record["run_id"])
+    origin = {"run_id": run_record["run_id"], "data_hash": dataset_card["data_hash"]}
+    with tensorboard as log:
+        checkpoints, history = pretrain(data, dataset_card["mean"], dataset_card["std"], params, log, origin)
     return join_parts(checkpoints), pd.DataFrame(history)

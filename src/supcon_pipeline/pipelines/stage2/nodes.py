@@ -12,6 +12,7 @@ def train_linear_classifier(
     encoder: Any,
     prepared_images: np.ndarray,
     samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
     run_record: dict[str, Any],
     tensorboard: Any,
     params: Stage2Parameters,
@@ -21,6 +22,7 @@ def train_linear_classifier(
     from supcon_pipeline.core.tensors import join_parts
 
     data = LabelledSplits(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
-    with tensorboard:
-        checkpoints, history = train_classifier(encoder, data, params, tensorboard, run_record["run_id"])
+    origin = {"run_id": run_record["run_id"], "data_hash": dataset_card["data_hash"]}
+    with tensorboard as log:
+        checkpoints, history = train_classifier(encoder, data, params, log, origin)
     return join_parts(checkpoints), pd.DataFrame(history)

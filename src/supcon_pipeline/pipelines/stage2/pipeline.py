@@ -15,6 +15,7 @@ def create_pipeline() -> Pipeline:
                     "encoder",
                     "prepared_images",
                     "samples",
+                    "dataset_card",
                     "run_record",
                     "stage2_tensorboard",
                     "params:stage2",

@@ -19,7 +19,11 @@ def create_pipeline(stage: str, model: str) -> Pipeline:
     )
     return pipeline(
         template,
-        inputs={"checkpoints": f"{stage}_checkpoints", "prepared_images": "prepared_images", "samples": "samples"},
+        inputs={
+            "checkpoints": f"{stage}_checkpoints",
+            "prepared_images": "prepared_images",
+            "samples": "samples",
+        },
         outputs={"model": model},
         parameters={"params:swa": "params:swa"},
         namespace=f"{stage}_swa",

@@ -40,7 +40,7 @@ def draw_training_curves(stage1_history: pd.DataFrame, stage2_history: pd.DataFr
     from supcon_pipeline.core.figures import draw_curves
 
     histories = {"stage 1": stage1_history, "stage 2": stage2_history}
-    return draw_curves({stage: history.to_dict(orient="list") for stage, history in histories.items()})
+    return draw_curves(histories)
 
 
 def write_report(

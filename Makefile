@@ -1,0 +1,44 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help run test check viz lock clean-environment environment
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+run: environment ## Train, evaluate and draw on the embedded digits
+	$(BIN)/kedro run
+
+test: environment ## All tests
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: environment ## Lint, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+viz: environment ## The lineage in a browser
+	$(BIN)/kedro viz run
+
+environment: ## .venv with the locked versions
+	@if [ $(READY) -nt requirements.lock ] && [ $(READY) -nt pyproject.toml ]; then \
+		echo "Using .venv as it is: it has the versions of requirements.lock"; \
+	else $(MAKE) --no-print-directory $(READY); fi
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python must be 3.11 or newer, got %d.%d; set PYTHON=" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --progress-bar off --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock: environment ## Resolve the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--quiet --no-header --no-annotate --output-file requirements.lock
+	sed -i 's|^multicoretsne==.*|& --config-settings="--build-option=build_ext" --config-settings="--build-option=--cmake-args=-DCMAKE_POLICY_VERSION_MINIMUM=3.5"|' requirements.lock
+
+clean-environment: ## Remove .venv
+	rm -rf .venv

@@ -1,0 +1,103 @@
+"""Fixtures: a project of its own for each test, on a configuration that trains in seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# One environment whose pipelines take seconds: few images, one epoch, a small map.
+TINY = {
+    "globals.yml": "",
+    "catalog.yml": """
+raw_images:
+  type: tests.tiny.TinyImagesDataset
+""",
+    "parameters.yml": """
+data_prep: {image_size: 8}
+stage1:
+  schedule: {num_epochs: 2, warmup_epochs: 1}
+  loader: {batch_size: 32}
+stage2:
+  schedule: {num_epochs: 2, warmup_epochs: 1}
+evaluation: {knn: {k: 5}}
+visualization: {tsne: {perplexity: 5, num_iterations: 250}}
+""",
+}
+
+
+def make_project(path: Path, environments: tuple[str, ...] = ("tiny",)) -> Path:
+    """A copy of the project's configuration, with environments of the tiny kind and no data."""
+    shutil.copytree(ROOT / "conf", path / "conf")
+    shutil.copy(ROOT / "pyproject.toml", path)
+    # Kedro asks for it; the package itself is installed.
+    (path / "src").mkdir()
+    for environment in environments:
+        folder = path / "conf" / environment
+        folder.mkdir()
+        for name, text in TINY.items():
+            (folder / name).write_text(text)
+    return path
+
+
+Kedro = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def kedro() -> Kedro:
+    """Run a `kedro` command in a project, in a process of its own."""
+
+    def run(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT), **environment}
+        command = [sys.executable, "-m", "kedro", *arguments]
+        return subprocess.run(
+            command, cwd=project, env=variables, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def run_session(project: Path, env: str = "tiny", **arguments: Any) -> str:
+    """Run pipelines in this process; gives the run id."""
+    from kedro.framework.project import settings
+    from kedro.framework.startup import bootstrap_project
+
+    runtime_params = arguments.pop("runtime_params", None)
+    bootstrap_project(project)
+    with settings.SESSION_CLASS.create(project, env=env, runtime_params=runtime_params) as session:
+        session.run(**arguments)
+        return str(session.session_id)
+
+
+def read_catalog(project: Path, env: str = "tiny") -> Any:
+    """The catalog as a notebook would have it."""
+    from kedro.framework.project import settings
+    from kedro.framework.startup import bootstrap_project
+
+    bootstrap_project(project)
+    with settings.SESSION_CLASS.create(project, env=env) as session:
+        return session.load_context().catalog
+
+
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which everything has run once, under the run id `2026-01-01`; only to be read."""
+    project = make_project(tmp_path_factory.mktemp("finished") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUPCON_RUN_ID", "2026-01-01")
+        run_session(project)
+    return project
+
+
+@pytest.fixture
+def project(finished_project: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project, to be changed."""
+    copy = tmp_path / "project"
+    shutil.copytree(finished_project, copy, symlinks=True)
+    return copy

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kedro.io import DatasetError, Version
+from matplotlib.figure import Figure
+
+from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.datasets.digits import DigitsDataset
+from supcon_pipeline.datasets.figure import FigureDataset
+from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
+from supcon_pipeline.datasets.packed_images import PackedImagesDataset
+from supcon_pipeline.datasets.tensorboard import TensorBoardDataset
+
+VERSION = Version(None, "1")
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    raw, digits = DigitsDataset().load(), load_digits()
+    assert len(raw.images) == len(set(raw.ids)) == 1797
+    assert np.array_equal(raw.labels, digits.target)
+    assert all(image.dtype == np.uint8 and image.shape == (8, 8) for image in raw.images)
+    assert np.allclose(np.stack(raw.images) * (16 / 255), digits.images, atol=0.04)
+
+
+def test_packed_images_are_memory_mapped_and_equal(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+    dataset = PackedImagesDataset(str(tmp_path / "images.npy"), VERSION)
+    dataset.save(images)
+    loaded = dataset.load()
+    assert isinstance(loaded, np.memmap)
+    assert np.array_equal(loaded, images)
+
+
+def test_images_that_are_not_packed_are_refused(tmp_path: Path) -> None:
+    dataset = PackedImagesDataset(str(tmp_path / "images.npy"), VERSION)
+    with pytest.raises(
+        DatasetError, match=r"must be uint8 \[n, height, width, channels\], got float64 \[2, 2\]"
+    ):
+        dataset.save(np.zeros((2, 2)))
+    assert not dataset.exists()
+
+
+def test_named_tensors_come_back_with_type_layout_free_values_and_metadata(tmp_path: Path) -> None:
+    tensors = {
+        "weight": torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)).to(
+            memory_format=torch.channels_last
+        ),
+        "count": torch.tensor(3),
+    }
+    dataset = NamedTensorsDataset(str(tmp_path / "state.safetensors"), VERSION)
+    dataset.save(NamedTensors(tensors, {"epoch": 1, "metrics": {"a": 0.5}}))
+    loaded = dataset.load()
+    assert loaded.metadata == {"epoch": 1, "metrics": {"a": 0.5}}
+    assert loaded.tensors.keys() == tensors.keys()
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in tensors.items())
+    assert loaded.tensors["count"].dtype == torch.int64
+
+
+def test_a_file_of_tensors_is_no_pickle(tmp_path: Path) -> None:
+    dataset = NamedTensorsDataset(str(tmp_path / "state.safetensors"), VERSION)
+    dataset.save(NamedTensors({"a": torch.ones(1)}))
+    content = Path(dataset._get_load_path()).read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert header["a"]["dtype"] == "F32"
+
+
+def test_a_figure_comes_back_as_a_png(tmp_path: Path) -> None:
+    dataset = FigureDataset(filepath=str(tmp_path / "figure.png"), version=VERSION)
+    dataset.save(Figure())
+    assert dataset.load().startswith(b"\x89PNG")
+
+
+def test_tensorboard_writes_below_its_version(tmp_path: Path) -> None:
+    with TensorBoardDataset(str(tmp_path / "events"), VERSION).load() as log:
+        log.add_scalar("a", 1.0, 0)
+    assert list((tmp_path / "events" / "1").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("dataset", [DigitsDataset(), TensorBoardDataset("nowhere")])
+def test_what_is_only_read_cannot_be_saved(dataset: DigitsDataset) -> None:
+    with pytest.raises(DatasetError, match="must"):
+        dataset.save("anything")

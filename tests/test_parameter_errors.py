@@ -1,0 +1,78 @@
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.conftest import Kedro, make_project, read_catalog, run_session
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"stage1": {"optimiser": {"lr": 0.3}}}, "stage1.optimiser .*did you mean 'optimizer'"),
+        ({"stage1": {"optimizer": {"rl": 0.3}}}, "stage1.optimizer.rl .*did you mean 'lr'"),
+        ({"stage_1": {"seed": 0}}, "stage_1 must be a known parameter.*did you mean 'stage1'"),
+        ({"stage1": {"loss": {"temperature": 0}}}, r"stage1.loss.temperature must be greater than 0, got 0$"),
+        ({"stage1": {"num_views": 1}}, "stage1.num_views must be greater than or equal to 2, got 1"),
+        ({"stage1": {"loader": {"batch_size": 1}}}, "stage1.loader.batch_size must be .*2, got 1"),
+        (
+            {"stage1": {"backbone": {"name": "resnet_narow"}}},
+            "backbone.name must be .*did you mean 'resnet_narrow'",
+        ),
+        (
+            {"stage1": {"ema": {"decay_per_epoch": 1}}},
+            "stage1.ema.decay_per_epoch must be less than 1, got 1",
+        ),
+        (
+            {"stage1": {"schedule": {"num_epochs": 1}}},
+            "stage1.schedule.* warmup_epochs must be fewer than num_epochs",
+        ),
+        (
+            {"stage1": {"transforms": [{"name": "Afine"}]}},
+            "transform must be .* got 'Afine'; did you mean Affine",
+        ),
+        (
+            {"data_prep": {"test_fraction": 0.9}},
+            "validation_fraction . test_fraction must be below 1, got 1.05",
+        ),
+        ({"seed": -1}, "data_prep.seed must be greater than or equal to 0, got -1"),
+    ],
+)
+def test_a_mistake_in_the_parameters_is_one_line_before_anything_runs(
+    tmp_path: Path, params: dict[str, object], message: str
+) -> None:
+    project = make_project(tmp_path / "project")
+    with pytest.raises(click.ClickException) as error:
+        run_session(project, runtime_params=params)
+    assert any(re.search(message, line) for line in error.value.message.splitlines())
+    assert not (project / "data").exists()
+
+
+def test_a_parameter_on_the_command_line_changes_that_and_nothing_else(project: Path) -> None:
+    before = read_catalog(project).load("run_record")["parameters"]
+    params = {"stage1": {"optimizer": {"lr": 0.3}}}
+    run_session(project, pipeline_names=["stage1"], runtime_params=params)
+    after = read_catalog(project).load("run_record")["parameters"]
+    assert after["stage1"]["optimizer"].pop("lr") == 0.3
+    assert before["stage1"]["optimizer"].pop("lr") == 0.1
+    assert after == before
+
+
+def test_a_mistake_on_the_command_line_shows_no_traceback(project: Path, kedro: Kedro) -> None:
+    done = kedro(project, "run", "--env", "tiny", "--params", "stage1.optimiser.lr=0.3")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        "Error: stage1.optimiser must be a known parameter, got 'optimiser'; did you mean 'optimizer'?"
+    ]
+    assert "Traceback" not in done.stdout
+
+
+def test_a_refusal_inside_a_node_is_one_line_too(project: Path, kedro: Kedro) -> None:
+    params = "visualization.tsne.perplexity=90"
+    done = kedro(project, "run", "--env", "tiny", "--pipelines", "visualization", "--params", params)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "Error: visualization.tsne.perplexity must be below a third"
+    )
+    assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,187 @@
+import json
+from pathlib import Path
+
+import click
+import pytest
+from kedro.io import DatasetError
+
+from supcon_pipeline.pipeline_registry import register_pipelines
+from tests.conftest import Kedro, make_project, read_catalog, run_session
+
+
+def versions(project: Path, name: str, env: str = "tiny") -> list[str]:
+    return sorted(path.parent.name for path in project.glob(f"data/*/{env}/{name}/*/{name}"))
+
+
+def test_the_whole_run_makes_every_artifact_under_one_version(finished_project: Path) -> None:
+    files = [path for path in finished_project.glob("data/*/tiny/*/*/*") if "tensorboard" not in path.parts]
+    assert {path.parent.name for path in files} == {"2026-01-01"}
+    made = {path.name.partition(".")[0] for path in files}
+    assert made == {*register_pipelines()["__default__"].all_outputs(), "run_record"}
+
+
+def test_metrics_name_the_run_the_data_the_checkpoint_and_every_test_image(finished_project: Path) -> None:
+    catalog = read_catalog(finished_project)
+    metrics, card = catalog.load("metrics"), catalog.load("dataset_card")
+    assert metrics["run_id"] == "2026-01-01"
+    assert metrics["data_hash"] == card["data_hash"]
+    assert metrics["num_images"] == sum(card["counts"]["test"].values())
+    assert metrics["checkpoint"]["encoder"]["run_id"] == "2026-01-01"
+    assert {"projection", "embedding", "classifier", "pixels"} <= metrics.keys()
+    assert 0 <= metrics["embedding"]["precision_at_1"] <= 1
+    assert 0 <= metrics["classifier"]["accuracy"] <= 1
+
+
+def test_predictions_hold_one_row_per_test_image(finished_project: Path) -> None:
+    catalog = read_catalog(finished_project)
+    samples, predictions = catalog.load("samples"), catalog.load("predictions")
+    assert predictions["id"].tolist() == samples.loc[samples["split"] == "test", "id"].tolist()
+    agreement = (predictions["predicted"] == predictions["label"]).mean()
+    assert catalog.load("classifier_metrics")["accuracy"] == pytest.approx(agreement)
+
+
+def test_tensorboard_has_the_scalars_of_both_stages(finished_project: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for stage, metric in (("stage1", "epoch/embedding.precision_at_1"), ("stage2", "epoch/accuracy")):
+        folder = finished_project / "data/08_reporting/tiny/tensorboard" / stage / "2026-01-01"
+        events = EventAccumulator(str(folder)).Reload()
+        assert len(events.Scalars(metric)) == 2
+        assert {"step/loss", "step/lr", "step/images_per_second"} <= set(events.Tags()["scalars"])
+
+
+def test_the_same_seed_gives_the_same_metrics_bit_for_bit(
+    finished_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = make_project(tmp_path / "again")
+    monkeypatch.setenv("SUPCON_RUN_ID", "2026-01-01")
+    run_session(again)
+    (first,) = finished_project.glob("data/08_reporting/tiny/metrics.json/*/metrics.json")
+    (second,) = again.glob("data/08_reporting/tiny/metrics.json/*/metrics.json")
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(register_pipelines().keys() - {"__default__"}))
+def test_each_pipeline_runs_alone_from_what_the_catalog_holds(project: Path, name: str) -> None:
+    run_id = run_session(project, pipeline_names=[name])
+    made = register_pipelines()[name].all_outputs()
+    files = {path.name.partition(".")[0] for path in project.glob(f"data/*/tiny/*/{run_id}/*")}
+    assert made <= files
+
+
+def test_evaluation_alone_repeats_the_metrics_of_the_run_it_reads(project: Path) -> None:
+    before = read_catalog(project).load("metrics")
+    run_id = run_session(project, pipeline_names=["evaluation"])
+    after = read_catalog(project).load("metrics")
+    assert after == {**before, "run_id": run_id}
+
+
+def test_a_single_node_runs_again(project: Path) -> None:
+    run_id = run_session(project, node_names=["evaluation.score_features"])
+    assert versions(project, "feature_metrics.json") == ["2026-01-01", run_id]
+    assert versions(project, "embeddings.safetensors") == ["2026-01-01"]
+
+
+def test_a_run_reads_whole_runs_and_never_the_latest_of_each(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a new encoder, the old classifier is no longer part of the newest run."""
+    newer = run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
+    newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])
+    assert versions(project, "encoder.safetensors") == ["2026-01-01", newest]
+    run_session(project, pipeline_names=["evaluation"])
+    assert f"Reading run 2026-01-01: the newer {newest} has no classifier" in caplog.text
+    record = read_catalog(project).load("run_record")
+    assert record["base"] == "2026-01-01"
+    assert newer not in record["base_artifacts"].values()
+
+
+def test_stage_2_after_a_new_encoder_reads_that_encoder(project: Path) -> None:
+    run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
+    newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])
+    run_session(project, pipeline_names=["stage2"])
+    assert read_catalog(project).load("run_record")["base_artifacts"]["encoder"] == newest
+
+
+def test_a_classifier_of_another_encoder_is_refused(project: Path) -> None:
+    run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
+    newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])
+    pins = {"encoder": newest, "classifier": "2026-01-01"}
+    with pytest.raises(click.ClickException, match="encoder_hash of the classifier must be"):
+        run_session(project, pipeline_names=["evaluation"], load_versions=pins)
+
+
+def test_an_encoder_of_other_data_is_refused(project: Path) -> None:
+    newest = run_session(project, pipeline_names=["data_prep"], runtime_params={"data_prep": {"seed": 3}})
+    pins = dict.fromkeys(("prepared_images", "samples", "dataset_card"), newest)
+    pins |= {"encoder": "2026-01-01", "classifier": "2026-01-01"}
+    with pytest.raises(click.ClickException, match="data_hash of the encoder must be"):
+        run_session(project, pipeline_names=["evaluation"], load_versions=pins)
+
+
+def test_many_processes_share_a_run_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path / "project")
+    # An id that sorts before every timestamp: "latest" must not decide.
+    monkeypatch.setenv("SUPCON_RUN_ID", "0-shared")
+    for name in ("data_prep", "stage1"):
+        run_session(project, pipeline_names=[name])
+    assert versions(project, "samples.parquet") == ["0-shared"]
+    assert versions(project, "stage1_history.csv") == ["0-shared"]
+
+
+def test_a_run_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path / "project")
+    monkeypatch.setenv("SUPCON_RUN_ID", "first")
+    run_session(project, pipeline_names=["data_prep"])
+    with pytest.raises(click.ClickException, match="must be new in run first, got already made"):
+        run_session(project, pipeline_names=["data_prep"])
+    (samples,) = project.glob("data/*/tiny/samples.parquet/first/samples.parquet")
+    stamp = samples.stat().st_mtime_ns
+    run_session(project, pipeline_names=["data_prep", "stage1"], only_missing_outputs=True)
+    assert samples.stat().st_mtime_ns == stamp
+    assert versions(project, "stage1_checkpoints.safetensors") == ["first"]
+
+
+def test_a_pipeline_without_its_input_says_what_to_run(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    with pytest.raises(click.ClickException, match=r"got none; run .*data_prep.* first"):
+        run_session(project, pipeline_names=["evaluation"])
+
+
+def test_a_run_id_that_is_no_folder_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPCON_RUN_ID", "../elsewhere")
+    with pytest.raises(click.ClickException, match="SUPCON_RUN_ID must be"):
+        run_session(make_project(tmp_path / "project"))
+
+
+def test_two_environments_side_by_side_never_read_each_other(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", ("tiny", "other"))
+    run_session(project, env="tiny", pipeline_names=["data_prep"])
+    other = run_session(project, env="other", pipeline_names=["data_prep"], runtime_params={"seed": 7})
+    tiny = run_session(project, env="tiny", pipeline_names=["stage1"])
+    assert versions(project, "stage1_checkpoints.safetensors") == [tiny]
+    record = read_catalog(project, "tiny").load("run_record")
+    assert other not in record["base_artifacts"].values()
+    with pytest.raises(DatasetError):
+        read_catalog(project, "other").load("stage1_history")
+
+
+def test_the_record_of_a_run_holds_its_parameters_and_its_experiment(finished_project: Path) -> None:
+    record = read_catalog(finished_project).load("run_record")
+    assert record["experiment"] == "tiny"
+    assert record["parameters"]["stage1"]["schedule"]["num_epochs"] == 2
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_kedro_run_on_the_command_line_says_where_things_are(project: Path, kedro: Kedro) -> None:
+    done = kedro(project, "run", "--env", "tiny", "--pipelines", "evaluation,visualization")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("precision_at_1", "metrics.json", "report.html", "embedding_map.png", "kedro viz run"):
+        assert word in done.stdout
+
+
+def test_the_registry_is_listed_without_torch(project: Path, kedro: Kedro) -> None:
+    (project / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    done = kedro(project, "registry", "list", PYTHONPATH=str(project))
+    assert done.returncode == 0, done.stderr
+    assert "data_prep" in done.stdout
