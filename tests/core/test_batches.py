@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+
+from supcon_pipeline.core.batches import ShuffledBatches, build_loader
+from supcon_pipeline.core.views import ViewPolicy
+
+FLIPS = [{"name": "HorizontalFlip", "args": {"p": 0.5}}, {"name": "VerticalFlip", "args": {"p": 0.5}}]
+
+
+def loader_of(num_images, batch_size=4, num_workers=0, num_views=2, transforms=FLIPS):
+    """Images whose every pixel is their number, but for one corner that tells the flips apart."""
+    images = np.broadcast_to(np.arange(num_images, dtype=np.uint8)[:, None, None, None], (num_images, 4, 4, 1))
+    images = images.copy()
+    images[:, 0, 0] = 255
+    policy = ViewPolicy(transforms, num_views)
+    indices = np.arange(1, num_images)
+    return build_loader(images, np.arange(num_images) % 3, indices, policy, batch_size, num_workers, seed=0)
+
+
+@pytest.mark.parametrize(("num_images", "batch_size"), [(1, 1), (1, 8), (7, 3), (8, 4), (9, 4), (10, 1)])
+def test_an_epoch_holds_every_index_once_in_batches_of_nearly_equal_size(num_images, batch_size):
+    indices = np.arange(num_images) * 10
+    batches = ShuffledBatches(indices, batch_size, seed=0)
+    parts = [batch for _, batch in batches.epoch(0)]
+    sizes = [len(part) for part in parts]
+    assert sorted(np.concatenate(parts)) == list(indices)
+    assert len(parts) == len(batches)
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_thousand_images_by_256_are_four_batches_of_250():
+    batches = ShuffledBatches(np.arange(1000), 256, seed=0)
+    assert [len(batch) for _, batch in batches.epoch(0)] == [250] * 4
+
+
+def test_the_order_depends_on_the_seed_and_the_epoch_alone():
+    def order(seed, epoch):
+        seeds, batches = zip(*ShuffledBatches(np.arange(20), 8, seed).epoch(epoch), strict=True)
+        return [*seeds, *np.concatenate(batches)]
+
+    batches = ShuffledBatches(np.arange(20), 8, seed=0)
+    batches.epoch(0)
+    seeds, parts = zip(*batches.epoch(3), strict=True)
+    assert [*seeds, *np.concatenate(parts)] == order(0, 3)
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+
+
+def test_no_two_batches_of_a_training_share_a_seed_for_their_views():
+    batches = ShuffledBatches(np.arange(20), 5, seed=0)
+    seeds = [seed for epoch in range(10) for seed, _ in batches.epoch(epoch)]
+    assert len(set(seeds)) == 40
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "message"),
+    [(4, 0, "batch_size must be at least 1, got 0"), (0, 4, "indices must hold at least one image, got none")],
+)
+def test_batches_of_nothing_are_refused(num_images, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        ShuffledBatches(np.arange(num_images), batch_size, seed=0)
+
+
+def test_a_batch_holds_the_views_of_its_images_and_their_labels():
+    loader = loader_of(10)
+    batches = list(loader.epoch(0))
+    assert len(batches) == len(loader) == 3
+    numbers = torch.cat([batch.views[..., 1, 1, 0] for batch in batches])
+    labels = torch.cat([batch.labels for batch in batches])
+    assert batches[0].views.shape == (3, 2, 4, 4, 1)
+    assert batches[0].views.dtype == torch.uint8
+    assert labels.dtype == torch.int64
+    # Image 0 is not among the indices.
+    assert sorted(numbers[:, 0].tolist()) == list(range(1, 10))
+    assert torch.equal(numbers[:, 0], numbers[:, 1])
+    assert torch.equal(labels, numbers[:, 0] % 3)
+
+
+def test_the_number_of_workers_changes_nothing():
+    alone, by_workers = loader_of(9), loader_of(9, num_workers=2)
+    for first, second in zip(alone.epoch(2), by_workers.epoch(2), strict=True):
+        assert torch.equal(first.views, second.views)
+        assert torch.equal(first.labels, second.labels)
+
+
+def test_views_change_from_epoch_to_epoch():
+    def views_by_image(epoch):
+        views = torch.cat([batch.views for batch in loader_of(30, num_views=1).epoch(epoch)])[:, 0]
+        return views[views[:, 1, 1, 0].argsort()]
+
+    assert not torch.equal(views_by_image(0), views_by_image(1))
+
+
+def test_loading_leaves_the_random_state_of_torch_alone():
+    before = torch.get_rng_state()
+    list(loader_of(9).epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)

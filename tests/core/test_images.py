@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+
+from supcon_pipeline.core.images import RawImages, channel_statistics, content_hash, pack_image, split_samples
+
+
+def raw_images(num_images=2, labels=(0, 1), ids=("a", "b")):
+    images = [np.zeros((4, 4), np.uint8)] * num_images
+    return RawImages(images, np.array(labels), ["cat", "dog"], list(ids), "made up")
+
+
+def test_images_of_different_sizes_are_taken_as_they_are():
+    images = [np.zeros((4, 6), np.uint8), np.zeros((9, 3, 3), np.uint8)]
+    raw = RawImages(images, np.array([1, 0]), ["cat", "dog"], ["a", "b"], "made up")
+    assert [image.shape for image in raw.images] == [(4, 6), (9, 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_images": 3}, "one label and one id each, got {'images': 3, 'labels': 2, 'ids': 2}"),
+        ({"ids": ("a",)}, "one label and one id each"),
+        ({"num_images": 0, "labels": (), "ids": ()}, "one label and one id each"),
+        ({"ids": ("a", "a")}, "ids must be unique, got 1 repeated"),
+        ({"labels": (0, 2)}, "labels must be class indices below 2, got 0 to 2"),
+        ({"labels": (-1, 1)}, "labels must be class indices below 2, got -1 to 1"),
+    ],
+)
+def test_raw_images_that_do_not_fit_together_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        raw_images(**changes)
+
+
+def test_an_image_of_the_right_size_is_packed_unchanged(rng):
+    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert np.array_equal(pack_image(image, 8, 3), image)
+
+
+@pytest.mark.parametrize("is_upright", [False, True])
+def test_the_shorter_side_is_filled_by_repeating_the_border(is_upright):
+    image = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.uint8)
+    filled = np.array([[1, 2, 3, 4], [1, 2, 3, 4], [5, 6, 7, 8], [5, 6, 7, 8]], np.uint8)
+    image, filled = (image.T, filled.T) if is_upright else (image, filled)
+    assert np.array_equal(pack_image(image, 4, 1)[..., 0], filled)
+
+
+def test_a_pixel_of_a_shrunk_image_is_the_mean_of_its_area(rng):
+    image = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+    means = image.reshape(4, 2, 4, 2).mean(axis=(1, 3))
+    assert np.abs(pack_image(image, 4, 1)[..., 0] - means).max() <= 0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 50), (50, 1), (1, 1), (3, 7, 1), (30, 20, 3)])
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_an_image_of_any_shape_becomes_square(shape, num_channels):
+    packed = pack_image(np.full(shape, 77, np.uint8), 8, num_channels)
+    assert packed.shape == (8, 8, num_channels)
+    assert packed.dtype == np.uint8
+    assert (packed == 77).all()
+
+
+def test_a_grey_image_has_three_equal_channels_in_colour(rng):
+    image = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+    packed = pack_image(image, 8, 3)
+    assert all(np.array_equal(packed[..., channel], image) for channel in range(3))
+
+
+def test_colour_becomes_grey_by_its_luma(rng):
+    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    luma = image @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    assert np.abs(pack_image(image, 8, 1)[..., 0] - luma).max() <= 1
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8)])
+def test_an_image_of_another_type_or_with_alpha_is_refused(image):
+    with pytest.raises(ValueError, match="image must be uint8 with 1 or 3 channels, got"):
+        pack_image(image, 8, 3)
+
+
+def test_every_class_is_split_by_the_same_shares():
+    labels = np.repeat([0, 1, 2], [40, 100, 60])
+    splits = split_samples(labels, 0.2, 0.1, seed=0)
+    for label, count in enumerate([40, 100, 60]):
+        shares = {split: np.mean(splits[labels == label] == split) for split in set(splits)}
+        assert shares == pytest.approx({"train": 0.7, "validation": 0.2, "test": 0.1}, abs=1 / count)
+
+
+def test_the_split_depends_on_the_seed_alone():
+    labels = np.tile([0, 1], 50)
+    first = split_samples(labels, 0.2, 0.2, seed=3)
+    assert np.array_equal(first, split_samples(labels.copy(), 0.2, 0.2, seed=3))
+    assert not np.array_equal(first, split_samples(labels, 0.2, 0.2, seed=4))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rare_class_is_in_every_split_or_refused(seed):
+    labels = np.repeat([0, 1], [97, 3])
+    try:
+        splits = split_samples(labels, 0.1, 0.1, seed)
+    except ValueError as error:
+        assert "class" in str(error)  # noqa: PT017
+    else:
+        assert set(splits[labels == 1]) == {"train", "validation", "test"}
+
+
+def test_a_class_of_two_samples_is_refused():
+    with pytest.raises(ValueError, match="at least 3 samples, one for each split, got 2 of class 7"):
+        split_samples(np.array([0] * 20 + [7] * 2), 0.2, 0.2, seed=0)
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.05, 0.3), (0.3, 0.05), (0.48, 0.48)])
+def test_a_split_too_small_for_the_classes_is_refused(validation, test):
+    with pytest.raises(ValueError, match="each split must hold every one of the 4 classes, got 2 samples"):
+        split_samples(np.repeat(np.arange(4), 10), validation, test, seed=0)
+
+
+def test_channel_statistics_are_those_of_all_pixels_at_once(rng):
+    # More images than are summed at a time.
+    images = rng.integers(0, 256, (4100, 2, 2, 3), dtype=np.uint8)
+    mean, std = channel_statistics(images)
+    assert mean == pytest.approx((images / 255).mean(axis=(0, 1, 2)))
+    assert std == pytest.approx((images / 255).std(axis=(0, 1, 2)))
+
+
+def test_a_constant_channel_has_no_spread():
+    assert channel_statistics(np.full((3, 2, 2, 1), 51, np.uint8)) == ([pytest.approx(0.2)], [0.0])
+
+
+def test_the_content_hash_does_not_depend_on_the_memory_layout(rng):
+    images = rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    assert content_hash(images[::2], ["a"]) == content_hash(images[::2].copy(), ["a"])
+
+
+def test_the_content_hash_changes_with_pixels_shape_order_and_columns(rng):
+    images = rng.integers(0, 256, (4, 4, 2, 1), dtype=np.uint8)
+    changed = images.copy()
+    changed[-1, -1, -1, -1] ^= 1
+    hashes = [
+        content_hash(images, [1, 2, 3, 4]),
+        content_hash(changed, [1, 2, 3, 4]),
+        content_hash(images.reshape(4, 2, 4, 1), [1, 2, 3, 4]),
+        content_hash(images[::-1], [1, 2, 3, 4]),
+        content_hash(images, [1, 2, 4, 3]),
+        content_hash(images, [1, 2, 3, 4], [0, 0, 0, 0]),
+        content_hash(images),
+    ]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_the_content_hash_tells_the_columns_apart():
+    images = np.zeros((2, 2, 2, 1), np.uint8)
+    assert content_hash(images, ["x", "a1"], [2, 3]) != content_hash(images, ["x", "a"], [12, 3])

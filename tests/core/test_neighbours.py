@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+
+from supcon_pipeline.core.neighbours import classify_by_neighbours, knn_probabilities, search_neighbours
+
+
+@pytest.fixture
+def queries(rng):
+    return rng.normal(size=(7, 4)).astype(np.float32)
+
+
+@pytest.fixture
+def references(rng):
+    return rng.normal(size=(12, 4)).astype(np.float32) * rng.uniform(0.1, 9, (12, 1)).astype(np.float32)
+
+
+def test_neighbours_by_angle_and_by_distance_differ_as_by_hand():
+    queries, references = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [10.0, 0.0], [1.0, 1.0]])
+    similarities, indices = search_neighbours(queries, references, 3)
+    assert indices.tolist() == [[1, 2, 0]]
+    assert similarities[0] == pytest.approx([1, math.sqrt(0.5), 0], abs=1e-6)
+    similarities, indices = search_neighbours(queries, references, 3, "euclidean")
+    assert indices.tolist() == [[2, 0, 1]]
+    assert similarities[0] == pytest.approx([-1, -2, -81])
+
+
+def test_neighbours_by_cosine_are_those_of_a_slow_loop(queries, references):
+    similarities, indices = search_neighbours(queries, references, 5)
+    for row, query in enumerate(queries):
+        cosines = [float(query @ r / math.sqrt(query @ query) / math.sqrt(r @ r)) for r in references]
+        order = sorted(range(len(references)), key=lambda index: -cosines[index])[:5]
+        assert indices[row].tolist() == order
+        assert similarities[row] == pytest.approx([cosines[index] for index in order], abs=1e-6)
+
+
+def test_neighbours_by_distance_are_those_of_scikit_learn(queries, references):
+    similarities, indices = search_neighbours(queries, references, 5, "euclidean")
+    distances, expected = NearestNeighbors(n_neighbors=5).fit(references).kneighbors(queries)
+    assert np.array_equal(indices, expected)
+    np.testing.assert_allclose(similarities, -(distances**2), rtol=1e-4)
+
+
+def test_length_changes_no_neighbour_by_cosine(queries, references):
+    similarities, indices = search_neighbours(queries, references, 12)
+    scaled, scaled_indices = search_neighbours(queries * 50, references / 50, 12)
+    assert np.array_equal(indices, scaled_indices)
+    np.testing.assert_allclose(similarities, scaled, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_search_leaves_its_arguments_as_they_were(queries, references, metric):
+    before = queries.copy(), references.copy()
+    search_neighbours(queries, references, 2, metric)
+    assert np.array_equal(queries, before[0])
+    assert np.array_equal(references, before[1])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_rows_of_other_types_and_layouts_work(rng, dtype):
+    rows = np.asfortranarray(rng.integers(0, 256, (20, 6))).astype(dtype)
+    _, indices = search_neighbours(rows[::2], rows, 1, "euclidean")
+    assert indices[:, 0].tolist() == list(range(0, 20, 2))
+
+
+@pytest.mark.parametrize(
+    ("k", "metric", "message"),
+    [
+        (0, "cosine", r"k must be from 1 to the number of references \(12\), got 0"),
+        (13, "cosine", r"k must be from 1 to the number of references \(12\), got 13"),
+        (1, "manhattan", "metric must be cosine or euclidean, got 'manhattan'"),
+    ],
+)
+def test_a_search_out_of_range_is_refused(queries, references, k, metric, message):
+    with pytest.raises(ValueError, match=message):
+        search_neighbours(queries, references, k, metric)
+
+
+def test_two_neighbours_vote_by_their_similarity_as_by_hand():
+    probabilities = knn_probabilities(np.array([[1.0, 0.0]]), np.array([[2, 0]]), 3, temperature=0.5)
+    share = math.exp(2) / (math.exp(2) + 1)
+    assert probabilities[0] == pytest.approx([1 - share, 0, share])
+
+
+def test_probabilities_are_those_of_a_slow_loop(rng):
+    similarities, labels = rng.uniform(-1, 1, (6, 5)), rng.integers(0, 3, (6, 5))
+    probabilities = knn_probabilities(similarities, labels, 4, temperature=0.2)
+    for row in range(6):
+        votes = [0.0] * 4
+        for similarity, label in zip(similarities[row], labels[row], strict=True):
+            votes[label] += math.exp(similarity / 0.2)
+        assert probabilities[row] == pytest.approx([vote / sum(votes) for vote in votes])
+
+
+def test_the_order_of_the_neighbours_changes_no_probability(rng):
+    similarities, labels = rng.uniform(-1, 1, (6, 5)), rng.integers(0, 3, (6, 5))
+    order = rng.permutation(5)
+    np.testing.assert_allclose(
+        knn_probabilities(similarities, labels, 3),
+        knn_probabilities(similarities[:, order], labels[:, order], 3),
+    )
+
+
+def test_a_temperature_near_zero_asks_the_nearest_alone():
+    probabilities = knn_probabilities(np.array([[-0.9, -0.8]]), np.array([[0, 1]]), 2, temperature=1e-5)
+    assert probabilities.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+def test_a_temperature_not_above_zero_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperature must be above 0, got"):
+        knn_probabilities(np.ones((1, 1)), np.zeros((1, 1), int), 1, temperature)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_classification_by_neighbours_is_that_of_scikit_learn(rng, queries, references, k):
+    labels = rng.permutation(np.arange(12) % 3)
+    reference = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.3)
+    )
+    expected = reference.fit(references, labels).predict_proba(queries)
+    probabilities = classify_by_neighbours(queries, references, labels, k, temperature=0.3)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_classification_by_more_neighbours_than_references_is_refused(queries, references):
+    with pytest.raises(ValueError, match="k must be from 1 to the number of references"):
+        classify_by_neighbours(queries, references, np.zeros(12, int), 13, 0.1)
