@@ -11,6 +11,9 @@ from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.training import EpochRecord, StepRecord
 
 
+LOWER_IS_BETTER = frozenset({"log_loss"})
+
+
 class ScalarLog(Protocol):
     """What a TensorBoard `SummaryWriter` has."""
 
@@ -19,7 +22,7 @@ class ScalarLog(Protocol):
 
 
 class TopCheckpoints:
-    """The best epochs by a metric of which up is better; an earlier epoch wins a draw.
+    """The best epochs by a metric: the highest, or the lowest of `LOWER_IS_BETTER`; the later wins a draw.
 
     Args:
         metric: one of the validation metrics.
@@ -42,8 +45,12 @@ class TopCheckpoints:
             raise ValueError(f"checkpoints.metric must be one of {known}, got {self.metric!r}")
         metadata = {**self.metadata, "epoch": record.epoch, "metrics": record.metrics}
         self.checkpoints.append(NamedTensors(record.tensors, metadata))
-        self.checkpoints.sort(key=lambda checkpoint: -checkpoint.metadata["metrics"][self.metric])
+        self.checkpoints.sort(key=self._rank, reverse=True)
         del self.checkpoints[self.top_k :]
+
+    def _rank(self, checkpoint: NamedTensors) -> tuple[float, int]:
+        value = checkpoint.metadata["metrics"][self.metric]
+        return (-value if self.metric in LOWER_IS_BETTER else value), checkpoint.metadata["epoch"]
 
 
 class Monitor:

@@ -155,7 +155,7 @@ class ContrastiveCheckpointParameters(CheckpointParameters):
 class ClassifierCheckpointParameters(CheckpointParameters):
     """Which epochs of stage 2 are kept."""
 
-    metric: Literal["accuracy"]
+    metric: Literal["accuracy", "log_loss"]
 
 
 class Stage1Parameters(Parameters):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import nn
+from torch.nn import functional
 
 from supcon_pipeline.core.averaging import average_states, build_ema, has_batch_norm, reestimate_batch_norm
 from supcon_pipeline.core.batches import build_loader
@@ -77,12 +78,15 @@ def validate_features(data: LabelledSplits, batch_size: int) -> Callable[[nn.Mod
 
 
 def validate_classifier(data: LabelledSplits, batch_size: int) -> Callable[[nn.Module], Metrics]:
-    """Accuracy on the validation images."""
+    """Accuracy and log-loss on the validation images."""
     validation = data.indices("validation")
+    labels = torch.from_numpy(data.labels[validation])
 
     def validate(model: nn.Module) -> Metrics:
-        predicted = predict_logits(model, data.images, validation, batch_size).argmax(dim=1)
-        return {"accuracy": accuracy(data.labels[validation], predicted.numpy())}
+        logits = predict_logits(model, data.images, validation, batch_size)
+        predicted = logits.argmax(dim=1).numpy()
+        log_loss = functional.cross_entropy(logits, labels)
+        return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
 
     return validate
 

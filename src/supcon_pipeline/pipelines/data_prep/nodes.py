@@ -41,7 +41,7 @@ def describe_dataset(prepared_images: np.ndarray, samples: pd.DataFrame) -> dict
         "num_images": len(samples),
         "image_shape": list(prepared_images.shape[1:]),
         "class_names": classes,
-        "counts": {split: counts.loc[split, classes].to_dict() for split in counts.index},
+        "counts": {split: counts.loc[split, classes].to_dict() for split in ("train", "validation", "test")},
         "mean": mean,
         "std": std,
         "data_hash": content_hash(prepared_images, *(samples[column] for column in ("id", "split", "label"))),
