@@ -10,7 +10,9 @@ from supcon_pipeline.core.averaging import average_states, build_ema, has_batch_
 
 @pytest.fixture
 def model():
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+    )
 
 
 def test_the_moving_average_is_that_of_a_slow_loop_over_parameters_and_buffers(model):
@@ -88,7 +90,10 @@ def test_the_average_of_one_state_is_a_copy_of_it(model):
     [
         ([], "states must hold at least one model state, got none"),
         ([{"a": torch.ones(1)}, {"b": torch.ones(1)}], "states must have the same entries"),
-        ([{"a": torch.ones(1)}, {"a": torch.ones(1), "b": torch.ones(1)}], "states must have the same entries"),
+        (
+            [{"a": torch.ones(1)}, {"a": torch.ones(1), "b": torch.ones(1)}],
+            "states must have the same entries",
+        ),
     ],
 )
 def test_states_that_cannot_be_averaged_are_refused(states, message):

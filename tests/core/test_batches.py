@@ -10,7 +10,9 @@ FLIPS = [{"name": "HorizontalFlip", "args": {"p": 0.5}}, {"name": "VerticalFlip"
 
 def loader_of(num_images, batch_size=4, num_workers=0, num_views=2, transforms=FLIPS):
     """Images whose every pixel is their number, but for one corner that tells the flips apart."""
-    images = np.broadcast_to(np.arange(num_images, dtype=np.uint8)[:, None, None, None], (num_images, 4, 4, 1))
+    images = np.broadcast_to(
+        np.arange(num_images, dtype=np.uint8)[:, None, None, None], (num_images, 4, 4, 1)
+    )
     images = images.copy()
     images[:, 0, 0] = 255
     policy = ViewPolicy(transforms, num_views)
@@ -56,7 +58,10 @@ def test_no_two_batches_of_a_training_share_a_seed_for_their_views():
 
 @pytest.mark.parametrize(
     ("num_images", "batch_size", "message"),
-    [(4, 0, "batch_size must be at least 1, got 0"), (0, 4, "indices must hold at least one image, got none")],
+    [
+        (4, 0, "batch_size must be at least 1, got 0"),
+        (0, 4, "indices must hold at least one image, got none"),
+    ],
 )
 def test_batches_of_nothing_are_refused(num_images, batch_size, message):
     with pytest.raises(ValueError, match=message):

@@ -137,9 +137,7 @@ def test_classification_metrics_are_those_of_a_slow_loop(rng):
     matrix = [[0] * 4 for _ in range(4)]
     for label, guess in zip(labels, predicted, strict=True):
         matrix[label][guess] += 1
-    f1 = {
-        str(c): 2 * matrix[c][c] / (sum(matrix[c]) + sum(row[c] for row in matrix)) for c in range(4)
-    }
+    f1 = {str(c): 2 * matrix[c][c] / (sum(matrix[c]) + sum(row[c] for row in matrix)) for c in range(4)}
     scores = classification_metrics(labels, predicted, ["0", "1", "2", "3"])
     assert scores["confusion_matrix"] == matrix
     assert scores["f1_per_class"] == pytest.approx(f1)

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.training import EpochRecord, StepRecord
 
-
 LOWER_IS_BETTER = frozenset({"log_loss"})
 
 
