@@ -12,6 +12,28 @@ from tests.conftest import Kedro, make_project, read_catalog, run_session
     [
         ({"stage1": {"optimiser": {"lr": 0.3}}}, "stage1.optimiser .*did you mean 'optimizer'"),
         ({"stage1": {"optimizer": {"rl": 0.3}}}, "stage1.optimizer.rl .*did you mean 'lr'"),
+        (
+            {"stage1": {"optimizer": {"name": "adamw", "momentum": 0.5}}},
+            "stage1.optimizer: momentum must be null with adamw, got 0.5; it belongs to sgd,",
+        ),
+        (
+            {"stage1": {"optimizer": {"name": "adamm"}}},
+            "stage1.optimizer.name must be .*'adamw'.* got 'adamm'",
+        ),
+        (
+            {"stage1": {"optimizer": {"name": ["sgd"]}}},
+            "stage1.optimizer.name must be .*'sgd'.* got \\['sgd'",
+        ),
+        ({"stage2": {"optimizer": {"betas": [0.9, 0.9]}}}, "stage2.optimizer: betas must be null with sgd"),
+        (
+            {"stage2": {"optimizer": {"name": "adam", "betas": [0.9, 1]}}},
+            "stage2.optimizer.betas.1 must be less than 1, got 1",
+        ),
+        (
+            {"stage1": {"schedule": {"name": "step", "milestones": [0.8, 0.6]}}},
+            "stage1.schedule: milestones must be ascending",
+        ),
+        ({"stage1": {"schedule": {"patience": 2}}}, "stage1.schedule: patience must be null with cosine"),
         ({"stage_1": {"seed": 0}}, "stage_1 must be a known parameter.*did you mean 'stage1'"),
         ({"stage1": {"loss": {"temperature": 0}}}, r"stage1.loss.temperature must be greater than 0, got 0$"),
         ({"stage1": {"num_views": 1}}, "stage1.num_views must be greater than or equal to 2, got 1"),

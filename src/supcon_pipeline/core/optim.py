@@ -1,13 +1,60 @@
 """Parameter groups, optimizers and schedules."""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
 from torch import nn
-from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
+
+# Options by name, each with its usual value: that of the implementation, but for the momentum of SGD and LARS
+# and Nesterov in SGD and Muon, which the implementations leave out and their papers have.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9, "nesterov": True},
+    "adam": {"betas": (0.9, 0.999)},
+    "adamw": {"betas": (0.9, 0.999)},
+    "radam": {"betas": (0.9, 0.999)},
+    "lookahead": {"momentum": 0.9, "nesterov": True, "sync_period": 6, "slow_step_size": 0.5},
+    "ranger": {"betas": (0.9, 0.999), "sync_period": 6, "slow_step_size": 0.5},
+    "lars": {"momentum": 0.9, "nesterov": False},
+    "muon": {"momentum": 0.95, "nesterov": True, "betas": (0.9, 0.95)},
+}
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "cosine": {},
+    "onecycle": {},
+    "step": {"milestones": (0.5, 0.75), "decay_factor": 0.1},
+    "plateau": {"decay_factor": 0.1, "patience": 5},
+    "constant": {},
+}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def complete_options(
+    table: Mapping[str, Mapping[str, Any]], name: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of one name: what is given, and the usual value where nothing or None is.
+
+    Args:
+        table: the usual options by name, `OPTIMIZERS` or `SCHEDULES`.
+        name: one of the table.
+        given: any of the table's options; None for those left alone.
+
+    Raises:
+        ValueError: where the name is not in the table, or an option is given that this name does not use.
+    """
+    if name not in table:
+        raise ValueError(f"name must be one of {', '.join(table)}, got {name!r}")
+    for option, value in given.items():
+        if value is not None and option not in table[name]:
+            users = ", ".join(other for other, options in table.items() if option in options)
+            raise ValueError(f"{option} must be null with {name}, got {value}; it belongs to {users}")
+    chosen = {option: value for option, value in given.items() if value is not None}
+    return {**table[name], **chosen}
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The trainable parameters in two groups: weights with decay, biases and norms without."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
@@ -17,10 +64,77 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def build_optimizer(
-    model: nn.Module, lr: float, momentum: float, weight_decay: float, nesterov: bool
+    model: nn.Module,
+    name: str,
+    lr: float,
+    weight_decay: float,
+    momentum: float | None = None,
+    nesterov: bool | None = None,
+    betas: tuple[float, float] | None = None,
+    sync_period: int | None = None,
+    slow_step_size: float | None = None,
 ) -> Optimizer:
-    """Stochastic gradient descent over `parameter_groups`."""
-    return SGD(parameter_groups(model, weight_decay), lr=lr, momentum=momentum, nesterov=nesterov)
+    """An optimizer of torch's or timm's over `parameter_groups`.
+
+    Args:
+        model: whose trainable parameters are optimized.
+        name: one of `OPTIMIZERS`; `lookahead` goes around SGD, `ranger` is Lookahead around RAdam.
+        lr: of every group.
+        weight_decay: of weights; coupled (in the gradient) but for AdamW and Muon.
+        momentum: of SGD, Lookahead, LARS and Muon; None here and below for the usual value.
+        nesterov: of the same.
+        betas: decays of the two moments of Adam's kin, and of Muon for what is no matrix.
+        sync_period: fast steps to one slow step, of Lookahead and Ranger.
+        slow_step_size: the share of the way to the fast weights that a slow step goes.
+
+    Raises:
+        ValueError: where the name is unknown, or an option is given that it does not use.
+
+    Source:
+        Lookahead: Zhang et al. 2019, arXiv:1907.08610, but timm's slow weights begin as the fast ones of the
+        first slow step, which so changes nothing. LARS: You et al. 2017, arXiv:1708.03888, on weights alone.
+        Muon: Jordan 2024 with the step sizes of Liu et al. 2025, arXiv:2502.16982. It orthogonalises matrices
+        and flattened kernels; norms, biases and kernels of one channel go to AdamW (NAdamW with Nesterov).
+    """
+    options = complete_options(
+        OPTIMIZERS,
+        name,
+        {
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "betas": betas,
+            "sync_period": sync_period,
+            "slow_step_size": slow_step_size,
+        },
+    )
+    sync_period, slow_step_size = options.pop("sync_period", None), options.pop("slow_step_size", None)
+    groups = parameter_groups(model, weight_decay)
+    if name == "lars":
+        # Else timm adapts only groups that decay: without weight decay, LARS would be SGD.
+        groups[0]["always_adapt"] = True
+    optimizer = _step_taker(name)(groups, lr=lr, **options)
+    return _look_ahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer
+
+
+def _step_taker(name: str) -> Callable[..., Optimizer]:
+    """The optimizer of a name; of Lookahead and Ranger, the one that takes the fast steps."""
+    if name == "lars":
+        from timm.optim.lars import Lars
+
+        return Lars
+    if name == "muon":
+        # Torch's own takes nothing but matrices: no kernels, and no fallback for the rest.
+        from timm.optim.muon import Muon
+
+        return Muon
+    adams = {"adam": Adam, "adamw": AdamW, "radam": RAdam, "ranger": RAdam}
+    return adams.get(name, SGD)
+
+
+def _look_ahead(fast: Optimizer, sync_period: int, slow_step_size: float) -> Optimizer:
+    from timm.optim.lookahead import Lookahead
+
+    return Lookahead(fast, alpha=slow_step_size, k=sync_period)
 
 
 def warmup_cosine_factor(step: int, num_steps: int, num_warmup_steps: int) -> float:
@@ -30,19 +144,205 @@ def warmup_cosine_factor(step: int, num_steps: int, num_warmup_steps: int) -> fl
     the last (Loshchilov and Hutter 2016, arXiv:1608.03983, Eq. 5, one cycle).
     """
     if step < num_warmup_steps:
-        return (step + 1) / (num_warmup_steps + 1)
+        return _rise(step, num_warmup_steps)
     progress = (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps)
     return (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-def build_schedule(optimizer: Optimizer, num_steps: int, num_warmup_steps: int) -> LambdaLR:
-    """Warm-up and cosine, stepped after every optimizer step.
+def warmup_onecycle_factor(step: int, num_steps: int, num_warmup_steps: int) -> float:
+    """The share of the peak learning rate at a step, counted from 0.
+
+    Rises linearly from 1/25 to 1 over the warm-up, then falls linearly to 1/250,000 at the last step.
+
+    Source:
+        Smith and Topin 2017, arXiv:1708.07120, with the ends of torch's `OneCycleLR`
+        (`anneal_strategy="linear"`, `cycle_momentum=False`): the momentum stays where it is.
+    """
+    first, last = 1 / 25, 1 / 25e4
+    if step < num_warmup_steps:
+        return first + (1 - first) * step / num_warmup_steps
+    progress = (step - num_warmup_steps) / max(1, num_steps - 1 - num_warmup_steps)
+    return 1 + (last - 1) * min(1.0, progress)
+
+
+def warmup_step_factor(
+    step: int,
+    num_steps: int,
+    num_warmup_steps: int,
+    milestones: Sequence[float] = (),
+    decay_factor: float = 1.0,
+) -> float:
+    """The share of the peak learning rate at a step, counted from 0.
+
+    Rises linearly to 1 over the warm-up, then is multiplied by `decay_factor` at each milestone, a share of
+    all steps. Without milestones it stays at 1.
+    """
+    if step < num_warmup_steps:
+        return _rise(step, num_warmup_steps)
+    return math.prod(decay_factor for milestone in milestones if step >= round(milestone * num_steps))
+
+
+def _rise(step: int, num_warmup_steps: int) -> float:
+    """Equal steps to 1, the first of them taken already: a step at rate 0 would be wasted."""
+    return (step + 1) / (num_warmup_steps + 1)
+
+
+@dataclass
+class Plateau:
+    """How far the learning rate has come down because a metric did not improve.
+
+    Steps as torch's `ReduceLROnPlateau` does with a threshold of 0: any improvement is one, as it is for the
+    choice of checkpoints. NaN is none.
+
+    Args:
+        decay_factor: of each reduction.
+        patience: epochs in a row without improvement that are borne; the next one reduces.
+        is_higher_better: of the metric.
+        best: so far, negated where lower is better.
+        num_bad_epochs: without improvement since the last improvement or reduction.
+        factor: what the reductions come to.
+    """
+
+    decay_factor: float
+    patience: int
+    is_higher_better: bool
+    best: float = -math.inf
+    num_bad_epochs: int = 0
+    factor: float = 1.0
+
+    def observe(self, metric: float) -> None:
+        """Take in the metric of one more epoch."""
+        score = metric if self.is_higher_better else -metric
+        self.num_bad_epochs = 0 if score > self.best else self.num_bad_epochs + 1
+        if score > self.best:
+            self.best = score
+        if self.num_bad_epochs > self.patience:
+            self.factor *= self.decay_factor
+            self.num_bad_epochs = 0
+
+
+class Schedule:
+    """The learning rate of every group: its peak, times a factor of the step, times that of a plateau.
+
+    It is none of torch's `LRScheduler`s: their plateau and their warm-up each set the rate without regard to
+    the other, and they warn where a gradient scaler skips the first step.
+
+    Args:
+        optimizer: whose groups hold their peak rates; anything with `param_groups`.
+        factor: of the step, counted from 0.
+        plateau: where the rate follows a metric too; it is asked once the warm-up is over.
+        num_warmup_steps: before which metrics are not asked.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: Callable[[int], float],
+        plateau: Plateau | None = None,
+        num_warmup_steps: int = 0,
+    ):
+        self._optimizer, self._factor, self._plateau = optimizer, factor, plateau
+        self._num_warmup_steps = num_warmup_steps
+        # As torch's schedulers do: the state of an optimizer carries the peak beside the rate of the moment.
+        self._peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        self._step = 0
+        self._set_rates()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that the next optimizer step will have, of the first group."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def step(self) -> None:
+        """Go on to the next step; after every optimizer step."""
+        self._step += 1
+        self._set_rates()
+
+    def epoch_end(self, metric: float) -> None:
+        """Take in the metric of an epoch, after its last `step`; only a plateau heeds it."""
+        if self._plateau is not None and self._step >= self._num_warmup_steps:
+            self._plateau.observe(metric)
+            self._set_rates()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` goes on from: numbers, strings and None."""
+        return {"step": self._step, "plateau": self._plateau and asdict(self._plateau)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another schedule, built with the same arguments, was; sets the rates too."""
+        self._step = state["step"]
+        self._plateau = state["plateau"] and Plateau(**state["plateau"])
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        factor = self._factor(self._step) * (self._plateau.factor if self._plateau else 1.0)
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+
+
+def check_schedule(
+    name: str, num_epochs: int, warmup_epochs: int, milestones: Sequence[float] | None = None
+) -> None:
+    """Refuse a schedule that never has its peak rate.
 
     Raises:
-        ValueError: where the warm-up is not shorter than the training.
+        ValueError: where the warm-up is not shorter than the training, `onecycle` has none, or the milestones
+            are not ascending shares of the training after the warm-up.
     """
-    if num_warmup_steps >= num_steps:
+    if warmup_epochs >= num_epochs:
+        raise ValueError(f"warmup_epochs must be fewer than num_epochs ({num_epochs}), got {warmup_epochs}")
+    if name == "onecycle" and not warmup_epochs:
+        raise ValueError("warmup_epochs must be at least 1 with onecycle, got 0; its rise is the warm-up")
+    if milestones is None:
+        return
+    bounds = [warmup_epochs / num_epochs, *milestones, 1]
+    if not milestones or any(right <= left for left, right in pairwise(bounds)):
         raise ValueError(
-            f"warmup_epochs must be fewer than num_epochs, got {num_warmup_steps} of {num_steps} steps"
+            f"milestones must be ascending shares of the training, above that of the warm-up ({bounds[0]:g}) "
+            f"and below 1, got {list(milestones)}"
         )
-    return LambdaLR(optimizer, lambda step: warmup_cosine_factor(step, num_steps, num_warmup_steps))
+
+
+def build_schedule(
+    optimizer: Optimizer,
+    steps_per_epoch: int,
+    name: str,
+    num_epochs: int,
+    warmup_epochs: int,
+    milestones: Sequence[float] | None = None,
+    decay_factor: float | None = None,
+    patience: int | None = None,
+    is_higher_better: bool = True,
+) -> Schedule:
+    """Linear warm-up, then the shape of a name.
+
+    Args:
+        optimizer: whose groups hold their peak rates.
+        steps_per_epoch: at least 1.
+        name: one of `SCHEDULES`.
+        num_epochs: of the training.
+        warmup_epochs: of these with rising rate.
+        milestones: of `step`, as shares of the training, ascending; None here and below for the usual value.
+        decay_factor: of `step` and `plateau`, what one reduction multiplies the rate by.
+        patience: of `plateau`, epochs in a row without improvement that are borne.
+        is_higher_better: of the metric that `plateau` is given.
+
+    Raises:
+        ValueError: where the name is unknown, an option is given that it does not use, or the rate would
+            never have its peak.
+    """
+    given = {"milestones": milestones, "decay_factor": decay_factor, "patience": patience}
+    options = complete_options(SCHEDULES, name, given)
+    check_schedule(name, num_epochs, warmup_epochs, options.get("milestones"))
+    plateau = None
+    if name == "plateau":
+        plateau, options = Plateau(**options, is_higher_better=is_higher_better), {}
+    curves = {"cosine": warmup_cosine_factor, "onecycle": warmup_onecycle_factor}
+    num_steps, num_warmup_steps = num_epochs * steps_per_epoch, warmup_epochs * steps_per_epoch
+    factor = partial(
+        curves.get(name, warmup_step_factor),
+        num_steps=num_steps,
+        num_warmup_steps=num_warmup_steps,
+        **options,
+    )
+    return Schedule(optimizer, factor, plateau, num_warmup_steps)

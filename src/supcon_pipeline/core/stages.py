@@ -15,7 +15,7 @@ from supcon_pipeline.core.batches import build_loader
 from supcon_pipeline.core.embed import embed_images, iterate_images, predict_logits
 from supcon_pipeline.core.encoder import LinearProbe, build_model
 from supcon_pipeline.core.metrics import accuracy, embedding_metrics
-from supcon_pipeline.core.monitoring import Monitor, ScalarLog, TopCheckpoints
+from supcon_pipeline.core.monitoring import LOWER_IS_BETTER, Monitor, ScalarLog, TopCheckpoints
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
 from supcon_pipeline.core.parameters import Stage1Parameters, Stage2Parameters
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
@@ -207,11 +207,16 @@ def _train(
         **params.loader.model_dump(),
         seed=params.seed,
     )
-    num_epochs, warmup_epochs = params.schedule.num_epochs, params.schedule.warmup_epochs
+    num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
     optimizer = build_optimizer(model, **params.optimizer.model_dump())
-    schedule = build_schedule(optimizer, num_epochs * len(loader), warmup_epochs * len(loader))
+    is_higher_better = metric not in LOWER_IS_BETTER
+    schedule = build_schedule(
+        optimizer, len(loader), **params.schedule.model_dump(), is_higher_better=is_higher_better
+    )
     ema = build_ema(model, ema_decay_per_epoch, len(loader)) if ema_decay_per_epoch else None
-    records = fit(model, loss_function, loader, optimizer, schedule, num_epochs, validate, state_of, ema)
-    top = TopCheckpoints(params.checkpoints.metric, params.checkpoints.top_k, metadata)
+    records = fit(
+        model, loss_function, loader, optimizer, schedule, num_epochs, validate, metric, state_of, ema
+    )
+    top = TopCheckpoints(metric, params.checkpoints.top_k, metadata)
     history = Monitor(title, log, num_epochs * len(loader)).follow(records, top)
     return top.checkpoints, history

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from supcon_pipeline.core.batches import Batch, ViewLoader
 from supcon_pipeline.core.losses import supcon_loss
+from supcon_pipeline.core.optim import Schedule
 
 LossFunction = Callable[[nn.Module, Batch], Tensor]
 Metrics = dict[str, float]
@@ -74,9 +74,10 @@ def fit(
     loss_function: LossFunction,
     loader: ViewLoader,
     optimizer: Optimizer,
-    schedule: LRScheduler,
+    schedule: Schedule,
     num_epochs: int,
     validate: Callable[[nn.Module], Metrics],
+    metric: str,
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = lambda model: model.state_dict(),
     ema: AveragedModel | None = None,
 ) -> Iterator[StepRecord | EpochRecord]:
@@ -87,9 +88,10 @@ def fit(
         loss_function: the loss of the model on a batch.
         loader: the training batches of each epoch.
         optimizer: of the model's parameters.
-        schedule: stepped after every optimizer step.
+        schedule: stepped after every optimizer step, and told the metric of every epoch.
         num_epochs: at least 1.
         validate: the metrics of a model; asked once per epoch.
+        metric: which of them the schedule is told.
         state_of: which weights of the validated model the records carry.
         ema: an average of the model; where given, it is what is validated and carried.
 
@@ -102,7 +104,7 @@ def fit(
         losses: list[Tensor] = []
         lr = 0.0
         for batch in loader.epoch(epoch - 1):
-            step, lr = step + 1, float(schedule.get_last_lr()[0])
+            step, lr = step + 1, schedule.lr
             loss = train_step(model, loss_function, batch, optimizer, schedule)
             if ema is not None:
                 ema.update_parameters(model)
@@ -116,11 +118,13 @@ def fit(
             )
         validated = model if ema is None else ema.module
         tensors = {name: value.detach().cpu().clone() for name, value in state_of(validated).items()}
-        yield EpochRecord(epoch, mean_loss, lr, validate(validated), tensors)
+        metrics = validate(validated)
+        schedule.epoch_end(metrics[metric])
+        yield EpochRecord(epoch, mean_loss, lr, metrics, tensors)
 
 
 def train_step(
-    model: nn.Module, loss_function: LossFunction, batch: Batch, optimizer: Optimizer, schedule: LRScheduler
+    model: nn.Module, loss_function: LossFunction, batch: Batch, optimizer: Optimizer, schedule: Schedule
 ) -> Tensor:
     """One step of the optimizer and of the schedule; the loss before it, detached, on its device."""
     device = next(model.parameters()).device
