@@ -11,11 +11,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-# Both buffers of a tile stay in the last-level cache of a CPU; a GPU wants fewer and larger kernels. Measured:
-# benchmarks/loss.py.
-CPU_TILE = 1024
+# Rows and columns of a tile: a CPU wants its two buffers small, a GPU fewer and larger kernels.
+# Alone on the machine 768 is 15 % faster than 2048; beside other programs, where every operation waits for
+# its slowest thread, it takes twice as long (benchmarks/loss.py).
+CPU_TILE = 2048
 GPU_TILE = 4096
-# A tile of SINCERE has all columns; fewer rows than these spend their time adding up the gradient of the columns.
+# Of 2: leaves room for sums over 2^20 rows and for their inverses in float32. Reached at temperature 0.018.
+MAX_PLAIN_EXPONENT = 80
+# A tile of SINCERE has all columns and about 2^20 elements, but enough rows to be worth a sum of gradients.
+SINCERE_TILE = 2**20
 MIN_SINCERE_ROWS = 64
 
 
@@ -52,8 +56,9 @@ def supcon_loss(
     with torch.autocast(projections.device.type, enabled=False):
         projections = _at_least_float32(projections)
         attraction, has_positive = _attraction(projections, labels)
-        weights = has_positive / has_positive.sum().clamp(min=1) / projections.shape[1]
-        row_weights = weights.to(projections.dtype).repeat_interleave(projections.shape[1])
+        num_views = projections.shape[1]
+        weights = has_positive.to(projections.dtype) / (num_views * has_positive.sum()).clamp(min=1)
+        row_weights = weights.repeat_interleave(num_views)
         repulsion: Tensor = _LogNormaliser.apply(projections.flatten(0, 1), row_weights, temperature)
         return repulsion - (attraction / temperature).to(repulsion.dtype)
 
@@ -82,14 +87,12 @@ def sincere_loss(
     """
     _check(projections, labels, temperature)
     if labels is not None and labels.ndim != 1:
-        raise ValueError(
-            f"labels must be integers [batch], got {list(labels.shape)}; soft labels: supcon_loss"
-        )
+        raise ValueError(f"labels must be integers [batch], got {list(labels.shape)}; use supcon_loss")
     with torch.autocast(projections.device.type, enabled=False):
         rows = _at_least_float32(projections).flatten(0, 1)
         classes = _classes(labels, projections).repeat_interleave(projections.shape[1])
         num_positives = classes.bincount(minlength=1)[classes] - 1
-        height = max(MIN_SINCERE_ROWS, CPU_TILE**2 // max(len(rows), 1))
+        height = max(MIN_SINCERE_ROWS, SINCERE_TILE // max(len(rows), 1))
         total = rows.sum() * 0
         for start in range(0, len(rows), height):
             total = total + checkpoint(
@@ -147,7 +150,8 @@ def joint_loss(
 def _check(projections: Tensor, labels: Tensor | None, temperature: float) -> None:
     if projections.ndim != 3 or not projections.is_floating_point():
         raise ValueError(
-            f"projections must be floats [batch, views, dim], got {projections.dtype} {list(projections.shape)}"
+            f"projections must be floats [batch, views, dim], got {projections.dtype} "
+            f"{list(projections.shape)}"
         )
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
@@ -157,8 +161,8 @@ def _check(projections: Tensor, labels: Tensor | None, temperature: float) -> No
     is_hard = not labels.is_floating_point() and labels.dtype != torch.bool and labels.ndim == 1
     if not (is_soft or is_hard) or len(labels) != len(projections):
         raise ValueError(
-            f"labels must be integers [{len(projections)}] or class probabilities [{len(projections)}, classes], "
-            f"as projections are {list(projections.shape)}, got {labels.dtype} {list(labels.shape)}"
+            "labels must be integers [batch] or class probabilities [batch, classes] for projections "
+            f"{list(projections.shape)}, got {labels.dtype} {list(labels.shape)}"
         )
 
 
@@ -226,11 +230,12 @@ class _LogNormaliser(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weights: Tensor, temperature: float) -> Tensor:
         scale = math.log2(math.e) / temperature
-        log2_normalisers = _log2_normalisers(rows, scale)
+        is_bounded = _is_bounded(rows, scale)
+        log2_normalisers = _log2_normalisers(rows, scale, is_bounded)
         # log2(weight * softmax) = similarity + offset; an anchor of weight 0 has no part in it.
         offsets = torch.where(weights > 0, weights.log2() - log2_normalisers, -torch.inf)
         ctx.save_for_backward(rows, offsets)
-        ctx.temperature = temperature
+        ctx.temperature, ctx.is_bounded = temperature, is_bounded
         terms = torch.where(weights > 0, weights * log2_normalisers, 0.0)
         return terms.sum() * math.log(2)
 
@@ -240,18 +245,28 @@ class _LogNormaliser(torch.autograd.Function):
         rows, offsets = ctx.saved_tensors
         # The caller may be inside autocast, which would take the products in half precision.
         with torch.autocast(rows.device.type, enabled=False):
-            gradient = _gradient(rows, offsets, math.log2(math.e) / ctx.temperature)
+            gradient = _gradient(rows, offsets, math.log2(math.e) / ctx.temperature, ctx.is_bounded)
         return gradient.mul_(grad_output / ctx.temperature), None, None
 
 
-def _log2_normalisers(rows: Float[Tensor, "n dim"], scale: float) -> Float[Tensor, " n"]:
+def _is_bounded(rows: Float[Tensor, "n dim"], scale: float) -> bool:
+    """Whether 2^similarity, unshifted, stays in range; a GPU is not asked: the answer takes a sync."""
+    return rows.device.type == "cpu" and bool((rows.square().sum(dim=1) * scale < MAX_PLAIN_EXPONENT).all())
+
+
+def _log2_normalisers(rows: Float[Tensor, "n dim"], scale: float, is_bounded: bool) -> Float[Tensor, " n"]:
     # Finite, so that a row without any other row gives log2(0) and not the difference of two infinities.
-    maxima = rows.new_full((len(rows),), torch.finfo(rows.dtype).min)
+    maxima = rows.new_full((len(rows),), 0.0 if is_bounded else torch.finfo(rows.dtype).min)
     sums = rows.new_zeros(len(rows))
     for above, left, tile, spare in _similarity_tiles(rows, scale):
-        _stream(maxima[above], sums[above], tile, spare, dim=1)
-        if above != left:
-            _stream(maxima[left], sums[left], tile, spare, dim=0)
+        sides = [(above, 1)] if above == left else [(above, 1), (left, 0)]
+        if is_bounded:
+            tile.exp2_()
+        for side, dim in sides:
+            if is_bounded:
+                sums[side] += tile.sum(dim=dim)
+            else:
+                _stream(maxima[side], sums[side], tile, spare, dim)
     return maxima + sums.log2()
 
 
@@ -264,13 +279,16 @@ def _stream(maxima: Tensor, sums: Tensor, tile: Tensor, spare: Tensor, dim: int)
 
 
 def _gradient(
-    rows: Float[Tensor, "n dim"], offsets: Float[Tensor, " n"], scale: float
+    rows: Float[Tensor, "n dim"], offsets: Float[Tensor, " n"], scale: float, is_bounded: bool
 ) -> Float[Tensor, "n dim"]:
-    gradient = torch.zeros_like(rows)
+    gradient, factors = torch.zeros_like(rows), offsets.exp2()
     for above, left, tile, spare in _similarity_tiles(rows, scale):
         # The pair attracts by the softmax of one as the anchor plus that of the other.
-        torch.add(tile, offsets[above, None], out=spare)
-        pull = tile.add_(offsets[left]).exp2_().add_(spare.exp2_())
+        if is_bounded:
+            pull = tile.exp2_().mul_(torch.add(factors[above, None], factors[left], out=spare))
+        else:
+            torch.add(tile, offsets[above, None], out=spare)
+            pull = tile.add_(offsets[left]).exp2_().add_(spare.exp2_())
         gradient[above].addmm_(pull, rows[left])
         if above != left:
             gradient[left].addmm_(pull.T, rows[above])
@@ -280,7 +298,7 @@ def _gradient(
 def _similarity_tiles(
     rows: Float[Tensor, "n dim"], scale: float
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Rows, columns, scaled similarities (a row with itself: -inf) and a spare buffer; both are used again."""
+    """Rows, columns, scaled similarities (-inf of a row with itself), spare buffer; both are used again."""
     size = min(CPU_TILE if rows.device.type == "cpu" else GPU_TILE, max(len(rows), 1))
     buffers = rows.new_empty(2, size * size)
     starts = range(0, len(rows), size)
@@ -303,13 +321,11 @@ def _sincere_tile(
     """The sum of the losses of some anchors."""
     similarity = rows[anchors] @ rows.T / temperature
     is_same = classes[anchors, None] == classes
-    # Finite, so that an anchor without negatives has a gradient; logsigmoid takes it to 0.
+    # Finite, as the gradient of logsumexp over nothing but -inf is NaN; an anchor without negatives gets 0.
     negatives = similarity.masked_fill(is_same, torch.finfo(rows.dtype).min).logsumexp(dim=1, keepdim=True)
     # log(e^s / (e^s + sum of negatives))
     log_share = functional.logsigmoid(similarity - negatives)
-    is_self = (
-        torch.arange(len(rows), device=rows.device)
-        == torch.arange(len(rows), device=rows.device)[anchors, None]
-    )
-    sums = torch.where(is_same & ~is_self, log_share, 0.0).sum(dim=1)
+    numbers = torch.arange(len(rows), device=rows.device)
+    is_positive = is_same & (numbers[anchors, None] != numbers)
+    sums = torch.where(is_positive, log_share, 0.0).sum(dim=1)
     return -(sums / num_positives[anchors].clamp(min=1)).sum()
