@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -17,13 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 METRICS = (
-    ("pixels", "precision_at_1"),
-    ("projection", "precision_at_1"),
-    ("embedding", "precision_at_1"),
-    ("embedding", "mean_average_precision_at_r"),
-    ("embedding", "knn_accuracy"),
-    ("classifier", "accuracy"),
-    ("classifier", "macro_f1"),
+    "embedding.precision_at_1",
+    "embedding.mean_average_precision_at_r",
+    "embedding.knn_accuracy",
+    "projection.precision_at_1",
+    "classifier.accuracy",
+    "classifier.macro_f1",
+    "baseline.embedding.precision_at_1",
+    "baseline.embedding.mean_average_precision_at_r",
+    "baseline.embedding.knn_accuracy",
+    "baseline.classifier.accuracy",
+    "baseline.classifier.macro_f1",
+    "pixels.precision_at_1",
 )
 
 
@@ -36,7 +43,7 @@ def run_seed(project: Path, seed: int) -> dict[str, float]:
     seconds = time.perf_counter() - start
     path = project / f"data/08_reporting/base/metrics.json/seed-{seed}/metrics.json"
     metrics = json.loads(path.read_text())
-    return {f"{group}.{name}": metrics[group][name] for group, name in METRICS} | {"seconds": seconds}
+    return {name: reduce(getitem, name.split("."), metrics) for name in METRICS} | {"seconds": seconds}
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ stage1:
   loader: {batch_size: 32}
 stage2:
   schedule: {num_epochs: 2, warmup_epochs: 1}
+lr_finder: {num_steps: 12}
 evaluation: {knn: {k: 5}}
 visualization: {tsne: {perplexity: 5, num_iterations: 250}}
 """,
@@ -54,7 +55,8 @@ def kedro() -> Kedro:
     """Run a `kedro` command in a project, in a process of its own."""
 
     def run(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT), **environment}
+        paths = os.pathsep.join([str(ROOT), *sys.path])
+        variables = {**os.environ, "COLUMNS": "200", "PYTHONPATH": paths, **environment}
         command = [sys.executable, "-m", "kedro", *arguments]
         return subprocess.run(
             command, cwd=project, env=variables, capture_output=True, text=True, check=False

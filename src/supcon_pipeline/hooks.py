@@ -16,6 +16,7 @@ from kedro.pipeline import Pipeline
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
+from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.session import RECORD, RunBook, open_run
 
 # Parameters of no pipeline, which those of the pipelines refer to.
@@ -102,7 +103,7 @@ class RunHooks:
         """All pipelines as one."""
         from supcon_pipeline.pipeline_registry import register_pipelines
 
-        return register_pipelines()["__default__"]
+        return sum(register_pipelines().values(), Pipeline([]))
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -146,8 +147,13 @@ class RunHooks:
     def after_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Print where the results are and what to type next."""
+        """Let go of progress that has come to its end; print where the results are and what to type next."""
         from supcon_pipeline.results import print_results
+
+        for name in pipeline.inputs():
+            dataset = catalog.get(name)
+            if isinstance(dataset, ProgressDataset):
+                dataset.clear()
 
         print_results(run_params, pipeline, catalog, self.project_path)
 

@@ -2,8 +2,10 @@
 
 from kedro.pipeline import Pipeline
 
+from supcon_pipeline.pipelines.baseline.pipeline import create_pipeline as create_baseline
 from supcon_pipeline.pipelines.data_prep.pipeline import create_pipeline as create_data_prep
 from supcon_pipeline.pipelines.evaluation.pipeline import create_pipeline as create_evaluation
+from supcon_pipeline.pipelines.lr_finder.pipeline import create_pipeline as create_lr_finder
 from supcon_pipeline.pipelines.stage1.pipeline import create_pipeline as create_stage1
 from supcon_pipeline.pipelines.stage2.pipeline import create_pipeline as create_stage2
 from supcon_pipeline.pipelines.swa.pipeline import create_pipeline as create_swa
@@ -11,13 +13,20 @@ from supcon_pipeline.pipelines.visualization.pipeline import create_pipeline as 
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """The pipelines in the order of the data; `__default__` is all of them."""
+    """The pipelines in the order of the data; `__default__` is all but `lr_finder`, which is for before."""
+    swa = [
+        create_swa("stage1", "encoder"),
+        create_swa("stage2", "classifier"),
+        create_swa("baseline", "baseline_model"),
+    ]
     pipelines = {
         "data_prep": create_data_prep(),
         "stage1": create_stage1(),
-        "swa": create_swa("stage1", "encoder") + create_swa("stage2", "classifier"),
+        "swa": sum(swa, Pipeline([])),
         "stage2": create_stage2(),
+        "baseline": create_baseline(),
         "evaluation": create_evaluation(),
         "visualization": create_visualization(),
     }
-    return {**pipelines, "__default__": sum(pipelines.values(), Pipeline([]))}
+    lr_finder = create_lr_finder("stage1") + create_lr_finder("stage2")
+    return {**pipelines, "lr_finder": lr_finder, "__default__": sum(pipelines.values(), Pipeline([]))}

@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 _HEADLINES = (
-    ("pixels", "precision_at_1"),
-    ("projection", "precision_at_1"),
     ("embedding", "precision_at_1"),
     ("embedding", "mean_average_precision_at_r"),
     ("embedding", "knn_accuracy"),
+    ("projection", "precision_at_1"),
     ("classifier", "accuracy"),
     ("classifier", "macro_f1"),
 )
@@ -27,9 +26,10 @@ def print_results(
     made = pipeline.all_outputs()
     if "metrics" in made:
         _print_metrics(console, catalog.load("metrics"))
-    console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made:")
-    for name in sorted(made):
-        path = PurePath(catalog.get(name)._get_load_path())  # type: ignore[union-attr]
+    paths = {name: PurePath(catalog.get(name)._get_load_path()) for name in sorted(made)}  # type: ignore[union-attr]
+    shown = {name: path for name, path in paths.items() if "08_reporting" in path.parts} or paths
+    console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(paths)} artifacts, among them:")
+    for name, path in shown.items():
         console.print(f"  {name:<20} {path.relative_to(project_path)}", soft_wrap=True)
     env = f" --env {run_params['env']}" if run_params["env"] else ""
     console.print("\nNext:")
@@ -44,9 +44,13 @@ def print_results(
 
 def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table = Table(title=f"Metrics on {metrics['num_images']:,} test images", title_justify="left")
-    table.add_column("features")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
+    for column in ("features", "metric"):
+        table.add_column(column)
+    for column in ("contrastive", "baseline", "pixels"):
+        table.add_column(column, justify="right")
     for group, metric in _HEADLINES:
-        table.add_row(group, metric, f"{metrics[group][metric]:.4f}")
+        baseline = metrics["baseline"].get(group, {}).get(metric)
+        pixels = metrics["pixels"].get(metric) if group == "embedding" else None
+        values = (metrics[group][metric], baseline, pixels)
+        table.add_row(group, metric, *("" if value is None else f"{value:.4f}" for value in values))
     console.print(table)

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from supcon_pipeline.core.averaging import average_states, build_ema, has_batch_norm, reestimate_batch_norm
+from supcon_pipeline.core.averaging import (
+    average_states,
+    batch_norms,
+    build_ema,
+    cumulative_batch_norm,
+    reestimate_batch_norm,
+)
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def test_the_moving_average_leaves_the_model_alone(model):
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_a_decay_outside_zero_to_one_is_refused(decay):
-    with pytest.raises(ValueError, match="ema.decay_per_epoch must be between 0 and 1, got"):
+    with pytest.raises(ValueError, match=r"ema\.decay_per_epoch must be between 0 and 1, got"):
         build_ema(nn.Linear(1, 1), decay, 1)
 
 
@@ -101,10 +107,18 @@ def test_states_that_cannot_be_averaged_are_refused(states, message):
         average_states(states)
 
 
-def test_a_model_has_batch_norm_or_not(model):
-    assert has_batch_norm(model)
-    assert has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
-    assert not has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
+def test_the_batch_norms_of_a_model_are_those_with_running_statistics(model):
+    assert batch_norms(model) == [model[1], model[4]]
+    assert len(batch_norms(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))) == 1
+    assert not batch_norms(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
+    assert not batch_norms(nn.BatchNorm1d(2, track_running_stats=False))
+
+
+def test_the_momentum_comes_back_even_where_a_batch_fails(model):
+    model[4].momentum = None
+    with pytest.raises(ZeroDivisionError), cumulative_batch_norm(model) as announce:
+        announce(0)
+    assert (model[1].momentum, model[4].momentum) == (0.1, None)
 
 
 def test_every_image_weighs_the_same_in_the_batch_norm_statistics():

@@ -1,54 +1,141 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
+from timm.models import adapt_input_conv
 from torch import nn
 
-from supcon_pipeline.core.backbones import BACKBONES, NarrowResNet, build_backbone
+from supcon_pipeline.core.backbones import NarrowResNet, build_backbone, require_backbone
+from supcon_pipeline.core.encoder import build_contrastive_model, build_model
+from supcon_pipeline.core.parameters import BackboneParameters
+from supcon_pipeline.core.tensors import NamedTensors, restore_model
 
-WIDTHS = {"resnet_narrow": 256, "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}
+# One small member of each family, the image size for its imagenet stem, and its widths counted from the
+# definitions of the networks: the input of their last linear layer, or for the convolutional classifiers
+# with several, of the first.
+FAMILIES = {
+    "resnet18": (32, 512),
+    "densenet121": (32, 1024),
+    "efficientnet_b0": (32, 1280),
+    "mobilenet_v2": (32, 1280),
+    "mobilenet_v3_small": (32, 576),
+    "mnasnet0_5": (32, 1280),
+    "shufflenet_v2_x0_5": (32, 1024),
+    "squeezenet1_1": (32, 512),
+    "regnet_x_400mf": (32, 400),
+    "convnext_tiny": (32, 768),
+    "swin_t": (32, 768),
+    "swin_v2_t": (32, 768),
+    "googlenet": (32, 1024),
+    "inception_v3": (80, 2048),
+    "alexnet": (64, 256 * 6 * 6),
+    "vgg11": (32, 512 * 7 * 7),
+    "timm/test_resnet": (32, 96),
+    "timm/test_convnext": (32, 64),
+    "timm/test_efficientnet": (32, 256),
+}
+TRANSFORMERS = {"vit_b_32": (64, 768), "timm/test_vit": (48, 64), "timm/vit_tiny_patch16_224": (32, 192)}
+TWICE_AS_FINE = [
+    "resnet18",
+    "mobilenet_v3_small",
+    "squeezenet1_1",
+    "convnext_tiny",
+    "timm/test_resnet",
+    "timm/test_convnext",
+]
+POOLED_TO_ONE_PLACE = {"alexnet": 256, "vgg11": 512}
+LITE0 = Path(__file__).parents[2].parent / "shared/data/tf_efficientnet_lite0.pth"
 
 
-def output_size(network, module, image_size):
-    """The side of what a module of the network gives for a square image."""
+@pytest.fixture
+def quick_start(monkeypatch):
+    """Large networks that start and run quickly, where the numbers do not matter."""
+
+    def draw(tensor, *_args, **_options):
+        with torch.no_grad():
+            return tensor.uniform_(-0.05, 0.05)
+
+    for name in ("trunc_normal_", "normal_", "kaiming_normal_", "kaiming_uniform_"):
+        monkeypatch.setattr(nn.init, name, draw)
+    num_threads = torch.get_num_threads()
+    # Threads would wait for one another at every one of many tiny layers.
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def output_sizes(network, image_size, kind=nn.Conv2d):
+    """The sides of what the modules of a kind give for a square image, in order."""
     sizes = []
-    module.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape[-1]))
+    for module in network.modules():
+        if isinstance(module, kind):
+            module.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape[-1]))
     with torch.inference_mode():
         network.eval()(torch.rand(1, 3, image_size, image_size))
-    return sizes[0]
+    return sizes
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_a_backbone_gives_as_many_features_as_it_says(name):
-    network, num_features = build_backbone(name)
+def input_convolution(network):
+    return next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize(("name", "size", "width"), [(k, *v) for k, v in (FAMILIES | TRANSFORMERS).items()])
+def test_a_network_as_published_gives_a_row_of_its_width_for_one_image(name, size, width):
+    network, num_features = build_backbone(name, "imagenet", image_size=size)
+    assert network.training
     with torch.inference_mode():
-        features = network.eval()(torch.rand(2, 3, 8, 8))
-    assert features.shape == (2, num_features) == (2, WIDTHS[name])
+        features = network.eval()(torch.rand(1, 3, size, size))
+    assert features.shape == (1, num_features) == (1, width)
 
 
-@pytest.mark.parametrize("name", ["resnet_narrow", "resnet18"])
-@pytest.mark.parametrize("stem", ["small_image", "imagenet"])
-def test_grey_images_work_with_every_stem(name, stem):
-    network, num_features = build_backbone(name, stem, num_channels=1)
-    assert network.eval()(torch.rand(1, 1, 16, 16)).shape == (1, num_features)
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize(("name", "width"), [(name, width) for name, (_, width) in FAMILIES.items()])
+def test_a_small_stem_takes_grey_images_and_its_first_convolution_learns(name, width):
+    network, num_features = build_backbone(name, "small_image", num_channels=1, image_size=32)
+    features = network(torch.rand(2, 1, 32, 32))
+    assert features.shape == (2, num_features) == (2, POOLED_TO_ONE_PLACE.get(name, width))
+    # Not the plain sum, which a layer norm at the end holds constant.
+    (features * torch.rand_like(features)).sum().backward()
+    assert input_convolution(network).weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("stem", "size"), [("small_image", 16), ("imagenet", 4)])
-def test_the_small_image_stem_keeps_the_resolution_that_the_imagenet_stem_divides_by_four(stem, size):
-    network, _ = build_backbone("resnet18", stem)
-    assert output_size(network, network.layer1, image_size=16) == size
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize("name", TWICE_AS_FINE)
+def test_a_small_stem_keeps_at_least_twice_the_resolution(name):
+    before, after = (
+        output_sizes(build_backbone(name, stem, image_size=64)[0], 64) for stem in ("imagenet", "small_image")
+    )
+    assert after[0] >= 2 * before[0] - 2
+    # The last stage is at least twice as wide too, but for what rounding and unpadded borders take.
+    assert after[-1] >= 2 * before[-1] - 1
 
 
-def test_the_imagenet_stem_gives_torchvisions_own_network():
-    network, _ = build_backbone("resnet18", "imagenet")
-    reference = torchvision.models.resnet18()
-    missing = reference.load_state_dict(network.state_dict(), strict=False)
-    reference.fc = nn.Identity()
-    images = torch.rand(2, 3, 32, 32)
-    assert missing.missing_keys == ["fc.weight", "fc.bias"]
-    assert missing.unexpected_keys == []
-    assert torch.equal(network.eval()(images), reference.eval()(images))
+@pytest.mark.usefixtures("quick_start")
+def test_the_features_of_a_network_are_what_its_classifier_was_given():
+    for name in ("efficientnet_b0", "convnext_tiny", "mnasnet0_5"):
+        network, _ = build_backbone(name, "imagenet", image_size=32)
+        reference = torchvision.models.get_model(name, weights=None).eval()
+        reference.load_state_dict(network.state_dict(), strict=False)
+        seen = []
+        reference.classifier[-1].register_forward_hook(
+            lambda _module, inputs, _output, to=seen: to.append(*inputs)
+        )
+        images = torch.rand(2, 3, 32, 32)
+        reference(images)
+        assert torch.equal(network.eval()(images), seen[0])
+
+
+def test_the_narrow_network_takes_colour_and_grey_and_one_image():
+    for num_channels in (1, 3):
+        network, num_features = build_backbone("resnet_narrow", num_channels=num_channels)
+        assert network.eval()(torch.rand(1, num_channels, 8, 8)).shape == (1, num_features) == (1, 256)
 
 
 def test_the_narrow_network_has_the_parameters_counted_by_hand():
@@ -65,7 +152,7 @@ def test_the_narrow_network_leaves_two_by_two_of_32_pixels_or_twice_that_without
     stem_stride, size
 ):
     network = NarrowResNet(widths=(4, 4, 4, 4), stem_stride=stem_stride)
-    assert output_size(network, network.stages, image_size=32) == size
+    assert output_sizes(network, 32)[-1] == size
 
 
 def test_the_narrow_network_starts_with_weights_scaled_to_their_fan_out():
@@ -73,14 +160,264 @@ def test_the_narrow_network_starts_with_weights_scaled_to_their_fan_out():
     assert weights.std().item() == pytest.approx(math.sqrt(2 / (256 * 9)), rel=0.02)
 
 
+@pytest.mark.parametrize(("stem", "size"), [("small_image", 16), ("imagenet", 4)])
+def test_the_small_stem_of_a_residual_network_divides_by_one_instead_of_four(stem, size):
+    network, _ = build_backbone("resnet18", stem)
+    # The convolutions of the stem and of the first stage.
+    assert output_sizes(network, 16)[1] == size
+
+
+def test_the_small_stem_of_a_residual_network_is_the_convolution_of_the_paper_drawn_after_the_rest():
+    torch.manual_seed(0)
+    network, _ = build_backbone("resnet18", "small_image")
+    torch.manual_seed(0)
+    reference = torchvision.models.resnet18()
+    reference.conv1 = nn.Conv2d(3, 64, 3, 1, padding=1, bias=False)
+    reference.maxpool, reference.fc = nn.Identity(), nn.Identity()
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(network.eval()(images), reference.eval()(images))
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_patches_are_halved_and_their_resampled_kernel_answers_a_plain_image_alike(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(torchvision.models.convnext_tiny().state_dict(), path)
+    large, small = (
+        input_convolution(build_backbone("convnext_tiny", stem, weights=str(path))[0])
+        for stem in ("imagenet", "small_image")
+    )
+    assert (small.kernel_size, small.stride, small.padding) == ((2, 2), (2, 2), (0, 0))
+    blocks = large.weight.unflatten(2, (2, 2)).unflatten(4, (2, 2)).sum(dim=(3, 5))
+    torch.testing.assert_close(small.weight, blocks)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/test_resnet"])
+@pytest.mark.parametrize("num_channels", [1, 2, 3])
+def test_weights_of_a_file_are_used_for_any_number_of_channels(tmp_path, name, num_channels):
+    path = tmp_path / "weights.pth"
+    model = timm.create_model("test_resnet") if name.startswith("timm/") else torchvision.models.resnet18()
+    torch.save(model.state_dict(), path)
+    network, _ = build_backbone(name, "imagenet", num_channels, weights=str(path))
+    expected = model.state_dict()
+    for key, value in network.state_dict().items():
+        if value.ndim == 4 and value.shape[1] == num_channels and "conv1" in key and "layer" not in key:
+            adapted = adapt_input_conv(num_channels, expected[key])
+            torch.testing.assert_close(
+                value, adapted if value.shape != expected[key].shape else expected[key]
+            )
+        else:
+            assert torch.equal(value, expected[key]), key
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_old_files_of_densenet_fit(tmp_path):
+    path = tmp_path / "densenet.pth"
+    state = torchvision.models.densenet121().state_dict()
+    # As torchvision's published files name them: norm.1 instead of norm1, and no counters.
+    old = {
+        key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") if "denselayer" in key else key: value
+        for key, value in state.items()
+        if "num_batches" not in key
+    }
+    torch.save(old, path)
+    network, _ = build_backbone("densenet121", "imagenet", weights=str(path), image_size=32)
+    assert torch.equal(
+        network.features.denseblock1.denselayer1.conv2.weight,
+        state["features.denseblock1.denselayer1.conv2.weight"],
+    )
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_auxiliary_classifiers_in_a_file_are_left_out(tmp_path):
+    path = tmp_path / "googlenet.pth"
+    state = torchvision.models.googlenet(aux_logits=True, init_weights=True).state_dict()
+    torch.save(state, path)
+    network, _ = build_backbone("googlenet", weights=str(path))
+    assert any(key.startswith("aux") for key in state)
+    assert torch.equal(network.conv2.conv.weight, state["conv2.conv.weight"])
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_the_positions_of_a_transformer_are_interpolated_to_the_image_size(tmp_path):
+    path = tmp_path / "vit.pth"
+    torch.save(torchvision.models.vit_b_32(image_size=96).state_dict(), path)
+    network, _ = build_backbone("vit_b_32", "imagenet", weights=str(path), image_size=64)
+    assert network.encoder.pos_embedding.shape == (1, 1 + 2 * 2, 768)
+
+
+@pytest.mark.skipif(not LITE0.exists(), reason=f"{LITE0} is not there")
+def test_real_weights_give_the_features_that_timm_gives_and_tell_of_a_stranger():
+    network, num_features = build_backbone("timm/tf_efficientnet_lite0", "imagenet", weights=str(LITE0))
+    reference = timm.create_model("tf_efficientnet_lite0")
+    reference.load_state_dict(torch.load(LITE0, weights_only=True))
+    reference.reset_classifier(0)
+    images = torch.rand(2, 3, 64, 64)
+    assert num_features == 1280
+    assert torch.equal(network.eval()(images), reference.eval()(images))
+    assert "state_dict" not in network.pretrained_cfg
+    with pytest.raises(ValueError, match=r"weights must fit timm/tf_efficientnet_lite1, .*Missing key"):
+        build_backbone("timm/tf_efficientnet_lite1", "imagenet", weights=str(LITE0))
+
+
+def test_entries_that_do_not_fit_are_named(tmp_path):
+    path = tmp_path / "weights.pth"
+    state = torchvision.models.resnet18().state_dict()
+    del state["layer1.0.bn1.weight"]
+    state["layer9.weight"] = torch.zeros(1)
+    torch.save(state, path)
+    with pytest.raises(
+        ValueError, match=r"weights must fit resnet18, .*layer1\.0\.bn1\.weight.*layer9\.weight"
+    ):
+        build_backbone("resnet18", weights=str(path))
+
+
 @pytest.mark.parametrize(
-    ("name", "stem", "message"),
+    ("content", "message"),
     [
-        ("resnet19", "small_image", "backbone.name must be one of resnet_narrow, .*, got 'resnet19'"),
-        ("resnet18", "tiny", "backbone.stem must be one of small_image, imagenet, got 'tiny'"),
-        ("resnet_narrow", "tiny", "backbone.stem must be one of small_image, imagenet, got 'tiny'"),
+        (None, "backbone.weights must be an existing file, got '.*weights.pth'"),
+        (b"not a pickle", "backbone.weights must be a .safetensors or .pth file of tensors, got"),
+        ({"state_dict": {}}, "backbone.weights must hold a state dict, tensors by name, got"),
+        ({}, "backbone.weights must hold a state dict"),
+        ({"epoch": Path("a class")}, "backbone.weights must be a .safetensors or .pth file of tensors, got"),
     ],
 )
-def test_an_unknown_name_or_stem_is_refused(name, stem, message):
+def test_a_file_without_weights_is_refused(tmp_path, content, message):
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
     with pytest.raises(ValueError, match=message):
-        build_backbone(name, stem)
+        build_backbone("resnet18", weights=str(path))
+
+
+def test_without_a_network_the_error_says_which_file_of_torchvision_to_fetch(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", _unreachable)
+    message = (
+        r"backbone.pretrained must find the file resnet18-f37072fd.pth, got .*unreachable.*; fetch https://.*"
+        rf"set backbone.weights to its path, or put it into {tmp_path}/hub/checkpoints"
+    )
+    with pytest.raises(ValueError, match=message):
+        build_backbone("resnet18", pretrained=True)
+
+
+def test_without_a_network_the_error_says_which_file_of_timm_to_fetch(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    message = (
+        "must find the file model.safetensors of https://huggingface.co/timm/test_resnet.*backbone.weights"
+    )
+    with pytest.raises(ValueError, match=message):
+        build_backbone("timm/test_resnet", "imagenet", pretrained=True)
+
+
+def _unreachable(*_args, **_kwargs):
+    raise OSError("unreachable")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"name": "resnet19"},
+            "backbone.name must be one of resnet_narrow, .*, got 'resnet19'; did you mean 'resnet1",
+        ),
+        ({"name": "timm/resnet18x"}, "got 'timm/resnet18x'; did you mean 'timm/resnet18'"),
+        ({"name": "timm/resnet18.a9_in1k"}, "did you mean 'timm/resnet18.a[123]_in1k'"),
+        (
+            {"name": "resnet18", "stem": "tiny"},
+            "backbone.stem must be one of small_image, imagenet, got 'tiny'",
+        ),
+        ({"name": "resnet_narrow", "stem": "tiny"}, "backbone.stem must be one of small_image, imagenet"),
+        (
+            {"name": "vit_b_16"},
+            "backbone.stem must be imagenet for vit_b_16, got 'small_image'; it is made for",
+        ),
+        ({"name": "timm/test_vit"}, "backbone.stem must be imagenet for timm/test_vit, got 'small_image'"),
+        (
+            {"name": "timm/convmixer_768_32"},
+            "backbone.stem must be imagenet for .*; its patches are 7 pixels",
+        ),
+        (
+            {"name": "inception_v3", "stem": "imagenet", "image_size": 32},
+            "image_size must suit inception_v3 with the imagenet stem, got 32; ",
+        ),
+        (
+            {"name": "vit_b_32", "stem": "imagenet", "image_size": 48},
+            "image_size must suit vit_b_32, got 48; Input shape indivisible by patch size",
+        ),
+        (
+            {"name": "resnet_narrow", "pretrained": True},
+            "backbone.pretrained must be false for resnet_narrow",
+        ),
+        ({"name": "timm/resnet10d", "pretrained": True}, "backbone.name must be one of"),
+        (
+            {"name": "timm/vit_base_patch16_18x2_224", "stem": "imagenet", "pretrained": True},
+            "timm has no weights",
+        ),
+        (
+            {"name": "resnet18", "pretrained": True, "weights": "a.pth"},
+            "pretrained must be false where backbone.w",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_a_remedy(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_backbone(**arguments)
+
+
+def test_a_pretrained_backbone_is_restored_from_its_checkpoint_without_its_file(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_vit", img_size=32).state_dict(), path)
+    description = {
+        "backbone": "timm/test_vit",
+        "stem": "imagenet",
+        "mean": [0.5] * 3,
+        "std": [0.2] * 3,
+        "hidden_dim": 4,
+        "dim": 3,
+        "image_size": 32,
+    }
+    model = build_contrastive_model(**description, weights=str(path)).eval()
+    path.unlink()
+    checkpoint = NamedTensors(model.state_dict(), {"model": {"kind": "contrastive", **description}})
+    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    assert torch.equal(restore_model(checkpoint)(images)["embedding"], model(images)["embedding"])
+
+
+def test_a_network_that_reads_versions_is_restored_from_bare_tensors():
+    description = {
+        "kind": "contrastive",
+        "backbone": "mnasnet0_5",
+        "stem": "small_image",
+        "mean": [0.5],
+        "std": [1.0],
+    }
+    description |= {"hidden_dim": 4, "dim": 3}
+    tensors = dict(build_model(description).state_dict())
+    restored = restore_model(NamedTensors(tensors, {"model": description}))
+    assert all(torch.equal(value, tensors[name]) for name, value in restored.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet_narrow", "resnet18", "timm/resnet18", "timm/resnet18.a1_in1k"])
+def test_names_of_all_three_kinds_are_known(name):
+    require_backbone(name)
+    assert BackboneParameters(name=name, stem="imagenet", pretrained=False, weights=None).name == name
+
+
+def test_parameters_take_published_weights_or_a_file_but_not_both():
+    with pytest.raises(
+        ValueError, match=r"pretrained must be false where weights is set, got true and 'a.pth'"
+    ):
+        BackboneParameters(name="resnet_narrow", stem="small_image", pretrained=True, weights="a.pth")
+
+
+def test_importing_the_module_imports_neither_torchvision_nor_timm():
+    code = (
+        "import sys; from supcon_pipeline.core import backbones; "
+        "backbones.require_backbone('resnet_narrow'); "
+        "print([name for name in ('torchvision', 'timm') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

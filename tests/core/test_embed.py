@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from supcon_pipeline.core.embed import embed_images, iterate_images, predict_logits
-from supcon_pipeline.core.encoder import Features
+from supcon_pipeline.core.embed import embed_images, iterate_images
 
 
 class TinyModel(nn.Module):
@@ -18,13 +17,8 @@ class TinyModel(nn.Module):
 
     def forward(self, images):
         self.batch_sizes.append(len(images))
-        rows = self.norm(images.flatten(1).to(self.norm.weight.dtype))
-        return Features(*[head(rows) for head in self.heads])
-
-
-class TinyClassifier(TinyModel):
-    def forward(self, images):
-        return super().forward(images).embedding
+        rows = self.norm(images.flatten(1).to(self.norm.weight.dtype) / 255)
+        return {name: head(rows) for name, head in zip(("embedding", "logits"), self.heads, strict=True)}
 
 
 @pytest.fixture
@@ -37,56 +31,57 @@ INDICES = np.array([7, 0, 3, 3, 9, 1, 2])
 
 def test_images_come_in_the_order_of_the_indices_and_none_is_left_out(images):
     batches = list(iterate_images(images, INDICES, 3, torch.device("cpu")))
-    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert [len(batch) for batch in batches] == [3, 2, 2]
     assert np.array_equal(torch.cat(batches).numpy(), images[INDICES])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_every_row_is_the_embedding_of_its_image_alone(images, batch_size):
+def test_every_row_of_every_output_is_that_of_its_image_alone(images, batch_size):
     model = TinyModel()
-    features = embed_images(model, images, INDICES, batch_size)
+    outputs = embed_images(model, images, INDICES, batch_size)
+    assert {name: tuple(rows.shape) for name, rows in outputs.items()} == {
+        "embedding": (7, 5),
+        "logits": (7, 3),
+    }
     model.eval()
     for row, index in enumerate(INDICES):
         alone = model(torch.from_numpy(images[index : index + 1]))
-        torch.testing.assert_close(features.embedding[row], alone.embedding[0])
-        torch.testing.assert_close(features.projection[row], alone.projection[0])
+        for name, rows in outputs.items():
+            torch.testing.assert_close(rows[row], alone[name][0])
 
 
 def test_each_image_passes_the_network_once(images):
     model = TinyModel()
     embed_images(model, images, INDICES, batch_size=3)
-    assert model.batch_sizes == [3, 3, 1]
+    assert model.batch_sizes == [3, 2, 2]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_every_row_of_logits_is_that_of_its_image_alone(images, batch_size):
-    model = TinyClassifier()
-    logits = predict_logits(model, images, INDICES, batch_size)
-    model.eval()
-    alone = [model(torch.from_numpy(images[index : index + 1]))[0] for index in INDICES]
-    torch.testing.assert_close(logits, torch.stack(alone))
-
-
-@pytest.mark.parametrize(("function", "kind"), [(embed_images, TinyModel), (predict_logits, TinyClassifier)])
 @pytest.mark.parametrize("is_training", [True, False])
-def test_the_model_is_left_as_it_was(images, function, kind, is_training):
-    model = kind().train(is_training)
+def test_the_model_is_left_as_it_was(images, is_training):
+    model = TinyModel().train(is_training)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    function(model, images, INDICES, 3)
+    embed_images(model, images, INDICES, 3)
     assert all(module.training == is_training for module in model.modules())
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
 
 
-def test_features_of_lower_precision_come_as_float32(images):
-    features = embed_images(TinyModel(torch.bfloat16), images, INDICES, 3)
-    logits = predict_logits(TinyClassifier(torch.bfloat16), images, INDICES, 3)
-    assert {rows.dtype for rows in (*features, logits)} == {torch.float32}
-    assert not any(rows.requires_grad for rows in (*features, logits))
+def test_outputs_of_lower_precision_come_as_float32(images):
+    outputs = embed_images(TinyModel(torch.bfloat16), images, INDICES, 3)
+    assert [rows.dtype for rows in outputs.values()] == [torch.float32] * 2
+    assert not any(rows.requires_grad for rows in outputs.values())
 
 
 def test_images_mapped_from_a_file_for_reading_work(images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     model = TinyModel()
-    embedding = embed_images(model, mapped, INDICES, 3).embedding
-    assert torch.equal(embedding, embed_images(model, images, INDICES, 3).embedding)
+    outputs, expected = (embed_images(model, either, INDICES, 3) for either in (mapped, images))
+    assert all(torch.equal(outputs[name], expected[name]) for name in expected)
+
+
+def test_no_image_gives_no_row(images):
+    outputs = embed_images(TinyModel(), images, INDICES[:0], 3)
+    assert {name: tuple(rows.shape) for name, rows in outputs.items()} == {
+        "embedding": (0, 5),
+        "logits": (0, 3),
+    }

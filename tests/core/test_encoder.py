@@ -47,42 +47,67 @@ def test_the_normalisation_is_kept_with_the_weights():
 
 def test_one_forward_gives_the_embedding_and_its_projection(images):
     model = build_model(CONTRASTIVE).eval()
-    features = model(images)
+    outputs = model(images)
     pixels = (images.permute(0, 3, 1, 2) / 255 - model.encoder.mean) / model.encoder.std
     embedding = model.encoder.backbone(pixels)
     first, _, second = model.projection_head
     hidden = (embedding @ first.weight.T + first.bias).clamp(min=0)
     rows = hidden @ second.weight.T + second.bias
-    torch.testing.assert_close(features.embedding, embedding)
-    torch.testing.assert_close(features.projection, rows / rows.norm(dim=1, keepdim=True))
-    assert features.embedding.shape == (4, 256)
-    assert features.projection.shape == (4, 5)
+    assert outputs.keys() == {"embedding", "projection"}
+    torch.testing.assert_close(outputs["embedding"], embedding)
+    torch.testing.assert_close(outputs["projection"], rows / rows.norm(dim=1, keepdim=True))
+    assert outputs["embedding"].shape == (4, 256)
+    assert outputs["projection"].shape == (4, 5)
 
 
 def test_a_batch_of_one_gives_the_same_as_in_a_larger_batch(images):
     model = build_model(CONTRASTIVE).eval()
-    for one, all_of_them in zip(model(images[:1]), model(images), strict=True):
-        torch.testing.assert_close(one, all_of_them[:1])
+    alone, together = model(images[:1]), model(images)
+    for name, rows in together.items():
+        torch.testing.assert_close(alone[name], rows[:1])
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "image_classifier"])
+def test_a_model_with_classes_gives_the_logits_of_its_classifier_on_its_own_embeddings(images, kind):
+    description = {**CONTRASTIVE, "kind": kind, "num_classes": 3}
+    if kind == "image_classifier":
+        del description["hidden_dim"], description["dim"]
+    model = build_model(description).eval()
+    outputs = model(images)
+    torch.testing.assert_close(outputs["embedding"], model.encoder(images))
+    weight, bias = model.classifier.weight, model.classifier.bias
+    torch.testing.assert_close(outputs["logits"], outputs["embedding"] @ weight.T + bias)
+    assert outputs["logits"].shape == (4, 3)
+
+
+def test_the_classifier_and_the_head_of_a_model_both_train_its_encoder(images):
+    model = build_model({**CONTRASTIVE, "num_classes": 3})
+    for name in ("projection", "logits"):
+        model.zero_grad()
+        model(images)[name][:, 0].sum().backward()
+        assert all(parameter.grad.norm() > 0 for parameter in model.encoder.backbone.stem.parameters())
 
 
 def test_the_memory_layout_of_the_weights_changes_no_embedding(images):
     model = build_model(CONTRASTIVE).eval()
-    before = model(images).embedding
-    after = model.to(memory_format=torch.contiguous_format)(images).embedding
+    before = model(images)["embedding"]
+    after = model.to(memory_format=torch.contiguous_format)(images)["embedding"]
     torch.testing.assert_close(before, after)
 
 
 def test_a_probe_gives_the_logits_of_its_classifier_on_the_embeddings(probe, images):
     embedding = probe.encoder(images)
     weight, bias = probe.classifier.weight, probe.classifier.bias
-    torch.testing.assert_close(probe(images), embedding @ weight.T + bias)
+    outputs = probe(images)
+    torch.testing.assert_close(outputs["embedding"], embedding)
+    torch.testing.assert_close(outputs["logits"], embedding @ weight.T + bias)
 
 
 def test_training_a_probe_leaves_its_encoder_as_it_was(probe, images):
     probe.train()
     before = {name: value.clone() for name, value in probe.state_dict().items()}
     optimizer = torch.optim.SGD(probe.parameters(), lr=0.1, weight_decay=0.1)
-    functional.cross_entropy(probe(images), torch.tensor([0, 1, 2, 0])).backward()
+    functional.cross_entropy(probe(images)["logits"], torch.tensor([0, 1, 2, 0])).backward()
     optimizer.step()
     changed = {name for name, value in probe.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
@@ -96,9 +121,9 @@ def test_the_encoder_of_a_probe_stays_in_evaluation_mode(probe):
 
 def test_a_model_is_rebuilt_from_its_description(images):
     model, rebuilt = build_model(CONTRASTIVE).eval(), build_model(dict(CONTRASTIVE)).eval()
-    assert not torch.equal(model(images).embedding, rebuilt(images).embedding)
+    assert not torch.equal(model(images)["embedding"], rebuilt(images)["embedding"])
     rebuilt.load_state_dict(model.state_dict())
-    assert torch.equal(model(images).projection, rebuilt(images).projection)
+    assert torch.equal(model(images)["projection"], rebuilt(images)["projection"])
 
 
 def test_a_classifier_is_built_from_its_description():
@@ -108,5 +133,7 @@ def test_a_classifier_is_built_from_its_description():
 
 @pytest.mark.parametrize("description", [{"kind": "regressor"}, {"num_features": 7, "num_classes": 3}])
 def test_a_description_of_an_unknown_kind_is_refused(description):
-    with pytest.raises(ValueError, match="kind of a model must be one of contrastive, classifier, got"):
+    with pytest.raises(
+        ValueError, match=r"one of contrastive, image_classifier, classifier, got ('regressor'|None)"
+    ):
         build_model(description)

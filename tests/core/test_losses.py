@@ -83,11 +83,11 @@ def value_and_gradient(function, projections, *arguments):
     return value.detach(), leaf.grad
 
 
-def assert_same(first, second, tolerance=1e-9):
+def assert_same(first, second, tolerance=1e-9, floor=1e-12):
     """Value and, as a whole, gradient."""
     for one, other in zip(first, second, strict=True):
         assert (
-            float((one.double() - other.double()).norm()) <= tolerance * float(other.double().norm()) + 1e-12
+            float((one.double() - other.double()).norm()) <= tolerance * float(other.double().norm()) + floor
         )
 
 
@@ -185,7 +185,9 @@ def test_supcon_in_float32_is_the_plain_formula_for_any_labels(labels, num_views
     expected = value_and_gradient(plain_formula, projections.double(), labels, temperature)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(losses, "CPU_TILE", 7)
-        assert_same(value_and_gradient(supcon_loss, projections, labels, temperature), expected, 1e-5)
+        # Where every softmax is saturated, the difference of near equals of order 1 / temperature is left.
+        found = value_and_gradient(supcon_loss, projections, labels, temperature)
+        assert_same(found, expected, 1e-5, floor=5e-7 / temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.02, 0.1, 1.0, 10.0])

@@ -1,6 +1,7 @@
 """Averages of weights: over time (EMA), over checkpoints (SWA), and their batch-norm statistics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -59,33 +60,54 @@ def average_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return average
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether a module of the model keeps running statistics."""
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The modules of the model that keep running statistics."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+
+
+@contextmanager
+def cumulative_batch_norm(model: nn.Module) -> Iterator[Callable[[int], None]]:
+    """While it lasts, running statistics in train mode are the mean over the batches, weighing by their size.
+
+    Gives a function to announce the size of the next batch. Torch's own cumulative average gives every batch
+    the same weight.
+    """
+    norms, count = batch_norms(model), 0
+    momenta = [norm.momentum for norm in norms]
+
+    def announce(size: int) -> None:
+        nonlocal count
+        count += size
+        for norm in norms:
+            norm.momentum = size / count
+
+    try:
+        yield announce
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 @torch.no_grad()
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics by those of the batches, each image weighing the same.
 
-    Torch's cumulative average gives every batch the same weight; here a batch weighs by its size.
-
     Raises:
         ValueError: where there is no batch.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [module.momentum for module in norms]
     was_training, count = model.training, 0
-    for module in norms:
-        module.reset_running_stats()
+    for norm in batch_norms(model):
+        norm.reset_running_stats()
     model.train()
-    for batch in batches:
-        count += len(batch)
-        for module in norms:
-            module.momentum = len(batch) / count
-        model(batch)
+    with cumulative_batch_norm(model) as announce:
+        for batch in batches:
+            count += len(batch)
+            announce(len(batch))
+            model(batch)
     model.train(was_training)
-    for module, momentum in zip(norms, momenta, strict=True):
-        module.momentum = momentum
     if not count:
         raise ValueError("batches must hold at least one image, got none")

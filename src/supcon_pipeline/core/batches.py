@@ -82,11 +82,11 @@ class ViewLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0."""
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0, from `first_batch` on."""
         loader = DataLoader(
             self.dataset,
-            sampler=self.batches.epoch(epoch),
+            sampler=self.batches.epoch(epoch)[first_batch:],
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),

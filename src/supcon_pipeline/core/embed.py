@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from supcon_pipeline.core.encoder import Features
+from supcon_pipeline.core.encoder import Outputs
 
 
 def iterate_images(
@@ -16,10 +16,9 @@ def iterate_images(
     batch_size: int,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """The images at `indices` in their order, batch by batch, none left out."""
-    for start in range(0, len(indices), batch_size):
-        batch = np.ascontiguousarray(images[indices[start : start + batch_size]])
-        yield torch.from_numpy(batch).to(device)
+    """The images at `indices` in their order, in batches of nearly equal size, none left out."""
+    for part in np.array_split(indices, max(1, -(-len(indices) // batch_size))):
+        yield torch.from_numpy(np.ascontiguousarray(images[part])).to(device)
 
 
 @torch.inference_mode()
@@ -28,13 +27,13 @@ def embed_images(
     images: UInt8[np.ndarray, "n h w c"],
     indices: Int[np.ndarray, " m"],
     batch_size: int,
-) -> Features:
-    """Embeddings and projections of the images at `indices`, in that order, on the CPU, float32.
+) -> Outputs:
+    """What the model gives for the images at `indices`, in that order, on the CPU, float32.
 
     One forward pass in evaluation mode; the mode of the model is restored afterwards.
 
     Args:
-        model: gives `Features` for a batch of images.
+        model: gives named tensors for a batch of images.
         images: uint8, may be memory-mapped.
         indices: which images.
         batch_size: images per forward pass.
@@ -44,21 +43,4 @@ def embed_images(
     model.eval()
     parts = [model(batch) for batch in iterate_images(images, indices, batch_size, device)]
     model.train(was_training)
-    embedding, projection = (torch.cat(part).float().cpu() for part in zip(*parts, strict=True))
-    return Features(embedding, projection)
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: nn.Module,
-    images: UInt8[np.ndarray, "n h w c"],
-    indices: Int[np.ndarray, " m"],
-    batch_size: int,
-) -> Tensor:
-    """Logits `[m, classes]` of the images at `indices`, in that order, on the CPU, float32."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    parts = [model(batch) for batch in iterate_images(images, indices, batch_size, device)]
-    model.train(was_training)
-    return torch.cat(parts).float().cpu()
+    return {name: torch.cat([part[name] for part in parts]).float().cpu() for name in parts[0]}

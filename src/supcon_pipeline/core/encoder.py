@@ -1,7 +1,7 @@
 """The encoder, its heads, and models rebuilt from a description."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,12 +10,9 @@ from torch.nn import functional
 
 from supcon_pipeline.core.backbones import build_backbone
 
-
-class Features(NamedTuple):
-    """Embedding `[batch, num_features]` and L2-normalised projection `[batch, dim]` of the same images."""
-
-    embedding: Tensor
-    projection: Tensor
+# What a model gives for a batch of images, rows in their order: `embedding` `[batch, num_features]` and,
+# where it has the head, the L2-normalised `projection` `[batch, dim]` and the `logits` `[batch, classes]`.
+Outputs = dict[str, Tensor]
 
 
 class Encoder(nn.Module):
@@ -47,26 +44,48 @@ class Encoder(nn.Module):
 
 
 class ContrastiveModel(nn.Module):
-    """Encoder and projection head; one forward gives both features.
+    """Encoder and projection head, and a classifier head where there are classes; one forward gives all.
 
-    The head is the two-layer perceptron of Khosla et al. 2020 (arXiv:2004.11362, section 3.1).
+    The projection head is the two-layer perceptron of Khosla et al. 2020 (arXiv:2004.11362, section 3.1).
+
+    Args:
+        encoder: gives embeddings.
+        num_features: of an embedding.
+        hidden_dim: of the projection head.
+        dim: of a projection.
+        num_classes: of the classifier head; none where 0.
     """
 
-    def __init__(self, encoder: Encoder, num_features: int, hidden_dim: int, dim: int):
+    def __init__(self, encoder: Encoder, num_features: int, hidden_dim: int, dim: int, num_classes: int = 0):
         super().__init__()
         self.encoder = encoder
         self.projection_head = nn.Sequential(
             nn.Linear(num_features, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, dim)
         )
+        self.classifier = nn.Linear(num_features, num_classes) if num_classes else None
 
-    def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Features:
-        """Embedding and projection of images with the channels last, 0 to 255."""
+    def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Outputs:
+        """Embedding, projection and logits of images with the channels last, 0 to 255."""
         embedding = self.encoder(images)
         projection = functional.normalize(self.projection_head(embedding).float(), dim=1)
-        return Features(embedding, projection)
+        outputs = {"embedding": embedding, "projection": projection}
+        return outputs if self.classifier is None else {**outputs, "logits": self.classifier(embedding)}
 
 
-class LinearProbe(nn.Module):
+class ImageClassifier(nn.Module):
+    """Encoder and linear classifier, trained together."""
+
+    def __init__(self, encoder: nn.Module, classifier: nn.Module):
+        super().__init__()
+        self.encoder, self.classifier = encoder, classifier
+
+    def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Outputs:
+        """Embedding and logits of images with the channels last, 0 to 255."""
+        embedding = self.encoder(images)
+        return {"embedding": embedding, "logits": self.classifier(embedding)}
+
+
+class LinearProbe(ImageClassifier):
     """A linear classifier on a frozen encoder.
 
     The encoder takes no gradient and stays in evaluation mode, so that its batch-norm statistics do not
@@ -74,8 +93,7 @@ class LinearProbe(nn.Module):
     """
 
     def __init__(self, encoder: nn.Module, classifier: nn.Module):
-        super().__init__()
-        self.encoder, self.classifier = encoder.requires_grad_(False).eval(), classifier
+        super().__init__(encoder.requires_grad_(False).eval(), classifier)
 
     def train(self, mode: bool = True) -> "LinearProbe":
         """Set the mode of the classifier alone."""
@@ -83,12 +101,24 @@ class LinearProbe(nn.Module):
         self.encoder.eval()
         return self
 
-    def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Float[Tensor, "batch classes"]:
-        """Logits of images with the channels last, 0 to 255."""
-        with torch.no_grad():
-            embedding = self.encoder(images)
-        logits: Tensor = self.classifier(embedding)
-        return logits
+
+def build_encoder(
+    backbone: str,
+    stem: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: int | None = None,
+    pretrained: bool = False,
+    weights: str | None = None,
+) -> tuple[Encoder, int]:
+    """An encoder and its feature width; all but the weights of a pretrained backbone are new.
+
+    The description of a checkpoint leaves `pretrained` and `weights` out, because it brings its own weights.
+    """
+    network, num_features = build_backbone(
+        backbone, stem, len(mean), pretrained=pretrained, weights=weights, image_size=image_size
+    )
+    return Encoder(network, mean, std), num_features
 
 
 def build_contrastive_model(
@@ -98,10 +128,21 @@ def build_contrastive_model(
     std: Sequence[float],
     hidden_dim: int,
     dim: int,
+    num_classes: int = 0,
+    **start: Any,
 ) -> ContrastiveModel:
-    """A contrastive model with new weights, laid out `channels_last`."""
-    network, num_features = build_backbone(backbone, stem, num_channels=len(mean))
-    model = ContrastiveModel(Encoder(network, mean, std), num_features, hidden_dim, dim)
+    """A contrastive model, laid out `channels_last`; `start` is as for `build_encoder`."""
+    encoder, num_features = build_encoder(backbone, stem, mean, std, **start)
+    model = ContrastiveModel(encoder, num_features, hidden_dim, dim, num_classes)
+    return model.to(memory_format=torch.channels_last)
+
+
+def build_image_classifier(
+    backbone: str, stem: str, mean: Sequence[float], std: Sequence[float], num_classes: int, **start: Any
+) -> ImageClassifier:
+    """An encoder with a classifier, laid out `channels_last`; `start` is as for `build_encoder`."""
+    encoder, num_features = build_encoder(backbone, stem, mean, std, **start)
+    model = ImageClassifier(encoder, build_classifier(num_features, num_classes))
     return model.to(memory_format=torch.channels_last)
 
 
@@ -110,11 +151,15 @@ def build_classifier(num_features: int, num_classes: int) -> nn.Linear:
     return nn.Linear(num_features, num_classes)
 
 
-_BUILDERS = {"contrastive": build_contrastive_model, "classifier": build_classifier}
+_BUILDERS = {
+    "contrastive": build_contrastive_model,
+    "image_classifier": build_image_classifier,
+    "classifier": build_classifier,
+}
 
 
 def build_model(description: Mapping[str, Any]) -> nn.Module:
-    """The model that a checkpoint describes: `{"kind": "contrastive" or "classifier", <its arguments>}`.
+    """The model that a checkpoint describes: `{"kind": <one of three>, <its arguments>}`.
 
     Raises:
         ValueError: where the kind is unknown.

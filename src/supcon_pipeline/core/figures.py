@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 
@@ -32,7 +33,11 @@ def tsne_map(
     rows = np.asarray(embeddings, dtype=np.float64)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     tsne = MulticoreTSNE(
-        n_components=2, perplexity=perplexity, n_iter=num_iterations, random_state=seed, n_jobs=num_jobs
+        n_components=2,
+        perplexity=perplexity,
+        n_iter=num_iterations,
+        random_state=seed % 2**31,
+        n_jobs=num_jobs,
     )
     coordinates: np.ndarray = tsne.fit_transform(rows)
     return coordinates
@@ -50,36 +55,35 @@ def class_colors(num_classes: int) -> list[Any]:
     return [matplotlib.colormaps["turbo"](index / (num_classes - 1)) for index in range(num_classes)]
 
 
-def draw_tsne(
-    coordinates: Float[np.ndarray, "n 2"],
-    labels: Int[np.ndarray, " n"],
-    splits: Sequence[str],
-    class_names: Sequence[str],
-) -> Any:
-    """One map, a panel per split on the same axes, each class a colour and its name at its median."""
+def draw_tsne(points: pd.DataFrame, class_names: Sequence[str]) -> Any:
+    """A row per model and a panel per split, each class a colour and its name at its median.
+
+    Args:
+        points: one row per model and image, with `model`, `split`, `label`, `x` and `y`.
+        class_names: one name per class.
+    """
     from matplotlib.figure import Figure
 
-    colors = class_colors(len(class_names))
-    panels = [split for split in ("train", "validation", "test") if split in set(splits)]
-    figure = Figure(figsize=(6.4 * len(panels), 6.2), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, split in zip(axes, panels, strict=True):
-        is_shown = np.asarray(splits) == split
-        axis.scatter(
-            *coordinates[is_shown].T, c=[colors[label] for label in labels[is_shown]], s=9, linewidths=0
-        )
-        axis.set(title=f"{split} ({is_shown.sum():,} images)", xticks=[], yticks=[])
-        for label in np.unique(labels[is_shown]):
-            middle = np.median(coordinates[is_shown & (labels == label)], axis=0)
-            box = {
-                "boxstyle": "round,pad=0.2",
-                "facecolor": "white",
-                "edgecolor": colors[label],
-                "alpha": 0.85,
-            }
-            axis.annotate(class_names[label], middle, ha="center", va="center", fontsize=9, bbox=box)
+    models = list(points["model"].unique())
+    splits = [split for split in ("train", "validation", "test") if (points["split"] == split).any()]
+    figure = Figure(figsize=(6.4 * len(splits), 5.8 * len(models) + 0.4), layout="constrained")
+    axes = figure.subplots(len(models), len(splits), sharex="row", sharey="row", squeeze=False)
+    for row, model in zip(axes, models, strict=True):
+        for axis, split in zip(row, splits, strict=True):
+            chosen = points[(points["model"] == model) & (points["split"] == split)]
+            _scatter_classes(axis, chosen, class_names)
+            axis.set(title=f"{model}, {split} ({len(chosen):,} images)", xticks=[], yticks=[])
     figure.suptitle("t-SNE of the embeddings")
     return figure
+
+
+def _scatter_classes(axis: Any, points: Any, class_names: Sequence[str]) -> None:
+    colors = class_colors(len(class_names))
+    axis.scatter(points["x"], points["y"], c=[colors[label] for label in points["label"]], s=9, linewidths=0)
+    for label, of_class in points.groupby("label"):
+        middle = of_class[["x", "y"]].median()
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colors[label], "alpha": 0.85}
+        axis.annotate(class_names[label], middle, ha="center", va="center", fontsize=9, bbox=box)
 
 
 def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -> Any:
@@ -104,31 +108,69 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
     return figure
 
 
-def draw_curves(histories: Mapping[str, Any]) -> Any:
-    """Loss and learning rate above, validation metrics below, one column per stage.
+def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Any:
+    """Loss and learning rate above, validation metrics below, one column per training.
 
     Args:
-        histories: by stage, a table or mapping with the columns `epoch`, `loss`, `lr` and the metrics.
+        histories: by title, with the columns `epoch`, `loss`, `lr`, `collapse_loss` and the metrics.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4 * len(histories), 7.2), layout="constrained")
     axes = figure.subplots(2, len(histories), squeeze=False)
-    for (above, below), (stage, history) in zip(axes.T, histories.items(), strict=True):
-        epochs = history["epoch"]
-        (loss_line,) = above.plot(epochs, history["loss"], color="#0072B2", label="training loss")
-        rate = above.twinx()
-        (rate_line,) = rate.plot(
-            epochs, history["lr"], color="#E69F00", linestyle="--", label="learning rate"
-        )
-        above.set(title=stage, ylabel="loss")
-        rate.set(ylabel="learning rate")
-        above.legend(handles=[loss_line, rate_line], loc="upper right")
-        metrics = [name for name in history if name not in ("epoch", "loss", "lr")]
-        for index, name in enumerate(metrics):
-            style = "-" if not name.startswith("projection.") else ":"
-            below.plot(epochs, history[name], style, color=f"C{index % 5}", label=name)
-        below.set(xlabel="epoch", ylabel="validation")
-        below.grid(alpha=0.3)
-        below.legend(fontsize=8, loc="lower right")
+    for (above, below), (title, history) in zip(axes.T, histories.items(), strict=True):
+        above.set(title=title)
+        _draw_loss(above, history)
+        _draw_metrics(below, history)
+    return figure
+
+
+def _draw_loss(axis: Any, history: pd.DataFrame) -> None:
+    lines = axis.plot(history["epoch"], history["loss"], color="#0072B2", label="training loss")
+    if history["collapse_loss"].notna().any():
+        label = "loss of a collapsed encoder"
+        lines += axis.plot(history["epoch"], history["collapse_loss"], ":", color="#D55E00", label=label)
+    rate = axis.twinx()
+    lines += rate.plot(history["epoch"], history["lr"], "--", color="#E69F00", label="learning rate")
+    axis.set(ylabel="loss")
+    rate.set(ylabel="learning rate")
+    axis.legend(handles=lines, loc="upper right", fontsize=8)
+
+
+def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
+    metrics = [str(name) for name in history if name not in ("epoch", "loss", "lr", "collapse_loss")]
+    kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in metrics))
+    for name in metrics:
+        style = ":" if name.startswith("projection.") else "-"
+        color = f"C{kinds.index(name.rpartition('.')[2])}"
+        axis.plot(history["epoch"], history[name], style, color=color, label=name)
+    axis.set(xlabel="epoch", ylabel="validation")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="best")
+
+
+def draw_lr_curve(curve: pd.DataFrame, suggestion: Mapping[str, float]) -> Any:
+    """The loss against the learning rate, with the suggested one.
+
+    Args:
+        curve: with the columns `lr`, `loss` and `smoothed_loss`.
+        suggestion: with `suggested_lr` and `lowest_lr`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(curve["lr"], curve["loss"], color="#56B4E9", alpha=0.5, linewidth=1, label="loss of each step")
+    axis.plot(curve["lr"], curve["smoothed_loss"], color="#0072B2", label="smoothed")
+    axis.axvline(
+        suggestion["suggested_lr"], color="#009E73", label=f"suggested: {suggestion['suggested_lr']:.3g}"
+    )
+    axis.axvline(
+        suggestion["lowest_lr"],
+        color="#D55E00",
+        linestyle=":",
+        label=f"lowest: {suggestion['lowest_lr']:.3g}",
+    )
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss", title="Learning-rate range test")
+    axis.legend()
     return figure

@@ -1,5 +1,6 @@
 """Labelled images: as a source gives them, and packed for training."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,37 @@ class RawImages:
             )
 
 
+@dataclass(frozen=True)
+class LabelledImages:
+    """Packed images with the label and the split of each.
+
+    Args:
+        images: uint8, may be memory-mapped.
+        labels: class indices.
+        splits: `train`, `validation` or `test`.
+    """
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int[np.ndarray, " n"]
+    splits: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the highest label."""
+        return int(self.labels.max()) + 1
+
+    def indices(self, split: str) -> Int[np.ndarray, " m"]:
+        """Where the images of a split are, ascending.
+
+        Raises:
+            ValueError: where the split has no image.
+        """
+        found = np.flatnonzero(np.asarray(self.splits) == split)
+        if not len(found):
+            raise ValueError(f"split must be one of {', '.join(sorted(set(self.splits)))}, got {split!r}")
+        return found
+
+
 def pack_image(image: np.ndarray, image_size: int, num_channels: int) -> UInt8[np.ndarray, "size size c"]:
     """One image at storage size: square, uint8, with `num_channels` channels (1 or 3).
 
@@ -77,37 +109,34 @@ def split_samples(
 ) -> np.ndarray:
     """A stratified split: `train`, `validation` or `test` for each sample, in the order of `labels`.
 
+    Every class is in every split, with at least one sample.
+
     Args:
         labels: class indices, `[n]`.
-        validation_fraction: share of all samples, in (0, 1).
-        test_fraction: share of all samples, in (0, 1).
+        validation_fraction: share of each class, in (0, 1).
+        test_fraction: share of each class, in (0, 1).
         seed: the same seed and labels give the same split.
 
     Raises:
-        ValueError: where a class has fewer than three samples, or a split could not hold every class.
+        ValueError: where a class has fewer than three samples, or the fractions leave nothing to train on.
     """
-    from sklearn.model_selection import train_test_split
-
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < 3:
+    if validation_fraction + test_fraction >= 1:
         raise ValueError(
-            f"every class must have at least 3 samples, one for each split, got {counts.min()} "
-            f"of class {classes[counts.argmin()]}; add images or leave the class out"
+            f"validation_fraction + test_fraction must be below 1, got {validation_fraction + test_fraction}"
         )
-    smallest = int(min(validation_fraction, test_fraction) * len(labels))
-    if smallest < len(classes):
-        raise ValueError(
-            f"each split must hold every one of the {len(classes)} classes, got {smallest} samples; "
-            "raise data_prep.validation_fraction and data_prep.test_fraction"
-        )
+    generator = np.random.default_rng(seed)
     splits = np.full(len(labels), "train", dtype=object)
-    rest, test = train_test_split(
-        np.arange(len(labels)), test_size=test_fraction, stratify=labels, random_state=seed
-    )
-    _, validation = train_test_split(
-        rest, test_size=validation_fraction / (1 - test_fraction), stratify=labels[rest], random_state=seed
-    )
-    splits[test], splits[validation] = "test", "validation"
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        if count < 3:
+            raise ValueError(
+                "every class must have at least 3 samples, one for each split, "
+                f"got {count} of class {label}; add images or leave the class out"
+            )
+        num_test = min(max(1, round(count * test_fraction)), count - 2)
+        num_validation = min(max(1, round(count * validation_fraction)), count - num_test - 1)
+        order = generator.permutation(np.flatnonzero(labels == label))
+        splits[order[:num_test]] = "test"
+        splits[order[num_test : num_test + num_validation]] = "validation"
     return splits
 
 
@@ -129,5 +158,5 @@ def content_hash(images: UInt8[np.ndarray, "n h w c"], *columns: Iterable[object
     for start in range(0, len(images), 4096):
         digest.update(np.ascontiguousarray(images[start : start + 4096]).tobytes())
     for column in columns:
-        digest.update("\x00".join(map(str, column)).encode())
+        digest.update(json.dumps([str(value) for value in column]).encode())
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Metrics of retrieval, clustering and classification."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -8,6 +9,7 @@ from jaxtyping import Float, Int
 
 RETRIEVAL_METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
 CLUSTERING_METRICS = ("AMI", "NMI")
+LOWER_IS_BETTER = frozenset({"log_loss"})
 
 
 @cache
@@ -62,16 +64,32 @@ def _unit_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
 
 
 def accuracy(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) -> float:
-    """The share of labels that are predicted."""
-    return float(np.mean(np.asarray(labels) == np.asarray(predicted)))
+    """The share of labels that are predicted.
+
+    Raises:
+        ValueError: where the counts differ.
+    """
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    if labels.shape != predicted.shape:
+        raise ValueError(f"predicted must be one per label {labels.shape}, got {predicted.shape}")
+    return float(np.mean(labels == predicted))
 
 
 def classification_metrics(
     labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: list[str]
 ) -> dict[str, Any]:
-    """Accuracy, macro-F1, F1 per class name, and the confusion matrix (row: label, column: predicted)."""
+    """Accuracy, macro-F1, F1 per class name, and the confusion matrix (row: label, column: predicted).
+
+    Raises:
+        ValueError: where the counts differ or a class has no name.
+    """
     from sklearn.metrics import confusion_matrix, f1_score
 
+    highest = max(np.max(labels), np.max(predicted))
+    if highest >= len(class_names):
+        raise ValueError(
+            f"class_names must name every class, got {len(class_names)} names for class {highest}"
+        )
     classes = np.arange(len(class_names))
     per_class = f1_score(labels, predicted, labels=classes, average=None, zero_division=0.0)
     return {
@@ -80,3 +98,14 @@ def classification_metrics(
         "f1_per_class": dict(zip(class_names, map(float, per_class), strict=True)),
         "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
     }
+
+
+def score(metrics: Mapping[str, float], metric: str) -> float:
+    """The value of a metric, turned so that up is better.
+
+    Raises:
+        ValueError: where the metric is not among those measured.
+    """
+    if metric not in metrics:
+        raise ValueError(f"checkpoints.metric must be one of {', '.join(metrics)}, got {metric!r}")
+    return -metrics[metric] if metric in LOWER_IS_BETTER else metrics[metric]

@@ -1,121 +1,131 @@
-"""Following a training: progress bar, scalars, history and the best checkpoints."""
+"""Following a training: progress bar and scalars."""
 
+import logging
 import time
-from collections.abc import Iterable
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import torch
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from supcon_pipeline.core.tensors import NamedTensors
-from supcon_pipeline.core.training import EpochRecord, StepRecord
+from supcon_pipeline.core.training import EpochRecord, StepRecord, require_finite
 
-LOWER_IS_BETTER = frozenset({"log_loss"})
+logger = logging.getLogger(__name__)
+
+# How near to the loss of a collapsed encoder is "on" it: 0.5 % of that loss.
+COLLAPSE_TOLERANCE = 0.005
 
 
 class ScalarLog(Protocol):
-    """What a TensorBoard `SummaryWriter` has."""
+    """What is used of a TensorBoard `SummaryWriter`."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
         """Log one number."""
 
 
-class TopCheckpoints:
-    """The best epochs by a metric: the highest, or the lowest of `LOWER_IS_BETTER`; the later wins a draw.
-
-    Args:
-        metric: one of the validation metrics.
-        top_k: how many to keep, at least 1.
-        metadata: what goes into every checkpoint beside epoch and metrics.
-    """
-
-    def __init__(self, metric: str, top_k: int, metadata: dict[str, Any]):
-        self.metric, self.top_k, self.metadata = metric, top_k, metadata
-        self.checkpoints: list[NamedTensors] = []
-
-    def offer(self, record: EpochRecord) -> None:
-        """Keep the epoch where it is among the best, and let go of the one that no longer is.
-
-        Raises:
-            ValueError: where the metric is not among those of the record.
-        """
-        if self.metric not in record.metrics:
-            known = ", ".join(record.metrics)
-            raise ValueError(f"checkpoints.metric must be one of {known}, got {self.metric!r}")
-        metadata = {**self.metadata, "epoch": record.epoch, "metrics": record.metrics}
-        self.checkpoints.append(NamedTensors(record.tensors, metadata))
-        self.checkpoints.sort(key=self._rank, reverse=True)
-        del self.checkpoints[self.top_k :]
-
-    def _rank(self, checkpoint: NamedTensors) -> tuple[float, int]:
-        value = checkpoint.metadata["metrics"][self.metric]
-        return (-value if self.metric in LOWER_IS_BETTER else value), checkpoint.metadata["epoch"]
-
-
 class Monitor:
-    """Reads the records of a training to their end.
+    """Shows the records of a training as they come.
 
     Losses are read from the device every `log_every` steps at once: a reading waits for the device.
 
     Args:
-        title: what is trained, for the progress bar.
+        title: what is trained, for the progress bar, which is shown on a terminal only.
         log: where scalars go, named `step/…` per step and `epoch/…` per epoch.
         num_steps: of the whole training.
+        first_step: steps done before.
         log_every: steps between two readings.
     """
 
-    def __init__(self, title: str, log: ScalarLog, num_steps: int, log_every: int = 10):
-        self.title, self.log, self.num_steps, self.log_every = title, log, num_steps, log_every
+    def __init__(self, title: str, log: ScalarLog, num_steps: int, first_step: int = 0, log_every: int = 10):
+        self.log, self.log_every = log, log_every
         self._pending: list[StepRecord] = []
-
-    def follow(
-        self, records: Iterable[StepRecord | EpochRecord], top: TopCheckpoints
-    ) -> list[dict[str, Any]]:
-        """The history, one row per epoch; the bar is shown on a terminal only."""
-        history: list[dict[str, Any]] = []
-        columns = (
+        self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total} steps"),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns) as progress:
-            progress.disable = not progress.console.is_terminal
-            task = progress.add_task(self.title, total=self.num_steps, numbers="")
-            self._clock = time.perf_counter()
-            for record in records:
-                if isinstance(record, StepRecord):
-                    self._pending.append(record)
-                    if len(self._pending) >= self.log_every:
-                        self._read_steps(progress, task)
-                    continue
-                self._read_steps(progress, task)
-                top.offer(record)
-                history.append(
-                    {"epoch": record.epoch, "loss": record.loss, "lr": record.lr, **record.metrics}
-                )
-                self._log_epoch(record)
-                # Validation is no part of the training speed.
-                self._clock = time.perf_counter()
-        return history
+        self._progress.disable = not self._progress.console.is_terminal
+        self._task = self._progress.add_task(title, total=num_steps, completed=first_step, numbers="")
 
-    def _read_steps(self, progress: Progress, task: TaskID) -> None:
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._clock = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show_step(self, record: StepRecord) -> None:
+        """Take up a step; numbers are read and shown every `log_every` steps.
+
+        Raises:
+            FloatingPointError: where a loss or gradient read is not finite.
+        """
+        self._pending.append(record)
+        if len(self._pending) >= self.log_every:
+            self._read_steps()
+
+    def show_epoch(self, record: EpochRecord) -> None:
+        """Show what is pending, then the epoch."""
+        self._read_steps()
+        log_epoch(self.log, {"epoch": record.epoch, "loss": record.loss, **record.metrics})
+        # Validation is no part of the training speed.
+        self._clock = time.perf_counter()
+
+    def _read_steps(self) -> None:
         steps, self._pending = self._pending, []
         if not steps:
             return
         losses = torch.stack([record.loss for record in steps]).tolist()
+        norms = torch.stack([record.grad_norm for record in steps]).tolist()
         now = time.perf_counter()
         speed = sum(record.num_images for record in steps) / (now - self._clock)
         self._clock = now
-        for record, loss in zip(steps, losses, strict=True):
-            self.log.add_scalar("step/loss", loss, record.step)
-            self.log.add_scalar("step/lr", record.lr, record.step)
+        for record, loss, norm in zip(steps, losses, norms, strict=True):
+            require_finite("loss", loss, record.step, record.lr)
+            if record.is_gradient_trusted:
+                require_finite("gradient norm", norm, record.step, record.lr)
+            self._log_step(record, loss, norm)
         self.log.add_scalar("step/images_per_second", speed, steps[-1].step)
         numbers = f"loss {losses[-1]:.3f}  lr {steps[-1].lr:.2e}  {speed:,.0f} images/s"
-        progress.update(task, completed=steps[-1].step, numbers=numbers)
+        self._progress.update(self._task, completed=steps[-1].step, numbers=numbers)
 
-    def _log_epoch(self, record: EpochRecord) -> None:
-        self.log.add_scalar("epoch/loss", record.loss, record.epoch)
-        for name, value in record.metrics.items():
-            self.log.add_scalar(f"epoch/{name}", value, record.epoch)
+    def _log_step(self, record: StepRecord, loss: float, norm: float) -> None:
+        self.log.add_scalar("step/loss", loss, record.step)
+        self.log.add_scalar("step/lr", record.lr, record.step)
+        self.log.add_scalar("step/gradient_norm", norm, record.step)
+        if record.collapse_loss is not None:
+            self.log.add_scalar("step/collapse_loss", record.collapse_loss, record.step)
+
+
+def log_epoch(log: ScalarLog, row: dict[str, float]) -> None:
+    """Log one row of a history; the learning rate and the loss of a collapse are logged by step."""
+    for name, value in row.items():
+        if name not in ("epoch", "lr", "collapse_loss"):
+            log.add_scalar(f"epoch/{name}", value, int(row["epoch"]))
+
+
+def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int) -> bool:
+    """Say so when training sits on the loss of a collapsed encoder, after the warm-up.
+
+    Sitting there is two epochs within 0.5 % of it. Gives whether it warned.
+    """
+    recent = history[num_warmup_epochs:][-2:]
+    is_on_it = [
+        row["collapse_loss"] is not None
+        and abs(row["loss"] - row["collapse_loss"]) < COLLAPSE_TOLERANCE * row["collapse_loss"]
+        for row in recent
+    ]
+    if len(recent) < 2 or not all(is_on_it):
+        return False
+    logger.warning(
+        "loss %.3f sits on %.3f, where every image has the same projection: the encoder has collapsed; "
+        "lengthen the warm-up, lower the learning rate or raise the temperature",
+        recent[-1]["loss"],
+        recent[-1]["collapse_loss"],
+    )
+    return True

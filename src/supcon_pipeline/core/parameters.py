@@ -52,19 +52,25 @@ class BackboneParameters(Parameters):
 
     name: str
     stem: Literal["small_image", "imagenet"]
+    pretrained: bool
+    weights: str | None
 
     @field_validator("name")
     @classmethod
     def _exists(cls, name: str) -> str:
-        import difflib
+        from supcon_pipeline.core.backbones import require_backbone
 
-        from supcon_pipeline.core.backbones import BACKBONES
-
-        if name not in BACKBONES:
-            nearest = difflib.get_close_matches(name, BACKBONES, n=1)
-            remedy = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ValueError(f"must be one of {', '.join(BACKBONES)}, got {name!r}{remedy}")
+        require_backbone(name)
         return name
+
+    @model_validator(mode="after")
+    def _start_from_one_set_of_weights(self) -> Self:
+        if self.pretrained and self.weights is not None:
+            raise ValueError(
+                f"pretrained must be false where weights is set, got true and {self.weights!r}; "
+                "set weights to null to use the published ones"
+            )
+        return self
 
 
 class ProjectionParameters(Parameters):
@@ -74,10 +80,13 @@ class ProjectionParameters(Parameters):
     dim: Annotated[int, Field(ge=2)]
 
 
-class SupConParameters(Parameters):
-    """The contrastive loss."""
+class ContrastiveLossParameters(Parameters):
+    """The loss of stage 1."""
 
+    name: Literal["supcon", "sincere", "simclr"]
     temperature: Annotated[float, Field(gt=0)]
+    classifier_weight: Annotated[float, Field(ge=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerParameters(Parameters):
@@ -174,6 +183,12 @@ class CheckpointParameters(Parameters):
     top_k: Count
 
 
+class EarlyStoppingParameters(Parameters):
+    """When to stop before the last epoch."""
+
+    patience: Count
+
+
 class ContrastiveCheckpointParameters(CheckpointParameters):
     """Which epochs of stage 1 are kept."""
 
@@ -197,40 +212,70 @@ class ClassifierCheckpointParameters(CheckpointParameters):
     metric: Literal["accuracy", "log_loss"]
 
 
-class Stage1Parameters(Parameters):
-    """Of `stage1`."""
+class TrainingParameters(Parameters):
+    """What every training has."""
 
     seed: Seed
-    backbone: BackboneParameters
-    projection: ProjectionParameters
-    loss: SupConParameters
-    num_views: Annotated[int, Field(ge=2)]
-    transforms: list[TransformParameters]
-    loader: ContrastiveLoaderParameters
-    optimizer: OptimizerParameters
-    schedule: ScheduleParameters
-    ema: EmaParameters | None
-    checkpoints: ContrastiveCheckpointParameters
-    validation_batch_size: Count
-
-
-class SwaParameters(Parameters):
-    """Of `swa`, in both of its places."""
-
-    batch_size: Annotated[int, Field(ge=2)]
-
-
-class Stage2Parameters(Parameters):
-    """Of `stage2`."""
-
-    seed: Seed
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     transforms: list[TransformParameters]
     loader: LoaderParameters
     optimizer: OptimizerParameters
     schedule: ScheduleParameters
-    checkpoints: ClassifierCheckpointParameters
+    ema: EmaParameters | None
+    max_grad_norm: Annotated[float, Field(gt=0)] | None
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    compile: bool
+    checkpoints: CheckpointParameters
+    early_stopping: EarlyStoppingParameters | None
     validation_batch_size: Count
+    progress_minutes: Annotated[float, Field(ge=0)] | None
+
+
+class Stage1Parameters(TrainingParameters):
+    """Of `stage1`."""
+
+    backbone: BackboneParameters
+    projection: ProjectionParameters
+    loss: ContrastiveLossParameters
+    num_views: Annotated[int, Field(ge=2)]
+    loader: ContrastiveLoaderParameters
+    micro_batch_size: Count | None
+    checkpoints: ContrastiveCheckpointParameters
+
+
+class SwaParameters(Parameters):
+    """Of `swa`, in all its places."""
+
+    batch_size: Annotated[int, Field(ge=2)]
+
+
+class Stage2Parameters(TrainingParameters):
+    """Of `stage2`."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    checkpoints: ClassifierCheckpointParameters
+
+
+class BaselineParameters(Parameters):
+    """Of `baseline`: what differs from stage 1, whose backbone, views, batches and epochs it takes."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    optimizer: OptimizerParameters
+    checkpoints: ClassifierCheckpointParameters
+
+
+class LrFinderParameters(Parameters):
+    """Of `lr_finder`, for either stage."""
+
+    min_lr: Annotated[float, Field(gt=0)]
+    max_lr: Annotated[float, Field(gt=0)]
+    num_steps: Annotated[int, Field(ge=10)]
+    smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _range_is_ascending(self) -> Self:
+        if self.max_lr <= self.min_lr:
+            raise ValueError(f"max_lr must be above min_lr ({self.min_lr}), got {self.max_lr}")
+        return self
 
 
 class KnnParameters(Parameters):

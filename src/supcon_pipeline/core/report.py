@@ -11,6 +11,8 @@ _TITLES = {
     "projection": "after the projection head",
     "embedding": "before the projection head",
     "classifier": "linear classifier on the frozen encoder",
+    "baseline embedding": "encoder trained by cross-entropy, same budget",
+    "baseline classifier": "trained with that encoder",
     "pixels": "nearest neighbour on raw pixels",
 }
 
@@ -32,8 +34,9 @@ def render_report(
     environment = Environment(
         loader=PackageLoader("supcon_pipeline.core", "templates"), autoescape=True, undefined=StrictUndefined
     )
+    groups = {**metrics, **{f"baseline {name}": group for name, group in metrics["baseline"].items()}}
     scores = {
-        name: {metric: value for metric, value in metrics[name].items() if isinstance(value, float)}
+        name: {metric: value for metric, value in groups[name].items() if isinstance(value, float)}
         for name in _TITLES
     }
     encoded = {title: base64.b64encode(picture).decode("ascii") for title, picture in figures.items()}

@@ -1,204 +1,95 @@
-"""The two stages of training, put together from their parameters."""
+"""A training from its parts to its best checkpoints, resumable."""
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Int, UInt8
-from torch import nn
-from torch.nn import functional
+from torch import Tensor, nn
 
-from supcon_pipeline.core.averaging import average_states, build_ema, has_batch_norm, reestimate_batch_norm
+from supcon_pipeline.core.averaging import average_states, batch_norms, build_ema, reestimate_batch_norm
 from supcon_pipeline.core.batches import build_loader
-from supcon_pipeline.core.embed import embed_images, iterate_images, predict_logits
-from supcon_pipeline.core.encoder import LinearProbe, build_model
-from supcon_pipeline.core.metrics import accuracy, embedding_metrics
-from supcon_pipeline.core.monitoring import LOWER_IS_BETTER, Monitor, ScalarLog, TopCheckpoints
+from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
+from supcon_pipeline.core.embed import iterate_images
+from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
-from supcon_pipeline.core.parameters import Stage1Parameters, Stage2Parameters
-from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+from supcon_pipeline.core.parameters import TrainingParameters
+from supcon_pipeline.core.precision import choose_precision
+from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash
+from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.training import (
-    LossFunction,
+    Criterion,
+    EpochRecord,
     Metrics,
-    classification_loss,
-    contrastive_loss,
+    Training,
     fit,
     pick_device,
+    require_all_finite,
 )
 from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.core.weights import with_versions
+
+logger = logging.getLogger(__name__)
 
 History = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class LabelledSplits:
-    """Packed images with the label and the split of each.
+class Stage:
+    """What is trained, and how.
 
     Args:
-        images: uint8, may be memory-mapped.
-        labels: class indices.
-        splits: `train`, `validation` or `test`.
+        title: for people.
+        model: with its first weights.
+        criterion: the loss of the model's output for a batch.
+        num_views: of each image in a batch.
+        validate: the metrics of a model.
+        params: of the training.
+        metadata: what the checkpoints say of themselves.
+        origin: what the training is of beside its parameters, such as hashes of data and encoder.
+        state_of: which weights are kept.
+        micro_batch_size: images per forward pass, where the batch does not fit.
+        collapse_loss: the loss of a batch of labels and views if all images had the same projection.
     """
 
-    images: UInt8[np.ndarray, "n h w c"]
-    labels: Int[np.ndarray, " n"]
-    splits: np.ndarray
+    title: str
+    model: nn.Module
+    criterion: Criterion
+    num_views: int
+    validate: Callable[[nn.Module], Metrics]
+    params: TrainingParameters
+    metadata: dict[str, Any]
+    origin: Mapping[str, Any]
+    state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict
+    micro_batch_size: int | None = None
+    collapse_loss: Callable[[Tensor, int], float] | None = None
 
-    def indices(self, split: str) -> Int[np.ndarray, " m"]:
-        """Where the images of a split are, ascending.
+    def identity(self, precision: str) -> dict[str, Any]:
+        """What a training must share with this one for its progress to be of use.
 
-        Raises:
-            ValueError: where the split has no image.
+        Args:
+            precision: what `auto` has come to on this machine.
         """
-        found = np.flatnonzero(np.asarray(self.splits) == split)
-        if not len(found):
-            raise ValueError(f"split must be one of {', '.join(sorted(set(self.splits)))}, got {split!r}")
-        return found
+        how_often_saved = {"progress_minutes", "validation_batch_size"}
+        return {
+            "stage": self.title,
+            "parameters": self.params.model_dump(mode="json", exclude=how_often_saved),
+            **self.origin,
+            "device": pick_device().type,
+            "precision": precision,
+            "code_hash": code_hash(),
+        }
 
 
-def validate_features(data: LabelledSplits, batch_size: int) -> Callable[[nn.Module], Metrics]:
-    """Metrics of both features on the validation images, searched among the training images.
-
-    Each image passes the network once. The keys are `embedding.<metric>` and `projection.<metric>`.
-    """
-    train, validation = data.indices("train"), data.indices("validation")
-
-    def validate(model: nn.Module) -> Metrics:
-        features = embed_images(model, data.images, np.concatenate([validation, train]), batch_size)
-        metrics = {}
-        for name, rows in features._asdict().items():
-            queries, references = np.split(rows.numpy(), [len(validation)])
-            scores = embedding_metrics(queries, data.labels[validation], references, data.labels[train])
-            metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
-        return metrics
-
-    return validate
-
-
-def validate_classifier(data: LabelledSplits, batch_size: int) -> Callable[[nn.Module], Metrics]:
-    """Accuracy and log-loss on the validation images."""
-    validation = data.indices("validation")
-    labels = torch.from_numpy(data.labels[validation])
-
-    def validate(model: nn.Module) -> Metrics:
-        logits = predict_logits(model, data.images, validation, batch_size)
-        predicted = logits.argmax(dim=1).numpy()
-        log_loss = functional.cross_entropy(logits, labels)
-        return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
-
-    return validate
-
-
-def pretrain(
-    data: LabelledSplits,
-    mean: Sequence[float],
-    std: Sequence[float],
-    params: Stage1Parameters,
-    log: ScalarLog,
-    origin: Mapping[str, str],
-) -> tuple[list[NamedTensors], History]:
-    """Stage 1: the best checkpoints of a contrastive model, best first, and the history by epoch.
-
-    Args:
-        data: trained on `train`, chosen by `validation`.
-        mean: of each channel, for the encoder's normalisation.
-        std: of each channel.
-        params: of the stage.
-        log: where scalars go.
-        origin: what the checkpoints say of where they come from: `run_id` and `data_hash`.
-    """
-    torch.manual_seed(params.seed)
-    description = {
-        "kind": "contrastive",
-        "backbone": params.backbone.name,
-        "stem": params.backbone.stem,
-        "mean": list(mean),
-        "std": list(std),
-        **params.projection.model_dump(),
-    }
-    return _train(
-        "stage 1",
-        build_model(description),
-        contrastive_loss(params.loss.temperature),
-        data,
-        params,
-        num_views=params.num_views,
-        validate=validate_features(data, params.validation_batch_size),
-        ema_decay_per_epoch=params.ema.decay_per_epoch if params.ema else None,
-        log=log,
-        metadata={"model": description, **origin},
-    )
-
-
-def train_classifier(
-    encoder: NamedTensors,
-    data: LabelledSplits,
-    params: Stage2Parameters,
-    log: ScalarLog,
-    origin: Mapping[str, str],
-) -> tuple[list[NamedTensors], History]:
-    """Stage 2: the best checkpoints of a linear classifier on the frozen encoder, and the history."""
-    torch.manual_seed(params.seed)
-    contrastive = restore_model(encoder)
-    num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
-    description = {
-        "kind": "classifier",
-        "num_features": num_features,
-        "num_classes": int(data.labels.max()) + 1,
-    }
-    return _train(
-        "stage 2",
-        LinearProbe(contrastive.encoder, build_model(description)),  # type: ignore[arg-type]
-        classification_loss(params.label_smoothing),
-        data,
-        params,
-        num_views=1,
-        validate=validate_classifier(data, params.validation_batch_size),
-        state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
-        log=log,
-        metadata={"model": description, "encoder_hash": fingerprint(encoder), **origin},
-    )
-
-
-def average_models(
-    checkpoints: Sequence[NamedTensors], data: LabelledSplits, batch_size: int
-) -> NamedTensors:
-    """One model from several checkpoints: their mean, with batch-norm statistics of the training images.
-
-    The statistics are taken over the training images as they are, because that is how images will come.
-    """
-    first = checkpoints[0]
-    model = build_model(first.metadata["model"])
-    model.load_state_dict(average_states([checkpoint.tensors for checkpoint in checkpoints]))
-    if has_batch_norm(model):
-        model = model.to(pick_device())
-        # Shuffled, because a batch of one class would not look like the whole.
-        order = np.random.default_rng(0).permutation(data.indices("train"))
-        reestimate_batch_norm(model, iterate_images(data.images, order, batch_size, pick_device()))
-    members = [{key: part.metadata[key] for key in ("epoch", "metrics")} for part in checkpoints]
-    tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    metadata = {key: value for key, value in first.metadata.items() if key not in ("epoch", "metrics")}
-    return NamedTensors(tensors, {**metadata, "averaged": members})
-
-
-def _train(
-    title: str,
-    model: nn.Module,
-    loss_function: LossFunction,
-    data: LabelledSplits,
-    params: Stage1Parameters | Stage2Parameters,
-    num_views: int,
-    validate: Callable[[nn.Module], Metrics],
-    log: ScalarLog,
-    metadata: dict[str, Any],
-    ema_decay_per_epoch: float | None = None,
-    state_of: Callable[[nn.Module], Any] = nn.Module.state_dict,
-) -> tuple[list[NamedTensors], History]:
-    """What both stages share: loader, optimizer, schedule, checkpoints and the following of the records."""
-    model = model.to(pick_device())
-    policy = ViewPolicy([spec.model_dump() for spec in params.transforms], num_views)
+def build_training(stage: Stage, data: LabelledImages) -> Training:
+    """Model, loader, optimizer, schedule and average of a stage, before the first step."""
+    params, device = stage.params, pick_device()
+    model = stage.model.to(device)
+    policy = ViewPolicy([spec.model_dump() for spec in params.transforms], stage.num_views)
     loader = build_loader(
         data.images,
         data.labels,
@@ -207,16 +98,165 @@ def _train(
         **params.loader.model_dump(),
         seed=params.seed,
     )
-    num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
     optimizer = build_optimizer(model, **params.optimizer.model_dump())
-    is_higher_better = metric not in LOWER_IS_BETTER
-    schedule = build_schedule(
-        optimizer, len(loader), **params.schedule.model_dump(), is_higher_better=is_higher_better
+    schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
+    ema = build_ema(model, params.ema.decay_per_epoch, len(loader)) if params.ema else None
+    if params.compile:
+        # After the average was copied, which is only ever evaluated.
+        model.compile()
+    return Training(
+        model,
+        stage.criterion,
+        loader,
+        optimizer,
+        schedule,
+        choose_precision(params.precision, device),
+        ema,
+        stage.micro_batch_size,
+        params.max_grad_norm,
+        stage.collapse_loss,
     )
-    ema = build_ema(model, ema_decay_per_epoch, len(loader)) if ema_decay_per_epoch else None
-    records = fit(
-        model, loss_function, loader, optimizer, schedule, num_epochs, validate, metric, state_of, ema
-    )
-    top = TopCheckpoints(metric, params.checkpoints.top_k, metadata)
-    history = Monitor(title, log, num_epochs * len(loader)).follow(records, top)
-    return top.checkpoints, history
+
+
+def run_stage(
+    stage: Stage, data: LabelledImages, log: Any, store: ProgressStore
+) -> tuple[list[NamedTensors], History]:
+    """The best checkpoints of a stage, best first, and its history by epoch.
+
+    Goes on where a killed training of the same parameters, data and code has left its progress.
+
+    Args:
+        stage: what to train.
+        data: trained on `train`, chosen by `validation`.
+        log: a TensorBoard `SummaryWriter`.
+        store: where progress is kept.
+    """
+    training, params = build_training(stage, data), stage.params
+    top = TopCheckpoints(params.checkpoints.metric, params.checkpoints.top_k, stage.metadata)
+    progress = store.open(stage.identity(training.precision.name))
+    session = Session(training, top, progress, params.progress_minutes)
+    session.resume(stage.title, log)
+    if not training.step:
+        log.add_images("views", first_views(training, data), 0, dataformats="NHWC")
+    num_epochs = params.schedule.num_epochs
+    records = fit(training, num_epochs, stage.validate, params.checkpoints.metric, stage.state_of)
+    with Monitor(stage.title, log, num_epochs * len(training.loader), training.step) as monitor:
+        has_warned = False
+        while not session.is_finished(num_epochs, params):
+            record = next(records)
+            if isinstance(record, EpochRecord):
+                monitor.show_epoch(record)
+                session.take_epoch(record)
+                has_warned = has_warned or warn_of_collapse(session.history, params.schedule.warmup_epochs)
+            else:
+                monitor.show_step(record)
+                session.take_step()
+    log.add_hparams(flatten_parameters(params), final_metrics(session.history), run_name=".")
+    return top.checkpoints, session.history
+
+
+class Session:
+    """A training with its history and best checkpoints, kept on disk as it goes.
+
+    Args:
+        training: what goes on.
+        top: the best checkpoints.
+        progress: where the state goes, at every epoch.
+        minutes: between two saves inside an epoch; none where not given.
+    """
+
+    def __init__(self, training: Training, top: TopCheckpoints, progress: Progress, minutes: float | None):
+        self.training, self.top, self.progress, self.minutes = training, top, progress, minutes
+        self.history: History = []
+        self._saved_at = time.monotonic()
+
+    def resume(self, title: str, log: Any) -> None:
+        """Take up the progress where there is some, and say so."""
+        state = self.progress.latest()
+        if state is None:
+            return
+        self.training.load_state_dict(state["training"])
+        self.top.load_state_dict(state["top"])
+        self.history = [dict(row) for row in state["history"]]
+        for row in self.history:
+            log_epoch(log, row)
+        logger.warning(
+            "Going on with %s after epoch %d, step %d", title, self.training.epoch, self.training.step
+        )
+
+    def take_epoch(self, record: EpochRecord) -> None:
+        """Keep what an epoch came to."""
+        self.top.offer(record)
+        row = {"epoch": record.epoch, "loss": record.loss, "lr": record.lr}
+        self.history.append({**row, "collapse_loss": record.collapse_loss, **record.metrics})
+        self._save()
+
+    def take_step(self) -> None:
+        """Keep the state where the last saving is long enough ago.
+
+        Raises:
+            FloatingPointError: where the training has gone wrong; the state saved before stays.
+        """
+        if self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes:
+            require_all_finite(self.training)
+            self._save()
+
+    def _save(self) -> None:
+        state = {
+            "training": self.training.state_dict(),
+            "top": self.top.state_dict(),
+            "history": self.history,
+        }
+        self.progress.save(state)
+        self._saved_at = time.monotonic()
+
+    def is_finished(self, num_epochs: int, params: TrainingParameters) -> bool:
+        """Whether all epochs are done, or no more are of use."""
+        patience = params.early_stopping.patience if params.early_stopping else None
+        has_stalled = should_stop(self.history, params.checkpoints.metric, patience)
+        return self.training.epoch >= num_epochs or (has_stalled and not self.training.losses)
+
+
+def first_views(training: Training, data: LabelledImages, num_images: int = 8) -> np.ndarray:
+    """Views of the first training images, image by image, `[num_images * views, h, w, c]` uint8."""
+    dataset = training.loader.dataset
+    views = dataset.policy(data.images[data.indices("train")[:num_images]], seed=0)
+    return views.reshape(-1, *views.shape[2:])
+
+
+def flatten_parameters(params: TrainingParameters) -> dict[str, Any]:
+    """Numbers and words by dotted name; what is neither is left out."""
+    flat: dict[str, Any] = {}
+    for name, value in params.model_dump(mode="json").items():
+        inner = value.items() if isinstance(value, dict) else [(None, value)]
+        for key, leaf in inner:
+            if isinstance(leaf, int | float | str):
+                flat[name if key is None else f"{name}.{key}"] = leaf
+    return flat
+
+
+def final_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The last row of a history, as TensorBoard's table of hyper-parameters takes it."""
+    return {f"final/{name}": value for name, value in history[-1].items() if isinstance(value, float)}
+
+
+def average_models(
+    checkpoints: Sequence[NamedTensors], data: LabelledImages, batch_size: int
+) -> NamedTensors:
+    """One model from several checkpoints: their mean, with batch-norm statistics of the training images.
+
+    The statistics are taken over the training images as they are, because that is how images will come.
+    """
+    first = checkpoints[0]
+    model = build_model(first.metadata["model"])
+    averaged = average_states([checkpoint.tensors for checkpoint in checkpoints])
+    model.load_state_dict(with_versions(averaged, model))
+    if batch_norms(model):
+        model = model.to(pick_device())
+        # Shuffled, because a batch of one class would not look like the whole.
+        order = np.random.default_rng(0).permutation(data.indices("train"))
+        reestimate_batch_norm(model, iterate_images(data.images, order, batch_size, pick_device()))
+    members = [{key: part.metadata[key] for key in ("epoch", "metrics")} for part in checkpoints]
+    tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    metadata = {key: value for key, value in first.metadata.items() if key not in ("epoch", "metrics")}
+    return NamedTensors(tensors, {**metadata, "averaged": members})

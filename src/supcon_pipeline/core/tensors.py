@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.weights import with_versions
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def restore_model(state: NamedTensors) -> nn.Module:
         RuntimeError: where the weights do not fit the description, entry by entry.
     """
     model = build_model(state.metadata["model"])
-    model.load_state_dict(state.tensors, strict=True)
+    model.load_state_dict(with_versions(state.tensors, model), strict=True)
     return model.eval()
 
 

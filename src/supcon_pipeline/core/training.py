@@ -1,31 +1,55 @@
 """Training: step, epoch, fit. Yields records and writes nothing."""
 
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from supcon_pipeline.core.batches import Batch, ViewLoader
-from supcon_pipeline.core.losses import supcon_loss
+from supcon_pipeline.core.encoder import Outputs
+from supcon_pipeline.core.gradient_caching import cached_backward
+from supcon_pipeline.core.metrics import score
 from supcon_pipeline.core.optim import Schedule
+from supcon_pipeline.core.precision import Precision
 
-LossFunction = Callable[[nn.Module, Batch], Tensor]
+
+class Criterion(Protocol):
+    """The loss of what a model gives for the rows of a batch: image by image, and view by view of each."""
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """A scalar."""
+
+
 Metrics = dict[str, float]
+
+_POSITION = ("epoch", "step", "lr", "losses", "grad_norm", "collapse_losses")
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one optimizer step did; `loss` stays on its device, so that reading it is the reader's choice."""
+    """What one optimizer step did; tensors stay on their device, so that reading them is the reader's choice.
+
+    `collapse_loss` is what the loss would be if all images had the same projection. An untrusted gradient is
+    one in float16, where an overflow now and then is normal and the step is left out.
+    """
 
     step: int
+    epoch: int
     loss: Tensor
+    grad_norm: Tensor
     lr: float
     num_images: int
+    collapse_loss: float | None
+    is_gradient_trusted: bool
 
 
 @dataclass(frozen=True)
@@ -35,8 +59,82 @@ class EpochRecord:
     epoch: int
     loss: float
     lr: float
+    collapse_loss: float | None
     metrics: Metrics
     tensors: dict[str, Tensor]
+
+
+@dataclass
+class Training:
+    """All that changes while a model is trained; `state_dict` holds it for another process to go on with.
+
+    Args:
+        model: on the device to train on.
+        criterion: the loss of the model's output for a batch.
+        loader: the training batches of each epoch.
+        optimizer: of the model's parameters.
+        schedule: of the optimizer.
+        precision: of the forward pass.
+        ema: an average of the model; where given, it is what is validated and carried by the records.
+        micro_batch_size: images per forward pass where the batch does not fit; the gradient is that of the
+            whole batch.
+        max_grad_norm: longer gradients are scaled down to it.
+        collapse_loss: the loss of a batch if all images had the same projection, from its labels and views.
+    """
+
+    model: nn.Module
+    criterion: Criterion
+    loader: ViewLoader
+    optimizer: Optimizer
+    schedule: Schedule
+    precision: Precision
+    ema: AveragedModel | None = None
+    micro_batch_size: int | None = None
+    max_grad_norm: float | None = None
+    collapse_loss: Callable[[Tensor, int], float] | None = None
+    epoch: int = 0
+    step: int = 0
+    lr: float = 0.0
+    losses: list[Tensor] = field(default_factory=list)
+    grad_norm: Tensor | None = None
+    collapse_losses: list[float] = field(default_factory=list)
+
+    @property
+    def validated(self) -> nn.Module:
+        """The model that is validated and kept."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def is_gradient_trusted(self) -> bool:
+        """Whether a gradient that is not finite means that something is wrong."""
+        return self.precision.name != "float16"
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.precision.scaler,
+        }
+        return parts if self.ema is None else {**parts, "ema": self.ema}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, schedule, average, scaler, position and random states."""
+        position = {name: getattr(self, name) for name in _POSITION}
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**parts, **position, "random": random_states()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state: the steps to come are those that would have come.
+
+        Raises:
+            RuntimeError: where the weights do not fit.
+        """
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        for name in _POSITION:
+            setattr(self, name, state[name])
+        set_random_states(state["random"])
 
 
 def pick_device() -> torch.device:
@@ -44,94 +142,156 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def contrastive_loss(temperature: float) -> LossFunction:
-    """The supervised contrastive loss of a `ContrastiveModel` on a batch of views."""
-
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        projection = model(batch.views.flatten(0, 1)).projection
-        return supcon_loss(projection.unflatten(0, batch.views.shape[:2]), batch.labels, temperature)
-
-    return loss
-
-
-def classification_loss(label_smoothing: float) -> LossFunction:
-    """Cross-entropy of a classifier on every view of a batch.
-
-    Source:
-        Szegedy et al. 2015, arXiv:1512.00567, section 7, for the smoothing.
-    """
-
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        logits = model(batch.views.flatten(0, 1))
-        labels = batch.labels.repeat_interleave(batch.views.shape[1])
-        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-
-    return loss
-
-
 def fit(
-    model: nn.Module,
-    loss_function: LossFunction,
-    loader: ViewLoader,
-    optimizer: Optimizer,
-    schedule: Schedule,
+    training: Training,
     num_epochs: int,
     validate: Callable[[nn.Module], Metrics],
     metric: str,
-    state_of: Callable[[nn.Module], Mapping[str, Tensor]] = lambda model: model.state_dict(),
-    ema: AveragedModel | None = None,
+    state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict,
 ) -> Iterator[StepRecord | EpochRecord]:
-    """Train `model` in place, one record per step and one per epoch.
+    """Train from where `training` stands to the end, one record per step and one per epoch.
+
+    While a record is looked at, `training.state_dict()` is the state right after it.
 
     Args:
-        model: on the device to train on.
-        loss_function: the loss of the model on a batch.
-        loader: the training batches of each epoch.
-        optimizer: of the model's parameters.
-        schedule: stepped after every optimizer step, and told the metric of every epoch.
-        num_epochs: at least 1.
+        training: changed in place.
+        num_epochs: of the whole training.
         validate: the metrics of a model; asked once per epoch.
-        metric: which of them the schedule is told.
+        metric: the validation metric that the schedule may look at.
         state_of: which weights of the validated model the records carry.
-        ema: an average of the model; where given, it is what is validated and carried.
 
     Raises:
-        FloatingPointError: where the loss of an epoch is not finite.
+        FloatingPointError: where a loss is not finite, at the end of its epoch.
     """
-    step = 0
-    for epoch in range(1, num_epochs + 1):
-        model.train()
-        losses: list[Tensor] = []
-        lr = 0.0
-        for batch in loader.epoch(epoch - 1):
-            step, lr = step + 1, schedule.lr
-            loss = train_step(model, loss_function, batch, optimizer, schedule)
-            if ema is not None:
-                ema.update_parameters(model)
-            losses.append(loss)
-            yield StepRecord(step, loss, lr, len(batch.labels))
-        mean_loss = float(torch.stack(losses).mean())
-        if not math.isfinite(mean_loss):
-            raise FloatingPointError(
-                f"loss must be finite, got {mean_loss} in epoch {epoch} at learning rate {lr:.3g}; "
-                "lower the learning rate or raise the temperature"
-            )
-        validated = model if ema is None else ema.module
-        tensors = {name: value.detach().cpu().clone() for name, value in state_of(validated).items()}
-        metrics = validate(validated)
-        schedule.epoch_end(metrics[metric])
-        yield EpochRecord(epoch, mean_loss, lr, metrics, tensors)
+    while training.epoch < num_epochs:
+        yield from _train_epoch(training)
+        yield _finish_epoch(training, validate, state_of, metric)
 
 
-def train_step(
-    model: nn.Module, loss_function: LossFunction, batch: Batch, optimizer: Optimizer, schedule: Schedule
-) -> Tensor:
-    """One step of the optimizer and of the schedule; the loss before it, detached, on its device."""
-    device = next(model.parameters()).device
+def _train_epoch(training: Training) -> Iterator[StepRecord]:
+    """The steps of the epoch that are still to be done."""
+    training.model.train()
+    for batch in training.loader.epoch(training.epoch, first_batch=len(training.losses)):
+        training.lr, collapse = training.schedule.lr, None
+        if training.collapse_loss is not None:
+            collapse = training.collapse_loss(batch.labels, batch.views.shape[1])
+            training.collapse_losses.append(collapse)
+        loss, grad_norm = train_step(training, batch)
+        training.step += 1
+        training.losses.append(loss)
+        training.grad_norm = grad_norm
+        yield StepRecord(
+            step=training.step,
+            epoch=training.epoch + 1,
+            loss=loss,
+            grad_norm=grad_norm,
+            lr=training.lr,
+            num_images=len(batch.labels),
+            collapse_loss=collapse,
+            is_gradient_trusted=training.is_gradient_trusted,
+        )
+
+
+def _finish_epoch(
+    training: Training,
+    validate: Callable[[nn.Module], Metrics],
+    state_of: Callable[[nn.Module], Mapping[str, Tensor]],
+    metric: str,
+) -> EpochRecord:
+    require_all_finite(training)
+    loss = float(torch.stack([value.cpu() for value in training.losses]).mean())
+    collapse = fmean(training.collapse_losses) if training.collapse_losses else None
+    training.losses, training.collapse_losses = [], []
+    training.epoch += 1
+    metrics = validate(training.validated)
+    training.schedule.epoch_end(score(metrics, metric))
+    tensors = {name: value.detach().cpu().clone() for name, value in state_of(training.validated).items()}
+    return EpochRecord(training.epoch, loss, training.lr, collapse, metrics, tensors)
+
+
+def require_all_finite(training: Training) -> None:
+    """Stop a training that has gone wrong in one of the steps of this epoch.
+
+    Raises:
+        FloatingPointError: as `require_finite`, with the first step that was wrong.
+    """
+    losses = torch.stack([loss.cpu() for loss in training.losses]).tolist()
+    for step, loss in enumerate(losses, start=training.step - len(losses) + 1):
+        require_finite("loss", loss, step, training.lr)
+    if training.grad_norm is not None and training.is_gradient_trusted:
+        require_finite("gradient norm", float(training.grad_norm), training.step, training.lr)
+
+
+def require_finite(name: str, value: float, step: int, lr: float) -> None:
+    """Stop a training that has gone wrong.
+
+    Raises:
+        FloatingPointError: where the value is infinite or not a number.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"{name} must be finite, got {value} at step {step} with learning rate {lr:.3g}; "
+            "lower the learning rate, raise the temperature, lengthen the warm-up or clip the gradient"
+        )
+
+
+def train_step(training: Training, batch: Batch, is_scheduled: bool = True) -> tuple[Tensor, Tensor]:
+    """One step of optimizer, schedule and average: the loss before it and the gradient's norm, on the device.
+
+    Args:
+        training: changed in place.
+        batch: on any device.
+        is_scheduled: whether the schedule takes its step too.
+    """
+    device = next(training.model.parameters()).device
     batch = Batch(batch.views.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True))
-    optimizer.zero_grad(set_to_none=True)
-    loss = loss_function(model, batch)
-    loss.backward()
-    optimizer.step()
-    schedule.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    loss = backward(training, batch)
+    scaler = training.precision.scaler
+    scaler.unscale_(training.optimizer)
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if training.max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, training.max_grad_norm, grad_norm)
+    scaler.step(training.optimizer)
+    scaler.update()
+    if is_scheduled:
+        training.schedule.step()
+    if training.ema is not None:
+        training.ema.update_parameters(training.model)
+    return loss, grad_norm
+
+
+def backward(training: Training, batch: Batch) -> Tensor:
+    """Leave the gradient of a batch's loss, scaled as precision asks, in the parameters; give the loss."""
+    rows = batch.views.flatten(0, 1)
+    micro = training.micro_batch_size
+    if micro is not None and micro < len(batch.labels):
+        num_rows = micro * batch.views.shape[1]
+        criterion = partial(training.criterion, batch=batch)
+        return cached_backward(training.model, rows, num_rows, criterion, training.precision)
+    with training.precision.autocast():
+        loss = training.criterion(training.model(rows), batch)
+    training.precision.scaler.scale(loss).backward()
     return loss.detach()
+
+
+def random_states() -> dict[str, Any]:
+    """The state of every global random generator, in types that can be read back without running code."""
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Put back what `random_states` gave."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    np.random.set_state(tuple(states["numpy"]))  # noqa: NPY002

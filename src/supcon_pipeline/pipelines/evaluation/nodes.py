@@ -19,10 +19,8 @@ def embed_samples(
     # Other data may have put into test what this encoder was trained on.
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], "run stage1 on this data")
     model = restore_model(encoder).to(pick_device())
-    features = embed_images(model, prepared_images, np.arange(len(prepared_images)), params.batch_size)
-    return NamedTensors(
-        features._asdict(), {"encoder": _checkpoint(encoder), "encoder_hash": fingerprint(encoder)}
-    )
+    outputs = embed_images(model, prepared_images, np.arange(len(prepared_images)), params.batch_size)
+    return NamedTensors(outputs, {"checkpoint": _checkpoint(encoder), "model_hash": fingerprint(encoder)})
 
 
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
@@ -33,14 +31,14 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
     labels = samples["label"].to_numpy()
     train, test = _split(samples, "train"), _split(samples, "test")
     scores = {}
-    for name in ("projection", "embedding"):
+    for name in embeddings.tensors.keys() & {"projection", "embedding"}:
         rows = embeddings.tensors[name].numpy()
         predicted = classify_by_neighbours(rows[test], rows[train], labels[train], **params.knn.model_dump())
         scores[name] = {
             **embedding_metrics(rows[test], labels[test], rows[train], labels[train]),
             "knn_accuracy": accuracy(labels[test], predicted.argmax(axis=1)),
         }
-    return scores
+    return dict(sorted(scores.items()))
 
 
 def score_pixels(prepared_images: np.ndarray, samples: pd.DataFrame) -> dict[str, float]:
@@ -61,19 +59,17 @@ def predict_samples(
     """One row per test image: its label and what the classifier says, with the probability."""
     from supcon_pipeline.core.tensors import require_origin, restore_model
 
-    encoder_hash = embeddings.metadata["encoder_hash"]
-    require_origin(
-        "classifier", classifier, "encoder_hash", encoder_hash, "run stage2 and its swa on this encoder"
-    )
-    test = _split(samples, "test")
-    logits = restore_model(classifier)(embeddings.tensors["embedding"][test])
-    probability, predicted = logits.detach().softmax(dim=1).max(dim=1)
-    names = np.array(dataset_card["class_names"])
-    return samples.iloc[test].assign(
-        predicted=predicted.numpy(),
-        predicted_class=names[predicted.numpy()],
-        probability=probability.numpy(),
-    )
+    encoder_hash, remedy = embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
+    require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)
+    logits = restore_model(classifier)(embeddings.tensors["embedding"]).detach()
+    return _tabulate(logits, samples, dataset_card)
+
+
+def predict_baseline(
+    baseline_embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
+) -> pd.DataFrame:
+    """One row per test image: its label and what the baseline says, with the probability."""
+    return _tabulate(baseline_embeddings.tensors["logits"], samples, dataset_card)
 
 
 def score_classifier(predictions: pd.DataFrame, dataset_card: dict[str, Any]) -> dict[str, Any]:
@@ -89,22 +85,43 @@ def collect_metrics(
     feature_metrics: dict[str, Any],
     classifier_metrics: dict[str, Any],
     pixel_metrics: dict[str, float],
+    baseline_feature_metrics: dict[str, Any],
+    baseline_classifier_metrics: dict[str, Any],
     predictions: pd.DataFrame,
     embeddings: Any,
+    baseline_embeddings: Any,
     classifier: Any,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test, and what they speak of."""
+    checkpoints = {
+        "encoder": embeddings.metadata["checkpoint"],
+        "classifier": _checkpoint(classifier),
+        "baseline": baseline_embeddings.metadata["checkpoint"],
+    }
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
-        "checkpoint": {"encoder": embeddings.metadata["encoder"], "classifier": _checkpoint(classifier)},
+        "checkpoint": checkpoints,
         "num_images": len(predictions),
         **feature_metrics,
         "classifier": classifier_metrics,
         "pixels": pixel_metrics,
+        "baseline": {**baseline_feature_metrics, "classifier": baseline_classifier_metrics},
     }
+
+
+def _tabulate(logits: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]) -> pd.DataFrame:
+    """The test samples with the likeliest class of each and its probability."""
+    test = _split(samples, "test")
+    probability, predicted = logits[test].softmax(dim=1).max(dim=1)
+    names = np.array(dataset_card["class_names"])
+    return samples.iloc[test].assign(
+        predicted=predicted.numpy(),
+        predicted_class=names[predicted.numpy()],
+        probability=probability.numpy(),
+    )
 
 
 def _split(samples: pd.DataFrame, split: str) -> np.ndarray:

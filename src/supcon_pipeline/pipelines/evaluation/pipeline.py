@@ -1,10 +1,11 @@
 """Graph of `evaluation`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from supcon_pipeline.pipelines.evaluation.nodes import (
     collect_metrics,
     embed_samples,
+    predict_baseline,
     predict_samples,
     score_classifier,
     score_features,
@@ -13,21 +14,11 @@ from supcon_pipeline.pipelines.evaluation.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """Encoder, classifier and packed images to embeddings, predictions and metrics."""
+    """Encoder, classifier, baseline and packed images to embeddings, predictions and metrics."""
     return pipeline(
         [
-            node(
-                embed_samples,
-                ["encoder", "prepared_images", "dataset_card", "params:evaluation"],
-                "embeddings",
-                name="embed_samples",
-            ),
-            node(
-                score_features,
-                ["embeddings", "samples", "params:evaluation"],
-                "feature_metrics",
-                name="score_features",
-            ),
+            *_score("encoder", ""),
+            *_score("baseline_model", "baseline_"),
             node(score_pixels, ["prepared_images", "samples"], "pixel_metrics", name="score_pixels"),
             node(
                 predict_samples,
@@ -36,10 +27,10 @@ def create_pipeline() -> Pipeline:
                 name="predict_samples",
             ),
             node(
-                score_classifier,
-                ["predictions", "dataset_card"],
-                "classifier_metrics",
-                name="score_classifier",
+                predict_baseline,
+                ["baseline_embeddings", "samples", "dataset_card"],
+                "baseline_predictions",
+                name="predict_baseline",
             ),
             node(
                 collect_metrics,
@@ -47,8 +38,11 @@ def create_pipeline() -> Pipeline:
                     "feature_metrics",
                     "classifier_metrics",
                     "pixel_metrics",
+                    "baseline_feature_metrics",
+                    "baseline_classifier_metrics",
                     "predictions",
                     "embeddings",
+                    "baseline_embeddings",
                     "classifier",
                     "dataset_card",
                     "run_record",
@@ -60,3 +54,27 @@ def create_pipeline() -> Pipeline:
         namespace="evaluation",
         prefix_datasets_with_namespace=False,
     )
+
+
+def _score(model: str, prefix: str) -> list[Node]:
+    """The same nodes for the contrastive encoder and for the baseline."""
+    return [
+        node(
+            embed_samples,
+            [model, "prepared_images", "dataset_card", "params:evaluation"],
+            f"{prefix}embeddings",
+            name=f"embed_{prefix}samples",
+        ),
+        node(
+            score_features,
+            [f"{prefix}embeddings", "samples", "params:evaluation"],
+            f"{prefix}feature_metrics",
+            name=f"score_{prefix}features",
+        ),
+        node(
+            score_classifier,
+            [f"{prefix}predictions", "dataset_card"],
+            f"{prefix}classifier_metrics",
+            name=f"score_{prefix}classifier",
+        ),
+    ]

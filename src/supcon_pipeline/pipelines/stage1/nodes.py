@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.images import LabelledImages
 from supcon_pipeline.core.parameters import Stage1Parameters
 
 
@@ -14,14 +15,18 @@ def pretrain_encoder(
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
     tensorboard: Any,
+    progress: Any,
     params: Stage1Parameters,
 ) -> tuple[Any, pd.DataFrame]:
     """The best checkpoints of encoder and projection head, and the history of their training."""
-    from supcon_pipeline.core.stages import LabelledSplits, pretrain
+    from supcon_pipeline.core.recipes import contrastive_stage
+    from supcon_pipeline.core.stages import run_stage
     from supcon_pipeline.core.tensors import join_parts
 
-    data = LabelledSplits(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
-    origin = {"run_id": run_record["run_id"], "data_hash": dataset_card["data_hash"]}
+    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    mean, std = dataset_card["mean"], dataset_card["std"]
+    origin = {"data_hash": dataset_card["data_hash"]}
+    stage = contrastive_stage(data, mean, std, params, origin, run_record["run_id"])
     with tensorboard as log:
-        checkpoints, history = pretrain(data, dataset_card["mean"], dataset_card["std"], params, log, origin)
+        checkpoints, history = run_stage(stage, data, log, progress)
     return join_parts(checkpoints), pd.DataFrame(history)

@@ -17,6 +17,7 @@ def create_pipeline() -> Pipeline:
                     "dataset_card",
                     "run_record",
                     "stage1_tensorboard",
+                    "stage1_progress",
                     "params:stage1",
                 ],
                 ["stage1_checkpoints", "stage1_history"],

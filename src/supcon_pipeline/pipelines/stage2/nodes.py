@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.images import LabelledImages
 from supcon_pipeline.core.parameters import Stage2Parameters
 
 
@@ -15,14 +16,17 @@ def train_linear_classifier(
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
     tensorboard: Any,
+    progress: Any,
     params: Stage2Parameters,
 ) -> tuple[Any, pd.DataFrame]:
     """The best checkpoints of the classifier, and the history of its training."""
-    from supcon_pipeline.core.stages import LabelledSplits, train_classifier
+    from supcon_pipeline.core.recipes import classifier_stage
+    from supcon_pipeline.core.stages import run_stage
     from supcon_pipeline.core.tensors import join_parts
 
-    data = LabelledSplits(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
-    origin = {"run_id": run_record["run_id"], "data_hash": dataset_card["data_hash"]}
+    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    origin = {"data_hash": dataset_card["data_hash"]}
+    stage = classifier_stage(encoder, data, params, origin, run_record["run_id"])
     with tensorboard as log:
-        checkpoints, history = train_classifier(encoder, data, params, log, origin)
+        checkpoints, history = run_stage(stage, data, log, progress)
     return join_parts(checkpoints), pd.DataFrame(history)

@@ -18,6 +18,7 @@ def create_pipeline() -> Pipeline:
                     "dataset_card",
                     "run_record",
                     "stage2_tensorboard",
+                    "stage2_progress",
                     "params:stage2",
                 ],
                 ["stage2_checkpoints", "stage2_history"],

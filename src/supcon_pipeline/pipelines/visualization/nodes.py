@@ -7,25 +7,25 @@ import pandas as pd
 from supcon_pipeline.core.parameters import VisualizationParameters
 
 
-def map_embeddings(embeddings: Any, samples: pd.DataFrame, params: VisualizationParameters) -> pd.DataFrame:
-    """Two t-SNE coordinates for each train and test image, in one map."""
+def map_embeddings(
+    embeddings: Any, baseline_embeddings: Any, samples: pd.DataFrame, params: VisualizationParameters
+) -> pd.DataFrame:
+    """Two t-SNE coordinates for each train and test image, in one map per model."""
     from supcon_pipeline.core.figures import tsne_map
 
     is_shown = samples["split"].isin(["train", "test"]).to_numpy()
-    points = tsne_map(embeddings.tensors["embedding"].numpy()[is_shown], **params.tsne.model_dump())
-    return samples[is_shown].assign(x=points[:, 0], y=points[:, 1])
+    maps = []
+    for model, features in (("contrastive", embeddings), ("cross-entropy baseline", baseline_embeddings)):
+        points = tsne_map(features.tensors["embedding"].numpy()[is_shown], **params.tsne.model_dump())
+        maps.append(samples[is_shown].assign(model=model, x=points[:, 0], y=points[:, 1]))
+    return pd.concat(maps, ignore_index=True)
 
 
 def draw_embedding_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]) -> Any:
-    """The map, train beside test."""
+    """The maps, train beside test, the contrastive encoder above the baseline."""
     from supcon_pipeline.core.figures import draw_tsne
 
-    return draw_tsne(
-        tsne_points[["x", "y"]].to_numpy(),
-        tsne_points["label"].to_numpy(),
-        tsne_points["split"].tolist(),
-        dataset_card["class_names"],
-    )
+    return draw_tsne(tsne_points, dataset_card["class_names"])
 
 
 def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> Any:
@@ -35,11 +35,13 @@ def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict
     return draw_confusion(classifier_metrics["confusion_matrix"], dataset_card["class_names"])
 
 
-def draw_training_curves(stage1_history: pd.DataFrame, stage2_history: pd.DataFrame) -> Any:
-    """Loss, learning rate and validation metrics of both stages."""
+def draw_training_curves(
+    stage1_history: pd.DataFrame, stage2_history: pd.DataFrame, baseline_history: pd.DataFrame
+) -> Any:
+    """Loss, learning rate and validation metrics of all trainings."""
     from supcon_pipeline.core.figures import draw_curves
 
-    histories = {"stage 1": stage1_history, "stage 2": stage2_history}
+    histories = {"stage 1": stage1_history, "stage 2": stage2_history, "baseline": baseline_history}
     return draw_curves(histories)
 
 

@@ -17,7 +17,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 map_embeddings,
-                ["embeddings", "samples", "params:visualization"],
+                ["embeddings", "baseline_embeddings", "samples", "params:visualization"],
                 "tsne_points",
                 name="map_embeddings",
             ),
@@ -35,7 +35,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 draw_training_curves,
-                ["stage1_history", "stage2_history"],
+                ["stage1_history", "stage2_history", "baseline_history"],
                 "training_curves",
                 name="draw_training_curves",
             ),

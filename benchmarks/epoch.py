@@ -1,0 +1,174 @@
+"""One epoch of stage 1 with its validation of both features, against the usual straightforward loop.
+
+The straightforward loop has the default memory layout, transforms and normalises each view by itself in the
+main process, reads the loss at every step, and embeds train and validation images twice: once for the
+embedding, once for the projection. Backbone, batch, views, resolution, loss and metrics are the same. Both
+take turns.
+
+    python benchmarks/epoch.py
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from supcon_pipeline.core.encoder import ContrastiveModel, build_model
+from supcon_pipeline.core.images import LabelledImages, pack_image, split_samples
+from supcon_pipeline.core.metrics import embedding_metrics
+from supcon_pipeline.core.parameters import Stage1Parameters
+from supcon_pipeline.core.recipes import contrastive_stage
+from supcon_pipeline.core.stages import build_training
+from supcon_pipeline.core.training import EpochRecord, fit
+from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.datasets.digits import DigitsDataset
+
+MEAN, STD = [0.3] * 3, [0.35] * 3
+
+
+def load_digits() -> LabelledImages:
+    """The embedded default, prepared as `data_prep` does."""
+    raw = DigitsDataset().load()
+    images = np.stack([pack_image(image, 32, 3) for image in raw.images])
+    return LabelledImages(images, raw.labels, split_samples(raw.labels, 0.15, 0.2, 0))
+
+
+class PlainViews(Dataset):
+    """Each item is an image's views, transformed one by one and normalised to float."""
+
+    def __init__(self, data: LabelledImages, indices: np.ndarray, policy: ViewPolicy | None):
+        self.data, self.indices, self.policy = data, indices, policy
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, int]:
+        image, label = self.data.images[self.indices[item]], int(self.data.labels[self.indices[item]])
+        views = [self.policy.compose(image=image)["image"] for _ in range(2)] if self.policy else [image]
+        normalised = [((view / 255.0 - MEAN) / STD).astype(np.float32).transpose(2, 0, 1) for view in views]
+        return torch.from_numpy(np.stack(normalised)), label
+
+
+class PlainNetwork(nn.Module):
+    """Backbone and projection head on normalised images, in the default memory layout."""
+
+    def __init__(self, model: ContrastiveModel):
+        super().__init__()
+        self.backbone, self.head = model.encoder.backbone, model.projection_head
+        self.to(memory_format=torch.contiguous_format)
+
+    def forward(self, images: torch.Tensor, has_projection: bool = True) -> torch.Tensor:
+        """Projection or embedding."""
+        embedding = self.backbone(images)
+        return nn.functional.normalize(self.head(embedding), dim=1) if has_projection else embedding
+
+
+def plain_loss(projections: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Khosla et al. 2020, Eq. 2, with the whole matrix of similarities."""
+    labels = labels.repeat_interleave(2)
+    itself = torch.eye(len(labels), dtype=torch.bool)
+    positives = (labels[:, None] == labels) & ~itself
+    similarity = (projections @ projections.T / temperature).masked_fill(itself, -1e9)
+    log_probability = similarity - similarity.logsumexp(1, keepdim=True)
+    return -((log_probability * positives).sum(1) / positives.sum(1)).mean()
+
+
+def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
+    """The straightforward loop; gives the seconds of its parts."""
+    stage = contrastive_stage(data, MEAN, STD, params, {}, "benchmark")
+    network = PlainNetwork(build_model(stage.metadata["model"]))
+    policy = ViewPolicy([spec.model_dump() for spec in params.transforms], 2)
+    train, validation = data.indices("train"), data.indices("validation")
+    loader = DataLoader(PlainViews(data, train, policy), params.loader.batch_size, shuffle=True)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+    def embed(indices: np.ndarray, has_projection: bool) -> np.ndarray:
+        plain = DataLoader(PlainViews(data, indices, None), params.validation_batch_size)
+        with torch.no_grad():
+            return torch.cat([network(views[:, 0], has_projection) for views, _ in plain]).numpy()
+
+    def run() -> dict[str, float]:
+        start = time.perf_counter()
+        network.train()
+        for views, labels in loader:
+            optimizer.zero_grad()
+            loss = plain_loss(network(views.flatten(0, 1)), labels, params.loss.temperature)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        trained = time.perf_counter()
+        network.eval()
+        for has_projection in (False, True):
+            queries, references = embed(validation, has_projection), embed(train, has_projection)
+            embedding_metrics(queries, data.labels[validation], references, data.labels[train])
+        return {"train": trained - start, "validate": time.perf_counter() - trained}
+
+    return run
+
+
+def our_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
+    """The trainer of this project; gives the seconds of its parts."""
+    stage = contrastive_stage(data, MEAN, STD, params, {}, "benchmark")
+    training = build_training(stage, data)
+    validating = []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        start = time.perf_counter()
+        metrics = stage.validate(model)
+        validating.append(time.perf_counter() - start)
+        return metrics
+
+    records = fit(training, params.schedule.num_epochs, validate, params.checkpoints.metric)
+
+    def run() -> dict[str, float]:
+        start = time.perf_counter()
+        while not isinstance(next(records), EpochRecord):
+            pass
+        return {"train": time.perf_counter() - start - validating[-1], "validate": validating[-1]}
+
+    return run
+
+
+def main() -> None:
+    """Take turns and print medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parameters", default="conf/base/parameters_stage1.yml")
+    parser.add_argument("--num-workers", type=int, default=None)
+    arguments = parser.parse_args()
+    with open(arguments.parameters) as file:
+        raw = yaml.safe_load(file.read().replace("${seed}", "0"))["stage1"]
+    if arguments.num_workers is not None:
+        raw["loader"]["num_workers"] = arguments.num_workers
+    params, data = Stage1Parameters.model_validate(raw), load_digits()
+    runs = {"straightforward": plain_epoch(data, params), "supcon_pipeline": our_epoch(data, params)}
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for index in range(arguments.rounds + 1):
+        for name, run in runs.items():
+            parts = run()
+            # The first round warms up.
+            if index:
+                seconds[name].append(parts)
+    table = Table("loop", "train s", "validate s", "epoch s")
+    for name, rounds in seconds.items():
+        parts = [median(one[part] for one in rounds) for part in ("train", "validate")]
+        table.add_row(name, *(f"{value:.2f}" for value in (*parts, sum(parts))))
+    Console(width=80).print(table)
+    ratios = [
+        sum(ours.values()) / sum(theirs.values())
+        for ours, theirs in zip(seconds["supcon_pipeline"], seconds["straightforward"], strict=True)
+    ]
+    print("RESULT", json.dumps({"ratio": median(ratios), "ratios": ratios}))
+
+
+if __name__ == "__main__":
+    main()

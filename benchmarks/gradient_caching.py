@@ -1,0 +1,94 @@
+"""Peak memory of one training step against the batch size: plain, and in micro-batches with gradient caching.
+
+Each case is a process of its own, under a limit of memory that the plain step outgrows.
+
+    python benchmarks/gradient_caching.py
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+CASES = ((256, None), (512, None), (1024, None), (256, 64), (1024, 64), (4096, 64))
+
+
+def run_step(batch_size: int, micro_batch_size: int | None) -> dict[str, float]:
+    """One step of `resnet18` on two views of 32 pixels; peak memory above that before the step."""
+    from supcon_pipeline.core.batches import Batch
+    from supcon_pipeline.core.encoder import build_contrastive_model
+    from supcon_pipeline.core.losses import supcon_loss
+    from supcon_pipeline.core.precision import choose_precision
+    from supcon_pipeline.core.training import Training, backward
+
+    torch.manual_seed(0)
+    mean = [0.5] * 3
+    model = build_contrastive_model("resnet18", "small_image", mean, mean, hidden_dim=512, dim=128)
+    views = torch.randint(0, 256, (batch_size, 2, 32, 32, 3), dtype=torch.uint8)
+    batch = Batch(views, torch.arange(batch_size) % 10)
+
+    def criterion(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+        return supcon_loss(outputs["projection"].unflatten(0, batch.views.shape[:2]), batch.labels)
+
+    training = Training(
+        model=model,
+        criterion=criterion,
+        loader=None,
+        optimizer=None,
+        schedule=None,
+        precision=choose_precision("float32", torch.device("cpu")),
+        micro_batch_size=micro_batch_size,
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    backward(training, batch)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"mib": (peak - before) / 1024, "seconds": time.perf_counter() - start}
+
+
+def measure(batch_size: int, micro_batch_size: int | None, limit_gib: float) -> dict[str, float] | None:
+    """A case in a process of its own; none where it does not fit in the limit."""
+    command = [sys.executable, __file__, "--case", str(batch_size), str(micro_batch_size or 0)]
+
+    def limit() -> None:
+        size = int(limit_gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    if done.returncode and "memory" not in done.stderr.lower():
+        raise RuntimeError(done.stderr)
+    return None if done.returncode else json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure all cases and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--limit-gib", type=float, default=6.0, help="of memory for each process")
+    parser.add_argument("--case", type=int, nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(run_step(arguments.case[0], arguments.case[1] or None)))
+        return
+    table = Table("batch", "micro-batch", "peak MiB", "seconds", "ms per image")
+    results = []
+    for batch_size, micro in CASES:
+        found = measure(batch_size, micro, arguments.limit_gib)
+        results.append({"batch": batch_size, "micro": micro, **(found or {})})
+        if found is None:
+            cells = [f"more than {arguments.limit_gib:g} GiB", "", ""]
+        else:
+            per_image = 1000 * found["seconds"] / batch_size
+            cells = [f"{found['mib']:,.0f}", f"{found['seconds']:.1f}", f"{per_image:.1f}"]
+        table.add_row(str(batch_size), str(micro or "none"), *cells)
+    Console(width=90).print(table)
+    print("RESULT", json.dumps({"limit_gib": arguments.limit_gib, "cases": results}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The learning-rate range test."""
+
+import math
+from typing import Any
+
+from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.stages import Stage, build_training
+from supcon_pipeline.core.training import train_step
+
+
+def lr_curve(
+    stage: Stage, data: LabelledImages, min_lr: float, max_lr: float, num_steps: int, smoothing: float
+) -> list[dict[str, float]]:
+    """Loss against a learning rate that rises geometrically, one row per step.
+
+    Trains the real model on its real batches in its real precision, from its first weights, until the
+    smoothed loss is not finite or four times its lowest.
+
+    Args:
+        stage: what is trained; its model is used up.
+        data: trained on `train`.
+        min_lr: of the first step.
+        max_lr: of the last step.
+        num_steps: at least 10.
+        smoothing: weight of the past in the smoothed loss, from 0 to below 1.
+
+    Returns:
+        Rows with `lr`, `loss` and `smoothed_loss`, which is corrected for its start.
+
+    Source:
+        Smith 2015, arXiv:1506.01186, section 3.3.
+    """
+    training = build_training(stage, data)
+    rows: list[dict[str, float]] = []
+    average, epoch = 0.0, 0
+    batches = training.loader.epoch(epoch)
+    training.model.train()
+    for step in range(num_steps):
+        batch = next(batches, None)
+        if batch is None:
+            epoch += 1
+            batches = training.loader.epoch(epoch)
+            batch = next(batches)
+        lr = min_lr * (max_lr / min_lr) ** (step / (num_steps - 1))
+        for group in training.optimizer.param_groups:
+            group["lr"] = lr
+        loss = float(train_step(training, batch, is_scheduled=False)[0])
+        average = smoothing * average + (1 - smoothing) * loss
+        smoothed = average / (1 - smoothing ** (step + 1))
+        if not math.isfinite(smoothed) or smoothed > 4 * min(
+            [row["smoothed_loss"] for row in rows] or [loss]
+        ):
+            break
+        rows.append({"lr": lr, "loss": loss, "smoothed_loss": smoothed})
+    return rows
+
+
+def suggest_lr(curve: list[dict[Any, float]]) -> dict[str, Any]:
+    """The learning rate where the smoothed loss falls fastest, and the one where it is lowest.
+
+    The slope is taken against the logarithm of the learning rate. One tenth of the lowest point is another
+    common choice.
+
+    Raises:
+        ValueError: where the curve has fewer than three points.
+    """
+    if len(curve) < 3:
+        raise ValueError(f"curve must have at least 3 points, got {len(curve)}; lower lr_finder.min_lr")
+    slopes = [
+        (after["smoothed_loss"] - before["smoothed_loss"]) / math.log(after["lr"] / before["lr"])
+        for before, after in zip(curve[:-2], curve[2:], strict=True)
+    ]
+    lowest = min(curve, key=lambda row: row["smoothed_loss"])
+    return {
+        "steepest_lr": curve[1 + min(range(len(slopes)), key=slopes.__getitem__)]["lr"],
+        "lowest_lr": lowest["lr"],
+        "suggested_lr": lowest["lr"] / 10,
+        "num_points": len(curve),
+    }

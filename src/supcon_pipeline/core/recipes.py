@@ -1,0 +1,221 @@
+"""The trainings of this project: contrastive pretraining, linear classifier, cross-entropy baseline."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from supcon_pipeline.core.batches import Batch
+from supcon_pipeline.core.embed import embed_images
+from supcon_pipeline.core.encoder import LinearProbe, Outputs, build_model
+from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss
+from supcon_pipeline.core.metrics import accuracy, embedding_metrics
+from supcon_pipeline.core.parameters import (
+    BaselineParameters,
+    ContrastiveLossParameters,
+    Stage1Parameters,
+    Stage2Parameters,
+    TrainingParameters,
+)
+from supcon_pipeline.core.stages import Stage
+from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+from supcon_pipeline.core.training import Criterion, Metrics
+
+Origin = Mapping[str, Any]
+
+
+def contrastive_stage(
+    data: LabelledImages,
+    mean: Sequence[float],
+    std: Sequence[float],
+    params: Stage1Parameters,
+    origin: Origin,
+    run_id: str,
+) -> Stage:
+    """Stage 1: encoder and projection head by a contrastive loss.
+
+    Args:
+        data: trained on `train`, chosen by `validation`.
+        mean: of each channel, for the encoder's normalisation.
+        std: of each channel.
+        params: of the stage.
+        origin: the `data_hash`.
+        run_id: for the checkpoints.
+    """
+    torch.manual_seed(params.seed)
+    description = {
+        "kind": "contrastive",
+        **_encoder_description(data, mean, std, params),
+        **params.projection.model_dump(),
+        "num_classes": data.num_classes if params.loss.classifier_weight else 0,
+    }
+    return Stage(
+        "stage 1",
+        build_model({**description, **_start(params)}),
+        contrastive_criterion(params.loss),
+        params.num_views,
+        validate_features(data, params.validation_batch_size),
+        params,
+        metadata={"model": description, "run_id": run_id, **origin},
+        origin=origin,
+        micro_batch_size=params.micro_batch_size,
+        # With a classifier head, the loss is not that of the projections alone.
+        collapse_loss=None if params.loss.classifier_weight else collapse_loss(params.loss.name),
+    )
+
+
+def classifier_stage(
+    encoder: NamedTensors, data: LabelledImages, params: Stage2Parameters, origin: Origin, run_id: str
+) -> Stage:
+    """Stage 2: a linear classifier on the frozen encoder."""
+    torch.manual_seed(params.seed)
+    contrastive = restore_model(encoder)
+    num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
+    description = {"kind": "classifier", "num_features": num_features, "num_classes": data.num_classes}
+    origin = {**origin, "encoder_hash": fingerprint(encoder)}
+    return Stage(
+        "stage 2",
+        LinearProbe(contrastive.encoder, build_model(description)),  # type: ignore[arg-type]
+        classification_criterion(params.label_smoothing),
+        1,
+        validate_classifier(data, params.validation_batch_size),
+        params,
+        metadata={"model": description, "run_id": run_id, **origin},
+        origin=origin,
+        state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
+    )
+
+
+def baseline_stage(
+    data: LabelledImages,
+    mean: Sequence[float],
+    std: Sequence[float],
+    stage1: Stage1Parameters,
+    params: BaselineParameters,
+    origin: Origin,
+    run_id: str,
+) -> Stage:
+    """Cross-entropy from scratch: the backbone, views, batches and epochs of stage 1, without its loss."""
+    torch.manual_seed(stage1.seed)
+    description = {
+        "kind": "image_classifier",
+        **_encoder_description(data, mean, std, stage1),
+        "num_classes": data.num_classes,
+    }
+    shared = {name: getattr(stage1, name) for name in TrainingParameters.model_fields}
+    own = {"optimizer": params.optimizer, "checkpoints": params.checkpoints}
+    return Stage(
+        "baseline",
+        build_model({**description, **_start(stage1)}),
+        classification_criterion(params.label_smoothing),
+        stage1.num_views,
+        validate_classifier(data, stage1.validation_batch_size),
+        TrainingParameters.model_construct(**{**shared, **own}),
+        metadata={"model": description, "run_id": run_id, **origin},
+        origin={
+            **origin,
+            "backbone": stage1.backbone.model_dump(),
+            "num_views": stage1.num_views,
+            "label_smoothing": params.label_smoothing,
+        },
+    )
+
+
+def _encoder_description(
+    data: LabelledImages, mean: Sequence[float], std: Sequence[float], params: Stage1Parameters
+) -> dict[str, Any]:
+    """What an encoder is rebuilt from; what its backbone starts from is no part of it."""
+    backbone = {"backbone": params.backbone.name, "stem": params.backbone.stem}
+    return {**backbone, "image_size": data.images.shape[1], "mean": list(mean), "std": list(std)}
+
+
+def _start(params: Stage1Parameters) -> dict[str, Any]:
+    return {"pretrained": params.backbone.pretrained, "weights": params.backbone.weights}
+
+
+def contrastive_criterion(params: ContrastiveLossParameters) -> Criterion:
+    """The contrastive loss by name, with the cross-entropy of the classifier head where that has a weight."""
+
+    def criterion(outputs: Outputs, batch: Batch) -> Tensor:
+        projections = outputs["projection"].unflatten(0, batch.views.shape[:2])
+        if params.name == "sincere":
+            loss = sincere_loss(projections, batch.labels, params.temperature)
+        else:
+            labels = None if params.name == "simclr" else batch.labels
+            loss = supcon_loss(projections, labels, params.temperature)
+        if not params.classifier_weight:
+            return loss
+        labels = batch.labels.repeat_interleave(batch.views.shape[1])
+        return joint_loss(loss, outputs["logits"], labels, params.classifier_weight, params.label_smoothing)
+
+    return criterion
+
+
+def classification_criterion(label_smoothing: float) -> Criterion:
+    """Cross-entropy of the logits of every view of a batch.
+
+    Source:
+        Szegedy et al. 2015, arXiv:1512.00567, section 7, for the smoothing.
+    """
+
+    def criterion(outputs: Outputs, batch: Batch) -> Tensor:
+        labels = batch.labels.repeat_interleave(batch.views.shape[1])
+        return functional.cross_entropy(outputs["logits"].float(), labels, label_smoothing=label_smoothing)
+
+    return criterion
+
+
+def collapse_loss(name: str) -> Callable[[Tensor, int], float]:
+    """The contrastive loss of a batch if all rows had the same projection, from its labels and views.
+
+    Every row is then as near as any other: log(rows - 1), and for SINCERE, whose denominator leaves out the
+    other positives, the mean of log(1 + negatives).
+    """
+
+    def collapse(labels: Tensor, num_views: int) -> float:
+        num_rows = len(labels) * num_views
+        if name != "sincere":
+            return math.log(num_rows - 1)
+        counts = labels.unique(return_counts=True)[1] * num_views
+        negatives = (num_rows - counts).double()
+        return float((counts * negatives.log1p()).sum() / num_rows)
+
+    return collapse
+
+
+def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
+    """Metrics of both features on the validation images, searched among the training images.
+
+    Each image passes the network once. The keys are `embedding.<metric>` and `projection.<metric>`.
+    """
+    train, validation = data.indices("train"), data.indices("validation")
+
+    def validate(model: nn.Module) -> Metrics:
+        outputs = embed_images(model, data.images, np.concatenate([validation, train]), batch_size)
+        metrics = {}
+        for name in ("embedding", "projection"):
+            queries, references = np.split(outputs[name].numpy(), [len(validation)])
+            scores = embedding_metrics(queries, data.labels[validation], references, data.labels[train])
+            metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
+        return metrics
+
+    return validate
+
+
+def validate_classifier(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
+    """Accuracy and log-loss on the validation images."""
+    validation = data.indices("validation")
+    labels = torch.from_numpy(data.labels[validation].astype(np.int64))
+
+    def validate(model: nn.Module) -> Metrics:
+        logits = embed_images(model, data.images, validation, batch_size)["logits"]
+        log_loss = functional.cross_entropy(logits, labels)
+        predicted = logits.argmax(dim=1).numpy()
+        return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
+
+    return validate

@@ -1,0 +1,124 @@
+"""Pretrained weights: from the publishers of a network or from a file, onto the network without its head."""
+
+import re
+import textwrap
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+# torchvision's files of DenseNets are older than its names of their layers (torchvision.models.densenet).
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+
+
+def read_state(path: str) -> State:
+    """The state dict in a file.
+
+    Args:
+        path: of a `.safetensors` file, or of one that `torch.save` wrote.
+
+    Raises:
+        ValueError: where the file is missing, or holds anything but tensors by name.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"backbone.weights must be an existing file, got {path!r}")
+    try:
+        state = _read_tensors(file)
+    # A pickle can fail in many ways: cut off, not a pickle, or holding a class.
+    except Exception as error:
+        raise ValueError(
+            f"backbone.weights must be a .safetensors or .pth file of tensors, got {path!r}; "
+            f"{shorten_error(error)}"
+        ) from error
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(
+            f"backbone.weights must hold a state dict, tensors by name, got {path!r}; "
+            "save it with torch.save(model.state_dict(), path)"
+        )
+    return state
+
+
+def download_state(name: str) -> State:
+    """The weights that torchvision publishes of a network, from torch hub's cache or else the network.
+
+    Raises:
+        ValueError: where they can be had from neither.
+    """
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(name).DEFAULT
+    try:
+        state: State = weights.get_state_dict(progress=False, check_hash=True)
+        return state
+    except OSError as error:
+        file, cache = Path(weights.url).name, Path(torch.hub.get_dir()) / "checkpoints"
+        raise ValueError(
+            f"backbone.pretrained must find the file {file}, got {shorten_error(error)}; fetch {weights.url} "
+            f"and set backbone.weights to its path, or put it into {cache}"
+        ) from error
+
+
+def load_state(network: nn.Module, name: str, state: State, head: Sequence[str]) -> None:
+    """Load torchvision's weights onto a network without its head, strictly.
+
+    Args:
+        network: headless.
+        name: for the error.
+        state: as torchvision saves it, with or without the head.
+        head: beginnings of the names of entries that may be there and not be used.
+
+    Raises:
+        ValueError: with the entries that are missing, too many or of another shape.
+    """
+    wanted, state = network.state_dict(), with_versions(state, network)
+    for key in list(state):
+        new = _OLD_DENSENET.sub(r"\1\2", key)
+        if new not in wanted and new.startswith(tuple(head)):
+            del state[key]
+        elif new != key:
+            state[new] = state.pop(key)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise misfit(name, error) from error
+
+
+def with_versions(state: State, network: nn.Module) -> State:
+    """A copy of a state that says which versions of the layers wrote it, by which they read older states.
+
+    Some layers (torchvision's MNASNet) refuse a state that does not say so, as safetensors cannot. It is
+    taken to be of the network's versions, unless batch-norm's counters are missing: it is older then.
+    """
+    copy: Any = OrderedDict(state)
+    if hasattr(state, "_metadata"):
+        copy._metadata = state._metadata
+    elif any(name.endswith("num_batches_tracked") for name in state):
+        copy._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    return copy  # type: ignore[no-any-return]
+
+
+def misfit(name: str, error: Exception) -> ValueError:
+    """The refusal of weights that belong to another network."""
+    return ValueError(
+        f"backbone.weights must fit {name}, got other entries; {shorten_error(error)} "
+        "Name the network that the file belongs to"
+    )
+
+
+def shorten_error(error: Exception) -> str:
+    """The words of an error, on one line of bounded length."""
+    return textwrap.shorten(str(error), 600, placeholder=" ...")
+
+
+def _read_tensors(file: Path) -> Any:
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)

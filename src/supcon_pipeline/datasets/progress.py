@@ -1,0 +1,47 @@
+"""Progress of trainings."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kedro.io import AbstractDataset, DatasetError
+
+from supcon_pipeline.datasets.atomic import atomic_path
+
+
+class ProgressDataset(AbstractDataset[Any, Any]):
+    """A folder with the progress of trainings, apart from the artifacts and not versioned.
+
+    Loading gives a handle to read and write it while a node runs; the same one each time, so that `clear`
+    knows which progress this process has used.
+
+    Args:
+        filepath: the folder.
+        metadata: for plugins.
+    """
+
+    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None):
+        self._filepath, self.metadata = Path(filepath), metadata
+        self._store: Any = None
+
+    def load(self) -> Any:
+        """The `ProgressStore` of the folder."""
+        from supcon_pipeline.core.progress import ProgressStore
+
+        if self._store is None:
+            self._store = ProgressStore(self._filepath, atomic_path)
+        return self._store
+
+    def clear(self) -> None:
+        """Remove the progress that was used, because its training has ended and its artifacts are saved."""
+        if self._store is not None:
+            self._store.clear()
+
+    def save(self, data: Any) -> NoReturn:
+        """Refused: progress is written through the handle."""
+        raise DatasetError(f"ProgressDataset must be written through its handle, got {type(data).__name__}")
+
+    def _exists(self) -> bool:
+        return self._filepath.is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}

@@ -1,0 +1,1 @@
+"""Cross-entropy from scratch, with the backbone, views, batches and epochs of stage 1."""

@@ -1,0 +1,33 @@
+"""Nodes of `baseline`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.parameters import BaselineParameters, Stage1Parameters
+
+
+def train_baseline(
+    prepared_images: np.ndarray,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    run_record: dict[str, Any],
+    tensorboard: Any,
+    progress: Any,
+    stage1: Stage1Parameters,
+    params: BaselineParameters,
+) -> tuple[Any, pd.DataFrame]:
+    """The best checkpoints of encoder and classifier, and the history of their training."""
+    from supcon_pipeline.core.recipes import baseline_stage
+    from supcon_pipeline.core.stages import run_stage
+    from supcon_pipeline.core.tensors import join_parts
+
+    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    mean, std = dataset_card["mean"], dataset_card["std"]
+    origin = {"data_hash": dataset_card["data_hash"]}
+    stage = baseline_stage(data, mean, std, stage1, params, origin, run_record["run_id"])
+    with tensorboard as log:
+        checkpoints, history = run_stage(stage, data, log, progress)
+    return join_parts(checkpoints), pd.DataFrame(history)

@@ -1,0 +1,30 @@
+"""Graph of `baseline`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from supcon_pipeline.pipelines.baseline.nodes import train_baseline
+
+
+def create_pipeline() -> Pipeline:
+    """Packed images to the best checkpoints of an encoder trained by cross-entropy."""
+    return pipeline(
+        [
+            node(
+                train_baseline,
+                [
+                    "prepared_images",
+                    "samples",
+                    "dataset_card",
+                    "run_record",
+                    "baseline_tensorboard",
+                    "baseline_progress",
+                    "params:stage1",
+                    "params:baseline",
+                ],
+                ["baseline_checkpoints", "baseline_history"],
+                name="train_baseline",
+            )
+        ],
+        namespace="baseline",
+        prefix_datasets_with_namespace=False,
+    )

@@ -1,0 +1,61 @@
+"""Nodes of `lr_finder`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.parameters import LrFinderParameters, Stage1Parameters, Stage2Parameters
+
+
+def trace_stage1_loss(
+    prepared_images: np.ndarray,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    run_record: dict[str, Any],
+    stage1: Stage1Parameters,
+    params: LrFinderParameters,
+) -> pd.DataFrame:
+    """Loss of stage 1 against a rising learning rate."""
+    from supcon_pipeline.core.lr_range import lr_curve
+    from supcon_pipeline.core.recipes import contrastive_stage
+
+    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    mean, std = dataset_card["mean"], dataset_card["std"]
+    origin = {"data_hash": dataset_card["data_hash"]}
+    stage = contrastive_stage(data, mean, std, stage1, origin, run_record["run_id"])
+    return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
+
+
+def trace_stage2_loss(
+    encoder: Any,
+    prepared_images: np.ndarray,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    run_record: dict[str, Any],
+    stage2: Stage2Parameters,
+    params: LrFinderParameters,
+) -> pd.DataFrame:
+    """Loss of stage 2 against a rising learning rate."""
+    from supcon_pipeline.core.lr_range import lr_curve
+    from supcon_pipeline.core.recipes import classifier_stage
+
+    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    origin = {"data_hash": dataset_card["data_hash"]}
+    stage = classifier_stage(encoder, data, stage2, origin, run_record["run_id"])
+    return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
+
+
+def suggest_learning_rate(curve: pd.DataFrame) -> dict[str, float]:
+    """The learning rate where the loss falls fastest, and where it is lowest."""
+    from supcon_pipeline.core.lr_range import suggest_lr
+
+    return suggest_lr(curve.to_dict(orient="records"))
+
+
+def draw_curve(curve: pd.DataFrame, suggestion: dict[str, float]) -> Any:
+    """The curve with the suggestion."""
+    from supcon_pipeline.core.figures import draw_lr_curve
+
+    return draw_lr_curve(curve, suggestion)

@@ -1,0 +1,189 @@
+import copy
+
+import pytest
+from pydantic import ValidationError
+
+from supcon_pipeline.core.parameters import (
+    BaselineParameters,
+    DataPrepParameters,
+    EvaluationParameters,
+    LrFinderParameters,
+    Stage1Parameters,
+    Stage2Parameters,
+    SwaParameters,
+    VisualizationParameters,
+)
+
+SCHEDULED = {
+    "seed": 0,
+    "transforms": [{"name": "HorizontalFlip", "args": {"p": 0.5}}],
+    "loader": {"batch_size": 2, "num_workers": 0},
+    "optimizer": {
+        "name": "sgd", "lr": 0.1, "weight_decay": 0.0, "momentum": 0.9, "nesterov": True, "betas": None,
+        "sync_period": None, "slow_step_size": None,
+    },
+    "schedule": {
+        "name": "cosine", "num_epochs": 2, "warmup_epochs": 1, "milestones": None, "decay_factor": None,
+        "patience": None,
+    },
+    "ema": {"decay_per_epoch": 0.5},
+    "max_grad_norm": None,
+    "precision": "auto",
+    "compile": False,
+    "early_stopping": {"patience": 1},
+    "validation_batch_size": 1,
+    "progress_minutes": 0.0,
+}  # fmt: skip
+VALID = {
+    DataPrepParameters: {
+        "image_size": 8, "num_channels": 3, "validation_fraction": 0.2, "test_fraction": 0.2, "seed": 0,
+    },
+    Stage1Parameters: {
+        **SCHEDULED,
+        "backbone": {"name": "resnet18", "stem": "small_image", "pretrained": False, "weights": None},
+        "projection": {"hidden_dim": 1, "dim": 2},
+        "loss": {"name": "supcon", "temperature": 0.1, "classifier_weight": 0.0, "label_smoothing": 0.0},
+        "num_views": 2,
+        "micro_batch_size": 1,
+        "checkpoints": {"metric": "embedding.ami", "top_k": 1},
+    },
+    SwaParameters: {"batch_size": 2},
+    Stage2Parameters: {
+        **SCHEDULED, "label_smoothing": 0.0, "checkpoints": {"metric": "accuracy", "top_k": 1},
+    },
+    BaselineParameters: {
+        "label_smoothing": 0.0, "optimizer": SCHEDULED["optimizer"],
+        "checkpoints": {"metric": "log_loss", "top_k": 1},
+    },
+    LrFinderParameters: {"min_lr": 1e-5, "max_lr": 1.0, "num_steps": 10, "smoothing": 0.0},
+    EvaluationParameters: {"batch_size": 1, "knn": {"k": 1, "temperature": 0.1}},
+    VisualizationParameters: {"tsne": {"perplexity": 2, "num_iterations": 250, "seed": 0, "num_jobs": 1}},
+}  # fmt: skip
+
+
+def changed(model, path, value):
+    values = copy.deepcopy(VALID[model])
+    *parents, last = path.split(".")
+    section = values
+    for name in parents:
+        section = section[name]
+    section[last] = value
+    return values
+
+
+@pytest.mark.parametrize("model", VALID)
+def test_parameters_at_the_edge_of_their_ranges_are_taken_as_they_are(model):
+    assert model.model_validate(VALID[model]).model_dump() == VALID[model]
+
+
+@pytest.mark.parametrize("model", VALID)
+def test_a_name_that_is_not_a_parameter_is_refused(model):
+    with pytest.raises(ValidationError, match=r"sed\n +Extra inputs are not permitted"):
+        model.model_validate({**VALID[model], "sed": 1})
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "value", "message"),
+    [
+        (DataPrepParameters, "image_size", 7, "greater than or equal to 8"),
+        (DataPrepParameters, "num_channels", 4, "should be 1 or 3"),
+        (DataPrepParameters, "validation_fraction", 0, "greater than 0"),
+        (DataPrepParameters, "test_fraction", 1, "less than 1"),
+        (
+            DataPrepParameters,
+            "test_fraction",
+            0.8,
+            r"validation_fraction \+ test_fraction must be below 1, got 1.0",
+        ),
+        (DataPrepParameters, "seed", 2**32, "less than 4294967296"),
+        (Stage1Parameters, "seed", -1, "greater than or equal to 0"),
+        (
+            Stage1Parameters,
+            "backbone.name",
+            "resnet81",
+            "must be one of .*, got 'resnet81'; did you mean 'resnet18'",
+        ),
+        (Stage1Parameters, "backbone.stem", "tiny", "should be 'small_image' or 'imagenet'"),
+        (Stage1Parameters, "projection.dim", 1, "greater than or equal to 2"),
+        (Stage1Parameters, "projection.hiden_dim", 1, "Extra inputs are not permitted"),
+        (Stage1Parameters, "loss.temperature", 0, "greater than 0"),
+        (Stage1Parameters, "loss.name", "supercon", "should be 'supcon', 'sincere' or 'simclr'"),
+        (Stage1Parameters, "loss.classifier_weight", -0.1, "greater than or equal to 0"),
+        (Stage1Parameters, "loss.label_smoothing", 1, "less than 1"),
+        (Stage1Parameters, "micro_batch_size", 0, "greater than or equal to 1"),
+        (Stage1Parameters, "max_grad_norm", 0, "greater than 0"),
+        (Stage1Parameters, "precision", "float64", "should be 'auto', 'float32', 'bfloat16' or 'float16'"),
+        (Stage1Parameters, "early_stopping.patience", 0, "greater than or equal to 1"),
+        (Stage1Parameters, "progress_minutes", -1, "greater than or equal to 0"),
+        (Stage1Parameters, "optimizer.name", "sdg", "should be 'sgd', 'adam'"),
+        (Stage1Parameters, "optimizer.betas", [0.9, 0.99], "betas must be null with sgd"),
+        (Stage1Parameters, "schedule.name", "linear", "should be 'cosine', 'onecycle'"),
+        (Stage1Parameters, "schedule.patience", 3, "patience must be null with cosine, got 3"),
+        (BaselineParameters, "checkpoints.metric", "embedding.ami", "should be 'accuracy' or 'log_loss'"),
+        (LrFinderParameters, "max_lr", 1e-5, r"max_lr must be above min_lr \(1e-05\), got 1e-05"),
+        (LrFinderParameters, "num_steps", 9, "greater than or equal to 10"),
+        (LrFinderParameters, "smoothing", 1, "less than 1"),
+        (Stage1Parameters, "num_views", 1, "greater than or equal to 2"),
+        (Stage1Parameters, "transforms", [{"name": "HorizontalFlop"}], "did you mean HorizontalFlip"),
+        (
+            Stage1Parameters,
+            "transforms",
+            [{"name": "HorizontalFlip", "args": {"q": 1}}],
+            "args of HorizontalFlip",
+        ),
+        (Stage1Parameters, "loader.batch_size", 1, "greater than or equal to 2"),
+        (Stage1Parameters, "loader.num_workers", -1, "greater than or equal to 0"),
+        (Stage1Parameters, "optimizer.lr", 0, "greater than 0"),
+        (Stage1Parameters, "optimizer.momentum", 1, "less than 1"),
+        (
+            Stage1Parameters,
+            "optimizer.momentum",
+            0,
+            "momentum must be above 0 with nesterov, got 0.0; set nesterov",
+        ),
+        (Stage1Parameters, "optimizer.weight_decay", -0.1, "greater than or equal to 0"),
+        (Stage1Parameters, "schedule.num_epochs", 0, "greater than or equal to 1"),
+        (
+            Stage1Parameters,
+            "schedule.warmup_epochs",
+            2,
+            r"warmup_epochs must be fewer than num_epochs \(2\), got 2",
+        ),
+        (Stage1Parameters, "ema.decay_per_epoch", 1, "less than 1"),
+        (Stage1Parameters, "checkpoints.metric", "accuracy", "should be 'embedding.precision_at_1'"),
+        (Stage1Parameters, "checkpoints.top_k", 0, "greater than or equal to 1"),
+        (SwaParameters, "batch_size", 1, "greater than or equal to 2"),
+        (Stage2Parameters, "label_smoothing", 1, "less than 1"),
+        (Stage2Parameters, "loader.batch_size", 0, "greater than or equal to 1"),
+        (Stage2Parameters, "checkpoints.metric", "embedding.ami", "should be 'accuracy' or 'log_loss'"),
+        (EvaluationParameters, "knn.k", 0, "greater than or equal to 1"),
+        (EvaluationParameters, "knn.temperature", 0, "greater than 0"),
+        (VisualizationParameters, "tsne.perplexity", 1, "greater than 1"),
+        (VisualizationParameters, "tsne.num_iterations", 249, "greater than or equal to 250"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_path(model, path, value, message):
+    with pytest.raises(ValidationError, match=message) as refusal:
+        model.model_validate(changed(model, path, value))
+    place = ".".join(str(part) for part in refusal.value.errors()[0]["loc"])
+    # A rule between two values is told at their section.
+    assert path.startswith(place) or place.startswith(path)
+
+
+@pytest.mark.parametrize("model", VALID)
+def test_every_value_without_a_default_must_be_given(model):
+    for name in VALID[model]:
+        values = {key: value for key, value in VALID[model].items() if key != name}
+        with pytest.raises(ValidationError, match=rf"{name}\n +Field required"):
+            model.model_validate(values)
+
+
+@pytest.mark.parametrize("name", ["ema", "early_stopping", "micro_batch_size", "progress_minutes"])
+def test_what_may_be_left_out_is_left_out_with_null(name):
+    assert getattr(Stage1Parameters.model_validate(changed(Stage1Parameters, name, None)), name) is None
+
+
+def test_nothing_is_changed_after_it_was_read():
+    params = Stage1Parameters.model_validate(VALID[Stage1Parameters])
+    with pytest.raises(ValidationError, match="frozen"):
+        params.optimizer.lr = 1.0

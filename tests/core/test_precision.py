@@ -1,0 +1,106 @@
+import pytest
+import torch
+from torch import nn
+
+from supcon_pipeline.core import precision as precision_module
+from supcon_pipeline.core.precision import choose_precision
+
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize(
+    ("float32", "bfloat16", "chosen"),
+    # bfloat16 must be faster by a fifth, for it costs digits.
+    [(1.0, 0.5, "bfloat16"), (1.0, 0.79, "bfloat16"), (1.0, 0.81, "float32"), (1.0, 300.0, "float32")],
+)
+def test_on_a_cpu_auto_is_what_was_measured_to_be_faster(monkeypatch, float32, bfloat16, chosen):
+    seconds = {torch.float32: float32, torch.bfloat16: bfloat16}
+    monkeypatch.setattr(precision_module, "_convolution_seconds", seconds.__getitem__)
+    assert choose_precision("auto", CPU).name == chosen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_measurement_is_the_least_of_three_after_the_first(monkeypatch, dtype):
+    ticks = iter([0.0, 1.0, 10.0, 15.0, 20.0, 23.0, 30.0, 34.0])
+    monkeypatch.setattr(precision_module.time, "perf_counter", ticks.__next__)
+    assert precision_module._convolution_seconds(dtype) == 3.0
+
+
+def test_auto_on_this_machine_is_a_precision_that_works():
+    chosen = choose_precision("auto", CPU)
+    assert chosen.name in ("float32", "bfloat16")
+    with chosen.autocast():
+        assert nn.Linear(3, 2)(torch.rand(4, 3)).isfinite().all()
+
+
+def test_float16_on_a_cpu_is_refused():
+    with pytest.raises(
+        ValueError, match=r"precision must be float32 or bfloat16 on a CPU, got 'float16'; set it to auto"
+    ):
+        choose_precision("float16", CPU)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(
+        ValueError, match=r"precision must be one of auto, float32, bfloat16, float16, got 'float64'"
+    ):
+        choose_precision("float64", CPU)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_forward_pass_has_the_precision_and_the_weights_stay_float32(name, dtype):
+    linear = nn.Linear(3, 2)
+    with choose_precision(name, CPU).autocast():
+        rows = linear(torch.rand(4, 3))
+        assert torch.is_autocast_enabled("cpu") is (name == "bfloat16")
+    assert rows.dtype == dtype
+    assert not torch.is_autocast_enabled("cpu")
+    rows.float().sum().backward()
+    assert linear.weight.dtype == linear.weight.grad.dtype == torch.float32
+
+
+def test_float32_is_float32_inside_another_precision():
+    with torch.autocast("cpu", torch.bfloat16), choose_precision("float32", CPU).autocast():
+        assert nn.Linear(3, 2)(torch.rand(4, 3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_the_scaler_of_a_wide_range_does_nothing(name):
+    scaler = choose_precision(name, CPU).scaler
+    assert scaler.scale(torch.tensor(3.0)).item() == 3.0
+    assert scaler.state_dict() == {}
+
+
+@pytest.mark.parametrize(("has_bfloat16", "chosen"), [(True, "bfloat16"), (False, "float16")])
+def test_on_cuda_auto_is_bfloat16_where_the_device_has_it(monkeypatch, has_bfloat16, chosen):
+    asked = []
+
+    def is_supported(including_emulation):
+        asked.append(including_emulation)
+        return has_bfloat16
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    # The scaler would warn where there is no GPU.
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: (device, enabled))
+    precision = choose_precision("auto", torch.device("cuda"))
+    assert (precision.name, precision.scaler) == (chosen, ("cuda", chosen == "float16"))
+    assert asked == [False]
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["auto", "float32", "bfloat16", "float16"])
+def test_every_precision_works_on_a_gpu(name):
+    linear = nn.Linear(3, 2).cuda()
+    precision = choose_precision(name, torch.device("cuda"))
+    with precision.autocast():
+        rows = linear(torch.rand(4, 3, device="cuda"))
+    assert rows.dtype == getattr(torch, precision.name)
+    precision.scaler.scale(rows.float().sum()).backward()
+    assert linear.weight.grad.isfinite().all()
+
+
+@needs_gpu
+def test_float16_gradients_are_scaled_on_a_gpu():
+    scaler = choose_precision("float16", torch.device("cuda")).scaler
+    assert scaler.scale(torch.ones((), device="cuda")).item() == scaler.get_scale() > 1

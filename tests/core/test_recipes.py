@@ -1,0 +1,295 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pytorch_metric_learning.losses import SupConLoss
+from tests.core.trainings import read_parameters, stage1_parameters, stage2_parameters
+from torch import nn
+from torch.nn import functional
+
+from supcon_pipeline.core.batches import Batch
+from supcon_pipeline.core.encoder import LinearProbe, build_classifier, build_model
+from supcon_pipeline.core.losses import sincere_loss, supcon_loss
+from supcon_pipeline.core.metrics import embedding_metrics
+from supcon_pipeline.core.parameters import BaselineParameters, ContrastiveLossParameters
+from supcon_pipeline.core.recipes import (
+    baseline_stage,
+    classification_criterion,
+    classifier_stage,
+    collapse_loss,
+    contrastive_criterion,
+    contrastive_stage,
+    validate_classifier,
+    validate_features,
+)
+from supcon_pipeline.core.stages import build_training
+from supcon_pipeline.core.tensors import NamedTensors, fingerprint
+from supcon_pipeline.core.training import train_step
+
+MEAN, STD = [0.5] * 3, [0.3] * 3
+ORIGIN = {"data_hash": "d1"}
+IMAGENET_STEM = {"name": "resnet_narrow", "stem": "imagenet", "pretrained": False, "weights": None}
+ENCODER = {
+    "kind": "contrastive",
+    "backbone": "resnet_narrow",
+    "stem": "small_image",
+    "image_size": 8,
+    "mean": MEAN,
+    "std": STD,
+    "hidden_dim": 8,
+    "dim": 4,
+    "num_classes": 0,
+}
+JOINT = {"name": "supcon", "temperature": 0.1, "classifier_weight": 0.5, "label_smoothing": 0.1}
+
+
+@pytest.fixture
+def batch():
+    views = torch.randint(0, 256, (6, 2, 2, 2, 3), dtype=torch.uint8)
+    return Batch(views, torch.tensor([0, 1, 2, 0, 1, 0]))
+
+
+@pytest.fixture
+def outputs():
+    """Of the views of the batch: image by image, and view by view of each."""
+    projection = functional.normalize(torch.randn(12, 5), dim=1)
+    return {"embedding": torch.randn(12, 7), "projection": projection, "logits": torch.randn(12, 3)}
+
+
+def loss_parameters(name="supcon", temperature=0.2, classifier_weight=0.0, label_smoothing=0.0):
+    return ContrastiveLossParameters(
+        name=name,
+        temperature=temperature,
+        classifier_weight=classifier_weight,
+        label_smoothing=label_smoothing,
+    )
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_the_classification_loss_is_that_of_a_slow_loop_over_views(batch, outputs, label_smoothing):
+    losses = []
+    for image, label in enumerate(batch.labels):
+        for view in range(2):
+            log_shares = outputs["logits"][2 * image + view].log_softmax(dim=0)
+            target = functional.one_hot(label, 3) * (1 - label_smoothing) + label_smoothing / 3
+            losses.append(-(target * log_shares).sum())
+    loss = classification_criterion(label_smoothing)(outputs, batch)
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_the_contrastive_loss_is_that_of_pytorch_metric_learning(batch, outputs):
+    reference = SupConLoss(temperature=0.2)
+    by_view = torch.cat([outputs["projection"][view::2] for view in range(2)])
+    loss = contrastive_criterion(loss_parameters())(outputs, batch)
+    torch.testing.assert_close(loss, reference(by_view, batch.labels.repeat(2)))
+
+
+def test_each_contrastive_loss_is_known_by_its_name(batch, outputs):
+    projections = outputs["projection"].view(6, 2, 5)
+    expected = {
+        "supcon": supcon_loss(projections, batch.labels, 0.2),
+        "simclr": supcon_loss(projections, None, 0.2),
+        "sincere": sincere_loss(projections, batch.labels, 0.2),
+    }
+    assert len({round(loss.item(), 4) for loss in expected.values()}) == 3
+    for name, loss in expected.items():
+        assert torch.equal(contrastive_criterion(loss_parameters(name))(outputs, batch), loss)
+
+
+@pytest.mark.parametrize("name", ["supcon", "simclr", "sincere"])
+def test_a_classifier_head_adds_its_weighted_cross_entropy(batch, outputs, name):
+    contrastive = contrastive_criterion(loss_parameters(name))(outputs, batch)
+    cross_entropy = classification_criterion(0.1)(outputs, batch)
+    joint = contrastive_criterion(loss_parameters(name, classifier_weight=0.5, label_smoothing=0.1))
+    torch.testing.assert_close(joint(outputs, batch), contrastive + 0.5 * cross_entropy)
+
+
+@pytest.mark.parametrize("num_views", [2, 3])
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 0, 0, 0], [5, 2, 2, 2, 9, 5], [3, 1, 2]])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_the_loss_of_a_collapsed_encoder_is_that_of_constant_projections(labels, num_views, temperature):
+    labels = torch.tensor(labels)
+    row = functional.normalize(torch.randn(8, dtype=torch.float64), dim=0)
+    projections = row.expand(len(labels), num_views, 8)
+    losses = {
+        "supcon": supcon_loss(projections, labels, temperature),
+        "simclr": supcon_loss(projections, None, temperature),
+        "sincere": sincere_loss(projections, labels, temperature),
+    }
+    for name, loss in losses.items():
+        assert collapse_loss(name)(labels, num_views) == pytest.approx(loss.item(), rel=1e-6, abs=1e-9)
+
+
+def test_the_loss_of_a_collapsed_encoder_by_hand():
+    labels = torch.tensor([0, 0, 0, 1])
+    assert collapse_loss("supcon")(labels, 2) == collapse_loss("simclr")(labels, 2) == math.log(7)
+    # Six rows have 2 negatives, two have 6.
+    expected = (6 * math.log(3) + 2 * math.log(7)) / 8
+    assert collapse_loss("sincere")(labels, 2) == pytest.approx(expected)
+
+
+def test_features_are_validated_by_searching_the_training_images(labelled_splits):
+    model = build_model(ENCODER).eval()
+    metrics = validate_features(labelled_splits, batch_size=10)(model)
+    images, labels, splits = labelled_splits.images, labelled_splits.labels, labelled_splits.splits
+    expected = {}
+    for name in ("embedding", "projection"):
+        with torch.inference_mode():
+            rows = model(torch.from_numpy(images))[name].numpy()
+        queries, references = splits == "validation", splits == "train"
+        scores = embedding_metrics(rows[queries], labels[queries], rows[references], labels[references])
+        expected.update({f"{name}.{metric}": value for metric, value in scores.items()})
+    assert metrics == pytest.approx(expected)
+
+
+@pytest.fixture
+def probe():
+    return LinearProbe(build_model(ENCODER).encoder, build_classifier(256, 3)).eval()
+
+
+def test_the_classifier_is_validated_by_its_right_answers_and_how_sure_it_is_of_them(labelled_splits, probe):
+    is_right, log_shares = [], []
+    for index in labelled_splits.indices("validation"):
+        image = torch.from_numpy(labelled_splits.images[index][None])
+        shares = probe(image)["logits"][0].softmax(dim=0)
+        is_right.append(shares.argmax().item() == labelled_splits.labels[index])
+        log_shares.append(shares[labelled_splits.labels[index]].log().item())
+    metrics = validate_classifier(labelled_splits, batch_size=4)(probe)
+    assert metrics == pytest.approx({"accuracy": np.mean(is_right), "log_loss": -np.mean(log_shares)})
+
+
+def test_labels_of_another_integer_type_give_the_same_metrics(labelled_splits, probe):
+    narrow = replace(labelled_splits, labels=labelled_splits.labels.astype(np.int32))
+    assert validate_classifier(narrow, 4)(probe) == validate_classifier(labelled_splits, 4)(probe)
+
+
+def stage1(data, **changes):
+    small = {"projection": {"hidden_dim": 8, "dim": 4}, "transforms": [], **changes}
+    return contrastive_stage(data, MEAN, STD, stage1_parameters(**small), ORIGIN, "r1")
+
+
+def baseline(data, stage1_changes=(), **changes):
+    values = {**read_parameters("baseline"), "optimizer": read_parameters("stage1")["optimizer"], **changes}
+    params = BaselineParameters.model_validate(values)
+    return baseline_stage(data, MEAN, STD, stage1_parameters(**dict(stage1_changes)), params, ORIGIN, "r1")
+
+
+@pytest.fixture
+def encoder():
+    return NamedTensors(build_model(ENCODER).state_dict(), {"model": ENCODER})
+
+
+def test_stage_1_says_what_its_checkpoints_are_of(labelled_splits):
+    stage = stage1(labelled_splits)
+    assert stage.metadata == {"model": ENCODER, "run_id": "r1", **ORIGIN}
+    assert stage.model.classifier is None
+    rebuilt = build_model(stage.metadata["model"])
+    rebuilt.load_state_dict(stage.state_of(stage.model))
+
+
+def test_stage_2_says_which_encoder_its_classifier_belongs_to(labelled_splits, encoder):
+    stage = classifier_stage(encoder, labelled_splits, stage2_parameters(), ORIGIN, "r1")
+    origin = {**ORIGIN, "encoder_hash": fingerprint(encoder)}
+    description = {"kind": "classifier", "num_features": 256, "num_classes": 3}
+    assert stage.metadata == {"model": description, "run_id": "r1", **origin}
+    assert dict(stage.origin) == origin
+    assert {name: tuple(t.shape) for name, t in stage.state_of(stage.model).items()} == {
+        "weight": (3, 256),
+        "bias": (3,),
+    }
+    assert all(
+        torch.equal(value, encoder.tensors[f"encoder.{name}"])
+        for name, value in stage.model.encoder.state_dict().items()
+    )
+
+
+def test_the_baseline_has_the_network_views_and_epochs_of_stage_1_and_an_optimizer_of_its_own(
+    labelled_splits,
+):
+    own = {"name": "adamw", "lr": 0.002, "weight_decay": 0.0}
+    stage = baseline(labelled_splits, {"num_views": 3}, optimizer=own)
+    shared = stage1_parameters()
+    assert stage.num_views == 3
+    assert (stage.params.schedule, stage.params.loader) == (shared.schedule, shared.loader)
+    assert stage.params.optimizer.name == "adamw"
+    assert stage.params.checkpoints.metric == "log_loss"
+    rebuilt = build_model(stage.metadata["model"])
+    assert {name: t.shape for name, t in rebuilt.encoder.state_dict().items()} == {
+        name: t.shape for name, t in stage1(labelled_splits).model.encoder.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["stage 1", "stage 2", "baseline"])
+def test_the_first_weights_depend_on_the_seed_alone(labelled_splits, encoder, kind):
+    def first_weights(seed):
+        torch.manual_seed(123 + seed)
+        if kind == "stage 1":
+            stage = stage1(labelled_splits, seed=seed)
+        elif kind == "stage 2":
+            stage = classifier_stage(encoder, labelled_splits, stage2_parameters(seed=seed), ORIGIN, "r1")
+        else:
+            stage = baseline(labelled_splits, {"seed": seed})
+        return NamedTensors(dict(stage.state_of(stage.model)))
+
+    torch.manual_seed(7)
+    first = fingerprint(first_weights(0))
+    torch.rand(1)
+    assert fingerprint(first_weights(0)) == first
+    assert fingerprint(first_weights(1)) != first
+
+
+def changed_by_a_step(stage, data):
+    training = build_training(stage, data)
+    before = {name: p.detach().clone() for name, p in stage.model.named_parameters()}
+    train_step(training, next(training.loader.epoch(0)))
+    return {name for name, p in stage.model.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_a_joint_loss_trains_the_classifier_head_and_the_projection_head(labelled_splits):
+    stage = stage1(labelled_splits, loss=JOINT)
+    changed = changed_by_a_step(stage, labelled_splits)
+    assert {"classifier.weight", "classifier.bias", "projection_head.0.weight"} <= changed
+    assert changed == {name for name, _ in stage.model.named_parameters()}
+    assert stage.metadata["model"]["num_classes"] == 3
+    # The loss of a collapsed encoder leaves out the classifier.
+    assert stage.collapse_loss is None
+
+
+def test_stage_2_trains_the_classifier_alone(labelled_splits, encoder):
+    stage = classifier_stage(encoder, labelled_splits, stage2_parameters(), ORIGIN, "r1")
+    assert changed_by_a_step(stage, labelled_splits) == {"classifier.weight", "classifier.bias"}
+
+
+def test_the_baseline_trains_encoder_and_classifier(labelled_splits):
+    stage = baseline(labelled_splits)
+    assert changed_by_a_step(stage, labelled_splits) == {name for name, _ in stage.model.named_parameters()}
+
+
+def test_a_stage_that_trains_otherwise_has_another_identity(labelled_splits):
+    identities = [
+        stage1(labelled_splits).identity("float32"),
+        stage1(labelled_splits, loss=JOINT).identity("float32"),
+        stage1(labelled_splits, num_views=3).identity("float32"),
+        baseline(labelled_splits).identity("float32"),
+        baseline(labelled_splits, label_smoothing=0.5).identity("float32"),
+        baseline(labelled_splits, {"num_views": 3}).identity("float32"),
+        baseline(labelled_splits, {"backbone": IMAGENET_STEM}).identity("float32"),
+    ]
+    different = [identity for index, identity in enumerate(identities) if identity not in identities[:index]]
+    assert len(different) == len(identities)
+
+
+def test_how_often_progress_is_saved_does_not_change_the_identity(labelled_splits):
+    first = stage1(labelled_splits, progress_minutes=1, validation_batch_size=5)
+    second = stage1(labelled_splits, progress_minutes=None, validation_batch_size=7)
+    assert first.identity("float32") == second.identity("float32")
+
+
+def test_a_classifier_in_the_encoder_is_left_behind_by_stage_2(labelled_splits):
+    joint = stage1(labelled_splits, loss=JOINT)
+    state = NamedTensors(joint.model.state_dict(), joint.metadata)
+    stage = classifier_stage(state, labelled_splits, stage2_parameters(), ORIGIN, "r1")
+    assert isinstance(stage.model.classifier, nn.Linear)
+    assert not torch.equal(stage.model.classifier.weight, joint.model.classifier.weight)

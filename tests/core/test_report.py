@@ -1,0 +1,120 @@
+import base64
+import re
+
+import pytest
+from jinja2 import UndefinedError
+
+from supcon_pipeline.core.report import render_report
+
+
+@pytest.fixture
+def parts():
+    metrics = {
+        "run_id": "2024-01-01T00.00.00.000Z",
+        "num_images": 1234,
+        "projection": {"ami": 0.111149},
+        "embedding": {"ami": 0.222251},
+        "classifier": {"accuracy": 0.75, "f1_per_class": {"cat": 0.987654}, "confusion_matrix": [[1]]},
+        "pixels": {"precision_at_1": 1.0},
+        "baseline": {"embedding": {"ami": 0.333351}, "classifier": {"accuracy": 0.5}},
+        "checkpoint": {
+            "encoder": {"run_id": "run-of-encoder", "averaged_epochs": [3, 5]},
+            "classifier": {"run_id": "run-of-classifier", "averaged_epochs": [7]},
+        },
+    }
+    card = {
+        "num_images": 5678,
+        "image_shape": [8, 8, 3],
+        "class_names": ["cat", "<script>dog"],
+        "data_hash": "abc123",
+        "counts": {"train": {"cat": 11, "<script>dog": 22}, "test": {"cat": 33, "<script>dog": 44}},
+    }
+    run = {"experiment": "base", "commit": None, "parameters": {"stage1": {"seed": 17}}}
+    return {
+        "metrics": metrics,
+        "dataset_card": card,
+        "run_record": run,
+        "figures": {"map": b"\x89PNG\x00\xff"},
+    }
+
+
+def cells(page, start):
+    """The cells of the first table after `start`."""
+    table = page[page.index(start) :].split("</table>")[0]
+    return re.findall(r"<t[dh]>(.*?)</t[dh]>", table)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("projection", ["ami", "0.1111"]),
+        ("embedding", ["ami", "0.2223"]),
+        ("classifier", ["accuracy", "0.7500"]),
+        ("pixels", ["precision_at_1", "1.0000"]),
+        ("baseline embedding", ["ami", "0.3334"]),
+        ("baseline classifier", ["accuracy", "0.5000"]),
+    ],
+)
+def test_every_number_is_shown_under_its_name_and_tables_are_left_out(parts, name, expected):
+    assert cells(render_report(**parts), f"<h3>{name}</h3>") == expected
+
+
+def test_pictures_are_inside_the_page_and_nothing_is_fetched(parts):
+    page = render_report(**parts)
+    ((title, picture),) = re.findall(r'<img alt="(.*?)" src="data:image/png;base64,(.*?)"', page)
+    assert title == "map"
+    assert base64.b64decode(picture) == b"\x89PNG\x00\xff"
+    assert not re.search(r'(src|href)="(?!data:)|https?://|@import|url\(', page)
+
+
+def test_names_from_the_data_are_text_and_not_markup(parts):
+    parts["metrics"]["run_id"] = "<b>bold"
+    page = render_report(**parts)
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert cells(page, "<thead>") == [
+        "class",
+        "train",
+        "test",
+        "cat",
+        "11",
+        "33",
+        "&lt;script&gt;dog",
+        "22",
+        "44",
+    ]
+
+
+def test_the_page_says_where_its_numbers_come_from(parts):
+    page = render_report(**parts)
+    assert "1,234 test images" in page
+    assert "5,678 images of 8 \u00d7 8 \u00d7 3, 2 classes" in page
+    assert "abc123" in page
+    assert "run <code>run-of-encoder</code>, average of epochs 3, 5" in page
+    assert "run <code>run-of-classifier</code>, average of epochs 7" in page
+    assert "not under version control" in page
+    assert "&#34;seed&#34;: 17" in page
+
+
+def test_the_commit_is_shown_where_there_is_one(parts):
+    parts["run_record"]["commit"] = "0123abc"
+    page = render_report(**parts)
+    assert "<code>0123abc</code>" in page
+    assert "not under version control" not in page
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "error"),
+    [
+        ("metrics", "run_id", UndefinedError),
+        ("dataset_card", "data_hash", UndefinedError),
+        ("run_record", "experiment", UndefinedError),
+        ("metrics", "pixels", KeyError),
+        ("metrics", "baseline", KeyError),
+        ("run_record", "parameters", KeyError),
+    ],
+)
+def test_a_missing_part_is_refused_by_its_name(parts, part, name, error):
+    del parts[part][name]
+    with pytest.raises(error, match=name):
+        render_report(**parts)

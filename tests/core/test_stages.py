@@ -1,0 +1,441 @@
+import logging
+from collections import Counter
+from dataclasses import replace
+from functools import partialmethod
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.core.resume_process import NoLog
+from tests.core.trainings import stage1_parameters, stage2_parameters
+from torch import nn
+from torch.nn import functional
+from torch.utils.tensorboard import SummaryWriter
+
+from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.progress import ProgressStore
+from supcon_pipeline.core.recipes import classifier_stage, contrastive_stage, validate_features
+from supcon_pipeline.core.stages import Stage, average_models, build_training, run_stage
+from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+from supcon_pipeline.datasets.atomic import atomic_path
+
+MEAN, STD = [0.5] * 3, [0.3] * 3
+ORIGIN = {"data_hash": "d1"}
+ENCODER = {
+    "kind": "contrastive",
+    "backbone": "resnet_narrow",
+    "stem": "small_image",
+    "image_size": 8,
+    "mean": MEAN,
+    "std": STD,
+    "hidden_dim": 8,
+    "dim": 4,
+    "num_classes": 0,
+}
+SCHEDULED = {
+    "transforms": [{"name": "HorizontalFlip", "args": {"p": 0.5}}],
+    "schedule": {"name": "cosine", "num_epochs": 3, "warmup_epochs": 1},
+    "optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 0.0001},
+    "validation_batch_size": 10,
+}
+MAP_AT_R = "embedding.mean_average_precision_at_r"
+
+
+def stage1(data, **changes):
+    small = {
+        "projection": {"hidden_dim": 8, "dim": 4},
+        "ema": {"decay_per_epoch": 0.5},
+        "checkpoints": {"metric": MAP_AT_R, "top_k": 2},
+    }
+    params = stage1_parameters(**{**SCHEDULED, **small, **changes})
+    return contrastive_stage(data, MEAN, STD, params, ORIGIN, "r1")
+
+
+def stage2(encoder, data, **changes):
+    small = {"label_smoothing": 0.0, "checkpoints": {"metric": "accuracy", "top_k": 3}}
+    params = stage2_parameters(**{**SCHEDULED, **small, **changes})
+    return classifier_stage(encoder, data, params, ORIGIN, "r1")
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Run a stage that has no progress to go on from."""
+    numbers = count()
+
+    def run(stage, data, log=None):
+        return run_stage(
+            stage, data, log or NoLog(), ProgressStore(tmp_path / f"{next(numbers)}", atomic_path)
+        )
+
+    return run
+
+
+def repainted(data, split):
+    """The same data with other pictures in one split."""
+    images = data.images.copy()
+    images[data.indices(split)] = 255 - images[data.indices(split)]
+    return replace(data, images=images)
+
+
+@pytest.fixture
+def encoder():
+    return NamedTensors(build_model(ENCODER).state_dict(), {"model": ENCODER})
+
+
+def test_stage_1_keeps_its_best_epochs_with_what_belongs_to_them(labelled_splits, train):
+    checkpoints, history = train(stage1(labelled_splits), labelled_splits)
+    best = sorted(history, key=lambda row: (-row[MAP_AT_R], -row["epoch"]))[:2]
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert [checkpoint.metadata["epoch"] for checkpoint in checkpoints] == [row["epoch"] for row in best]
+    for checkpoint, row in zip(checkpoints, best, strict=True):
+        assert checkpoint.metadata["model"] == ENCODER
+        assert {"run_id": "r1", **ORIGIN}.items() <= checkpoint.metadata.items()
+        assert checkpoint.metadata["metrics"].items() <= row.items()
+        assert row.keys() - checkpoint.metadata["metrics"].keys() == {"epoch", "loss", "lr", "collapse_loss"}
+        # The weights are those that were validated: the moving average.
+        again = validate_features(labelled_splits, 10)(restore_model(checkpoint))
+        assert again == pytest.approx(checkpoint.metadata["metrics"])
+
+
+def test_stage_1_depends_on_its_seed_alone(labelled_splits, train):
+    first, _ = train(stage1(labelled_splits), labelled_splits)
+    torch.manual_seed(123)
+    again, _ = train(stage1(labelled_splits), labelled_splits)
+    other, _ = train(stage1(labelled_splits, seed=1), labelled_splits)
+    assert [fingerprint(part) for part in first] == [fingerprint(part) for part in again]
+    assert fingerprint(first[0]) != fingerprint(other[0])
+
+
+def test_test_images_change_nothing_in_either_stage(labelled_splits, train):
+    results = []
+    for data in (labelled_splits, repainted(labelled_splits, "test")):
+        encoders, history = train(stage1(data), data)
+        encoder = average_models(encoders, data, batch_size=8)
+        classifiers, classifier_history = train(stage2(encoder, data), data)
+        prints = [fingerprint(part) for part in (*encoders, encoder, *classifiers)]
+        results.append((prints, history, classifier_history))
+    assert results[0] == results[1]
+
+
+def test_validation_images_choose_and_do_not_train(labelled_splits, train):
+    weights = []
+    for data in (labelled_splits, repainted(labelled_splits, "validation")):
+        checkpoints, _ = train(stage1(data, checkpoints={"metric": MAP_AT_R, "top_k": 3}), data)
+        weights.append({part.metadata["epoch"]: fingerprint(part) for part in checkpoints})
+    assert weights[0] == weights[1]
+
+
+def test_without_a_moving_average_the_model_itself_is_kept(labelled_splits, train):
+    # A decay that forgets at once is no average.
+    averages = [None, {"decay_per_epoch": 1e-30}, {"decay_per_epoch": 0.9}]
+    plain, forgetful, averaged = (
+        train(
+            stage1(labelled_splits, ema=ema, checkpoints={"metric": MAP_AT_R, "top_k": 3}), labelled_splits
+        )[0]
+        for ema in averages
+    )
+    name = "projection_head.0.weight"
+    weights = [
+        {part.metadata["epoch"]: part.tensors[name] for part in parts}
+        for parts in (plain, forgetful, averaged)
+    ]
+    for epoch in (1, 2, 3):
+        torch.testing.assert_close(weights[0][epoch], weights[1][epoch])
+        assert not torch.allclose(weights[0][epoch], weights[2][epoch])
+
+
+def test_micro_batches_train_nearly_as_whole_batches_do(labelled_splits, train):
+    whole, _ = train(stage1(labelled_splits), labelled_splits)
+    # Not fewer images than there are: one part.
+    one_part, _ = train(stage1(labelled_splits, micro_batch_size=12), labelled_splits)
+    parts, history = train(stage1(labelled_splits, micro_batch_size=5), labelled_splits)
+    assert fingerprint(one_part[0]) == fingerprint(whole[0])
+    assert fingerprint(parts[0]) != fingerprint(whole[0])
+    assert all(np.isfinite(row["loss"]) for row in history)
+
+
+def test_stage_2_learns_classes_that_brightness_tells_apart(labelled_splits, encoder, train):
+    schedule = {"name": "cosine", "num_epochs": 20, "warmup_epochs": 1}
+    checkpoints, history = train(stage2(encoder, labelled_splits, schedule=schedule), labelled_splits)
+    assert checkpoints[0].metadata["metrics"]["accuracy"] == 1.0
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_stage_2_keeps_the_classifier_alone_and_says_which_encoder_it_belongs_to(
+    labelled_splits, encoder, train
+):
+    before = fingerprint(encoder)
+    checkpoints, _ = train(stage2(encoder, labelled_splits), labelled_splits)
+    assert fingerprint(encoder) == before
+    assert len(checkpoints) == 3
+    for checkpoint in checkpoints:
+        assert {name: tuple(t.shape) for name, t in checkpoint.tensors.items()} == {
+            "weight": (3, 256),
+            "bias": (3,),
+        }
+        assert checkpoint.metadata["encoder_hash"] == before
+        assert checkpoint.metadata["model"] == {"kind": "classifier", "num_features": 256, "num_classes": 3}
+        assert {"run_id": "r1", **ORIGIN}.items() <= checkpoint.metadata.items()
+
+
+class TinyModel(nn.Module):
+    """A linear classifier of the brightness, with a score of the test's choice."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 3)
+
+    def forward(self, images):
+        return {"logits": self.linear(images.float().mean(dim=(1, 2, 3))[:, None] / 255)}
+
+
+def cross_entropy(outputs, batch):
+    return functional.cross_entropy(outputs["logits"], batch.labels)
+
+
+def tiny_stage(
+    validate=lambda _: {"accuracy": 0.0}, num_epochs=6, criterion=cross_entropy, stage_changes=(), **changes
+):
+    schedule = {"name": "constant", "num_epochs": num_epochs, "warmup_epochs": 0}
+    checkpoints = {"metric": "accuracy", "top_k": 2}
+    params = stage2_parameters(
+        **{**SCHEDULED, "transforms": [], "schedule": schedule, "checkpoints": checkpoints, **changes}
+    )
+    torch.manual_seed(params.seed)
+    parts = {"model": TinyModel(), "criterion": criterion, "validate": validate, **dict(stage_changes)}
+    return Stage("tiny", num_views=1, params=params, metadata={"run_id": "r"}, origin={}, **parts)
+
+
+def scores(*values):
+    rest = iter(values)
+    return lambda _: {"accuracy": next(rest)}
+
+
+def test_training_stops_early_once_the_metric_has_stalled(labelled_splits, train):
+    validate = scores(0.1, 0.3, 0.3, 0.2, 0.9, 0.9)
+    checkpoints, history = train(tiny_stage(validate, early_stopping={"patience": 2}), labelled_splits)
+    assert [row["accuracy"] for row in history] == [0.1, 0.3, 0.3, 0.2]
+    assert [part.metadata["epoch"] for part in checkpoints] == [3, 2]
+
+
+def test_without_early_stopping_every_epoch_is_trained(labelled_splits, train):
+    _, history = train(tiny_stage(scores(*[0.5] * 6)), labelled_splits)
+    assert len(history) == 6
+
+
+def test_a_training_that_stopped_early_does_not_go_on_when_asked_again(labelled_splits, tmp_path):
+    store, results = ProgressStore(tmp_path, atomic_path), []
+    for values in ([0.3, 0.2, 0.2], []):
+        stage = tiny_stage(scores(*values), early_stopping={"patience": 2})
+        results.append(run_stage(stage, labelled_splits, NoLog(), store)[1])
+    assert results[0] == results[1]
+    assert len(results[0]) == 3
+
+
+def test_a_collapse_is_warned_of_once(labelled_splits, train, caplog):
+    stage = tiny_stage(
+        criterion=lambda outputs, _: outputs["logits"].sum() * 0 + 2.5,
+        stage_changes={"collapse_loss": lambda *_: 2.5},
+    )
+    with caplog.at_level(logging.WARNING):
+        _, history = train(stage, labelled_splits)
+    assert caplog.text.count("the encoder has collapsed") == 1
+    assert "loss 2.500 sits on 2.500" in caplog.text
+    assert [row["collapse_loss"] for row in history] == [2.5] * 6
+
+
+class FailingLoss:
+    """The cross-entropy, and what is not finite from the n-th step on."""
+
+    def __init__(self, first_bad_step):
+        self.first_bad_step, self.step = first_bad_step, 0
+
+    def __call__(self, outputs, batch):
+        self.step += 1
+        return cross_entropy(outputs, batch) * (float("nan") if self.step >= self.first_bad_step else 1.0)
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_before(
+    labelled_splits, tmp_path
+):
+    # 24 training images in batches of 12: the fifth step begins the third epoch.
+    stage, store = tiny_stage(criterion=FailingLoss(5)), ProgressStore(tmp_path, atomic_path)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"loss must be finite, got nan at step 5 with learning rate 0\.1; lower the",
+    ):
+        run_stage(stage, labelled_splits, NoLog(), store)
+    state = store.open(stage.identity("float32")).latest()
+    assert (state["training"]["epoch"], state["training"]["step"]) == (2, 4)
+    assert [row["epoch"] for row in state["history"]] == [1, 2]
+    assert all(tensor.isfinite().all() for tensor in state["training"]["model"].values())
+    # Where the cause was outside, the training goes on.
+    _, history = run_stage(tiny_stage(), labelled_splits, NoLog(), store)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+
+
+class Interrupting:
+    """A criterion that is interrupted before the n-th step."""
+
+    def __init__(self, criterion, step):
+        self.criterion, self.step = criterion, step
+
+    def __call__(self, outputs, batch):
+        self.step -= 1
+        if not self.step:
+            raise KeyboardInterrupt
+        return self.criterion(outputs, batch)
+
+
+def read_events(folder):
+    """Scalars of a TensorBoard log by tag, the last of each step."""
+    events = EventAccumulator(str(folder)).Reload()
+    scalars = {
+        tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]
+    }
+    return events, scalars
+
+
+@pytest.mark.parametrize("kind", ["stage 1", "stage 2"])
+def test_an_interrupted_training_goes_on_and_its_log_is_that_of_the_whole(
+    labelled_splits, encoder, tmp_path, kind
+):
+    def make_stage():
+        if kind == "stage 1":
+            return stage1(labelled_splits, progress_minutes=0)
+        return stage2(encoder, labelled_splits, progress_minutes=0)
+
+    logs, stores = (
+        {name: tmp_path / part / name for name in ("whole", "resumed")} for part in ("log", "store")
+    )
+    with SummaryWriter(logs["whole"]) as log:
+        expected, expected_history = run_stage(
+            make_stage(), labelled_splits, log, ProgressStore(stores["whole"], atomic_path)
+        )
+    store = ProgressStore(stores["resumed"], atomic_path)
+    stage = make_stage()
+    with pytest.raises(KeyboardInterrupt), SummaryWriter(tmp_path / "lost") as log:
+        run_stage(replace(stage, criterion=Interrupting(stage.criterion, 4)), labelled_splits, log, store)
+    with SummaryWriter(logs["resumed"]) as log:
+        checkpoints, history = run_stage(make_stage(), labelled_splits, log, store)
+    assert history == expected_history
+    assert [fingerprint(part) for part in checkpoints] == [fingerprint(part) for part in expected]
+    whole, resumed = (
+        {tag: values for tag, values in read_events(logs[name])[1].items() if tag.startswith("epoch/")}
+        for name in ("whole", "resumed")
+    )
+    assert resumed == whole
+
+
+def test_hyper_parameters_and_views_go_to_the_log(labelled_splits, train, tmp_path):
+    with SummaryWriter(tmp_path / "log") as log:
+        _, history = train(stage1(labelled_splits), labelled_splits, log)
+    files = list((tmp_path / "log").glob("**/events*"))
+    assert {file.parent for file in files} == {tmp_path / "log"}
+    events, scalars = read_events(tmp_path / "log")
+    (image,) = events.Images("views")
+    # Two views of eight images of 8 by 8 pixels, in a grid or a column.
+    assert image.width * image.height >= 16 * 64
+    assert scalars["step/loss"].keys() == set(range(1, 7))
+    assert scalars[f"epoch/{MAP_AT_R}"] == pytest.approx({row["epoch"]: row[MAP_AT_R] for row in history})
+    assert scalars[f"final/{MAP_AT_R}"] == pytest.approx({0: history[-1][MAP_AT_R]})
+    plugins = Counter(
+        events.SummaryMetadata(tag).plugin_data.plugin_name for tag in ("_hparams_/experiment",)
+    )
+    assert plugins == {"hparams": 1}
+
+
+class Recording(NoLog):
+    """Keeps what it is given, by the name of the method."""
+
+    def __init__(self):
+        self.calls = {}
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: self.calls.setdefault(name, []).append((args, kwargs))
+
+
+def test_the_table_of_hyper_parameters_names_numbers_and_words_by_dotted_name(labelled_splits, train):
+    log = Recording()
+    _, history = train(stage1(labelled_splits), labelled_splits, log)
+    (((params, metrics), _),) = log.calls["add_hparams"]
+    expected = {
+        "seed": 0,
+        "optimizer.name": "sgd",
+        "optimizer.lr": 0.1,
+        "schedule.num_epochs": 3,
+        "loss.temperature": 0.1,
+        "ema.decay_per_epoch": 0.5,
+        "backbone.name": "resnet_narrow",
+        "compile": False,
+    }
+    assert expected.items() <= params.items()
+    assert all(isinstance(value, int | float | str) for value in params.values())
+    assert metrics[f"final/{MAP_AT_R}"] == history[-1][MAP_AT_R]
+
+
+def test_the_views_in_the_log_are_of_the_first_training_images(labelled_splits, train):
+    log = Recording()
+    train(tiny_stage(), labelled_splits, log)
+    ((arguments, options),) = log.calls["add_images"]
+    assert arguments[0] == "views"
+    assert np.array_equal(arguments[1], labelled_splits.images[labelled_splits.indices("train")[:8]])
+    assert options == {"dataformats": "NHWC"}
+
+
+def test_compiling_the_model_changes_no_weight_and_compiles_no_average(labelled_splits, train, monkeypatch):
+    # The backend that compiles to machine code takes a minute.
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    ema = {"decay_per_epoch": 0.5}
+    stage = tiny_stage(num_epochs=2, ema=ema, compile=True)
+    training = build_training(stage, labelled_splits)
+    assert training.model._compiled_call_impl is not None
+    assert training.ema.module._compiled_call_impl is None
+    compiled, history = train(stage, labelled_splits)
+    plain, plain_history = train(tiny_stage(num_epochs=2, ema=ema), labelled_splits)
+    assert history == plain_history
+    assert [fingerprint(part) for part in compiled] == [fingerprint(part) for part in plain]
+
+
+def classifier_state(weight, epoch):
+    tensors = {"weight": torch.full((3, 4), weight), "bias": torch.full((3,), -weight)}
+    description = {"kind": "classifier", "num_features": 4, "num_classes": 3}
+    return NamedTensors(
+        tensors, {"model": description, "epoch": epoch, "metrics": {"accuracy": weight}, **ORIGIN}
+    )
+
+
+def test_models_without_batch_norm_are_averaged_entry_by_entry(labelled_splits):
+    average = average_models([classifier_state(1.0, 4), classifier_state(2.0, 2)], labelled_splits, 8)
+    assert average.tensors["weight"].unique().tolist() == [1.5]
+    assert average.tensors["bias"].unique().tolist() == [-1.5]
+    assert average.metadata == {
+        "model": {"kind": "classifier", "num_features": 4, "num_classes": 3},
+        "averaged": [{"epoch": 4, "metrics": {"accuracy": 1.0}}, {"epoch": 2, "metrics": {"accuracy": 2.0}}],
+        **ORIGIN,
+    }
+
+
+def checkpoint_of(state, epoch=1):
+    return NamedTensors(state, {"model": ENCODER, "epoch": epoch, "metrics": {}})
+
+
+def test_an_averaged_encoder_has_the_batch_norm_statistics_of_the_training_images(labelled_splits, encoder):
+    # One batch, so that the statistics do not depend on the order.
+    average = average_models([checkpoint_of(encoder.tensors)], labelled_splits, batch_size=24)
+    model = restore_model(encoder)
+    images = torch.from_numpy(labelled_splits.images[labelled_splits.splits == "train"])
+    pixels = model.encoder.backbone.stem[0]((images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.3)
+    mean, var = pixels.mean(dim=(0, 2, 3)), pixels.var(dim=(0, 2, 3))
+    torch.testing.assert_close(average.tensors["encoder.backbone.stem.1.running_mean"], mean)
+    torch.testing.assert_close(average.tensors["encoder.backbone.stem.1.running_var"], var)
+    weight = "encoder.backbone.stem.0.weight"
+    assert torch.equal(average.tensors[weight], encoder.tensors[weight])
+
+
+def test_a_last_batch_of_one_image_is_averaged_like_any_other(labelled_splits, encoder):
+    # 24 training images in batches of 23; at this size the last stage leaves one pixel of each.
+    average = average_models([checkpoint_of(encoder.tensors)], labelled_splits, batch_size=23)
+    assert all(tensor.isfinite().all() for tensor in average.tensors.values())
