@@ -20,7 +20,7 @@ CASES = ((256, None), (512, None), (1024, None), (256, 64), (1024, 64), (4096, 6
 
 
 def run_step(batch_size: int, micro_batch_size: int | None) -> dict[str, float]:
-    """One step of `resnet18` on two views of 32 pixels; peak memory above that before the step."""
+    """One step of `resnet_narrow` on two views of 32 pixels; peak memory above that before the step."""
     from supcon_pipeline.core.batches import Batch
     from supcon_pipeline.core.encoder import build_contrastive_model
     from supcon_pipeline.core.losses import supcon_loss
@@ -29,7 +29,7 @@ def run_step(batch_size: int, micro_batch_size: int | None) -> dict[str, float]:
 
     torch.manual_seed(0)
     mean = [0.5] * 3
-    model = build_contrastive_model("resnet18", "small_image", mean, mean, hidden_dim=512, dim=128)
+    model = build_contrastive_model("resnet_narrow", "small_image", mean, mean, hidden_dim=128, dim=64)
     views = torch.randint(0, 256, (batch_size, 2, 32, 32, 3), dtype=torch.uint8)
     batch = Batch(views, torch.arange(batch_size) % 10)
 
@@ -69,7 +69,7 @@ def measure(batch_size: int, micro_batch_size: int | None, limit_gib: float) -> 
 def main() -> None:
     """Measure all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit-gib", type=float, default=6.0, help="of memory for each process")
+    parser.add_argument("--limit-gib", type=float, default=1.25, help="of memory for each process")
     parser.add_argument("--case", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
