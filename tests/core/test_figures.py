@@ -126,6 +126,8 @@ def test_the_confusion_of_many_classes_has_no_counts_and_a_bounded_size():
 
 def test_the_curves_of_each_stage_are_in_a_column_of_their_own():
     first = {"epoch": [1, 2], "loss": [3.0, 2.0], "lr": [0.1, 0.05], "embedding.ami": [0.2, 0.4]}
+    # The weights beside their average would double every line.
+    first["raw.embedding.ami"] = [0.1, 0.3]
     second = {"epoch": [1, 2, 3], "loss": [1.0, 0.9, 0.8], "lr": [0.3, 0.2, 0.1], "accuracy": [0.5, 0.6, 0.7]}
     first, second = {**first, "collapse_loss": [4.0, 4.5]}, {**second, "collapse_loss": [None] * 3}
     figure = draw_curves({"stage 1": pd.DataFrame(first), "stage 2": pd.DataFrame(second)})

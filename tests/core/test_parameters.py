@@ -26,7 +26,7 @@ SCHEDULED = {
         "name": "cosine", "num_epochs": 2, "warmup_epochs": 1, "milestones": None, "decay_factor": None,
         "patience": None,
     },
-    "ema": {"decay_per_epoch": 0.5},
+    "ema": {"decay_per_epoch": 0.5, "is_raw_validated": False},
     "max_grad_norm": None,
     "precision": "auto",
     "compile": False,

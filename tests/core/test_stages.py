@@ -376,6 +376,17 @@ def test_the_table_of_hyper_parameters_names_numbers_and_words_by_dotted_name(la
     assert metrics[f"final/{MAP_AT_R}"] == history[-1][MAP_AT_R]
 
 
+def test_the_weights_beside_their_average_are_in_history_and_log_but_choose_nothing(labelled_splits, train):
+    ema, log = {"decay_per_epoch": 0.5, "is_raw_validated": True}, Recording()
+    checkpoints, history = train(stage1(labelled_splits, ema=ema), labelled_splits, log)
+    plain, plain_history = train(stage1(labelled_splits), labelled_splits)
+    assert [row[f"raw.{MAP_AT_R}"] for row in history] != [row[MAP_AT_R] for row in history]
+    assert [row[MAP_AT_R] for row in history] == [row[MAP_AT_R] for row in plain_history]
+    assert [part.metadata["epoch"] for part in checkpoints] == [part.metadata["epoch"] for part in plain]
+    logged = {args[0] for args, _ in log.calls["add_scalar"]}
+    assert {f"epoch/{MAP_AT_R}", f"epoch/raw.{MAP_AT_R}", "epoch/raw.projection.nmi"} <= logged
+
+
 def test_the_views_in_the_log_are_of_the_first_training_images(labelled_splits, train):
     log = Recording()
     train(tiny_stage(), labelled_splits, log)

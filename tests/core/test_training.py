@@ -152,6 +152,17 @@ def test_the_moving_average_is_validated_and_carried_in_place_of_the_model(loade
     assert not torch.equal(last.tensors["linear.weight"], training.model.linear.weight)
 
 
+def test_the_model_beside_its_average_is_validated_where_that_is_asked_for(loader):
+    training = build(TinyClassifier(), loader, ema_decay=0.5, is_raw_validated=True)
+    *_, last = start(training, validate=lambda asked: {"score": float(asked is training.model)})
+    assert last.metrics == {"score": 0.0, "raw.score": 1.0}
+
+
+def test_without_an_average_there_is_no_model_beside_it(loader):
+    *_, last = start(build(TinyClassifier(), loader, is_raw_validated=True))
+    assert last.metrics == {"score": 0.0}
+
+
 def test_a_moving_average_changes_nothing_in_the_model(loader):
     alone, averaged = TinyClassifier(), TinyClassifier()
     averaged.load_state_dict(alone.state_dict())

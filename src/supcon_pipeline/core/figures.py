@@ -138,7 +138,8 @@ def _draw_loss(axis: Any, history: pd.DataFrame) -> None:
 
 
 def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
-    metrics = [str(name) for name in history if name not in ("epoch", "loss", "lr", "collapse_loss")]
+    names = [str(name) for name in history if name not in ("epoch", "loss", "lr", "collapse_loss")]
+    metrics = [name for name in names if not name.startswith("raw.")]
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in metrics))
     for name in metrics:
         style = ":" if name.startswith("projection.") else "-"

@@ -174,6 +174,7 @@ class EmaParameters(Parameters):
     """The moving average of the weights."""
 
     decay_per_epoch: Fraction
+    is_raw_validated: bool = False
 
 
 class CheckpointParameters(Parameters):

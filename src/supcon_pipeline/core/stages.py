@@ -111,10 +111,11 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         optimizer,
         schedule,
         choose_precision(params.precision, device),
-        ema,
-        stage.micro_batch_size,
-        params.max_grad_norm,
-        stage.collapse_loss,
+        ema=ema,
+        is_raw_validated=params.ema is not None and params.ema.is_raw_validated,
+        micro_batch_size=stage.micro_batch_size,
+        max_grad_norm=params.max_grad_norm,
+        collapse_loss=stage.collapse_loss,
     )
 
 

@@ -76,6 +76,8 @@ class Training:
         schedule: of the optimizer.
         precision: of the forward pass.
         ema: an average of the model; where given, it is what is validated and carried by the records.
+        is_raw_validated: whether the records also have the metrics of the model beside its average, named
+            `raw.<metric>`.
         micro_batch_size: images per forward pass where the batch does not fit; the gradient is that of the
             whole batch.
         max_grad_norm: longer gradients are scaled down to it.
@@ -89,6 +91,7 @@ class Training:
     schedule: Schedule
     precision: Precision
     ema: AveragedModel | None = None
+    is_raw_validated: bool = False
     micro_batch_size: int | None = None
     max_grad_norm: float | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
@@ -205,6 +208,9 @@ def _finish_epoch(
     training.epoch += 1
     metrics = validate(training.validated)
     training.schedule.epoch_end(score(metrics, metric))
+    if training.ema is not None and training.is_raw_validated:
+        raw = validate(training.model)
+        metrics = {**metrics, **{f"raw.{name}": value for name, value in raw.items()}}
     tensors = {name: value.detach().cpu().clone() for name, value in state_of(training.validated).items()}
     return EpochRecord(training.epoch, loss, training.lr, collapse, metrics, tensors)
 
