@@ -2,10 +2,10 @@
 
 The straightforward loop has the default memory layout, transforms and normalises each view by itself in the
 main process, reads the loss at every step, and embeds train and validation images twice: once for the
-embedding, once for the projection. Backbone, batch, views, resolution, loss and metrics are the same. Both
-take turns.
+embedding, once for the projection. Backbone, batch, views, resolution, loss and metrics are the same, and so
+is the number of validated models: one, the averaged. Both take turns.
 
-    python benchmarks/epoch.py
+    python benchmarks/epoch.py --backbone resnet_narrow resnet18 --precision auto --num-workers 2
 """
 
 import argparse
@@ -26,6 +26,7 @@ from supcon_pipeline.core.encoder import ContrastiveModel, build_model
 from supcon_pipeline.core.images import LabelledImages, pack_image, split_samples
 from supcon_pipeline.core.metrics import embedding_metrics
 from supcon_pipeline.core.parameters import Stage1Parameters
+from supcon_pipeline.core.precision import choose_precision
 from supcon_pipeline.core.recipes import contrastive_stage
 from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.training import EpochRecord, fit
@@ -138,36 +139,47 @@ def our_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], di
     return run
 
 
+def measure(params: Stage1Parameters, data: LabelledImages, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Seconds of the parts of each round, by loop; the first round of each warms up."""
+    runs = {"straightforward": plain_epoch(data, params), "supcon_pipeline": our_epoch(data, params)}
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for index in range(rounds + 1):
+        for name, run in runs.items():
+            parts = run()
+            if index:
+                seconds[name].append(parts)
+    return seconds
+
+
 def main() -> None:
-    """Take turns and print medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print medians and ratios, backbone by backbone."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parameters", default="conf/base/parameters_stage1.yml")
-    parser.add_argument("--num-workers", type=int, default=None)
+    parser.add_argument("--backbone", nargs="+", default=["resnet_narrow"])
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--num-workers", type=int, default=2)
     arguments = parser.parse_args()
     with open(arguments.parameters) as file:
         raw = yaml.safe_load(file.read().replace("${seed}", "0"))["stage1"]
-    if arguments.num_workers is not None:
-        raw["loader"]["num_workers"] = arguments.num_workers
-    params, data = Stage1Parameters.model_validate(raw), load_digits()
-    runs = {"straightforward": plain_epoch(data, params), "supcon_pipeline": our_epoch(data, params)}
-    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-    for index in range(arguments.rounds + 1):
-        for name, run in runs.items():
-            parts = run()
-            # The first round warms up.
-            if index:
-                seconds[name].append(parts)
-    table = Table("loop", "train s", "validate s", "epoch s")
-    for name, rounds in seconds.items():
-        parts = [median(one[part] for one in rounds) for part in ("train", "validate")]
-        table.add_row(name, *(f"{value:.2f}" for value in (*parts, sum(parts))))
-    Console(width=80).print(table)
-    ratios = [
-        sum(ours.values()) / sum(theirs.values())
-        for ours, theirs in zip(seconds["supcon_pipeline"], seconds["straightforward"], strict=True)
-    ]
-    print("RESULT", json.dumps({"ratio": median(ratios), "ratios": ratios}))
+    raw["loader"]["num_workers"] = arguments.num_workers
+    raw["ema"]["is_raw_validated"] = False
+    precision = choose_precision(arguments.precision, torch.device("cpu")).name
+    data = load_digits()
+    table = Table("backbone", "loop", "train s", "validate s", "epoch s", "ratio")
+    ratios = {}
+    for backbone in arguments.backbone:
+        changes = {"backbone": {**raw["backbone"], "name": backbone}, "precision": precision}
+        seconds = measure(Stage1Parameters.model_validate({**raw, **changes}), data, arguments.rounds)
+        totals = {name: [sum(parts.values()) for parts in rounds] for name, rounds in seconds.items()}
+        ratios[backbone] = median(np.divide(totals["supcon_pipeline"], totals["straightforward"]).tolist())
+        for name, rounds in seconds.items():
+            parts = [median(one[part] for one in rounds) for part in ("train", "validate")]
+            ratio = f"{ratios[backbone]:.2f}" if name == "supcon_pipeline" else ""
+            table.add_row(backbone, name, *(f"{value:.2f}" for value in (*parts, sum(parts))), ratio)
+    Console(width=90).print(table)
+    settings = {"precision": precision, "num_workers": arguments.num_workers, "rounds": arguments.rounds}
+    print("RESULT", json.dumps({**settings, "ratios": ratios}))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_the_suggestions_for_a_curve_made_by_hand():
     assert suggestion == {
         "steepest_lr": pytest.approx(1e-2),
         "lowest_lr": pytest.approx(1.0),
-        "suggested_lr": pytest.approx(0.1),
+        "suggested_lr": pytest.approx(10**-1.5),
         "num_points": 7,
     }
 

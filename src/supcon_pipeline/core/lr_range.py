@@ -56,10 +56,10 @@ def lr_curve(
 
 
 def suggest_lr(curve: list[dict[Any, float]]) -> dict[str, Any]:
-    """The learning rate where the smoothed loss falls fastest, and the one where it is lowest.
+    """The learning rate where the smoothed loss falls fastest, the one where it is lowest, and one to try.
 
-    The slope is taken against the logarithm of the learning rate. One tenth of the lowest point is another
-    common choice.
+    The slope is taken against the logarithm of the learning rate. The two usual choices are the steepest
+    point, which is careful, and a tenth of the lowest point, which is bold; suggested is their geometric mean.
 
     Raises:
         ValueError: where the curve has fewer than three points.
@@ -71,9 +71,10 @@ def suggest_lr(curve: list[dict[Any, float]]) -> dict[str, Any]:
         for before, after in zip(curve[:-2], curve[2:], strict=True)
     ]
     lowest = min(curve, key=lambda row: row["smoothed_loss"])
+    steepest = curve[1 + min(range(len(slopes)), key=slopes.__getitem__)]
     return {
-        "steepest_lr": curve[1 + min(range(len(slopes)), key=slopes.__getitem__)]["lr"],
+        "steepest_lr": steepest["lr"],
         "lowest_lr": lowest["lr"],
-        "suggested_lr": lowest["lr"] / 10,
+        "suggested_lr": math.sqrt(steepest["lr"] * lowest["lr"] / 10),
         "num_points": len(curve),
     }
