@@ -59,7 +59,7 @@ def suggest_lr(curve: list[dict[Any, float]]) -> dict[str, Any]:
     """The learning rate where the smoothed loss falls fastest, the one where it is lowest, and one to try.
 
     The slope is taken against the logarithm of the learning rate. The two usual choices are the steepest
-    point, which is careful, and a tenth of the lowest point, which is bold; suggested is their geometric mean.
+    point, which is careful, and a tenth of the lowest, which is bold; suggested is their geometric mean.
 
     Raises:
         ValueError: where the curve has fewer than three points.
