@@ -82,3 +82,43 @@ def test_fewer_than_one_view_is_refused():
 def test_a_transform_that_does_not_exist_so_is_refused(name, args, message):
     with pytest.raises(ValueError, match=message):
         build_transform(name, args)
+
+
+def test_transforms_draw_from_one_stream_and_not_from_equal_ones():
+    corners = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
+    flips = [{"name": name, "args": {"p": 0.5}} for name in ("HorizontalFlip", "VerticalFlip")]
+    views = ViewPolicy(flips, num_views=400)(corners, seed=0)
+    counts = np.bincount(views[0, :, 0, 0, 0], minlength=4)
+    # Each of the four flips is a quarter of 400; equal streams gave 200, 0, 0, 200.
+    assert all(60 < count < 140 for count in counts)
+
+
+def test_views_are_those_of_a_compose_that_draws_from_the_same_stream(images):
+    import random
+
+    import albumentations
+
+    specs = [NOISE, FLIP, {"name": "Affine", "args": {"rotate": [-30, 30], "p": 0.7}}]
+    compose = albumentations.Compose([build_transform(**spec) for spec in specs])
+    # Its one draw from the stream, of whether it is applied at all, is not made here.
+    transforms = albumentations.Sequential(compose.transforms)
+    transforms.set_random_state(np.random.default_rng(7), random.Random(7))
+    draws = []
+    for image in images:
+        for _ in range(2):
+            view = image
+            for transform in transforms.transforms:
+                view = transform(image=view)["image"]
+            draws.append(view)
+    assert np.array_equal(ViewPolicy(specs, num_views=2)(images, seed=7).reshape(6, 8, 8, 3), np.stack(draws))
+
+
+def test_views_of_unequal_shape_are_refused_in_one_line(images):
+    crop = {"name": "CropAndPad", "args": {"px": [-3, 3], "keep_size": False, "p": 1.0}}
+    with pytest.raises(ValueError, match=r"transforms must give views of one shape in uint8, got uint8 \["):
+        ViewPolicy([crop], num_views=4)(images, seed=0)
+
+
+def test_views_that_are_not_uint8_are_refused(images):
+    with pytest.raises(ValueError, match=r"in uint8, got float32 \[8, 8, 3\]"):
+        ViewPolicy([{"name": "Normalize"}], num_views=1)(images, seed=0)
