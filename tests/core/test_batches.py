@@ -1,8 +1,10 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
-from supcon_pipeline.core.batches import ShuffledBatches, build_loader
+from supcon_pipeline.core.batches import ShuffledBatches, ViewDataset, build_loader
 from supcon_pipeline.core.views import ViewPolicy
 
 FLIPS = [{"name": "HorizontalFlip", "args": {"p": 0.5}}, {"name": "VerticalFlip", "args": {"p": 0.5}}]
@@ -99,3 +101,78 @@ def test_loading_leaves_the_random_state_of_torch_alone():
     before = torch.get_rng_state()
     list(loader_of(9).epoch(0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def views_of(loader, epochs):
+    return [batch.views for epoch in epochs for batch in loader.epoch(epoch)]
+
+
+def equal_views(first, second):
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_stay_over_epochs_and_give_what_the_main_process_gives(num_workers):
+    loader = loader_of(9, num_workers=num_workers)
+    views = views_of(loader, [0])
+    workers = [process.pid for process in loader._stream._workers]
+    views += views_of(loader, [1, 2])
+    assert [process.pid for process in loader._stream._workers] == workers
+    assert len(workers) == num_workers
+    assert equal_views(views, views_of(loader_of(9), range(3)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_epoch_starts_at_any_batch_in_any_order(num_workers):
+    loader, whole = loader_of(12, num_workers=num_workers), views_of(loader_of(12), [1])
+    assert equal_views([batch.views for batch in loader.epoch(1, first_batch=1)], whole[1:])
+    assert equal_views(views_of(loader, [1]), whole)
+    interrupted = loader.epoch(1)
+    assert torch.equal(next(interrupted).views, whole[0])
+    assert equal_views(views_of(loader, [1]), whole)
+
+
+def test_a_worker_uses_one_thread():
+    import cv2
+
+    class Threads(torch.utils.data.Dataset):
+        def __getitem__(self, item):
+            return cv2.getNumThreads(), torch.get_num_threads()
+
+    loader = loader_of(9, num_workers=1)
+    loader.dataset = Threads()
+    assert next(loader.epoch(0)) == [1, 1]
+
+
+def mapped_loader(tmp_path, num_workers):
+    images = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    policy = ViewPolicy(FLIPS, num_views=2)
+    return build_loader(mapped, np.arange(300) % 3, np.arange(300), policy, 100, num_workers, seed=0)
+
+
+def test_mapped_images_are_handed_over_as_the_place_of_their_file(tmp_path):
+    dataset = mapped_loader(tmp_path, 0).dataset
+    pickled = pickle.dumps(dataset)
+    again = pickle.loads(pickled)
+    assert len(pickled) < 20_000 < dataset.images.nbytes
+    assert isinstance(again.images, np.memmap)
+    assert np.array_equal(again.images, dataset.images)
+    assert torch.equal(again[3, np.arange(5)].views, dataset[3, np.arange(5)].views)
+
+
+def test_a_part_of_mapped_images_is_handed_over_as_it_is(tmp_path):
+    dataset = mapped_loader(tmp_path, 0).dataset
+    part = ViewDataset(dataset.images[10:20], dataset.labels, dataset.policy)
+    assert np.array_equal(pickle.loads(pickle.dumps(part)).images, dataset.images[10:20])
+
+
+def test_a_worker_that_is_not_forked_gives_the_same(tmp_path):
+    before = torch.multiprocessing.get_start_method(allow_none=True)
+    torch.multiprocessing.set_start_method("spawn", force=True)
+    try:
+        views = views_of(mapped_loader(tmp_path, 1), [0])
+    finally:
+        torch.multiprocessing.set_start_method(before, force=True)
+    assert equal_views(views, views_of(mapped_loader(tmp_path, 0), [0]))

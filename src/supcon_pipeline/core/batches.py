@@ -1,7 +1,10 @@
 """Batches: which images go together in which order, and the loaders that fetch them."""
 
+import itertools
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +21,10 @@ class Batch:
 
     views: Tensor
     labels: Tensor
+
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory, from which a GPU is fed without waiting."""
+        return type(self)(self.views.pin_memory(), self.labels.pin_memory())
 
 
 class ShuffledBatches:
@@ -50,7 +57,7 @@ class ShuffledBatches:
         """The batches of an epoch, each a seed for its views and its indices."""
         sequence = np.random.SeedSequence([self.seed, epoch])
         order = np.random.default_rng(sequence).permutation(self.indices)
-        seeds = sequence.generate_state(self.num_batches)
+        seeds = sequence.generate_state(self.num_batches, np.uint64)
         return [
             (int(seed), batch)
             for seed, batch in zip(seeds, np.array_split(order, self.num_batches), strict=True)
@@ -69,30 +76,69 @@ class ViewDataset(Dataset[Batch]):
         labels = np.asarray(self.labels[indices], dtype=np.int64)
         return Batch(torch.from_numpy(views), torch.from_numpy(labels))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Mapped images go to a worker that is not forked as the place of their file, not as pixels."""
+        images = self.images
+        # A part of a map has another map as its base, and does not know where in the file it starts.
+        if not (isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)):
+            return self.__dict__
+        place = {"filename": images.filename, "offset": images.offset, "shape": images.shape}
+        return {**self.__dict__, "images": place}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["images"], dict):
+            state = {**state, "images": np.memmap(**state["images"], dtype=np.uint8, mode="r")}
+        self.__dict__.update(state)
+
 
 class ViewLoader:
     """Batches of views, epoch by epoch.
 
     The views of a batch depend on its seed alone: the number of workers changes nothing but the speed.
+    Workers stay from epoch to epoch, and make the first batches of the next one while this one is validated.
     """
 
     def __init__(self, dataset: ViewDataset, batches: ShuffledBatches, num_workers: int = 0):
         self.dataset, self.batches, self.num_workers = dataset, batches, num_workers
+        self._stream: Iterator[Batch] = iter(())
+        self._position: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0, from `first_batch` on."""
-        loader = DataLoader(
+        if self._position != (epoch, first_batch):
+            self._stream = iter(self._loader(epoch, first_batch))
+        for index in range(first_batch, len(self)):
+            batch = next(self._stream)
+            self._position = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)
+            yield batch
+
+    def _loader(self, epoch: int, first_batch: int) -> DataLoader[Batch]:
+        return DataLoader(
             self.dataset,
-            sampler=self.batches.epoch(epoch)[first_batch:],
+            sampler=self._items(epoch, first_batch),
             batch_size=None,
             num_workers=self.num_workers,
+            worker_init_fn=_use_one_thread,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),
         )
-        yield from loader
+
+    def _items(self, epoch: int, first_batch: int) -> Iterator[tuple[int, np.ndarray]]:
+        """What the batches are made of, without end."""
+        yield from self.batches.epoch(epoch)[first_batch:]
+        for following in itertools.count(epoch + 1):
+            yield from self.batches.epoch(following)
+
+
+def _use_one_thread(_worker: int) -> None:
+    """There are as many workers as cores are to be used; threads in each would take turns with them."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
 
 
 def build_loader(
