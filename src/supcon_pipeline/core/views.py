@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 # The library asks the network for a newer version at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-# How often a policy is tried before a training: what happens to one view in ten is missed once in 10^14.
-NUM_REHEARSALS = 300
-# Pixels that a rehearsal may take: 300 images of 64 x 64, and fewer of large ones.
-REHEARSED_PIXELS = 300 * 64 * 64
+# How often a policy is tried before a training; what happens to one view in ten is missed once in 40,000.
+NUM_REHEARSALS = 100
+# Of large images fewer, so that it takes a fraction of a second.
+REHEARSED_PIXELS = NUM_REHEARSALS * 224 * 224
 # Stands for the size of the images where arguments are validated before there are any.
 ANY_SIZE = (224, 224)
 
@@ -57,15 +57,28 @@ class ViewPolicy:
     def __call__(
         self, images: UInt8[np.ndarray, "batch h w c"], seed: int | np.random.Generator
     ) -> UInt8[np.ndarray, "batch views view_h view_w c"]:
-        """The views of a batch; the same seed gives the same views."""
+        """The views of a batch; the same seed gives the same views.
+
+        Raises:
+            ValueError: where the transforms give views of different shapes, or anything but uint8.
+        """
         self._seed(np.random.default_rng(seed))
-        views = [
-            self.compose(image=image)["image"]
-            for image in np.ascontiguousarray(images)
-            for _ in range(self.num_views)
-        ]
-        stacked = np.stack(views)
-        return stacked.reshape(len(images), self.num_views, *stacked.shape[1:])
+        rows = [self._view(image) for image in np.ascontiguousarray(images) for _ in range(self.num_views)]
+        views = np.empty((len(rows), *rows[0].shape), dtype=np.uint8)
+        for index, view in enumerate(rows):
+            if view.shape != views.shape[1:] or view.dtype != np.uint8:
+                raise ValueError(
+                    f"transforms must give views of one shape in uint8, got {view.dtype} {list(view.shape)} "
+                    f"beside {list(views.shape[1:])}; end with a crop or resize to a fixed size"
+                )
+            views[index] = view
+        return views.reshape(len(images), self.num_views, *views.shape[1:])
+
+    def _view(self, image: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
+        """One view; the checks that `Compose` makes for masks and boxes are left out."""
+        for transform in self.compose.transforms:
+            image = transform(image=image)["image"]
+        return image
 
     def _seed(self, generator: np.random.Generator) -> None:
         """Let all transforms draw from one stream.
@@ -163,7 +176,7 @@ def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] =
             raise ValueError(f"args of {name} must be its arguments, got {args}; {reason}") from error
 
 
-def _find_transform(name: str) -> type:
+def _find_transform(name: str) -> Any:
     """The class of that name.
 
     Raises:
@@ -174,7 +187,7 @@ def _find_transform(name: str) -> type:
     import albumentations
 
     kinds = (albumentations.BasicTransform, albumentations.BaseCompose)
-    found = getattr(albumentations, name, None)
+    found: Any = getattr(albumentations, name, None)
     is_part = isinstance(found, type) and issubclass(found, kinds) and found not in kinds
     if is_part and not issubclass(found, albumentations.Compose):
         return found
