@@ -4,7 +4,7 @@ import itertools
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,16 @@ class Batch:
     def pin_memory(self) -> Self:
         """The same in page-locked memory, from which a GPU is fed without waiting."""
         return type(self)(self.views.pin_memory(), self.labels.pin_memory())
+
+
+class Batches(Protocol):
+    """Which images go together, epoch by epoch."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+    def epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """The batches of an epoch, each a seed for its views and its indices."""
 
 
 class ShuffledBatches:
@@ -64,6 +74,92 @@ class ShuffledBatches:
         ]
 
 
+class ClassBalancedBatches:
+    """Batches of some classes with equally many images of each, whatever the classes' sizes.
+
+    Over an epoch, which has as many batches as a shuffled one, every class comes equally often, give or take
+    one batch, and so does every image of a class: those of a rare class come several times, of a frequent
+    one not all. Images of a batch differ, unless their class has fewer than `images_per_class`.
+
+    Args:
+        labels: the class of every image, `[n]`.
+        indices: which of them to draw from, `[m]`.
+        batch_size: of every batch, a multiple of `images_per_class`.
+        images_per_class: at least 1.
+        seed: of the order and of the views.
+
+    Raises:
+        ValueError: where the numbers do not go together, or a batch would hold more classes than there are.
+    """
+
+    def __init__(
+        self,
+        labels: Int[np.ndarray, " n"],
+        indices: Int[np.ndarray, " m"],
+        batch_size: int,
+        images_per_class: int,
+        seed: int,
+    ):
+        require_balanced(batch_size, images_per_class)
+        of_images = np.asarray(labels)[indices]
+        self.members = [np.asarray(indices)[of_images == label] for label in np.unique(of_images)]
+        largest = len(self.members) * images_per_class
+        if batch_size > largest:
+            raise ValueError(
+                f"batch_size must be at most {largest}, {images_per_class} images of each of "
+                f"{len(self.members)} classes, got {batch_size}; lower it or raise images_per_class"
+            )
+        self.num_classes, self.images_per_class = batch_size // images_per_class, images_per_class
+        self.num_batches, self.seed = -(-len(indices) // batch_size), seed
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """The batches of an epoch, each a seed for its views and its indices."""
+        sequence = np.random.SeedSequence([self.seed, epoch])
+        generator = np.random.default_rng(sequence)
+        num_uses = np.zeros(len(self.members), dtype=np.int64)
+        decks = [members[:0] for members in self.members]
+        batches = []
+        for seed in sequence.generate_state(self.num_batches, np.uint64):
+            ties = generator.random(len(num_uses))
+            chosen = np.lexsort((ties, num_uses))[: self.num_classes]
+            num_uses[chosen] += 1
+            for label in chosen:
+                decks[label] = self._fill(decks[label], self.members[label], generator)
+            drawn = [decks[label][: self.images_per_class] for label in chosen]
+            for label in chosen:
+                decks[label] = decks[label][self.images_per_class :]
+            batches.append((int(seed), np.concatenate(drawn)))
+        return batches
+
+    def _fill(self, deck: np.ndarray, members: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """A deck with enough images for one draw; those that are left come first, and not again soon."""
+        if len(deck) >= self.images_per_class:
+            return deck
+        if len(members) < self.images_per_class:
+            return np.resize(generator.permutation(members), self.images_per_class)
+        fresh = generator.permutation(members)
+        is_left = np.isin(fresh, deck)
+        return np.concatenate([deck, fresh[~is_left], fresh[is_left]])
+
+
+def require_balanced(batch_size: int, images_per_class: int) -> None:
+    """Refuse a batch that cannot hold equally many images of each of its classes.
+
+    Raises:
+        ValueError: where `batch_size` is no multiple of `images_per_class`, or that is below 1.
+    """
+    if images_per_class < 1:
+        raise ValueError(f"images_per_class must be at least 1, got {images_per_class}")
+    if batch_size < 1 or batch_size % images_per_class:
+        raise ValueError(
+            f"batch_size must be a multiple of images_per_class ({images_per_class}), got {batch_size}; "
+            f"the next is {(batch_size // images_per_class + 1) * images_per_class}"
+        )
+
+
 class ViewDataset(Dataset[Batch]):
     """Gives a whole batch for one item `(seed, indices)`, stacked where it is asked for."""
 
@@ -98,7 +194,7 @@ class ViewLoader:
     Workers stay from epoch to epoch, and make the first batches of the next one while this one is validated.
     """
 
-    def __init__(self, dataset: ViewDataset, batches: ShuffledBatches, num_workers: int = 0):
+    def __init__(self, dataset: ViewDataset, batches: Batches, num_workers: int = 0):
         self.dataset, self.batches, self.num_workers = dataset, batches, num_workers
         self._stream: Iterator[Batch] = iter(())
         self._position: tuple[int, int] | None = None
@@ -149,7 +245,22 @@ def build_loader(
     batch_size: int,
     num_workers: int,
     seed: int,
+    sampler: str = "shuffled",
+    images_per_class: int | None = None,
 ) -> ViewLoader:
-    """Shuffled batches of views of the images at `indices`."""
-    batches = ShuffledBatches(indices, batch_size, seed)
+    """Batches of views of the images at `indices`, `shuffled` or, with `images_per_class`, `class_balanced`.
+
+    Raises:
+        ValueError: where the sampler is unknown or its numbers do not go together.
+    """
+    batches: Batches
+    if sampler == "shuffled":
+        batches = ShuffledBatches(indices, batch_size, seed)
+    elif sampler == "class_balanced" and images_per_class is not None:
+        batches = ClassBalancedBatches(labels, indices, batch_size, images_per_class, seed)
+    else:
+        raise ValueError(
+            "sampler must be shuffled, or class_balanced with images_per_class, "
+            f"got {sampler!r} with {images_per_class}"
+        )
     return ViewLoader(ViewDataset(images, labels, policy), batches, num_workers)
