@@ -1,8 +1,10 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
-from supcon_pipeline.core.batches import ShuffledBatches, build_loader
+from supcon_pipeline.core.batches import ClassBalancedBatches, ShuffledBatches, ViewDataset, build_loader
 from supcon_pipeline.core.views import ViewPolicy
 
 FLIPS = [{"name": "HorizontalFlip", "args": {"p": 0.5}}, {"name": "VerticalFlip", "args": {"p": 0.5}}]
@@ -99,3 +101,175 @@ def test_loading_leaves_the_random_state_of_torch_alone():
     before = torch.get_rng_state()
     list(loader_of(9).epoch(0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def views_of(loader, epochs):
+    return [batch.views for epoch in epochs for batch in loader.epoch(epoch)]
+
+
+def equal_views(first, second):
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_stay_over_epochs_and_give_what_the_main_process_gives(num_workers):
+    loader = loader_of(9, num_workers=num_workers)
+    views = views_of(loader, [0])
+    workers = [process.pid for process in loader._stream._workers]
+    views += views_of(loader, [1, 2])
+    assert [process.pid for process in loader._stream._workers] == workers
+    assert len(workers) == num_workers
+    assert equal_views(views, views_of(loader_of(9), range(3)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_epoch_starts_at_any_batch_in_any_order(num_workers):
+    loader, whole = loader_of(12, num_workers=num_workers), views_of(loader_of(12), [1])
+    assert equal_views([batch.views for batch in loader.epoch(1, first_batch=1)], whole[1:])
+    assert equal_views(views_of(loader, [1]), whole)
+    interrupted = loader.epoch(1)
+    assert torch.equal(next(interrupted).views, whole[0])
+    assert equal_views(views_of(loader, [1]), whole)
+
+
+def test_a_worker_uses_one_thread():
+    import cv2
+
+    class Threads(torch.utils.data.Dataset):
+        def __getitem__(self, item):
+            return cv2.getNumThreads(), torch.get_num_threads()
+
+    loader = loader_of(9, num_workers=1)
+    loader.dataset = Threads()
+    assert next(loader.epoch(0)) == [1, 1]
+
+
+def mapped_loader(tmp_path, num_workers):
+    images = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    policy = ViewPolicy(FLIPS, num_views=2)
+    return build_loader(mapped, np.arange(300) % 3, np.arange(300), policy, 100, num_workers, seed=0)
+
+
+def test_mapped_images_are_handed_over_as_the_place_of_their_file(tmp_path):
+    dataset = mapped_loader(tmp_path, 0).dataset
+    pickled = pickle.dumps(dataset)
+    again = pickle.loads(pickled)
+    assert len(pickled) < 20_000 < dataset.images.nbytes
+    assert isinstance(again.images, np.memmap)
+    assert np.array_equal(again.images, dataset.images)
+    assert torch.equal(again[3, np.arange(5)].views, dataset[3, np.arange(5)].views)
+
+
+def test_a_part_of_mapped_images_is_handed_over_as_it_is(tmp_path):
+    dataset = mapped_loader(tmp_path, 0).dataset
+    part = ViewDataset(dataset.images[10:20], dataset.labels, dataset.policy)
+    assert np.array_equal(pickle.loads(pickle.dumps(part)).images, dataset.images[10:20])
+
+
+def test_a_worker_that_is_not_forked_gives_the_same(tmp_path):
+    before = torch.multiprocessing.get_start_method(allow_none=True)
+    torch.multiprocessing.set_start_method("spawn", force=True)
+    try:
+        views = views_of(mapped_loader(tmp_path, 1), [0])
+    finally:
+        torch.multiprocessing.set_start_method(before, force=True)
+    assert equal_views(views, views_of(mapped_loader(tmp_path, 0), [0]))
+
+
+def balanced(counts, batch_size=6, images_per_class=2, seed=0):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    indices = np.arange(1, len(labels))
+    return labels, ClassBalancedBatches(labels, indices, batch_size, images_per_class, seed)
+
+
+def test_balanced_batches_hold_equally_many_different_images_of_different_classes():
+    labels, batches = balanced([50, 5, 21, 3, 2, 9])
+    for epoch in range(3):
+        parts = [indices for _, indices in batches.epoch(epoch)]
+        assert len(parts) == len(batches) == -(-89 // 6)
+        for part in parts:
+            _, counts = np.unique(labels[part], return_counts=True)
+            assert counts.tolist() == [2, 2, 2]
+            assert len(set(part)) == 6
+            assert 0 not in part
+
+
+def test_classes_and_the_images_of_each_come_equally_often_in_an_epoch():
+    labels, batches = balanced([50, 5, 21, 3, 2, 9])
+    drawn = np.concatenate([indices for _, indices in batches.epoch(0)])
+    classes = np.bincount(labels[drawn], minlength=6)
+    assert classes.max() - classes.min() <= 2
+    for label in range(6):
+        uses = np.bincount(drawn, minlength=len(labels))[1:][labels[1:] == label]
+        assert uses.max() - uses.min() <= 1
+
+
+def test_a_class_with_fewer_images_than_are_asked_for_repeats_them():
+    labels, batches = balanced([20, 2, 20], batch_size=12, images_per_class=4)
+    for _, part in batches.epoch(0):
+        assert np.bincount(labels[part], minlength=3)[1] in (0, 4)
+    rare = np.concatenate([part[labels[part] == 1] for _, part in batches.epoch(0)])
+    assert set(rare) == {20, 21}
+
+
+def test_balanced_batches_depend_on_the_seed_and_the_epoch_alone():
+    def order(seed, epoch, before=()):
+        _, batches = balanced([9, 9, 9, 9], seed=seed)
+        for earlier in before:
+            batches.epoch(earlier)
+        return [(number, *part) for number, part in batches.epoch(epoch)]
+
+    assert order(0, 3) == order(0, 3, before=[0, 1])
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+
+
+def test_balanced_batches_that_hold_all_classes_are_an_even_share_of_each():
+    labels, batches = balanced([4, 4, 4], batch_size=3, images_per_class=1)
+    drawn = np.concatenate([part for _, part in batches.epoch(5)])
+    assert np.bincount(labels[drawn]).tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "images_per_class", "message"),
+    [
+        (7, 2, r"batch_size must be a multiple of images_per_class \(2\), got 7; the next is 8"),
+        (8, 2, "batch_size must be at most 6, 2 images of each of 3 classes, got 8; lower it or raise"),
+        (6, 0, "images_per_class must be at least 1, got 0"),
+        (0, 2, "batch_size must be a multiple"),
+    ],
+)
+def test_balanced_batches_that_cannot_be_are_refused(batch_size, images_per_class, message):
+    with pytest.raises(ValueError, match=message):
+        balanced([9, 9, 9], batch_size, images_per_class)
+
+
+@pytest.mark.parametrize(("sampler", "images_per_class"), [("balanced", None), ("class_balanced", None)])
+def test_a_sampler_that_does_not_exist_so_is_refused(sampler, images_per_class):
+    images, labels = np.zeros((4, 2, 2, 1), np.uint8), np.arange(4) % 2
+    with pytest.raises(ValueError, match=f"sampler must be shuffled, or class_balanced.*got '{sampler}'"):
+        build_loader(
+            images, labels, np.arange(4), ViewPolicy([], 1), 2, 0, 0, sampler=sampler,
+            images_per_class=images_per_class,
+        )  # fmt: skip
+
+
+def test_a_balanced_loader_gives_views_and_labels_of_its_batches():
+    images = np.arange(12, dtype=np.uint8).repeat(4).reshape(-1, 2, 2, 1)
+    labels = np.arange(12) % 3
+    loader = build_loader(
+        images,
+        labels,
+        np.arange(12),
+        ViewPolicy([], 1),
+        6,
+        0,
+        0,
+        sampler="class_balanced",
+        images_per_class=3,
+    )
+    for batch in loader.epoch(0):
+        assert torch.equal(batch.labels, batch.views[:, 0, 0, 0, 0] % 3)
+        assert batch.labels.unique(return_counts=True)[1].tolist() == [3, 3]

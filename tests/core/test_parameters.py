@@ -17,7 +17,9 @@ from supcon_pipeline.core.parameters import (
 SCHEDULED = {
     "seed": 0,
     "transforms": [{"name": "HorizontalFlip", "args": {"p": 0.5}}],
-    "loader": {"batch_size": 2, "num_workers": 0},
+    "loader": {
+        "batch_size": 2, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2,
+    },
     "optimizer": {
         "name": "sgd", "lr": 0.1, "weight_decay": 0.0, "momentum": 0.9, "nesterov": True, "betas": None,
         "sync_period": None, "slow_step_size": None,
@@ -123,7 +125,21 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
         (LrFinderParameters, "max_lr", 1e-5, r"max_lr must be above min_lr \(1e-05\), got 1e-05"),
         (LrFinderParameters, "num_steps", 9, "greater than or equal to 10"),
         (LrFinderParameters, "smoothing", 1, "less than 1"),
-        (Stage1Parameters, "num_views", 1, "greater than or equal to 2"),
+        (Stage1Parameters, "num_views", 0, "greater than or equal to 1"),
+        (Stage1Parameters, "loader.sampler", "balanced", "should be 'shuffled' or 'class_balanced'"),
+        (
+            Stage1Parameters,
+            "loader.sampler",
+            "shuffled",
+            "images_per_class must be null with shuffled, got 2",
+        ),
+        (Stage1Parameters, "loader.images_per_class", None, "must be set with class_balanced, got None"),
+        (
+            Stage1Parameters,
+            "loader.images_per_class",
+            3,
+            r"batch_size must be a multiple of images_per_class \(3\), got 2; the next is 3",
+        ),
         (Stage1Parameters, "transforms", [{"name": "HorizontalFlop"}], "did you mean HorizontalFlip"),
         (
             Stage1Parameters,
@@ -181,6 +197,22 @@ def test_every_value_without_a_default_must_be_given(model):
 @pytest.mark.parametrize("name", ["ema", "early_stopping", "micro_batch_size", "progress_minutes"])
 def test_what_may_be_left_out_is_left_out_with_null(name):
     assert getattr(Stage1Parameters.model_validate(changed(Stage1Parameters, name, None)), name) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": {"name": "simclr"}}, "num_views must be at least 2 with simclr, got 1"),
+        ({"loader": {"images_per_class": 1}}, "images_per_class must be at least 2 with num_views 1, got 1"),
+    ],
+)
+def test_a_loss_without_positives_is_refused(changes, message):
+    values = changed(Stage1Parameters, "num_views", 1)
+    assert Stage1Parameters.model_validate(values).num_views == 1
+    for section, change in changes.items():
+        values[section].update(change)
+    with pytest.raises(ValidationError, match=message):
+        Stage1Parameters.model_validate(values)
 
 
 def test_nothing_is_changed_after_it_was_read():

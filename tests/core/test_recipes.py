@@ -130,6 +130,31 @@ def test_the_loss_of_a_collapsed_encoder_by_hand():
     assert collapse_loss("sincere")(labels, 2) == pytest.approx(expected)
 
 
+def test_the_loss_of_a_collapsed_encoder_by_one_view_is_that_of_the_images_with_a_positive():
+    labels, alone = torch.tensor([0, 0, 0, 1, 2, 2]), torch.tensor([0, 1, 2])
+    assert collapse_loss("supcon")(labels, 1) == math.log(5)
+    # Three images have 3 negatives, two have 4; the one that is alone is left out.
+    expected = (3 * math.log(4) + 2 * math.log(5)) / 5
+    assert collapse_loss("sincere")(labels, 1) == pytest.approx(expected)
+    assert collapse_loss("supcon")(alone, 1) == collapse_loss("sincere")(alone, 1) == 0.0
+    assert collapse_loss("supcon")(alone[:1], 1) == 0.0
+
+
+@pytest.mark.parametrize("name", ["supcon", "sincere"])
+def test_one_view_is_enough_for_a_loss_with_labels(labelled_splits, name):
+    loss = {**JOINT, "name": name, "classifier_weight": 0.0}
+    loader = {"batch_size": 6, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 3}
+    stage = stage1(labelled_splits, loss=loss, num_views=1, loader=loader)
+    training = build_training(stage, labelled_splits)
+    batch = next(training.loader.epoch(0))
+    assert batch.views.shape == (6, 1, 8, 8, 3)
+    first = train_step(training, batch)[0]
+    assert first > 0
+    for _ in range(5):
+        last = train_step(training, batch)[0]
+    assert last < first
+
+
 def test_features_are_validated_by_searching_the_training_images(labelled_splits):
     model = build_model(ENCODER).eval()
     metrics = validate_features(labelled_splits, batch_size=10)(model)

@@ -82,3 +82,103 @@ def test_fewer_than_one_view_is_refused():
 def test_a_transform_that_does_not_exist_so_is_refused(name, args, message):
     with pytest.raises(ValueError, match=message):
         build_transform(name, args)
+
+
+def test_transforms_draw_from_one_stream_and_not_from_equal_ones():
+    corners = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
+    flips = [{"name": name, "args": {"p": 0.5}} for name in ("HorizontalFlip", "VerticalFlip")]
+    views = ViewPolicy(flips, num_views=400)(corners, seed=0)
+    counts = np.bincount(views[0, :, 0, 0, 0], minlength=4)
+    # Each of the four flips is a quarter of 400; equal streams gave 200, 0, 0, 200.
+    assert all(60 < count < 140 for count in counts)
+
+
+def test_noise_of_the_library_underneath_comes_from_the_seed_too(images):
+    policy = ViewPolicy(
+        [{"name": "GaussNoise", "args": {"p": 1.0}}, {"name": "ISONoise", "args": {"p": 1.0}}], 2
+    )
+    first = policy(images, seed=3)
+    assert np.array_equal(first, policy(images, seed=3))
+    assert not np.array_equal(first, policy(images, seed=4))
+
+
+def test_views_of_unequal_shape_are_refused_in_one_line(images):
+    crop = {"name": "CropAndPad", "args": {"px": [-3, 3], "keep_size": False, "p": 1.0}}
+    with pytest.raises(ValueError, match=r"transforms must give views of one shape in uint8, got uint8 \["):
+        ViewPolicy([crop], num_views=4)(images, seed=0)
+
+
+def test_views_that_are_not_uint8_are_refused(images):
+    with pytest.raises(ValueError, match=r"in uint8, got float32 \[8, 8, 3\]"):
+        ViewPolicy([{"name": "Normalize"}], num_views=1)(images, seed=0)
+
+
+def test_a_transform_without_a_size_takes_that_of_the_images(rng):
+    crop = {"name": "RandomResizedCrop", "args": {"scale": [0.2, 0.5]}}
+    images = rng.integers(0, 256, (2, 12, 10, 3), dtype=np.uint8)
+    assert ViewPolicy([crop], 2, (12, 10, 3))(images, seed=0).shape == (2, 2, 12, 10, 3)
+    sized = {"name": "RandomResizedCrop", "args": {"size": [6, 4]}}
+    assert ViewPolicy([sized], 2, (12, 10, 3))(images, seed=0).shape == (2, 2, 6, 4, 3)
+
+
+def test_one_of_several_transforms_is_applied(images):
+    flips = [{"name": name, "args": {"p": 1.0}} for name in ("HorizontalFlip", "VerticalFlip")]
+    one = {"name": "OneOf", "args": {"transforms": flips, "p": 1.0}}
+    views = ViewPolicy([one], 40)(images[:1], seed=0)[0]
+    is_horizontal = [np.array_equal(view, images[0, :, ::-1]) for view in views]
+    is_vertical = [np.array_equal(view, images[0, ::-1]) for view in views]
+    assert all(a != b for a, b in zip(is_horizontal, is_vertical, strict=True))
+    assert 5 < sum(is_horizontal) < 35
+
+
+def test_some_of_several_transforms_are_applied(images):
+    flips = [{"name": name, "args": {"p": 1.0}} for name in ("HorizontalFlip", "VerticalFlip")]
+    both = ViewPolicy([{"name": "SomeOf", "args": {"transforms": flips, "n": 2}}], 1)(images, seed=0)
+    assert np.array_equal(both[:, 0], images[:, ::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        (
+            [{"name": "CropAndPad", "args": {"px": [-3, 3], "keep_size": False}}],
+            "transforms must give views of one shape, got .* because of CropAndPad",
+        ),
+        (
+            [{"name": "RandomCrop", "args": {"height": 4, "width": 4, "p": 0.5}}],
+            r"got \[4, 4, 3\] and \[8, 8, 3\] because of RandomCrop; give RandomCrop p: 1.0 and one size",
+        ),
+        ([FLIP, {"name": "Normalize"}], r"transform Normalize must give uint8 images with 3 channels"),
+        (
+            [{"name": "RandomCrop", "args": {"height": 9, "width": 9}}],
+            r"transform RandomCrop must work on images \[8, 8, 3\], got: ",
+        ),
+    ],
+)
+def test_a_policy_that_cannot_be_batched_is_refused_before_it_is_used(transforms, message):
+    with pytest.raises(ValueError, match=message):
+        ViewPolicy(transforms, 2, (8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({}, r"transforms of OneOf must be a list of {name, args}, got None"),
+        ({"transforms": []}, "transforms of OneOf must be a list"),
+        ({"transforms": [{"nam": "HorizontalFlip"}]}, "transforms of OneOf must have name and args"),
+        ({"transforms": [{"name": "HorizontalFlop"}]}, "did you mean HorizontalFlip"),
+        ({"transforms": [{"name": "HorizontalFlip", "args": {"q": 1}}]}, "args of HorizontalFlip must be"),
+    ],
+)
+def test_a_wrong_composition_is_refused(args, message):
+    with pytest.raises(ValueError, match=message):
+        build_transform("OneOf", args)
+
+
+def test_a_policy_whose_views_leave_a_size_of_their_own_is_taken():
+    resized = [
+        {"name": "CropAndPad", "args": {"px": [-3, 3], "keep_size": False}},
+        {"name": "Resize", "args": {}},
+    ]
+    images = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    assert ViewPolicy(resized, 2, (8, 8, 3))(images, seed=0).shape == (1, 2, 8, 8, 3)

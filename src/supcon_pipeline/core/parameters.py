@@ -158,10 +158,32 @@ class ScheduleParameters(Parameters):
 
 
 class LoaderParameters(Parameters):
-    """How images are fetched."""
+    """How images are fetched.
+
+    Args:
+        batch_size: images per step.
+        num_workers: processes that make views.
+        sampler: every image once per epoch, or equally many images of each class of a batch.
+        images_per_class: of each class of a batch; used by `class_balanced`.
+    """
 
     batch_size: Count
     num_workers: Annotated[int, Field(ge=0)]
+    sampler: Literal["shuffled", "class_balanced"] = "shuffled"
+    images_per_class: Count | None = None
+
+    @model_validator(mode="after")
+    def _is_balanced_by_a_number(self) -> Self:
+        from supcon_pipeline.core.batches import require_balanced
+
+        if (self.sampler == "class_balanced") != (self.images_per_class is not None):
+            contract = "be set" if self.images_per_class is None else "be null"
+            raise ValueError(
+                f"images_per_class must {contract} with {self.sampler}, got {self.images_per_class}"
+            )
+        if self.images_per_class is not None:
+            require_balanced(self.batch_size, self.images_per_class)
+        return self
 
 
 class ContrastiveLoaderParameters(LoaderParameters):
@@ -237,10 +259,22 @@ class Stage1Parameters(TrainingParameters):
     backbone: BackboneParameters
     projection: ProjectionParameters
     loss: ContrastiveLossParameters
-    num_views: Annotated[int, Field(ge=2)]
+    num_views: Count
     loader: ContrastiveLoaderParameters
     micro_batch_size: Count | None
     checkpoints: ContrastiveCheckpointParameters
+
+    @model_validator(mode="after")
+    def _anchors_have_positives(self) -> Self:
+        if self.num_views == 1 and self.loss.name == "simclr":
+            raise ValueError(
+                "num_views must be at least 2 with simclr, got 1; its positives are other views of an image"
+            )
+        if self.num_views == 1 and self.loader.images_per_class == 1:
+            raise ValueError(
+                "images_per_class must be at least 2 with num_views 1, got 1; no image would have a positive"
+            )
+        return self
 
 
 class SwaParameters(Parameters):

@@ -174,16 +174,21 @@ def collapse_loss(name: str) -> Callable[[Tensor, int], float]:
     """The contrastive loss of a batch if all rows had the same projection, from its labels and views.
 
     Every row is then as near as any other: log(rows - 1), and for SINCERE, whose denominator leaves out the
-    other positives, the mean of log(1 + negatives).
+    other positives, the mean of log(1 + negatives). Both are means over the rows that have a positive, and 0
+    where none has: of one view, an image alone in its class has none.
     """
 
     def collapse(labels: Tensor, num_views: int) -> float:
         num_rows = len(labels) * num_views
-        if name != "sincere":
-            return math.log(num_rows - 1)
         counts = labels.unique(return_counts=True)[1] * num_views
-        negatives = (num_rows - counts).double()
-        return float((counts * negatives.log1p()).sum() / num_rows)
+        counts = counts[counts > 1].double()
+        if name == "simclr":
+            return math.log(num_rows - 1)
+        if not len(counts):
+            return 0.0
+        if name == "supcon":
+            return math.log(num_rows - 1)
+        return float((counts * (num_rows - counts).log1p()).sum() / counts.sum())
 
     return collapse
 

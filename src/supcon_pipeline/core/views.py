@@ -1,6 +1,8 @@
 """Views of an image: an albumentations policy, described by names and arguments."""
 
 import os
+import random
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,15 @@ from jaxtyping import UInt8
 # The library asks the network for a newer version at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+# How often a policy is tried before a training; what happens to one view in ten is missed once in 40,000.
+NUM_REHEARSALS = 100
+# Of large images fewer, so that it takes a fraction of a second.
+REHEARSED_PIXELS = NUM_REHEARSALS * 224 * 224
+# Stands for the size of the images where arguments are validated before there are any.
+ANY_SIZE = (224, 224)
+
+Spec = Mapping[str, Any]
+
 
 class ViewPolicy:
     """Random transforms that turn images into views.
@@ -18,53 +29,182 @@ class ViewPolicy:
         transforms: each `{"name": <albumentations class>, "args": {...}}`, applied in order; none gives
             the image itself.
         num_views: views per image, at least 1.
+        image_shape: `(h, w, c)` of the images. Where given, transforms whose size is not given make views of
+            `(h, w)`, and the policy is tried before it is used.
 
     Raises:
-        ValueError: where a name is not an albumentations transform, its arguments are wrong, or
-            `num_views` is below 1.
+        ValueError: where a name is not an albumentations transform, its arguments are wrong, `num_views` is
+            below 1, or the views of such images would not be uint8, of one shape and with the channels of
+            the image.
     """
 
-    def __init__(self, transforms: Sequence[Mapping[str, Any]], num_views: int):
+    def __init__(
+        self,
+        transforms: Sequence[Spec],
+        num_views: int,
+        image_shape: tuple[int, int, int] | None = None,
+    ):
         import albumentations
 
         if num_views < 1:
             raise ValueError(f"num_views must be at least 1, got {num_views}")
         self.num_views = num_views
-        self.compose = albumentations.Compose([build_transform(**spec) for spec in transforms])
+        size = ANY_SIZE if image_shape is None else image_shape[:2]
+        self.compose = albumentations.Compose([build_transform(**spec, size=size) for spec in transforms])
+        if image_shape is not None:
+            self._rehearse(image_shape)
 
     def __call__(
-        self, images: UInt8[np.ndarray, "batch h w c"], seed: int
-    ) -> UInt8[np.ndarray, "batch views h w c"]:
-        """The views of a batch; the same seed gives the same views."""
-        self.compose.set_random_seed(seed)
-        views = [
-            [self.compose(image=image)["image"] for _ in range(self.num_views)]
-            for image in np.ascontiguousarray(images)
-        ]
-        return np.stack([np.stack(views_of_image) for views_of_image in views])
+        self, images: UInt8[np.ndarray, "batch h w c"], seed: int | np.random.Generator
+    ) -> UInt8[np.ndarray, "batch views view_h view_w c"]:
+        """The views of a batch; the same seed gives the same views.
+
+        Raises:
+            ValueError: where the transforms give views of different shapes, or anything but uint8.
+        """
+        self._seed(np.random.default_rng(seed))
+        rows = [self._view(image) for image in np.ascontiguousarray(images) for _ in range(self.num_views)]
+        views = np.empty((len(rows), *rows[0].shape), dtype=np.uint8)
+        for index, view in enumerate(rows):
+            if view.shape != views.shape[1:] or view.dtype != np.uint8:
+                raise ValueError(
+                    f"transforms must give views of one shape in uint8, got {view.dtype} {list(view.shape)} "
+                    f"beside {list(views.shape[1:])}; end with a crop or resize to a fixed size"
+                )
+            views[index] = view
+        return views.reshape(len(images), self.num_views, *views.shape[1:])
+
+    def _view(self, image: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
+        """One view; the checks that `Compose` makes for masks and boxes are left out."""
+        for transform in self.compose.transforms:
+            image = transform(image=image)["image"]
+        return image
+
+    def _seed(self, generator: np.random.Generator) -> None:
+        """Let all transforms draw from one stream.
+
+        `Compose.set_random_seed` starts every transform from the same seed: they would draw the same numbers,
+        so that two flips, each with probability 0.5, would always come together or not at all.
+        """
+        import cv2
+
+        py_random = random.Random(int.from_bytes(generator.bytes(16), "little"))
+        self.compose.set_random_state(generator, py_random)
+        # The noise of some transforms comes from OpenCV's global generator.
+        cv2.setRNGSeed(int(generator.integers(2**31)))
+
+    def _rehearse(self, image_shape: tuple[int, int, int]) -> None:
+        """Make sure of what views of such images are.
+
+        Raises:
+            ValueError: where a transform fails, or gives what another cannot be put in a batch with.
+        """
+        generator = np.random.default_rng(0)
+        self._seed(generator)
+        image = generator.integers(0, 256, image_shape, dtype=np.uint8)
+        num_rehearsals = min(NUM_REHEARSALS, max(8, REHEARSED_PIXELS // (image_shape[0] * image_shape[1])))
+        seen: list[set[tuple[int, ...]]] = [set() for _ in self.compose.transforms]
+        for _ in range(num_rehearsals):
+            view = image
+            for transform, shapes in zip(self.compose.transforms, seen, strict=True):
+                view = _try_transform(transform, view)
+                shapes.add(view.shape)
+        if not seen or len(seen[-1]) == 1:
+            return
+        first = next(index for index, shapes in enumerate(seen) if len(shapes) > 1)
+        name = type(self.compose.transforms[first]).__name__
+        found = " and ".join(str(list(shape)) for shape in sorted(seen[-1])[:2])
+        raise ValueError(
+            f"transforms must give views of one shape, got {found} because of {name}; "
+            f"give {name} p: 1.0 and one size, or add Resize as the last transform"
+        )
 
 
-def build_transform(name: str, args: Mapping[str, Any] | None = None) -> Any:
-    """The albumentations transform of that name.
+def _try_transform(transform: Any, image: np.ndarray) -> np.ndarray:
+    """The image after one transform.
+
+    Raises:
+        ValueError: where it fails, warns, or changes the type or the channels.
+    """
+    name, shape = type(transform).__name__, list(image.shape)
+    try:
+        with warnings.catch_warnings():
+            # It would be repeated for every view.
+            warnings.simplefilter("error", UserWarning)
+            view: np.ndarray = transform(image=image)["image"]
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"transform {name} must work on images {shape}, got: {reason}") from error
+    if view.dtype != np.uint8 or view.ndim != 3 or view.shape[-1] != image.shape[-1]:
+        raise ValueError(
+            f"transform {name} must give uint8 images with {shape[-1]} channels, "
+            f"got {view.dtype} {list(view.shape)}; leave it out, the encoder normalises by itself"
+        )
+    return view
+
+
+def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] = ANY_SIZE) -> Any:
+    """The albumentations transform of that name, or a composition such as `OneOf` of such transforms.
+
+    Args:
+        name: of the class.
+        args: its arguments; `transforms`, of a composition, is a list of `{"name": ..., "args": {...}}`.
+        size: height and width, for a transform that needs `size` or `height` and `width` and has none in
+            `args`.
 
     Raises:
         ValueError: where the name is unknown or an argument is refused.
     """
-    import difflib
-    import warnings
+    import inspect
 
     import albumentations
 
-    transform = getattr(albumentations, name, None)
-    if not (isinstance(transform, type) and issubclass(transform, albumentations.BasicTransform)):
-        nearest = difflib.get_close_matches(name, dir(albumentations), n=3)
-        remedy = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-        raise ValueError(f"transform must be the name of an albumentations transform, got {name!r}{remedy}")
+    transform, args = _find_transform(name), dict(args or {})
+    if issubclass(transform, albumentations.BaseCompose):
+        args["transforms"] = _build_inner(name, args.get("transforms"), size)
+    for argument, value in {"size": size, "height": size[0], "width": size[1]}.items():
+        parameter = inspect.signature(transform).parameters.get(argument)
+        if parameter is not None and parameter.default is parameter.empty:
+            args.setdefault(argument, value)
     with warnings.catch_warnings():
         # An unknown argument is only warned of, and then ignored.
         warnings.simplefilter("error", UserWarning)
         try:
-            return transform(**(args or {}))
+            return transform(**args)
         except (TypeError, ValueError, UserWarning) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"args of {name} must be its arguments, got {args}; {reason}") from error
+
+
+def _find_transform(name: str) -> Any:
+    """The class of that name.
+
+    Raises:
+        ValueError: where there is none that can be a part of a policy.
+    """
+    import difflib
+
+    import albumentations
+
+    kinds = (albumentations.BasicTransform, albumentations.BaseCompose)
+    found: Any = getattr(albumentations, name, None)
+    is_part = isinstance(found, type) and issubclass(found, kinds) and found not in kinds
+    if is_part and not issubclass(found, albumentations.Compose):
+        return found
+    nearest = difflib.get_close_matches(name, dir(albumentations), n=3)
+    remedy = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+    raise ValueError(f"transform must be the name of an albumentations transform, got {name!r}{remedy}")
+
+
+def _build_inner(name: str, specs: Any, size: tuple[int, int]) -> list[Any]:
+    """The transforms inside a composition.
+
+    Raises:
+        ValueError: where they are not a list of names with arguments.
+    """
+    if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, Mapping) for spec in specs):
+        raise ValueError(f"transforms of {name} must be a list of {{name, args}}, got {specs!r}")
+    for spec in specs:
+        if "name" not in spec or not spec.keys() <= {"name", "args"}:
+            raise ValueError(f"transforms of {name} must have name and args, got {dict(spec)}")
+    return [build_transform(**spec, size=size) for spec in specs]
