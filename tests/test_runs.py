@@ -40,6 +40,30 @@ def test_predictions_hold_one_row_per_test_image(finished_project: Path) -> None
     assert catalog.load("classifier_metrics")["accuracy"] == pytest.approx(agreement)
 
 
+def test_classifiers_are_scored_alike_and_calibrated(finished_project: Path) -> None:
+    catalog = read_catalog(finished_project)
+    metrics = catalog.load("metrics")
+    groups = [metrics["classifier"], metrics["knn"], metrics["baseline"]["classifier"]]
+    assert groups == [
+        catalog.load(name) for name in ("classifier_metrics", "knn_metrics", "baseline_classifier_metrics")
+    ]
+    assert len({frozenset(group) for group in groups}) == 1
+    for group in groups:
+        low, high = group["intervals"]["accuracy"]
+        assert low <= group["accuracy"] <= high
+        assert sum(group["calibrated"]["reliability"]["count"]) == metrics["num_images"]
+    assert metrics["knn"]["accuracy"] == metrics["embedding"]["knn_accuracy"]
+
+
+def test_embeddings_name_their_samples(finished_project: Path) -> None:
+    catalog = read_catalog(finished_project)
+    ids = catalog.load("samples")["id"].tolist()
+    for name in ("embeddings", "baseline_embeddings"):
+        embeddings = catalog.load(name)
+        assert embeddings.metadata["sample_ids"] == ids
+        assert len(embeddings.tensors["embedding"]) == len(ids)
+
+
 def test_tensorboard_has_the_scalars_of_both_stages(finished_project: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -15,6 +15,8 @@ _HEADLINES = (
     ("projection", "precision_at_1"),
     ("classifier", "accuracy"),
     ("classifier", "macro_f1"),
+    ("classifier", "expected_calibration_error"),
+    ("knn", "accuracy"),
 )
 
 

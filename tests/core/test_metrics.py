@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from supcon_pipeline.core.metrics import accuracy, classification_metrics, embedding_metrics
+from supcon_pipeline.core.metrics import accuracy, embedding_metrics
 
 
 def at_degrees(*angles, length=1.0):
@@ -121,43 +121,3 @@ def test_accuracy_is_that_of_a_slow_loop_in_any_order(rng):
 def test_accuracy_of_fewer_predictions_than_labels_is_refused(num_predicted):
     with pytest.raises(ValueError, match=r"shapes|predicted"):
         accuracy(np.array([1, 2, 1]), np.array([1, 2])[:num_predicted])
-
-
-def test_classification_metrics_are_as_by_hand():
-    # Class a: 2 right of 3, 1 wrongly said; class b: 1 right of 2, 1 wrongly said; class c is nowhere.
-    scores = classification_metrics(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 0]), ["a", "b", "c"])
-    assert scores["accuracy"] == pytest.approx(3 / 5)
-    assert scores["f1_per_class"] == pytest.approx({"a": 2 / 3, "b": 1 / 2, "c": 0.0})
-    assert scores["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 3)
-    assert scores["confusion_matrix"] == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
-
-
-def test_classification_metrics_are_those_of_a_slow_loop(rng):
-    labels, predicted = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
-    matrix = [[0] * 4 for _ in range(4)]
-    for label, guess in zip(labels, predicted, strict=True):
-        matrix[label][guess] += 1
-    f1 = {str(c): 2 * matrix[c][c] / (sum(matrix[c]) + sum(row[c] for row in matrix)) for c in range(4)}
-    scores = classification_metrics(labels, predicted, ["0", "1", "2", "3"])
-    assert scores["confusion_matrix"] == matrix
-    assert scores["f1_per_class"] == pytest.approx(f1)
-    assert scores["macro_f1"] == pytest.approx(sum(f1.values()) / 4)
-
-
-def test_renaming_the_classes_changes_no_total(rng):
-    labels, predicted, renamed = rng.integers(0, 3, 40), rng.integers(0, 3, 40), np.array([2, 0, 1])
-    before = classification_metrics(labels, predicted, ["a", "b", "c"])
-    after = classification_metrics(renamed[labels], renamed[predicted], ["b", "c", "a"])
-    assert after["accuracy"] == before["accuracy"]
-    assert after["macro_f1"] == pytest.approx(before["macro_f1"])
-    assert after["f1_per_class"] == before["f1_per_class"]
-
-
-def test_classification_metrics_of_fewer_predictions_than_labels_are_refused():
-    with pytest.raises(ValueError, match=r"numbers of samples|predicted"):
-        classification_metrics(np.array([0, 1, 1]), np.array([0, 1]), ["a", "b"])
-
-
-def test_classification_metrics_of_a_class_without_a_name_are_refused():
-    with pytest.raises(ValueError, match="class"):
-        classification_metrics(np.array([0, 1, 5]), np.array([0, 1, 1]), ["a", "b"])

@@ -14,7 +14,7 @@ def parts():
         "num_images": 1234,
         "projection": {"ami": 0.111149},
         "embedding": {"ami": 0.222251},
-        "classifier": {"accuracy": 0.75, "f1_per_class": {"cat": 0.987654}, "confusion_matrix": [[1]]},
+        "classifier": {"accuracy": 0.75, "per_class": {"cat": {"f1": 0.987654}}, "confusion_matrix": [[1]]},
         "pixels": {"precision_at_1": 1.0},
         "baseline": {"embedding": {"ami": 0.333351}, "classifier": {"accuracy": 0.5}},
         "checkpoint": {

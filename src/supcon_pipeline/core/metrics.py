@@ -1,4 +1,4 @@
-"""Metrics of retrieval, clustering and classification."""
+"""Metrics of retrieval and clustering, and accuracy."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -73,31 +73,6 @@ def accuracy(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) ->
     if labels.shape != predicted.shape:
         raise ValueError(f"predicted must be one per label {labels.shape}, got {predicted.shape}")
     return float(np.mean(labels == predicted))
-
-
-def classification_metrics(
-    labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: list[str]
-) -> dict[str, Any]:
-    """Accuracy, macro-F1, F1 per class name, and the confusion matrix (row: label, column: predicted).
-
-    Raises:
-        ValueError: where the counts differ or a class has no name.
-    """
-    from sklearn.metrics import confusion_matrix, f1_score
-
-    highest = max(np.max(labels), np.max(predicted))
-    if highest >= len(class_names):
-        raise ValueError(
-            f"class_names must name every class, got {len(class_names)} names for class {highest}"
-        )
-    classes = np.arange(len(class_names))
-    per_class = f1_score(labels, predicted, labels=classes, average=None, zero_division=0.0)
-    return {
-        "accuracy": accuracy(labels, predicted),
-        "macro_f1": float(per_class.mean()),
-        "f1_per_class": dict(zip(class_names, map(float, per_class), strict=True)),
-        "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
-    }
 
 
 def score(metrics: Mapping[str, float], metric: str) -> float:

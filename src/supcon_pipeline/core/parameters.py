@@ -320,11 +320,19 @@ class KnnParameters(Parameters):
     temperature: Annotated[float, Field(gt=0)]
 
 
+class BootstrapParameters(Parameters):
+    """The intervals around the numbers."""
+
+    num_resamples: Annotated[int, Field(ge=10)]
+    seed: Seed
+
+
 class EvaluationParameters(Parameters):
     """Of `evaluation`."""
 
     batch_size: Count
     knn: KnnParameters
+    bootstrap: BootstrapParameters
 
 
 class TsneParameters(Parameters):

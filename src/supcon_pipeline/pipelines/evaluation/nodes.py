@@ -9,7 +9,11 @@ from supcon_pipeline.core.parameters import EvaluationParameters
 
 
 def embed_samples(
-    encoder: Any, prepared_images: np.ndarray, dataset_card: dict[str, Any], params: EvaluationParameters
+    encoder: Any,
+    prepared_images: np.ndarray,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
 ) -> Any:
     """Embedding and projection of every image of every split, in the order of the samples."""
     from supcon_pipeline.core.embed import embed_images
@@ -20,7 +24,8 @@ def embed_samples(
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], "run stage1 on this data")
     model = restore_model(encoder).to(pick_device())
     outputs = embed_images(model, prepared_images, np.arange(len(prepared_images)), params.batch_size)
-    return NamedTensors(outputs, {"checkpoint": _checkpoint(encoder), "model_hash": fingerprint(encoder)})
+    metadata = {"checkpoint": _checkpoint(encoder), "model_hash": fingerprint(encoder)}
+    return NamedTensors(outputs, {**metadata, "sample_ids": samples["id"].tolist()})
 
 
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
@@ -57,12 +62,7 @@ def predict_samples(
     classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the classifier says, with the probability."""
-    from supcon_pipeline.core.tensors import require_origin, restore_model
-
-    encoder_hash, remedy = embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
-    require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)
-    logits = restore_model(classifier)(embeddings.tensors["embedding"]).detach()
-    return _tabulate(logits, samples, dataset_card)
+    return _tabulate(_classify(classifier, embeddings), samples, dataset_card)
 
 
 def predict_baseline(
@@ -72,18 +72,51 @@ def predict_baseline(
     return _tabulate(baseline_embeddings.tensors["logits"], samples, dataset_card)
 
 
-def score_classifier(predictions: pd.DataFrame, dataset_card: dict[str, Any]) -> dict[str, Any]:
-    """Accuracy, F1 and confusion of the classifier on the test images."""
-    from supcon_pipeline.core.metrics import classification_metrics
+def score_classifier(
+    classifier: Any,
+    embeddings: Any,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
+) -> dict[str, Any]:
+    """Metrics of the linear classifier on the test images, calibrated on the validation images."""
+    logits = _classify(classifier, embeddings).numpy()
+    return _score_logits(_held_out(logits, samples), samples, dataset_card, params)
 
-    return classification_metrics(
-        predictions["label"].to_numpy(), predictions["predicted"].to_numpy(), dataset_card["class_names"]
-    )
+
+def score_baseline_classifier(
+    baseline_embeddings: Any,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
+) -> dict[str, Any]:
+    """Metrics of the baseline on the test images, calibrated on the validation images."""
+    logits = baseline_embeddings.tensors["logits"].numpy()
+    return _score_logits(_held_out(logits, samples), samples, dataset_card, params)
+
+
+def score_knn(
+    embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
+) -> dict[str, Any]:
+    """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
+    from supcon_pipeline.core.neighbours import classify_by_neighbours
+
+    rows, train = embeddings.tensors["embedding"].numpy(), _split(samples, "train")
+    labels, num_classes = samples["label"].to_numpy()[train], len(dataset_card["class_names"])
+    votes = {"num_classes": num_classes, **params.knn.model_dump()}
+    logits = {
+        split: classify_by_neighbours(queries, rows[train], labels, **votes)
+        for split, queries in _held_out(rows, samples).items()
+    }
+    # A class without a vote is improbable, not impossible.
+    logits = {split: np.log(np.maximum(row, np.finfo(np.float32).eps)) for split, row in logits.items()}
+    return _score_logits(logits, samples, dataset_card, params)
 
 
 def collect_metrics(
     feature_metrics: dict[str, Any],
     classifier_metrics: dict[str, Any],
+    knn_metrics: dict[str, Any],
     pixel_metrics: dict[str, float],
     baseline_feature_metrics: dict[str, Any],
     baseline_classifier_metrics: dict[str, Any],
@@ -107,9 +140,38 @@ def collect_metrics(
         "num_images": len(predictions),
         **feature_metrics,
         "classifier": classifier_metrics,
+        "knn": knn_metrics,
         "pixels": pixel_metrics,
         "baseline": {**baseline_feature_metrics, "classifier": baseline_classifier_metrics},
     }
+
+
+def _classify(classifier: Any, embeddings: Any) -> Any:
+    """The logits of all samples, by the classifier that belongs to their encoder."""
+    from supcon_pipeline.core.tensors import require_origin, restore_model
+
+    encoder_hash, remedy = embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
+    require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)
+    return restore_model(classifier)(embeddings.tensors["embedding"]).detach()
+
+
+def _score_logits(
+    logits: dict[str, np.ndarray],
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
+) -> dict[str, Any]:
+    from supcon_pipeline.core.classification import classification_metrics
+
+    labels = _held_out(samples["label"].to_numpy(), samples)
+    return classification_metrics(
+        logits["test"],
+        labels["test"],
+        logits["validation"],
+        labels["validation"],
+        dataset_card["class_names"],
+        **params.bootstrap.model_dump(),
+    )
 
 
 def _tabulate(logits: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]) -> pd.DataFrame:
@@ -126,6 +188,11 @@ def _tabulate(logits: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]) 
 
 def _split(samples: pd.DataFrame, split: str) -> np.ndarray:
     return np.flatnonzero(samples["split"] == split)
+
+
+def _held_out(rows: np.ndarray, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The rows of validation and of test."""
+    return {split: rows[_split(samples, split)] for split in ("validation", "test")}
 
 
 def _checkpoint(state: Any) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from supcon_pipeline.pipelines.evaluation.nodes import (
     embed_samples,
     predict_baseline,
     predict_samples,
+    score_baseline_classifier,
     score_classifier,
     score_features,
+    score_knn,
     score_pixels,
 )
 
@@ -33,10 +35,29 @@ def create_pipeline() -> Pipeline:
                 name="predict_baseline",
             ),
             node(
+                score_classifier,
+                ["classifier", "embeddings", "samples", "dataset_card", "params:evaluation"],
+                "classifier_metrics",
+                name="score_classifier",
+            ),
+            node(
+                score_baseline_classifier,
+                ["baseline_embeddings", "samples", "dataset_card", "params:evaluation"],
+                "baseline_classifier_metrics",
+                name="score_baseline_classifier",
+            ),
+            node(
+                score_knn,
+                ["embeddings", "samples", "dataset_card", "params:evaluation"],
+                "knn_metrics",
+                name="score_knn",
+            ),
+            node(
                 collect_metrics,
                 [
                     "feature_metrics",
                     "classifier_metrics",
+                    "knn_metrics",
                     "pixel_metrics",
                     "baseline_feature_metrics",
                     "baseline_classifier_metrics",
@@ -61,7 +82,7 @@ def _score(model: str, prefix: str) -> list[Node]:
     return [
         node(
             embed_samples,
-            [model, "prepared_images", "dataset_card", "params:evaluation"],
+            [model, "prepared_images", "samples", "dataset_card", "params:evaluation"],
             f"{prefix}embeddings",
             name=f"embed_{prefix}samples",
         ),
@@ -70,11 +91,5 @@ def _score(model: str, prefix: str) -> list[Node]:
             [f"{prefix}embeddings", "samples", "params:evaluation"],
             f"{prefix}feature_metrics",
             name=f"score_{prefix}features",
-        ),
-        node(
-            score_classifier,
-            [f"{prefix}predictions", "dataset_card"],
-            f"{prefix}classifier_metrics",
-            name=f"score_{prefix}classifier",
         ),
     ]

@@ -1,0 +1,216 @@
+"""Metrics of a classifier: how often it is right, of which classes, and whether it knows how sure to be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from supcon_pipeline.core.intervals import bootstrap_intervals
+
+NUM_BINS = 15
+TEMPERATURES = (0.05, 20.0)
+
+
+def classification_metrics(
+    logits: Float[np.ndarray, "n classes"],
+    labels: Int[np.ndarray, " n"],
+    validation_logits: Float[np.ndarray, "m classes"],
+    validation_labels: Int[np.ndarray, " m"],
+    class_names: Sequence[str],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """All that is said of a classifier.
+
+    Args:
+        logits: of the images to score, up to a constant per image: log-probabilities do as well.
+        labels: the class of each.
+        validation_logits: of other images, for the calibration; must not be those that are scored.
+        validation_labels: the class of each.
+        class_names: one per class.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        `accuracy`, `top_5_accuracy` (from six classes on), `balanced_accuracy`, `macro_f1` in [0, 1], up is
+        better; `log_loss` in nats and `expected_calibration_error` in [0, 1], down is better; `reliability`
+        as `reliability_bins` gives it; `calibrated` with the `temperature` and the last three after it;
+        `per_class` by name with `precision`, `recall`, `f1` and `support` (images); `confusion_matrix` (row:
+        label, column: predicted); `intervals` of 95 % of the first five.
+
+    Raises:
+        ValueError: where counts differ, a class has no name, or a logit is not finite.
+
+    Source:
+        Guo et al. 2017, arXiv:1706.04599, for the calibration.
+    """
+    _require_fit(logits, labels, class_names)
+    _require_fit(validation_logits, validation_labels, class_names)
+    labels = np.asarray(labels)
+    temperature = fit_temperature(validation_logits, validation_labels)
+    scores = log_softmax(logits)
+    outcomes = image_outcomes(scores, labels)
+    everyone = np.arange(len(labels))
+    return {
+        **outcomes.metrics(everyone),
+        "expected_calibration_error": expected_calibration_error(scores, labels),
+        "calibrated": {"temperature": temperature, **_calibration(log_softmax(logits, temperature), labels)},
+        "reliability": reliability_bins(scores, labels),
+        **_class_metrics(labels, outcomes.predicted, class_names),
+        "intervals": bootstrap_intervals(outcomes.metrics, len(labels), num_resamples, seed),
+    }
+
+
+def _require_fit(
+    logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], class_names: Sequence[str]
+) -> None:
+    shape, expected = np.shape(logits), (len(labels), len(class_names))
+    if shape != expected:
+        raise ValueError(f"logits must be one row per label and one column per class {expected}, got {shape}")
+    if not len(labels):
+        raise ValueError("labels must hold at least one image, got none")
+    lowest, highest = int(np.min(labels)), int(np.max(labels))
+    if lowest < 0 or highest >= len(class_names):
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(f"labels must be from 0 to {len(class_names) - 1}, got {wrong}; name every class")
+    if not np.isfinite(logits).all():
+        raise ValueError("logits must be finite, got NaN or infinity")
+
+
+def log_softmax(
+    logits: Float[np.ndarray, "n classes"], temperature: float = 1.0
+) -> Float[np.ndarray, "n classes"]:
+    """Log-probabilities, float64, of logits that are divided by the temperature first."""
+    from scipy.special import log_softmax as scipy_log_softmax
+
+    scores: np.ndarray = scipy_log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
+    return scores
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of each image, from which the metrics of any choice of images follow quickly.
+
+    Args:
+        labels: the class of each.
+        predicted: the likeliest class of each.
+        losses: the negative log-probability of each label.
+        is_in_top_5: whether the label is among the five likeliest.
+        num_classes: of the classifier.
+    """
+
+    labels: Int[np.ndarray, " n"]
+    predicted: Int[np.ndarray, " n"]
+    losses: Float[np.ndarray, " n"]
+    is_in_top_5: Bool[np.ndarray, " n"]
+    num_classes: int
+
+    def metrics(self, rows: Int[np.ndarray, " m"]) -> dict[str, float]:
+        """The headline numbers of the images at `rows`; a row that comes twice counts twice."""
+        labels, predicted = self.labels[rows], self.predicted[rows]
+        is_right = labels == predicted
+        support = np.bincount(labels, minlength=self.num_classes)
+        hits = np.bincount(labels[is_right], minlength=self.num_classes)
+        said = np.bincount(predicted, minlength=self.num_classes)
+        is_present = support > 0
+        numbers = {
+            "accuracy": is_right.mean(),
+            "top_5_accuracy": self.is_in_top_5[rows].mean(),
+            # A class without images has no recall; its F1 is zero, as that of one that is never found.
+            "balanced_accuracy": (hits[is_present] / support[is_present]).mean(),
+            "macro_f1": (2 * hits / np.maximum(support + said, 1)).mean(),
+            "log_loss": self.losses[rows].mean(),
+        }
+        if self.num_classes < 6:
+            del numbers["top_5_accuracy"]
+        return {name: float(number) for name, number in numbers.items()}
+
+
+def image_outcomes(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> Outcomes:
+    """What came of each image, from its log-probabilities; of equal ones, the lower class comes first."""
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    is_lower = np.arange(scores.shape[1]) < labels[:, None]
+    num_before = (scores > own).sum(axis=1) + ((scores == own) & is_lower).sum(axis=1)
+    return Outcomes(labels, scores.argmax(axis=1), -own[:, 0], num_before < 5, scores.shape[1])
+
+
+def _class_metrics(
+    labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: Sequence[str]
+) -> dict[str, Any]:
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    classes = np.arange(len(class_names))
+    columns = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0.0)
+    names = ("precision", "recall", "f1", "support")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {
+        "per_class": {
+            name: dict(zip(names, row, strict=True)) for name, row in zip(class_names, rows, strict=True)
+        },
+        "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
+    }
+
+
+def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
+    """The temperature, from 0.05 to 20, that gives the logits the lowest log-loss.
+
+    The range ends what has no end: where every image is right, a lower temperature is always better.
+
+    Source:
+        Guo et al. 2017, arXiv:1706.04599, equation 9. The log-loss is convex in the inverse temperature, so
+        that a search along the line finds the lowest point.
+    """
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(labels))
+
+    def log_loss(log_temperature: float) -> float:
+        return -float(log_softmax(logits, np.exp(log_temperature))[rows, labels].mean())
+
+    found = minimize_scalar(log_loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def reliability_bins(
+    scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
+) -> dict[str, list[float]]:
+    """Mean confidence, accuracy and count of each of 15 bins of equal width that has images.
+
+    Args:
+        scores: log-probabilities; the confidence of an image is its highest probability.
+        labels: the class of each image.
+
+    Source:
+        Guo et al. 2017, arXiv:1706.04599, section 2: bin m holds the confidences in ((m - 1) / 15, m / 15].
+    """
+    confidence, is_right = np.exp(scores.max(axis=1)), scores.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    count = np.bincount(bins, minlength=NUM_BINS)
+    used = count > 0
+    return {
+        "confidence": (np.bincount(bins, confidence, NUM_BINS)[used] / count[used]).tolist(),
+        "accuracy": (np.bincount(bins, is_right, NUM_BINS)[used] / count[used]).tolist(),
+        "count": count[used].tolist(),
+    }
+
+
+def expected_calibration_error(
+    scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
+) -> float:
+    """The distance of confidence and accuracy, mean over the bins weighted by their images, in [0, 1].
+
+    Source:
+        Guo et al. 2017, arXiv:1706.04599, equation 3.
+    """
+    bins = {name: np.array(values) for name, values in reliability_bins(scores, labels).items()}
+    return float(np.average(np.abs(bins["accuracy"] - bins["confidence"]), weights=bins["count"]))
+
+
+def _calibration(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> dict[str, Any]:
+    return {
+        "log_loss": -float(scores[np.arange(len(labels)), labels].mean()),
+        "expected_calibration_error": expected_calibration_error(scores, labels),
+        "reliability": reliability_bins(scores, labels),
+    }

@@ -1,0 +1,55 @@
+"""How sure a number is: bootstrap intervals over the images."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+Statistic = Callable[[Int[np.ndarray, " n"]], Mapping[str, float]]
+
+
+def bootstrap_intervals(
+    statistic: Statistic, num_images: int, num_resamples: int, seed: int, level: float = 0.95
+) -> dict[str, list[float]]:
+    """Percentile intervals of numbers that are computed from images, as `[low, high]` by name.
+
+    Args:
+        statistic: the numbers by name, from the indices of a resample; an index may come more than once.
+        num_images: what is drawn from, with replacement, as often as there are images.
+        num_resamples: how many resamples.
+        seed: of the draws; the same gives the same intervals.
+        level: the share of the resamples between the ends, between 0 and 1.
+
+    Raises:
+        ValueError: where there is no image or no resample, or the level is out of range.
+
+    Source:
+        Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
+    """
+    if num_images < 1 or num_resamples < 1:
+        smallest = min(num_images, num_resamples)
+        raise ValueError(f"num_images and num_resamples must be at least 1, got {smallest}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    rng = np.random.default_rng(seed)
+    draws = [statistic(rng.integers(num_images, size=num_images)) for _ in range(num_resamples)]
+    tail = (1 - level) / 2
+    return {name: np.quantile([draw[name] for draw in draws], [tail, 1 - tail]).tolist() for name in draws[0]}
+
+
+def mean_intervals(
+    values: Mapping[str, Shaped[np.ndarray, " n"]], num_resamples: int, seed: int
+) -> dict[str, list[float]]:
+    """95 % intervals of the means of what there is one value of per image, as `[low, high]` by name.
+
+    Raises:
+        ValueError: as `bootstrap_intervals` does, and where there is nothing to take the mean of.
+    """
+    if not values:
+        raise ValueError("values must hold at least one name, got none")
+    table = np.stack([np.asarray(column, dtype=np.float64) for column in values.values()], axis=1)
+
+    def means(rows: Int[np.ndarray, " n"]) -> dict[str, float]:
+        return dict(zip(values, table[rows].mean(axis=0), strict=True))
+
+    return bootstrap_intervals(means, len(table), num_resamples, seed)

@@ -1,0 +1,204 @@
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+from sklearn import metrics as sklearn_metrics
+
+from supcon_pipeline.core.classification import (
+    classification_metrics,
+    expected_calibration_error,
+    fit_temperature,
+    image_outcomes,
+    log_softmax,
+    reliability_bins,
+)
+
+
+def score(logits, labels, validation=None, num_resamples=20):
+    names = [f"class {index}" for index in range(logits.shape[1])]
+    validation_logits, validation_labels = validation or (logits, labels)
+    return classification_metrics(
+        logits, labels, validation_logits, validation_labels, names, num_resamples, seed=0
+    )
+
+
+def saying(predicted, num_classes):
+    """Logits of a classifier that says these classes."""
+    return 3.0 * np.eye(num_classes)[predicted]
+
+
+@pytest.fixture
+def classified(rng):
+    """Eight classes, of which the last two have no image, classified with errors."""
+    labels = rng.integers(0, 6, 200)
+    return 2 * np.eye(8)[labels] + 1.5 * rng.normal(size=(200, 8)), labels
+
+
+def test_counts_of_a_small_case_are_as_by_hand():
+    # Class a: 2 right of 3, 1 wrongly said; class b: 1 right of 2, 1 wrongly said; class c is nowhere.
+    scores = score(saying([0, 0, 1, 1, 0], 3), np.array([0, 0, 0, 1, 1]))
+    assert scores["accuracy"] == pytest.approx(3 / 5)
+    assert scores["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 3)
+    assert scores["confusion_matrix"] == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert scores["per_class"]["class 1"] == pytest.approx(
+        {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}
+    )
+    assert scores["per_class"]["class 2"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert "top_5_accuracy" not in scores
+
+
+def test_headline_numbers_are_those_of_scikit_learn(classified):
+    logits, labels = classified
+    scores, predicted, probabilities = score(logits, labels), logits.argmax(axis=1), softmax(logits, axis=1)
+    classes = np.arange(8)
+    expected = {
+        "accuracy": sklearn_metrics.accuracy_score(labels, predicted),
+        "top_5_accuracy": sklearn_metrics.top_k_accuracy_score(labels, logits, k=5, labels=classes),
+        "balanced_accuracy": sklearn_metrics.recall_score(
+            labels, predicted, labels=np.arange(6), average="macro"
+        ),
+        "macro_f1": sklearn_metrics.f1_score(
+            labels, predicted, labels=classes, average="macro", zero_division=0.0
+        ),
+        "log_loss": sklearn_metrics.log_loss(labels, probabilities, labels=classes),
+    }
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+
+
+def test_tables_are_those_of_a_slow_loop(classified):
+    logits, labels = classified
+    scores, matrix = score(logits, labels), [[0] * 8 for _ in range(8)]
+    for label, row in zip(labels, logits, strict=True):
+        matrix[label][row.argmax()] += 1
+    assert scores["confusion_matrix"] == matrix
+    for index, values in enumerate(scores["per_class"].values()):
+        said, support = sum(row[index] for row in matrix), sum(matrix[index])
+        assert values["support"] == support
+        assert values["precision"] == pytest.approx(matrix[index][index] / said if said else 0)
+        assert values["recall"] == pytest.approx(matrix[index][index] / support if support else 0)
+
+
+def test_metrics_of_a_resample_count_a_repeated_image_twice(classified):
+    logits, labels = classified
+    rows = np.array([3, 3, 3, 8, 21, 40])
+    resampled = image_outcomes(log_softmax(logits), labels).metrics(rows)
+    expected = score(logits[rows], labels[rows])
+    assert resampled == pytest.approx({name: expected[name] for name in resampled})
+
+
+def test_intervals_hold_their_numbers_and_narrow_with_more_images(classified):
+    logits, labels = classified
+    few, many = score(logits[:40], labels[:40], num_resamples=200), score(logits, labels, num_resamples=200)
+    names = ["accuracy", "top_5_accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
+    assert list(many["intervals"]) == names
+    for name in ("accuracy", "top_5_accuracy", "balanced_accuracy", "log_loss"):
+        low, high = many["intervals"][name]
+        assert low <= many[name] <= high
+        assert high - low < few["intervals"][name][1] - few["intervals"][name][0]
+
+
+def test_a_label_among_the_first_five_counts_with_ties_in_the_order_of_the_classes():
+    logits = np.zeros((8, 8))
+    logits[:, 7] = 1
+    outcomes = image_outcomes(log_softmax(logits), np.arange(8))
+    assert outcomes.is_in_top_5.tolist() == [True] * 4 + [False] * 3 + [True]
+
+
+def test_renaming_the_classes_changes_no_total(classified, rng):
+    logits, labels = classified
+    renamed = rng.permutation(8)
+    before, after = score(logits, labels), score(logits[:, np.argsort(renamed)], renamed[labels])
+    for name in ("accuracy", "top_5_accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
+        assert after[name] == pytest.approx(before[name])
+    assert after["calibrated"]["temperature"] == pytest.approx(before["calibrated"]["temperature"])
+
+
+def test_a_constant_on_all_logits_of_an_image_changes_nothing(classified, rng):
+    logits, labels = classified
+    shifted = score(logits + rng.normal(size=(200, 1)), labels)
+    assert shifted["log_loss"] == pytest.approx(score(logits, labels)["log_loss"])
+
+
+def test_the_calibration_error_of_four_images_is_as_by_hand():
+    # Two images with a confidence of 0.9, one of them right; two with 0.6, both right.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
+    labels = np.array([0, 1, 1, 0])
+    assert reliability_bins(np.log(probabilities), labels) == {
+        "confidence": pytest.approx([0.6, 0.9]),
+        "accuracy": [1.0, 0.5],
+        "count": [2, 2],
+    }
+    error = expected_calibration_error(np.log(probabilities), labels)
+    assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+
+
+def test_the_calibration_error_is_that_of_a_slow_loop(classified):
+    logits, labels = classified
+    probabilities = softmax(logits, axis=1)
+    error = 0.0
+    for step in range(15):
+        inside = [
+            index for index, row in enumerate(probabilities) if step / 15 < row.max() <= (step + 1) / 15
+        ]
+        if inside:
+            confidence = np.mean([probabilities[index].max() for index in inside])
+            share = np.mean([probabilities[index].argmax() == labels[index] for index in inside])
+            error += len(inside) / 200 * abs(share - confidence)
+    assert score(logits, labels)["expected_calibration_error"] == pytest.approx(error)
+
+
+def test_certainty_falls_into_the_last_bin():
+    bins = reliability_bins(np.log(np.array([[1.0, 1e-300]])), np.array([0]))
+    assert bins == {"confidence": [1.0], "accuracy": [1.0], "count": [1]}
+
+
+def test_the_temperature_undoes_what_the_logits_were_multiplied_by(rng):
+    logits = rng.normal(size=(4000, 4))
+    labels = np.array([rng.choice(4, p=row) for row in softmax(logits, axis=1)])
+    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.1)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * fit_temperature(logits, labels), rel=1e-3)
+
+
+def test_the_temperature_is_that_of_the_lowest_log_loss_of_scikit_learn(classified):
+    logits, labels = classified
+
+    def log_loss(temperature):
+        return sklearn_metrics.log_loss(labels, softmax(logits / temperature, axis=1), labels=np.arange(8))
+
+    lowest = minimize_scalar(log_loss, bounds=(0.1, 10), method="bounded").x
+    assert fit_temperature(logits, labels) == pytest.approx(lowest, rel=1e-3)
+
+
+def test_the_temperature_comes_from_the_validation_images_alone(classified):
+    logits, labels = classified
+    scores = score(5 * logits[:100], labels[:100], (5 * logits[100:], labels[100:]))
+    calibrated = scores["calibrated"]
+    assert calibrated["temperature"] == fit_temperature(5 * logits[100:], labels[100:])
+    assert calibrated["log_loss"] < scores["log_loss"]
+    assert calibrated["expected_calibration_error"] < scores["expected_calibration_error"]
+    assert sum(calibrated["reliability"]["count"]) == 100
+
+
+def test_a_classifier_that_is_always_right_or_never_gets_an_end_of_the_range():
+    labels = np.arange(4)
+    assert fit_temperature(saying(labels, 4) / 100, labels) == pytest.approx(0.05, abs=0.001)
+    assert fit_temperature(100 * saying(labels[::-1], 4), labels) == pytest.approx(20, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (np.zeros((2, 3)), [0, 1, 1], r"one row per label and one column per class \(3, 3\), got \(2, 3\)"),
+        (np.zeros((0, 3)), [], "labels must hold at least one image, got none"),
+        (np.zeros((2, 3)), [0, 3], "labels must be from 0 to 2, got 3; name every class"),
+        (np.zeros((2, 3)), [-1, 2], "labels must be from 0 to 2, got -1"),
+        (np.array([[0.0, np.nan, 0.0]]), [0], "logits must be finite"),
+    ],
+)
+def test_logits_that_do_not_fit_are_refused(logits, labels, message):
+    labels, fitting = np.array(labels, dtype=int), (np.eye(3), np.arange(3))
+    with pytest.raises(ValueError, match=message):
+        score(logits, labels, fitting)
+    with pytest.raises(ValueError, match=message):
+        score(*fitting, (logits, labels))

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from supcon_pipeline.core.intervals import bootstrap_intervals, mean_intervals
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_law(rng):
+    values = rng.normal(3, 2, 4000)
+    low, high = mean_intervals({"mean": values}, num_resamples=2000, seed=0)["mean"]
+    error = values.std() / np.sqrt(4000)
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
+
+
+def test_intervals_are_those_of_a_slow_loop(rng):
+    values = {"right": rng.integers(0, 2, 20).astype(bool), "loss": rng.uniform(size=20)}
+    draws = np.random.default_rng(7)
+    means = [
+        [float(np.mean(values[name][rows])) for name in values] for rows in draws.integers(20, size=(50, 20))
+    ]
+    intervals = mean_intervals(values, num_resamples=50, seed=7)
+    for column, name in zip(np.transpose(means), values, strict=True):
+        assert intervals[name] == pytest.approx(np.percentile(column, [2.5, 97.5]).tolist())
+
+
+def test_a_lower_level_gives_a_narrower_interval(rng):
+    values = rng.normal(size=50)
+
+    def interval(level):
+        return bootstrap_intervals(lambda rows: {"max": values[rows].max()}, 50, 100, 0, level)["max"]
+
+    wide, narrow = interval(0.99), interval(0.5)
+    assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
+    assert interval(0.5) == narrow
+
+
+def test_equal_values_have_an_interval_without_width():
+    assert mean_intervals({"share": np.full(9, 0.25)}, 10, 0) == {"share": [0.25, 0.25]}
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_resamples", "level", "message"),
+    [
+        (0, 10, 0.95, "num_images and num_resamples must be at least 1, got 0"),
+        (5, 0, 0.95, "num_images and num_resamples must be at least 1, got 0"),
+        (5, 10, 1.0, "level must be between 0 and 1, got 1.0"),
+    ],
+)
+def test_intervals_of_nothing_are_refused(num_images, num_resamples, level, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_intervals(lambda _: {"one": 1.0}, num_images, num_resamples, 0, level)
+    with pytest.raises(ValueError, match="values must hold at least one name, got none"):
+        mean_intervals({}, 10, 0)
