@@ -13,10 +13,12 @@ from supcon_pipeline.core.parameters import (
     SwaParameters,
     VisualizationParameters,
 )
+from supcon_pipeline.core.presets import PRESETS
 
 SCHEDULED = {
     "seed": 0,
     "transforms": [{"name": "HorizontalFlip", "args": {"p": 0.5}}],
+    "mixing": {"name": "both", "alpha": 1.0, "probability": 1.0},
     "loader": {
         "batch_size": 2, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2,
     },
@@ -127,6 +129,19 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
         (LrFinderParameters, "max_lr", 1e-5, r"max_lr must be above min_lr \(1e-05\), got 1e-05"),
         (LrFinderParameters, "num_steps", 9, "greater than or equal to 10"),
         (LrFinderParameters, "smoothing", 1, "less than 1"),
+        (Stage1Parameters, "transforms", "small_imag", "one of small_image, .*did you mean 'small_image'"),
+        (Stage1Parameters, "transforms", ["photo"], "one of small_image, .*got 'photo'"),
+        (Stage1Parameters, "mixing.name", "mixed", "should be 'mixup', 'cutmix' or 'both'"),
+        (Stage1Parameters, "mixing.alpha", 0, "greater than 0"),
+        (Stage2Parameters, "mixing.probability", 0, "greater than 0"),
+        (Stage2Parameters, "mixing.probability", 1.1, "less than or equal to 1"),
+        (
+            Stage1Parameters,
+            "loss.name",
+            "sincere",
+            "mixing must be null with sincere, got both; of the losses",
+        ),
+        (Stage1Parameters, "loss.name", "simclr", "mixing must be null with simclr"),
         (Stage1Parameters, "num_views", 0, "greater than or equal to 1"),
         (Stage1Parameters, "loader.sampler", "balanced", "should be 'shuffled' or 'class_balanced'"),
         (
@@ -191,21 +206,29 @@ def test_a_value_out_of_range_is_refused_by_its_path(model, path, value, message
 
 @pytest.mark.parametrize("model", VALID)
 def test_every_value_without_a_default_must_be_given(model):
-    for name in VALID[model]:
+    for name in (name for name in VALID[model] if model.model_fields[name].is_required()):
         values = {key: value for key, value in VALID[model].items() if key != name}
         with pytest.raises(ValidationError, match=rf"{name}\n +Field required"):
             model.model_validate(values)
 
 
-@pytest.mark.parametrize("name", ["ema", "early_stopping", "micro_batch_size", "progress_minutes"])
+@pytest.mark.parametrize("name", ["ema", "early_stopping", "micro_batch_size", "mixing", "progress_minutes"])
 def test_what_may_be_left_out_is_left_out_with_null(name):
     assert getattr(Stage1Parameters.model_validate(changed(Stage1Parameters, name, None)), name) is None
+
+
+def test_a_preset_stands_for_the_list_or_for_an_entry_of_it():
+    whole = Stage1Parameters.model_validate(changed(Stage1Parameters, "transforms", "crop_and_flip"))
+    assert [spec.model_dump() for spec in whole.transforms] == PRESETS["crop_and_flip"]
+    rotate = {"name": "Rotate", "args": {"limit": 10}}
+    mixed = Stage1Parameters.model_validate(changed(Stage1Parameters, "transforms", [rotate, "small_image"]))
+    assert [spec.model_dump() for spec in mixed.transforms] == [rotate, *PRESETS["small_image"]]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": {"name": "simclr"}}, "num_views must be at least 2 with simclr, got 1"),
+        ({"mixing": None, "loss": {"name": "simclr"}}, "num_views must be at least 2 with simclr, got 1"),
         ({"loader": {"images_per_class": 1}}, "images_per_class must be at least 2 with num_views 1, got 1"),
     ],
 )
@@ -213,7 +236,7 @@ def test_a_loss_without_positives_is_refused(changes, message):
     values = changed(Stage1Parameters, "num_views", 1)
     assert Stage1Parameters.model_validate(values).num_views == 1
     for section, change in changes.items():
-        values[section].update(change)
+        values[section] = change and {**values[section], **change}
     with pytest.raises(ValidationError, match=message):
         Stage1Parameters.model_validate(values)
 

@@ -155,6 +155,28 @@ def test_one_view_is_enough_for_a_loss_with_labels(labelled_splits, name):
     assert last < first
 
 
+@pytest.mark.parametrize("micro_batch_size", [None, 4])
+def test_stage_1_learns_from_mixed_images(labelled_splits, micro_batch_size):
+    mixing = {"name": "both", "alpha": 1.0, "probability": 0.5}
+    stage = stage1(labelled_splits, loss=JOINT, mixing=mixing, micro_batch_size=micro_batch_size)
+    training = build_training(stage, labelled_splits)
+    batch = next(training.loader.epoch(0))
+    assert batch.labels.shape == (len(batch.views), 3)
+    first = train_step(training, batch)[0]
+    for _ in range(5):
+        last = train_step(training, batch)[0]
+    assert last < first
+
+
+def test_the_classifier_and_the_baseline_learn_from_mixed_images(labelled_splits, encoder):
+    mixing = {"name": "cutmix", "alpha": 1.0, "probability": 1.0}
+    second = classifier_stage(encoder, labelled_splits, stage2_parameters(mixing=mixing), ORIGIN, "r1")
+    assert changed_by_a_step(second, labelled_splits) == {"classifier.weight", "classifier.bias"}
+    beside = baseline(labelled_splits, {"mixing": mixing})
+    assert next(build_training(beside, labelled_splits).loader.epoch(0)).labels.is_floating_point()
+    assert changed_by_a_step(beside, labelled_splits) == {name for name, _ in beside.model.named_parameters()}
+
+
 def test_features_are_validated_by_searching_the_training_images(labelled_splits):
     model = build_model(ENCODER).eval()
     metrics = validate_features(labelled_splits, batch_size=10)(model)

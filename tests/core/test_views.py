@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from supcon_pipeline.core.presets import PRESETS, preset
 from supcon_pipeline.core.views import ViewPolicy, build_transform
 
 FLIP = {"name": "HorizontalFlip", "args": {"p": 1.0}}
@@ -182,3 +183,25 @@ def test_a_policy_whose_views_leave_a_size_of_their_own_is_taken():
     ]
     images = np.zeros((1, 8, 8, 3), dtype=np.uint8)
     assert ViewPolicy(resized, 2, (8, 8, 3))(images, seed=0).shape == (1, 2, 8, 8, 3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("size", [32, 96])
+def test_every_preset_makes_views_of_the_images_size(rng, name, size):
+    images = rng.integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    views = ViewPolicy(preset(name), 2, (size, size, 3))(images, seed=0)
+    assert views.shape == (4, 2, size, size, 3)
+    assert all(not np.array_equal(first, second) for first, second in views)
+
+
+@pytest.mark.parametrize("name", ["small_image", "photograph"])
+def test_a_preset_for_colour_is_refused_for_grey_images_by_the_name_of_the_transform(name):
+    with pytest.raises(ValueError, match=r"transform (ColorJitter|ToGray) must"):
+        ViewPolicy(preset(name), 2, (32, 32, 1))
+
+
+def test_a_preset_that_does_not_exist_is_refused():
+    with pytest.raises(
+        ValueError, match=r"must be a list or one of small_image, .*did you mean 'photograph'"
+    ):
+        preset("photographs")

@@ -12,12 +12,16 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from supcon_pipeline.core.mixing import Mixing
 from supcon_pipeline.core.views import ViewPolicy
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Views and labels of some images: `[batch, views, h, w, c]` uint8 and `[batch]` int64."""
+    """Views and labels of some images: `[batch, views, h, w, c]` uint8 and `[batch]` int64.
+
+    Labels of mixed images are class probabilities, `[batch, classes]` float32.
+    """
 
     views: Tensor
     labels: Tensor
@@ -163,13 +167,22 @@ def require_balanced(batch_size: int, images_per_class: int) -> None:
 class ViewDataset(Dataset[Batch]):
     """Gives a whole batch for one item `(seed, indices)`, stacked where it is asked for."""
 
-    def __init__(self, images: UInt8[np.ndarray, "n h w c"], labels: np.ndarray, policy: ViewPolicy):
-        self.images, self.labels, self.policy = images, labels, policy
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w c"],
+        labels: np.ndarray,
+        policy: ViewPolicy,
+        mixing: Mixing | None = None,
+    ):
+        self.images, self.labels, self.policy, self.mixing = images, labels, policy, mixing
 
     def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
         seed, indices = item
-        views = self.policy(self.images[indices], seed)
+        generator = np.random.default_rng(seed)
+        views = self.policy(self.images[indices], generator)
         labels = np.asarray(self.labels[indices], dtype=np.int64)
+        if self.mixing is not None:
+            views, labels = self.mixing(views, labels, generator)
         return Batch(torch.from_numpy(views), torch.from_numpy(labels))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -247,6 +260,7 @@ def build_loader(
     seed: int,
     sampler: str = "shuffled",
     images_per_class: int | None = None,
+    mixing: Mixing | None = None,
 ) -> ViewLoader:
     """Batches of views of the images at `indices`, `shuffled` or, with `images_per_class`, `class_balanced`.
 
@@ -263,4 +277,4 @@ def build_loader(
             "sampler must be shuffled, or class_balanced with images_per_class, "
             f"got {sampler!r} with {images_per_class}"
         )
-    return ViewLoader(ViewDataset(images, labels, policy), batches, num_workers)
+    return ViewLoader(ViewDataset(images, labels, policy, mixing), batches, num_workers)

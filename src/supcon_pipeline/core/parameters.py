@@ -1,21 +1,17 @@
 """Parameters of the pipelines: names, types and ranges. A name that is not here is an error."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from supcon_pipeline.core.views import build_transform
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Parameters(BaseModel):
-    """Base of all: nothing unknown, nothing changed after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from supcon_pipeline.core.parameters_base import Count, Decay, Fraction, Seed
+from supcon_pipeline.core.parameters_base import Parameters as Parameters
+from supcon_pipeline.core.parameters_batches import (
+    ContrastiveLoaderParameters,
+    LoaderParameters,
+    MixingParameters,
+    Transforms,
+)
 
 
 class DataPrepParameters(Parameters):
@@ -32,18 +28,6 @@ class DataPrepParameters(Parameters):
         if self.validation_fraction + self.test_fraction >= 1:
             total = self.validation_fraction + self.test_fraction
             raise ValueError(f"validation_fraction + test_fraction must be below 1, got {total}")
-        return self
-
-
-class TransformParameters(Parameters):
-    """One albumentations transform by name."""
-
-    name: str
-    args: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _exists(self) -> Self:
-        build_transform(self.name, self.args)
         return self
 
 
@@ -157,41 +141,6 @@ class ScheduleParameters(Parameters):
         return self
 
 
-class LoaderParameters(Parameters):
-    """How images are fetched.
-
-    Args:
-        batch_size: images per step.
-        num_workers: processes that make views.
-        sampler: every image once per epoch, or equally many images of each class of a batch.
-        images_per_class: of each class of a batch; used by `class_balanced`.
-    """
-
-    batch_size: Count
-    num_workers: Annotated[int, Field(ge=0)]
-    sampler: Literal["shuffled", "class_balanced"] = "shuffled"
-    images_per_class: Count | None = None
-
-    @model_validator(mode="after")
-    def _is_balanced_by_a_number(self) -> Self:
-        from supcon_pipeline.core.batches import require_balanced
-
-        if (self.sampler == "class_balanced") != (self.images_per_class is not None):
-            contract = "be set" if self.images_per_class is None else "be null"
-            raise ValueError(
-                f"images_per_class must {contract} with {self.sampler}, got {self.images_per_class}"
-            )
-        if self.images_per_class is not None:
-            require_balanced(self.batch_size, self.images_per_class)
-        return self
-
-
-class ContrastiveLoaderParameters(LoaderParameters):
-    """How images are fetched for a loss that compares them with one another."""
-
-    batch_size: Annotated[int, Field(ge=2)]
-
-
 class EmaParameters(Parameters):
     """The moving average of the weights."""
 
@@ -239,7 +188,8 @@ class TrainingParameters(Parameters):
     """What every training has."""
 
     seed: Seed
-    transforms: list[TransformParameters]
+    transforms: Transforms
+    mixing: MixingParameters | None = None
     loader: LoaderParameters
     optimizer: OptimizerParameters
     schedule: ScheduleParameters
@@ -263,6 +213,15 @@ class Stage1Parameters(TrainingParameters):
     loader: ContrastiveLoaderParameters
     micro_batch_size: Count | None
     checkpoints: ContrastiveCheckpointParameters
+
+    @model_validator(mode="after")
+    def _loss_takes_mixed_labels(self) -> Self:
+        if self.mixing is not None and self.loss.name != "supcon":
+            raise ValueError(
+                f"mixing must be null with {self.loss.name}, got {self.mixing.name}; of the losses, supcon "
+                "takes class probabilities"
+            )
+        return self
 
     @model_validator(mode="after")
     def _anchors_have_positives(self) -> Self:

@@ -150,7 +150,7 @@ def contrastive_criterion(params: ContrastiveLossParameters) -> Criterion:
             loss = supcon_loss(projections, labels, params.temperature)
         if not params.classifier_weight:
             return loss
-        labels = batch.labels.repeat_interleave(batch.views.shape[1])
+        labels = batch.labels.repeat_interleave(batch.views.shape[1], dim=0)
         return joint_loss(loss, outputs["logits"], labels, params.classifier_weight, params.label_smoothing)
 
     return criterion
@@ -164,7 +164,7 @@ def classification_criterion(label_smoothing: float) -> Criterion:
     """
 
     def criterion(outputs: Outputs, batch: Batch) -> Tensor:
-        labels = batch.labels.repeat_interleave(batch.views.shape[1])
+        labels = batch.labels.repeat_interleave(batch.views.shape[1], dim=0)
         return functional.cross_entropy(outputs["logits"].float(), labels, label_smoothing=label_smoothing)
 
     return criterion
@@ -180,6 +180,9 @@ def collapse_loss(name: str) -> Callable[[Tensor, int], float]:
 
     def collapse(labels: Tensor, num_views: int) -> float:
         num_rows = len(labels) * num_views
+        if labels.is_floating_point():
+            # Of mixed images; which of them have a positive changes nothing but whether any has.
+            return math.log(max(num_rows - 1, 1))
         counts = labels.unique(return_counts=True)[1] * num_views
         counts = counts[counts > 1].double()
         if name == "simclr":

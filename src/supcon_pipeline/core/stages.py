@@ -15,6 +15,7 @@ from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
 from supcon_pipeline.core.embed import iterate_images
 from supcon_pipeline.core.encoder import build_model
 from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.mixing import Mixing
 from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
 from supcon_pipeline.core.parameters import TrainingParameters
@@ -89,7 +90,9 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     """Model, loader, optimizer, schedule and average of a stage, before the first step."""
     params, device = stage.params, pick_device()
     model = stage.model.to(device)
-    policy = ViewPolicy([spec.model_dump() for spec in params.transforms], stage.num_views)
+    specs = [spec.model_dump() for spec in params.transforms]
+    policy = ViewPolicy(specs, stage.num_views, data.images.shape[1:])
+    mixing = Mixing(**params.mixing.model_dump(), num_classes=data.num_classes) if params.mixing else None
     loader = build_loader(
         data.images,
         data.labels,
@@ -97,6 +100,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         policy,
         **params.loader.model_dump(),
         seed=params.seed,
+        mixing=mixing,
     )
     optimizer = build_optimizer(model, **params.optimizer.model_dump())
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
