@@ -1,29 +1,57 @@
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    average_precision_score,
+    normalized_mutual_info_score,
+    silhouette_score,
+)
 
-from supcon_pipeline.core.metrics import accuracy, embedding_metrics
+from supcon_pipeline.core.metrics import (
+    _sort_by_similarity,
+    accuracy,
+    embedding_metrics,
+    retrieval_values,
+    silhouette,
+)
 
 
 def at_degrees(*angles, length=1.0):
     return length * np.array([[np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))] for angle in angles])
 
 
-def retrieval_by_loop(queries, query_labels, references, reference_labels):
-    """Musgrave et al. 2020, section 3.2, one query and one rank at a time."""
+def retrieval_by_loop(queries, query_labels, references, reference_labels, k=1):
+    """Musgrave et al. 2020, section 3.2, and the sums of textbooks, one query and one rank at a time."""
     scores = []
     for query, label in zip(queries, query_labels, strict=True):
         cosines = [query @ r / np.linalg.norm(query) / np.linalg.norm(r) for r in references]
-        ranked = [reference_labels[index] for index in np.argsort(cosines)[::-1]]
-        num_positives = sum(other == label for other in reference_labels)
-        hits, precisions = 0, 0.0
-        for rank in range(1, num_positives + 1):
-            if ranked[rank - 1] == label:
-                hits += 1
-                precisions += hits / rank
-        scores.append([ranked[0] == label, hits / num_positives, precisions / num_positives])
-    names = ["precision_at_1", "r_precision", "mean_average_precision_at_r"]
-    return dict(zip(names, np.mean(scores, axis=0), strict=True))
+        ranked = [reference_labels[index] == label for index in np.argsort(cosines)[::-1]]
+        num_positives = sum(ranked)
+        hits, precisions, within_r = 0, 0.0, (0, 0.0)
+        for rank, is_hit in enumerate(ranked, start=1):
+            hits += is_hit
+            precisions += is_hit * hits / rank
+            within_r = (hits, precisions) if rank == num_positives else within_r
+        scores.append(
+            [
+                ranked[0],
+                sum(ranked[:k]) / k,
+                *(np.array([*within_r, precisions]) / num_positives),
+                1 / (1 + ranked.index(True)),
+            ]
+        )
+    names = [
+        "precision_at_1",
+        f"precision_at_{k}",
+        "r_precision",
+        "mean_average_precision_at_r",
+        "mean_average_precision",
+        "mean_reciprocal_rank",
+    ]
+    return {
+        name: np.array(column, float) for name, column in zip(names, zip(*scores, strict=True), strict=True)
+    }
 
 
 @pytest.fixture
@@ -51,11 +79,78 @@ def test_a_nearest_neighbour_of_another_class_is_a_miss_even_where_the_rest_are_
     assert scores == pytest.approx(expected)
 
 
-def test_retrieval_metrics_are_those_of_a_slow_loop(embeddings):
-    scores = embedding_metrics(*embeddings, has_clustering=False)
-    assert scores == pytest.approx(retrieval_by_loop(*embeddings))
+def test_metrics_of_an_epoch_are_those_of_a_slow_loop(embeddings):
+    scores, expected = embedding_metrics(*embeddings, has_clustering=False), retrieval_by_loop(*embeddings)
+    assert scores == pytest.approx({name: expected[name].mean() for name in scores})
     # Looking at the nearest neighbour alone would make all three the same.
     assert len({round(score, 6) for score in scores.values()}) == 3
+
+
+@pytest.mark.parametrize("tile_size", [1, 50, 10**6])
+@pytest.mark.parametrize("k", [1, 4])
+def test_every_metric_of_every_query_is_that_of_a_slow_loop_for_any_tile(embeddings, k, tile_size):
+    values = retrieval_values(*embeddings, ks=(1, k), tile_size=tile_size)
+    expected = retrieval_by_loop(*embeddings, k)
+    assert values.keys() == expected.keys()
+    for name, column in values.items():
+        np.testing.assert_allclose(column, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("k", [1, None])
+def test_retrieval_metrics_are_those_of_pytorch_metric_learning(embeddings, k):
+    """With k = 1 the library looks at the nearest reference alone; with all of them, it ranks as we do."""
+    queries, query_labels, references, reference_labels = embeddings
+    names = ("precision_at_1", "r_precision", "mean_average_precision", "mean_average_precision_at_r")
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, references)]
+    calculator = AccuracyCalculator(include=(*names, "mean_reciprocal_rank"), k=k)
+    expected = calculator.get_accuracy(unit[0], query_labels, unit[1], reference_labels, False)
+    values = {name: column.mean() for name, column in retrieval_values(*embeddings).items()}
+    if k == 1:
+        assert expected["precision_at_1"] == pytest.approx(values["precision_at_1"])
+        assert expected["mean_average_precision"] != pytest.approx(values["mean_average_precision"])
+    else:
+        assert values == pytest.approx(expected)
+
+
+def test_average_precision_of_each_query_is_that_of_scikit_learn(embeddings):
+    queries, query_labels, references, reference_labels = embeddings
+    values = retrieval_values(*embeddings)["mean_average_precision"]
+    for query, label, value in zip(queries, query_labels, values, strict=True):
+        cosines = references @ query / np.linalg.norm(references, axis=1)
+        assert value == pytest.approx(average_precision_score(reference_labels == label, cosines))
+
+
+def test_of_equally_similar_references_those_of_other_classes_come_first():
+    queries, references = at_degrees(0), np.array([[1.0, 0], [2.0, 0], [4.0, 0], [0, 1.0], [0, -1.0]])
+    labels = np.array([0, 1, 0, 1, 0])
+    for order in (np.arange(5), np.arange(5)[::-1], np.array([2, 0, 4, 1, 3])):
+        values = retrieval_values(queries, [0], references[order], labels[order], ks=(1, 2))
+        assert {name: column[0] for name, column in values.items()} == pytest.approx(
+            {
+                "precision_at_1": 0,
+                "precision_at_2": 1 / 2,
+                "r_precision": 2 / 3,
+                "mean_average_precision_at_r": (1 / 2 + 2 / 3) / 3,
+                "mean_average_precision": (1 / 2 + 2 / 3 + 3 / 5) / 3,
+                "mean_reciprocal_rank": 1 / 2,
+            }
+        )
+
+
+def test_similarities_of_either_sign_are_ranked_as_floats(rng):
+    similarities = np.array([[0.5, -0.5, 0.0, -0.0, 1e-30, -1e-30, 1.0, -1.0]], dtype=np.float32)
+    for _ in range(20):
+        is_positive = rng.integers(0, 2, (1, 8)).astype(bool)
+        order = sorted(range(8), key=lambda i: (-similarities[0, i], is_positive[0, i]))
+        assert np.array_equal(_sort_by_similarity(similarities, is_positive), is_positive[:, order])
+
+
+def test_a_query_whose_class_no_reference_has_is_left_out(embeddings):
+    queries, query_labels, references, reference_labels = embeddings
+    changed = np.where(np.arange(20) == 3, 9, query_labels)
+    expected = {name: np.delete(column, 3) for name, column in retrieval_values(*embeddings).items()}
+    values = retrieval_values(queries, changed, references, reference_labels)
+    assert all(np.array_equal(values[name], expected[name]) for name in expected)
 
 
 def test_clustering_metrics_compare_the_labels_with_the_clusters():
@@ -100,10 +195,46 @@ def test_the_same_embeddings_have_the_same_metrics_again(embeddings):
 
 def test_embeddings_without_a_label_each_are_refused(embeddings):
     queries, query_labels, references, reference_labels = embeddings
-    with pytest.raises(ValueError, match="same length"):
+    with pytest.raises(ValueError, match="labels of the queries must have the same length"):
         embedding_metrics(queries, query_labels[:-1], references, reference_labels)
-    with pytest.raises(ValueError, match="same length"):
+    with pytest.raises(ValueError, match="labels of the references must have the same length"):
         embedding_metrics(queries, query_labels, references, reference_labels[:-1])
+
+
+def test_a_search_that_cannot_be_scored_is_refused(embeddings):
+    queries, query_labels, references, reference_labels = embeddings
+    with pytest.raises(ValueError, match="reference_labels must hold the class of a query, got none"):
+        retrieval_values(queries, query_labels + 10, references, reference_labels)
+    for k in (0, 22):
+        with pytest.raises(
+            ValueError, match=rf"k must be from 1 to the number of references \(21\), got {k}"
+        ):
+            retrieval_values(*embeddings, ks=(1, k))
+    with pytest.raises(ValueError, match="references must be finite, got NaN"):
+        retrieval_values(queries, query_labels, references * np.nan, reference_labels)
+
+
+def test_the_silhouette_of_three_images_is_as_by_hand():
+    # Two at right angles in one class, the third opposite to the first and alone in its class.
+    expected = [(2 - 1) / 2, (1 - 1) / 1, 0]
+    assert silhouette(at_degrees(0, 90, 180), [0, 0, 1]) == pytest.approx(np.mean(expected))
+
+
+def test_the_silhouette_is_that_of_scikit_learn(embeddings):
+    queries, query_labels, _, _ = embeddings
+    labels = np.append(query_labels[:-1], 7)
+    expected = silhouette_score(queries, labels, metric="cosine")
+    assert silhouette(queries, labels) == pytest.approx(expected, abs=1e-6)
+    assert silhouette(3 * queries[::-1], 5 - labels[::-1]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_silhouette_of_rows_that_are_all_the_same_is_zero():
+    assert silhouette(np.ones((6, 3)), [0, 0, 0, 1, 1, 1]) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_silhouette_of_one_class_is_refused():
+    with pytest.raises(ValueError, match="labels must be of at least two classes, got 1"):
+        silhouette(at_degrees(0, 90), [4, 4])
 
 
 def test_accuracy_is_the_share_that_is_right():

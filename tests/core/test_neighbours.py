@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from supcon_pipeline.core.neighbours import classify_by_neighbours, knn_probabilities, search_neighbours
+from supcon_pipeline.core.neighbours import (
+    classify_by_neighbours,
+    classify_by_prefixes,
+    knn_probabilities,
+    search_neighbours,
+)
 
 
 @pytest.fixture
@@ -128,3 +133,17 @@ def test_classification_by_neighbours_is_that_of_scikit_learn(rng, queries, refe
 def test_classification_by_more_neighbours_than_references_is_refused(queries, references):
     with pytest.raises(ValueError, match="k must be from 1 to the number of references"):
         classify_by_neighbours(queries, references, np.zeros(12, int), 13, 0.1)
+
+
+def test_classification_by_several_numbers_of_neighbours_is_that_by_each(rng, queries, references):
+    labels = rng.permutation(np.arange(12) % 3)
+    several = classify_by_prefixes(queries, references, labels, (5, 1, 12), temperature=0.3)
+    assert list(several) == [5, 1, 12]
+    for k, predicted in several.items():
+        alone = classify_by_neighbours(queries, references, labels, k, temperature=0.3)
+        assert np.array_equal(predicted, alone.argmax(axis=1))
+
+
+def test_classification_is_as_wide_as_there_are_classes(queries, references):
+    probabilities = classify_by_neighbours(queries, references, np.zeros(12, int), 3, 0.1, num_classes=4)
+    assert probabilities.tolist() == [[1, 0, 0, 0]] * 7

@@ -61,7 +61,8 @@ VALID = {
     },
     LrFinderParameters: {"min_lr": 1e-5, "max_lr": 1.0, "num_steps": 10, "smoothing": 0.0},
     EvaluationParameters: {
-        "batch_size": 1, "knn": {"k": 1, "temperature": 0.1}, "bootstrap": {"num_resamples": 10, "seed": 0},
+        "batch_size": 1, "ks": (1,), "knn": {"k": 1, "temperature": 0.1},
+        "bootstrap": {"num_resamples": 10, "seed": 0},
     },
     VisualizationParameters: {"tsne": {"perplexity": 2, "num_iterations": 250, "seed": 0, "num_jobs": 1}},
 }  # fmt: skip
@@ -190,6 +191,7 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
         (Stage2Parameters, "loader.batch_size", 0, "greater than or equal to 1"),
         (Stage2Parameters, "checkpoints.metric", "embedding.ami", "should be 'accuracy' or 'log_loss'"),
         (EvaluationParameters, "bootstrap.num_resamples", 9, "greater than or equal to 10"),
+        (EvaluationParameters, "ks", (0,), "greater than or equal to 1"),
         (EvaluationParameters, "knn.k", 0, "greater than or equal to 1"),
         (EvaluationParameters, "knn.temperature", 0, "greater than 0"),
         (VisualizationParameters, "tsne.perplexity", 1, "greater than 1"),

@@ -1,5 +1,7 @@
 """Nearest neighbours with faiss, and classification by them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -85,3 +87,24 @@ def classify_by_neighbours(
     similarities, indices = search_neighbours(queries, references, k)
     num_classes = num_classes or int(np.max(reference_labels)) + 1
     return knn_probabilities(similarities, np.asarray(reference_labels)[indices], num_classes, temperature)
+
+
+def classify_by_prefixes(
+    queries: Float[np.ndarray, "n dim"],
+    references: Float[np.ndarray, "m dim"],
+    reference_labels: Int[np.ndarray, " m"],
+    ks: Sequence[int],
+    temperature: float,
+) -> dict[int, Int[np.ndarray, " n"]]:
+    """The class of each query by weighted k-NN for several `k`, from one search.
+
+    Raises:
+        ValueError: as `search_neighbours` and `knn_probabilities` do.
+    """
+    similarities, indices = search_neighbours(queries, references, max(ks))
+    labels = np.asarray(reference_labels)[indices]
+    num_classes = int(np.max(reference_labels)) + 1
+    return {
+        k: knn_probabilities(similarities[:, :k], labels[:, :k], num_classes, temperature).argmax(axis=1)
+        for k in ks
+    }

@@ -290,6 +290,7 @@ class EvaluationParameters(Parameters):
     """Of `evaluation`."""
 
     batch_size: Count
+    ks: tuple[Count, ...]
     knn: KnnParameters
     bootstrap: BootstrapParameters
 

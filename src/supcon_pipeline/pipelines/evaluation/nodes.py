@@ -30,32 +30,40 @@ def embed_samples(
 
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
     """Retrieval, clustering and k-NN metrics of both features: test images searched among training images."""
-    from supcon_pipeline.core.metrics import accuracy, embedding_metrics
-    from supcon_pipeline.core.neighbours import classify_by_neighbours
+    from supcon_pipeline.core.feature_metrics import feature_metrics
 
     labels = samples["label"].to_numpy()
     train, test = _split(samples, "train"), _split(samples, "test")
     scores = {}
-    for name in embeddings.tensors.keys() & {"projection", "embedding"}:
+    for name in sorted(embeddings.tensors.keys() & {"projection", "embedding"}):
         rows = embeddings.tensors[name].numpy()
-        predicted = classify_by_neighbours(rows[test], rows[train], labels[train], **params.knn.model_dump())
-        scores[name] = {
-            **embedding_metrics(rows[test], labels[test], rows[train], labels[train]),
-            "knn_accuracy": accuracy(labels[test], predicted.argmax(axis=1)),
-        }
-    return dict(sorted(scores.items()))
+        scores[name] = feature_metrics(
+            rows[test],
+            labels[test],
+            rows[train],
+            labels[train],
+            params.ks,
+            params.knn.k,
+            params.knn.temperature,
+            **params.bootstrap.model_dump(),
+        )
+    return scores
 
 
-def score_pixels(prepared_images: np.ndarray, samples: pd.DataFrame) -> dict[str, float]:
+def score_pixels(
+    prepared_images: np.ndarray, samples: pd.DataFrame, params: EvaluationParameters
+) -> dict[str, Any]:
     """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
-    from supcon_pipeline.core.metrics import accuracy
+    from supcon_pipeline.core.intervals import mean_intervals
     from supcon_pipeline.core.neighbours import search_neighbours
 
     labels = samples["label"].to_numpy()
     train, test = _split(samples, "train"), _split(samples, "test")
     pixels = prepared_images.reshape(len(prepared_images), -1)
     _, nearest = search_neighbours(pixels[test], pixels[train], k=1, metric="euclidean")
-    return {"precision_at_1": accuracy(labels[test], labels[train][nearest[:, 0]])}
+    is_right = labels[test] == labels[train][nearest[:, 0]]
+    intervals = mean_intervals({"precision_at_1": is_right}, **params.bootstrap.model_dump())
+    return {"precision_at_1": float(is_right.mean()), "intervals": intervals}
 
 
 def predict_samples(
@@ -117,7 +125,7 @@ def collect_metrics(
     feature_metrics: dict[str, Any],
     classifier_metrics: dict[str, Any],
     knn_metrics: dict[str, Any],
-    pixel_metrics: dict[str, float],
+    pixel_metrics: dict[str, Any],
     baseline_feature_metrics: dict[str, Any],
     baseline_classifier_metrics: dict[str, Any],
     predictions: pd.DataFrame,

@@ -21,7 +21,12 @@ def create_pipeline() -> Pipeline:
         [
             *_score("encoder", ""),
             *_score("baseline_model", "baseline_"),
-            node(score_pixels, ["prepared_images", "samples"], "pixel_metrics", name="score_pixels"),
+            node(
+                score_pixels,
+                ["prepared_images", "samples", "params:evaluation"],
+                "pixel_metrics",
+                name="score_pixels",
+            ),
             node(
                 predict_samples,
                 ["classifier", "embeddings", "samples", "dataset_card"],

@@ -1,0 +1,178 @@
+"""Time and memory of the retrieval metrics, beside the libraries that can.
+
+python benchmarks/metrics.py --queries 10000 --references 50000 --dims 512
+
+Each case runs in a process of its own, with 2 threads; memory is the peak of resident memory above the
+imports and the features. `ours` gives every retrieval metric; `pytorch-metric-learning` gives precision@1,
+R-precision and mAP@R, with a search as deep as the largest class; `scikit-learn` gives average precision, one
+query at a time. The cases `epoch` are the metrics of an epoch at the size of the default's validation. A case
+beyond the limits of time or memory is ended, and counts as one that does not fit.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+WAYS = ("ours", "pytorch-metric-learning", "scikit-learn", "silhouette, ours", "silhouette, scikit-learn")
+EPOCH_WAYS = ("epoch, ours", "epoch, pytorch-metric-learning")
+EPOCH_SIZE = (270, 1257, 128)
+NUM_CLASSES = (2, 100, 10_000)
+NUM_THREADS = 2
+
+
+def library_metrics(queries: Any, labels: Any, references: Any, reference_labels: Any) -> dict[str, float]:
+    """What pytorch-metric-learning says."""
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+    calculator = AccuracyCalculator(include=names, k="max_bin_count")
+    return calculator.get_accuracy(queries, labels, references, reference_labels, ref_includes_query=False)
+
+
+def average_precision(queries: Any, labels: Any, references: Any, reference_labels: Any) -> dict[str, float]:
+    """What scikit-learn says, one query at a time."""
+    from sklearn.metrics import average_precision_score
+
+    scores = [
+        average_precision_score(reference_labels == label, references @ query)
+        for query, label in zip(queries, labels, strict=True)
+        if (reference_labels == label).any()
+    ]
+    return {"mean_average_precision": sum(scores) / len(scores)}
+
+
+def way_function(way: str) -> Callable[..., dict[str, float]]:
+    """A function of queries, their labels, references and their labels, the rows of unit length."""
+    from sklearn.metrics import silhouette_score
+
+    from supcon_pipeline.core.metrics import (
+        clustering_metrics,
+        embedding_metrics,
+        retrieval_values,
+        silhouette,
+    )
+
+    def ours(*features: Any) -> dict[str, float]:
+        values = retrieval_values(*features, ks=(1, 10))
+        return {name: float(column.mean()) for name, column in values.items()}
+
+    def library_epoch(queries: Any, labels: Any, *references: Any) -> dict[str, float]:
+        return {**library_metrics(queries, labels, *references), **clustering_metrics(queries, labels)}
+
+    return {
+        "ours": ours,
+        "pytorch-metric-learning": library_metrics,
+        "scikit-learn": average_precision,
+        "silhouette, ours": lambda rows, labels, *_: {"silhouette": silhouette(rows, labels)},
+        "silhouette, scikit-learn": lambda rows, labels, *_: {
+            "silhouette": float(silhouette_score(rows, labels, metric="cosine"))
+        },
+        "epoch, ours": embedding_metrics,
+        "epoch, pytorch-metric-learning": library_epoch,
+    }[way]
+
+
+def make_features(num_queries: int, num_references: int, dim: int, num_classes: int) -> tuple[Any, ...]:
+    """Overlapping classes around random centres, rows of unit length, float32."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(num_classes, dim)).astype(np.float32)
+    features = []
+    for num_rows in (num_queries, num_references):
+        labels = rng.integers(0, num_classes, num_rows)
+        rows = centers[labels] + 3 * rng.normal(size=(num_rows, dim)).astype(np.float32)
+        features += [rows / np.linalg.norm(rows, axis=1, keepdims=True), labels]
+    return tuple(features)
+
+
+def resident_mib(field: str) -> float:
+    """Resident memory of this process: `VmRSS` now, `VmHWM` at its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def measure(way: str, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """Seconds, peak memory above the features in MiB, and the metrics."""
+    import torch
+
+    torch.set_num_threads(NUM_THREADS)
+    function = way_function(way)
+    # Threads and what is imported late are no part of the metrics.
+    function(*make_features(64, 64, 8, 2))
+    features = make_features(*sizes)
+    bare, start = resident_mib("VmRSS"), time.perf_counter()
+    metrics = {name: float(value) for name, value in function(*features).items()}
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "mib": max(0.0, resident_mib("VmHWM") - bare), "metrics": metrics}
+
+
+def measure_apart(
+    way: str, sizes: tuple[int, ...], limit_gib: float, limit_s: float
+) -> dict[str, Any] | None:
+    """`measure` in a process of its own; nothing where that does not end within the limits."""
+
+    def limit() -> None:
+        size = int(limit_gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+    command = [sys.executable, __file__, "--case", way, *map(str, sizes)]
+    threads = {"OMP_NUM_THREADS": str(NUM_THREADS), "OPENBLAS_NUM_THREADS": str(NUM_THREADS)}
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **threads},
+            timeout=limit_s,
+            preexec_fn=limit,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def main() -> None:
+    """Measure one case where one is named, else all of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--references", type=int, default=50_000)
+    parser.add_argument("--dims", type=int, default=512)
+    parser.add_argument("--classes", type=int, nargs="+", default=NUM_CLASSES)
+    parser.add_argument(
+        "--limit-gib", type=float, default=12, help="address space of a case, imports included"
+    )
+    parser.add_argument("--limit-s", type=float, default=600)
+    parser.add_argument("--case", nargs=5, metavar=("WAY", "QUERIES", "REFERENCES", "DIMS", "CLASSES"))
+    arguments = parser.parse_args()
+    if arguments.case:
+        way, *sizes = arguments.case
+        print(json.dumps(measure(way, tuple(map(int, sizes)))))
+        return
+    size = (arguments.queries, arguments.references, arguments.dims)
+    cases = [(way, (*size, num_classes)) for num_classes in arguments.classes for way in WAYS]
+    cases += [(way, (*EPOCH_SIZE, 10)) for way in EPOCH_WAYS]
+    table = Table("queries", "references", "dims", "classes", "way", "seconds", "MiB")
+    figures = []
+    for way, sizes in cases:
+        figure = measure_apart(way, sizes, arguments.limit_gib, arguments.limit_s)
+        numbers = (f"{figure['seconds']:.3f}", f"{figure['mib']:.0f}") if figure else ("does not fit", "")
+        table.add_row(*(f"{number:,}" for number in sizes), way, *numbers)
+        figures.append({"way": way, "sizes": sizes, **(figure or {"fits": False})})
+    Console(width=110).print(table)
+    print("RESULT", json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""All metrics of one kind of features: retrieval, clustering, k-NN and silhouette, with intervals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from supcon_pipeline.core.intervals import mean_intervals
+from supcon_pipeline.core.metrics import clustering_metrics, retrieval_values, silhouette
+from supcon_pipeline.core.neighbours import classify_by_prefixes
+
+
+def feature_metrics(
+    queries: Float[np.ndarray, "n dim"],
+    query_labels: Int[np.ndarray, " n"],
+    references: Float[np.ndarray, "m dim"],
+    reference_labels: Int[np.ndarray, " m"],
+    ks: Sequence[int],
+    knn_k: int,
+    knn_temperature: float,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What there is to say of features without a classifier.
+
+    Args:
+        queries: float, one row per image to score.
+        query_labels: the class of each query, at least two classes in all.
+        references: float, what is searched; holds none of the queries.
+        reference_labels: the class of each reference.
+        ks: for which precision@k and the accuracy of weighted k-NN are given.
+        knn_k: of `knn_accuracy`.
+        knn_temperature: of the votes, above 0.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        All of `retrieval_values` as means, `knn_accuracy` and `knn_accuracy_at_<k>` in [0, 1], those of
+        `clustering_metrics`, `silhouette`; `intervals` of 95 % of all that are means over the queries.
+
+    Raises:
+        ValueError: as the functions of the metrics do.
+    """
+    labels = np.asarray(query_labels)
+    values: dict[str, Any] = retrieval_values(queries, labels, references, reference_labels, (1, *ks))
+    votes = classify_by_prefixes(queries, references, reference_labels, (knn_k, *ks), knn_temperature)
+    is_right = {k: predicted == labels for k, predicted in votes.items()}
+    knn = {"knn_accuracy": is_right[knn_k], **{f"knn_accuracy_at_{k}": is_right[k] for k in ks}}
+    return {
+        **{name: float(column.mean()) for name, column in (values | knn).items()},
+        **clustering_metrics(queries, labels),
+        "silhouette": silhouette(queries, labels),
+        "intervals": {
+            **mean_intervals(values, num_resamples, seed),
+            **mean_intervals(knn, num_resamples, seed),
+        },
+    }

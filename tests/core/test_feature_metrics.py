@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from supcon_pipeline.core.feature_metrics import feature_metrics
+from supcon_pipeline.core.metrics import embedding_metrics
+from supcon_pipeline.core.neighbours import classify_by_neighbours
+
+
+@pytest.fixture
+def features(rng):
+    query_labels, reference_labels = np.repeat([0, 1, 2], 10), np.repeat([0, 1, 2], [3, 11, 7])
+    centers = rng.normal(size=(3, 4))
+    queries = centers[query_labels] + rng.normal(size=(30, 4))
+    return queries, query_labels, centers[reference_labels] + rng.normal(size=(21, 4)), reference_labels
+
+
+def test_features_are_scored_as_in_training_and_by_each_number_of_neighbours(features):
+    scores = feature_metrics(*features, (1, 5), 3, 0.1, num_resamples=10, seed=0)
+    trained = embedding_metrics(*features)
+    assert {name: scores[name] for name in trained} == trained
+    for name, k in (("knn_accuracy", 3), ("knn_accuracy_at_1", 1), ("knn_accuracy_at_5", 5)):
+        probabilities = classify_by_neighbours(features[0], *features[2:], k, 0.1)
+        assert scores[name] == pytest.approx(np.mean(probabilities.argmax(axis=1) == features[1]))
+    assert scores["knn_accuracy_at_1"] == pytest.approx(scores["precision_at_1"])
+
+
+def test_every_mean_over_the_queries_lies_in_its_interval(features):
+    scores = feature_metrics(*features, (1, 5), 3, 0.1, num_resamples=200, seed=0)
+    intervals = scores.pop("intervals")
+    assert scores.keys() - intervals.keys() == {"ami", "nmi", "silhouette"}
+    assert all(low <= scores[name] <= high for name, (low, high) in intervals.items())
+
+
+def test_more_neighbours_than_references_are_refused(features):
+    with pytest.raises(ValueError, match="k must be from 1 to the number of references"):
+        feature_metrics(*features, (1, 50), 3, 0.1, num_resamples=10, seed=0)
