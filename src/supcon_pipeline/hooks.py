@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.session import RECORD, RunBook, open_run
 
-# Parameters of no pipeline, which those of the pipelines refer to.
-SHARED = ("seed",)
+# Parameters of no pipeline: those of the pipelines refer to the first, the catalog to the second.
+SHARED = ("seed", "images")
 
 
 class ParameterError(click.ClickException):
@@ -37,10 +37,20 @@ class ParameterHooks:
         Raises:
             ParameterError: with one line per mistake.
         """
+        from supcon_pipeline.core.parameters import ImagesParameters
         from supcon_pipeline.pipeline_registry import register_pipelines
 
         models = TypeExtractor(register_pipelines()).extract_types_from_pipelines()
-        validate_parameters(context.config_loader["parameters"], models)
+        parameters = context.config_loader["parameters"]
+        if "images" in parameters:
+            models["images"] = ImagesParameters
+            if "path" not in context.config_loader["catalog"]["raw_images"]:
+                experiment = context.config_loader.experiment  # type: ignore[attr-defined]
+                raise ParameterError(
+                    "images.path must be given with an experiment that reads a path, "
+                    f"got experiment {experiment}; add --env images"
+                )
+        validate_parameters(parameters, models)
 
 
 def validate_parameters(parameters: dict[str, Any], models: dict[str, type]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 from kedro.framework.session import KedroSession
-from kedro.io import AbstractVersionedDataset, DataCatalog, Version
+from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
 from kedro.pipeline import Pipeline
 
 RUN_ID_VARIABLE = "SUPCON_RUN_ID"
@@ -42,10 +42,16 @@ class RunSession(KedroSession):
         """
         try:
             return super().run(*arguments, **named)
-        except (ValueError, FloatingPointError) as error:
-            *_, (frame, _) = walk_tb(error.__traceback__)
+        except (ValueError, FloatingPointError, DatasetError) as error:
+            # Kedro wraps what a dataset raises when it is read or written.
+            cause: BaseException | None = error
+            while isinstance(cause, DatasetError):
+                cause = cause.__cause__
+            if not isinstance(cause, ValueError | FloatingPointError):
+                raise
+            *_, (frame, _) = walk_tb(cause.__traceback__)
             if frame.f_globals["__name__"].startswith("supcon_pipeline."):
-                raise RunError(str(error)) from error
+                raise RunError(str(cause)) from error
             raise
 
 

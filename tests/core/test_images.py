@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.images import RawImages, channel_statistics, content_hash, pack_image, split_samples
+from supcon_pipeline.core.images import RawImages, channel_statistics, content_hash, pack_image
+from supcon_pipeline.core.samples import split_samples
 
 
 def raw_images(num_images=2, labels=(0, 1), ids=("a", "b")):

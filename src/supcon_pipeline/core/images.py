@@ -1,11 +1,23 @@
 """Labelled images: as a source gives them, and packed for training."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import mmap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, UInt8
+
+SPLITS = ("train", "validation", "test")
+
+# An image as a source gives it: pixels, or a file by its path or its content.
+ImageItem = np.ndarray | Path | bytes
+Crop = Literal["pad", "crop", "stretch"]
+
+# What is read of a memory map at a time.
+_CHUNK_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -13,24 +25,31 @@ class RawImages:
     """Labelled images as a source gives them, of any size.
 
     Args:
-        images: one array per image, `[height, width]` or `[height, width, channels]`, uint8.
+        images: one item per image: an array `[height, width]` or `[height, width, channels]`, uint8, or an
+            image file as its path or its bytes. A sequence that makes its items when they are asked for keeps
+            nothing in memory.
         labels: one class index per image, `[n]`, from 0 to `len(class_names) - 1`.
         class_names: one name per class.
         ids: one name per image, unique.
         source: where the images come from, in words.
+        splits: `train`, `validation` or `test` for each image, where the source has a split of its own.
+        ignored: what else the source holds and is not taken, kind to count.
 
     Raises:
-        ValueError: where the counts differ, an id repeats or a label is out of range.
+        ValueError: where the counts differ, an id repeats, or a label or a split is none.
     """
 
-    images: Sequence[np.ndarray]
+    images: Sequence[ImageItem]
     labels: np.ndarray
     class_names: Sequence[str]
     ids: Sequence[str]
     source: str
+    splits: Sequence[str] | None = None
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
+        counts |= {} if self.splits is None else {"splits": len(self.splits)}
         if len(set(counts.values())) != 1 or not len(self.ids):
             raise ValueError(f"raw images must have one label and one id each, got {counts}")
         if len(set(self.ids)) != len(self.ids):
@@ -40,6 +59,9 @@ class RawImages:
                 f"labels must be class indices below {len(self.class_names)}, "
                 f"got {self.labels.min()} to {self.labels.max()}"
             )
+        unknown = set(self.splits or ()) - set(SPLITS)
+        if unknown:
+            raise ValueError(f"splits must be {', '.join(SPLITS)}, got {sorted(unknown)}")
 
 
 @dataclass(frozen=True)
@@ -73,11 +95,19 @@ class LabelledImages:
         return found
 
 
-def pack_image(image: np.ndarray, image_size: int, num_channels: int) -> UInt8[np.ndarray, "size size c"]:
+def pack_image(
+    image: np.ndarray, image_size: int, num_channels: int, crop: Crop = "pad"
+) -> UInt8[np.ndarray, "size size c"]:
     """One image at storage size: square, uint8, with `num_channels` channels (1 or 3).
 
-    The longer side is fitted to `image_size` by cubic (growing) or area (shrinking) interpolation and the
-    rest is filled by repeating the border, so that nothing is cut off and the aspect is kept.
+    Growing is by cubic and shrinking by area interpolation.
+
+    Args:
+        image: `[height, width]` or `[height, width, channels]`.
+        image_size: height and width of what is stored.
+        num_channels: of what is stored.
+        crop: `pad` fits the longer side and repeats the border, so that nothing is cut off; `crop` takes the
+            square in the middle; both keep the aspect, and `stretch` does not.
 
     Raises:
         ValueError: where the image is not uint8 or has neither 1 nor 3 channels.
@@ -93,9 +123,14 @@ def pack_image(image: np.ndarray, image_size: int, num_channels: int) -> UInt8[n
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     elif channels == 3 and num_channels == 1:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if crop == "crop":
+        side = min(image.shape[:2])
+        top, left = ((length - side) // 2 for length in image.shape[:2])
+        image = image[top : top + side, left : left + side]
     height, width = image.shape[:2]
     scale = image_size / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = (image_size, image_size) if crop == "stretch" else size
     interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     image = cv2.resize(image, size, interpolation=interpolation)
     top, left = (image_size - size[1]) // 2, (image_size - size[0]) // 2
@@ -104,50 +139,34 @@ def pack_image(image: np.ndarray, image_size: int, num_channels: int) -> UInt8[n
     return image.reshape(image_size, image_size, num_channels)
 
 
-def split_samples(
-    labels: Int[np.ndarray, " n"], validation_fraction: float, test_fraction: float, seed: int
-) -> np.ndarray:
-    """A stratified split: `train`, `validation` or `test` for each sample, in the order of `labels`.
+def read_chunks(
+    images: UInt8[np.ndarray, "n h w c"], chosen: Int[np.ndarray, " m"] | None = None
+) -> Iterator[UInt8[np.ndarray, "some h w c"]]:
+    """The images, or those chosen, in order and some at a time, each time as a new array.
 
-    Every class is in every split, with at least one sample.
-
-    Args:
-        labels: class indices, `[n]`.
-        validation_fraction: share of each class, in (0, 1).
-        test_fraction: share of each class, in (0, 1).
-        seed: the same seed and labels give the same split.
-
-    Raises:
-        ValueError: where a class has fewer than three samples, or the fractions leave nothing to train on.
+    Pages of a memory map are given back as they are done with: the memory in use does not grow with the file.
     """
-    if validation_fraction + test_fraction >= 1:
-        raise ValueError(
-            f"validation_fraction + test_fraction must be below 1, got {validation_fraction + test_fraction}"
-        )
-    generator = np.random.default_rng(seed)
-    splits = np.full(len(labels), "train", dtype=object)
-    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
-        if count < 3:
-            raise ValueError(
-                "every class must have at least 3 samples, one for each split, "
-                f"got {count} of class {label}; add images or leave the class out"
-            )
-        num_test = min(max(1, round(count * test_fraction)), count - 2)
-        num_validation = min(max(1, round(count * validation_fraction)), count - num_test - 1)
-        order = generator.permutation(np.flatnonzero(labels == label))
-        splits[order[:num_test]] = "test"
-        splits[order[num_test : num_test + num_validation]] = "validation"
-    return splits
+    count = len(images) if chosen is None else len(chosen)
+    step = max(1, _CHUNK_BYTES // max(1, int(np.prod(images.shape[1:]))))
+    for start in range(0, count, step):
+        part = slice(start, min(start + step, count))
+        yield np.array(images[part if chosen is None else chosen[part]], order="C")
+        if isinstance(images.base, mmap.mmap):
+            images.base.madvise(mmap.MADV_DONTNEED)
 
 
-def channel_statistics(images: UInt8[np.ndarray, "n h w c"]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all pixels, on the scale 0 to 1."""
-    total, square, count = np.zeros(images.shape[-1]), np.zeros(images.shape[-1]), 0
-    for start in range(0, len(images), 4096):
-        pixels = images[start : start + 4096].reshape(-1, images.shape[-1]) / 255.0
-        total, square, count = total + pixels.sum(0), square + (pixels**2).sum(0), count + len(pixels)
-    mean = total / count
-    return mean.tolist(), np.sqrt(np.maximum(square / count - mean**2, 0)).tolist()
+def channel_statistics(
+    images: UInt8[np.ndarray, "n h w c"], chosen: Int[np.ndarray, " m"] | None = None
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over the chosen images, on the scale 0 to 1."""
+    counts = np.zeros((images.shape[-1], 256), dtype=np.int64)
+    for chunk in read_chunks(images, chosen):
+        for channel, row in enumerate(counts):
+            row += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    values = np.arange(256)
+    mean = counts @ values / counts.sum(axis=1)
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
+    return (mean / 255).tolist(), (np.sqrt(variance) / 255).tolist()
 
 
 def content_hash(images: UInt8[np.ndarray, "n h w c"], *columns: Iterable[object]) -> str:
@@ -155,8 +174,17 @@ def content_hash(images: UInt8[np.ndarray, "n h w c"], *columns: Iterable[object
     from hashlib import sha256
 
     digest = sha256(repr(images.shape).encode())
-    for start in range(0, len(images), 4096):
-        digest.update(np.ascontiguousarray(images[start : start + 4096]).tobytes())
+    for chunk in read_chunks(images):
+        digest.update(chunk.data)
     for column in columns:
         digest.update(json.dumps([str(value) for value in column]).encode())
     return digest.hexdigest()
+
+
+def pixel_hashes(images: UInt8[np.ndarray, "n h w c"]) -> list[str]:
+    """A hash of the pixels of each image, 32 hexadecimal digits: equal where the images are."""
+    from hashlib import blake2b
+
+    return [
+        blake2b(image.data, digest_size=16).hexdigest() for chunk in read_chunks(images) for image in chunk
+    ]

@@ -22,6 +22,10 @@ class DataPrepParameters(Parameters):
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Seed
+    crop: Literal["pad", "crop", "stretch"]
+    num_workers: Annotated[int, Field(ge=0)]
+    max_rejected: Annotated[int, Field(ge=0)]
+    on_leakage: Literal["refuse", "report", "remove"]
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> Self:
@@ -29,6 +33,12 @@ class DataPrepParameters(Parameters):
             total = self.validation_fraction + self.test_fraction
             raise ValueError(f"validation_fraction + test_fraction must be below 1, got {total}")
         return self
+
+
+class ImagesParameters(Parameters):
+    """Of `images`, in an environment of one's own images: where they are."""
+
+    path: str | None = None
 
 
 class BackboneParameters(Parameters):

@@ -1,5 +1,8 @@
 """Images packed in one array, memory-mapped when read."""
 
+import mmap
+import os
+import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,17 +33,32 @@ class PackedImagesDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
         return images
 
     def save(self, data: np.ndarray) -> None:
-        """Write the images; anything but uint8 with four dimensions is refused."""
+        """Write the images; anything but uint8 with four dimensions is refused.
+
+        Images that are a whole memory-mapped file already are linked, not written again.
+        """
         if data.dtype != np.uint8 or data.ndim != 4:
             raise DatasetError(
                 "packed images must be uint8 [n, height, width, channels], "
                 f"got {data.dtype} {list(data.shape)}"
             )
-        with atomic_path(Path(self._get_save_path())) as temporary, temporary.open("wb") as file:
-            np.save(file, data, allow_pickle=False)
+        with atomic_path(Path(self._get_save_path())) as temporary:
+            if isinstance(data, np.memmap) and isinstance(data.base, mmap.mmap) and data.filename:
+                _link_or_copy(Path(data.filename), temporary)
+            else:
+                with temporary.open("wb") as file:
+                    np.save(file, data, allow_pickle=False)
 
     def _exists(self) -> bool:
         return Path(self._get_load_path()).is_file()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, "version": self._version}
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another disk, or one without links.
+        shutil.copyfile(source, target)

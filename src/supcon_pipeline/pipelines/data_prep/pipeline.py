@@ -6,12 +6,27 @@ from supcon_pipeline.pipelines.data_prep.nodes import describe_dataset, pack_ima
 
 
 def create_pipeline() -> Pipeline:
-    """Raw images to packed images, samples and dataset card."""
+    """Raw images to packed images, samples and dataset card; what cannot be decoded is listed."""
     return pipeline(
         [
-            node(pack_images, ["raw_images", "params:data_prep"], "prepared_images", name="pack_images"),
-            node(tabulate_samples, ["raw_images", "params:data_prep"], "samples", name="tabulate_samples"),
-            node(describe_dataset, ["prepared_images", "samples"], "dataset_card", name="describe_dataset"),
+            node(
+                pack_images,
+                ["raw_images", "packing", "params:data_prep"],
+                ["prepared_images", "rejected_images"],
+                name="pack_images",
+            ),
+            node(
+                tabulate_samples,
+                ["raw_images", "prepared_images", "rejected_images", "params:data_prep"],
+                "samples",
+                name="tabulate_samples",
+            ),
+            node(
+                describe_dataset,
+                ["raw_images", "prepared_images", "samples", "rejected_images"],
+                "dataset_card",
+                name="describe_dataset",
+            ),
         ],
         namespace="data_prep",
         prefix_datasets_with_namespace=False,

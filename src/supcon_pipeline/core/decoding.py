@@ -1,0 +1,111 @@
+"""Image files of any kind to pixels."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+# What Pillow may try. Left out on purpose: formats that start other programs (EPS) or that nobody trains on.
+# JPEG includes MPO, which many telephones write into `.jpg`.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF")
+
+# A file may be small and unfold to more memory than there is. 10,000 x 10,000 is still taken.
+MAX_PIXELS = 2**27
+
+# How an EXIF orientation (TIFF 6.0, tag 274) is undone, as the name of a `PIL.Image.Transpose`.
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def decode_image(
+    file: Path | bytes, least_side: int | None = None
+) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
+    """The pixels of an image file, upright, on the scale 0 to 255.
+
+    Grayscale keeps one channel, all else becomes RGB. Transparency is laid on white, 16 bits are scaled to
+    8, of a moving picture the first frame is taken.
+
+    Args:
+        file: its path or its content.
+        least_side: a JPEG whose sides are all at least twice as long may be decoded at a half, a quarter or
+            an eighth of its size, down to this.
+
+    Raises:
+        ValueError: where it is no image, cut short, or has more than `MAX_PIXELS` pixels.
+        OSError: where it cannot be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
+        raise ValueError("file must hold an image, got an empty file")
+    with warnings.catch_warnings():
+        # Pillow warns of what it mends itself; what it cannot mend is an exception.
+        warnings.simplefilter("ignore")
+        try:
+            source = io.BytesIO(file) if isinstance(file, bytes) else file
+            with Image.open(source, formats=FORMATS) as image:
+                return _read_pixels(image, least_side)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"file must be an image, got none of {', '.join(FORMATS)}") from error
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"image must have at most {MAX_PIXELS:,} pixels, got more") from error
+
+
+def _read_pixels(image: Any, least_side: int | None) -> np.ndarray:
+    from PIL import Image
+
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"image must have at most {MAX_PIXELS:,} pixels, got {image.width:,} x {image.height:,}"
+        )
+    if least_side is not None:
+        image.draft(None, (least_side, least_side))
+    orientation = _read_orientation(image)
+    image.load()
+    upright = _UPRIGHT.get(orientation)
+    image = image.transpose(Image.Transpose[upright]) if upright else image
+    return _to_eight_bits(image)
+
+
+def _read_orientation(image: Any) -> int:
+    """The EXIF orientation; 1, upright, where the tags cannot be read, for the pixels still can."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
+
+
+def _to_eight_bits(image: Any) -> np.ndarray:
+    """One or three channels, uint8."""
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_deep(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def _scale_deep(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of more than 8 bits on the scale 0 to 255: whole numbers of 16 bits, fractions to 1 or 255."""
+    low, high = pixels.min(), pixels.max()
+    is_whole = np.issubdtype(pixels.dtype, np.integer)
+    limit = 65535 if is_whole else 255
+    if not (low >= 0 and high <= limit):
+        raise ValueError(f"pixels must be between 0 and {limit}, got {low} to {high}")
+    scale = 1 / 257 if is_whole else 255 if high <= 1 else 1
+    scaled: np.ndarray = np.round(pixels * np.float32(scale)).astype(np.uint8)
+    return scaled

@@ -1,0 +1,180 @@
+"""Samples: which split each image is in, and what is wrong with a set of labelled images."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from supcon_pipeline.core.images import SPLITS
+
+# The batch that the warning of rare classes speaks of.
+_BATCH = 256
+
+
+def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> None:
+    """Refuse what cannot be learned, before the work begins.
+
+    Raises:
+        ValueError: where there is one class, more classes than images, or a class without an image.
+    """
+    if len(class_names) < 2:
+        raise ValueError(
+            f"images must be of at least 2 classes, got {', '.join(class_names) or 'none'}; "
+            "each class is a folder, or a label of its own"
+        )
+    if len(class_names) > len(labels):
+        raise ValueError(f"classes must be fewer than images, got {len(class_names)} and {len(labels)}")
+    present = set(np.unique(labels).tolist())
+    empty = [name for label, name in enumerate(class_names) if label not in present]
+    if empty:
+        raise ValueError(
+            f"every class must have images, got none of {_name_some(empty)}; "
+            "add images or leave the class out"
+        )
+
+
+def check_rejected(rejected: pd.DataFrame, max_rejected: int) -> None:
+    """Refuse to go on without too many images.
+
+    Raises:
+        ValueError: where more than `max_rejected` could not be decoded; names the first few.
+    """
+    if len(rejected) > max_rejected:
+        first = "; ".join(f"{row.id} ({row.reason})" for row in rejected.head(3).itertuples())
+        raise ValueError(
+            f"rejected images must be at most {max_rejected}, got {len(rejected)}: {first}"
+            f"{'; and others' if len(rejected) > 3 else ''}; rejected_images has all, mend or remove them, "
+            "or raise data_prep.max_rejected to go on without them"
+        )
+
+
+def split_samples(
+    labels: np.ndarray,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+    splits: Sequence[str] | None = None,
+) -> np.ndarray:
+    """`train`, `validation` or `test` for each sample, in the order of `labels`.
+
+    A split that there is already stays as it is. One that there is not is held out of train, stratified: it
+    has at least one sample of every class.
+
+    Args:
+        labels: class index or class name of each sample, `[n]`.
+        validation_fraction: share of each class, in (0, 1).
+        test_fraction: share of each class, in (0, 1).
+        seed: the same seed, labels and splits give the same split.
+        splits: of each sample, where the source has a split of its own.
+
+    Raises:
+        ValueError: where train lacks a class or has too few samples of one, or the fractions leave nothing
+            to train on.
+    """
+    if validation_fraction + test_fraction >= 1:
+        raise ValueError(
+            f"validation_fraction + test_fraction must be below 1, got {validation_fraction + test_fraction}"
+        )
+    given = np.full(len(labels), "train", dtype=object) if splits is None else np.array(splits, dtype=object)
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    fractions = {name: share for name, share in fractions.items() if not (given == name).any()}
+    generator, chosen = np.random.default_rng(seed), given.copy()
+    for label in np.unique(labels):
+        order = np.flatnonzero((labels == label) & (given == "train"))
+        _require_train(label, len(order), given[labels == label], list(fractions))
+        order = generator.permutation(order) if fractions else order
+        left = len(order)
+        for position, (name, share) in enumerate(fractions.items()):
+            # One sample stays for each split after this one, and one for train.
+            count = min(max(1, round(len(order) * share)), left - len(fractions) + position)
+            chosen[order[len(order) - left : len(order) - left + count]] = name
+            left -= count
+    return chosen
+
+
+def _require_train(label: object, count: int, where: np.ndarray, held_out: list[str]) -> None:
+    if not count:
+        raise ValueError(
+            f"every class must be in train, got {label} in {' and '.join(sorted(set(where)))} only; "
+            "add images of it to train or leave the class out"
+        )
+    if count <= len(held_out):
+        raise ValueError(
+            f"every class must have at least {len(held_out) + 1} samples, one for each split, "
+            f"got {count} of class {label}; add images or leave the class out"
+        )
+    if count < 2:
+        raise ValueError(
+            f"every class must have at least 2 samples in train, got 1 of class {label}; "
+            "a class of one image has no pair to learn from: add images or leave the class out"
+        )
+
+
+def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
+    """The samples, with those of train that are in validation or test too as `on_leakage` says.
+
+    `remove` gives them the split `removed`, which nothing trains on and nothing scores.
+
+    Raises:
+        ValueError: with `refuse`, where there is one; names the first few.
+    """
+    leaked = _find_leaked(samples)
+    if not leaked.any() or on_leakage == "report":
+        return samples
+    if on_leakage == "refuse":
+        raise ValueError(
+            f"images of train must not be in validation or test, got {leaked.sum()} that are: "
+            f"{_name_some(samples.loc[leaked, 'id'])}; take them out, or set data_prep.on_leakage to remove "
+            "(from train) or report"
+        )
+    return samples.assign(split=samples["split"].mask(leaked, "removed"))
+
+
+def _find_leaked(samples: pd.DataFrame) -> pd.Series:
+    held_out = samples.loc[samples["split"].isin(["validation", "test"]), "pixel_hash"]
+    return (samples["split"] == "train") & samples["pixel_hash"].isin(held_out)
+
+
+def describe_warnings(
+    samples: pd.DataFrame, num_rejected: int = 0, ignored: Mapping[str, int] | None = None
+) -> list[str]:
+    """What someone should know of these samples before they believe a number, a sentence each."""
+    found = []
+    if num_rejected:
+        found.append(f"{num_rejected:,} images could not be decoded; rejected_images says why")
+    if ignored:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items()))
+        found.append(f"not taken from the source: {kinds}")
+    leaked, removed = samples[_find_leaked(samples)], samples[samples["split"] == "removed"]
+    if len(leaked):
+        found.append(f"{len(leaked):,} images of train are in validation or test: {_name_some(leaked['id'])}")
+    if len(removed):
+        found.append(f"{len(removed):,} images removed from train: {_name_some(removed['id'])}")
+    classes = samples.groupby("pixel_hash")["class_name"].transform("nunique")
+    if (classes > 1).any():
+        found.append(
+            f"{(classes > 1).sum():,} images are in more than one class: "
+            f"{_name_some(samples.loc[classes > 1].sort_values(['pixel_hash', 'id'])['id'], 6)}"
+        )
+    return [*found, *_describe_counts(samples)]
+
+
+def _describe_counts(samples: pd.DataFrame) -> list[str]:
+    counts = pd.crosstab(samples["class_name"], samples["split"]).reindex(columns=SPLITS, fill_value=0)
+    found = []
+    for split in ("validation", "test"):
+        absent = counts.index[counts[split] == 0].tolist()
+        if absent:
+            found.append(f"{len(absent):,} classes have no image in {split}: {_name_some(absent)}")
+    rarest, total = counts["train"].idxmin(), counts["train"].sum()
+    if counts["train"].min() * _BATCH < 2 * total:
+        found.append(
+            f"{rarest} has {counts['train'].min():,} of {total:,} training images: in a shuffled batch of "
+            f"{_BATCH} it is often alone or absent, and an image alone has no positive but its own views"
+        )
+    return found
+
+
+def _name_some(names: Sequence[str] | pd.Series, most: int = 3) -> str:
+    return ", ".join(map(str, list(names)[:most])) + (", and others" if len(names) > most else "")

@@ -1,0 +1,180 @@
+"""A folder of images: one folder per class, with or without a split."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, overload
+
+import numpy as np
+from kedro.io import AbstractDataset, DatasetError
+
+from supcon_pipeline.core.images import RawImages
+
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+SPLIT_FOLDERS = {
+    "train": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+
+class FilePaths(Sequence[Path]):
+    """Paths below a folder, made when they are asked for: a name is all that is kept of an image."""
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        self.folder, self.names = folder, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Path]: ...
+
+    def __getitem__(self, index: int | slice) -> Path | Sequence[Path]:
+        if isinstance(index, slice):
+            return FilePaths(self.folder, self.names[index])
+        return self.folder / self.names[index]
+
+
+class ImageFolderDataset(AbstractDataset[Any, RawImages]):
+    """Images in `train/<class>/` with optional `valid/`, `validation/` or `val/` and `test/`; or `<class>/`.
+
+    Folders inside a class belong to it. Links are followed, and each folder is read once. Hidden files and
+    files without the ending of an image are left out and counted.
+
+    Args:
+        path: the folder; none where it is given when the run is started.
+        metadata: for plugins.
+    """
+
+    def __init__(self, path: str | None, metadata: dict[str, Any] | None = None):
+        self.path, self.metadata = path, metadata
+
+    def load(self) -> RawImages:
+        """The paths and labels of the images; no image is read."""
+        folder = require_folder(self.path)
+        ignored: Counter[str] = Counter()
+        names: list[str] = []
+        classes: list[str] = []
+        splits: list[str] = []
+        for split, class_folder in _class_folders(folder, ignored):
+            class_name = printable(unicodedata.normalize("NFC", class_folder.name))
+            files = [os.path.relpath(file, folder) for file in _image_files(class_folder, ignored)]
+            ignored["class folders without an image"] += not files
+            names += files
+            classes += [class_name] * len(files)
+            splits += [split] * len(files)
+        if not names:
+            raise ValueError(
+                f"folder must hold images in <class>/ or train/<class>/, got none in {folder}"
+                f"{_count_words(ignored)}; endings are {', '.join(ENDINGS)}"
+            )
+        class_names, labels = np.unique(np.array(classes), return_inverse=True)
+        return RawImages(
+            images=FilePaths(folder, names),
+            labels=labels.astype(np.int64),
+            class_names=class_names.tolist(),
+            ids=[printable(Path(name).as_posix()) for name in names],
+            source=str(folder),
+            splits=splits if all(splits) else None,
+            ignored=dict(sorted((+ignored).items())),
+        )
+
+    def save(self, data: Any) -> NoReturn:
+        """Refused: one's own images are only read."""
+        raise DatasetError(f"ImageFolderDataset must only be read, got {type(data).__name__} to save")
+
+    def _exists(self) -> bool:
+        return self.path is not None and Path(self.path).is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+
+def require_folder(path: str | None) -> Path:
+    """The folder of a path that was given.
+
+    Raises:
+        ValueError: where none was, or it is no folder.
+    """
+    if path is None:
+        raise ValueError(
+            "images.path must be given, got nothing; add --params images.path=<folder of your images>"
+        )
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        state = "is a file" if folder.exists() else "is not there"
+        raise ValueError(f"images.path must be a folder, got {folder}, which {state}")
+    return folder
+
+
+def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, Path]]:
+    """The split, empty where there is none, and the folder of each class, in the order of their names."""
+    children = _folders(folder, ignored)
+    splits = [child for child in children if child.name.lower() in SPLIT_FOLDERS]
+    if not any(child.name.lower() == "train" for child in splits):
+        yield from (("", child) for child in children)
+        return
+    ignored["folders beside train"] += len(children) - len(splits)
+    for child in splits:
+        split = SPLIT_FOLDERS[child.name.lower()]
+        yield from ((split, class_folder) for class_folder in _folders(child, ignored))
+
+
+def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
+    """The folders in a folder; what lies beside them belongs to no class."""
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if _is_hidden(entry.name):
+            ignored["hidden"] += 1
+        elif entry.is_dir():
+            found.append(Path(entry.path))
+        else:
+            ignored["outside the class folders"] += 1
+    return found
+
+
+def _image_files(class_folder: Path, ignored: Counter[str]) -> Iterator[str]:
+    """The image files of a class in the order of their paths, each real folder once."""
+    seen, waiting = set(), [str(class_folder)]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            ignored["links to a folder already read"] += 1
+            continue
+        seen.add(real)
+        folders = []
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            ending = os.path.splitext(entry.name)[1].lower()
+            if _is_hidden(entry.name):
+                ignored["hidden"] += 1
+            elif entry.is_dir():
+                folders.append(entry.path)
+            elif ending in ENDINGS:
+                yield entry.path
+            else:
+                ignored[f"{printable(ending)} files" if ending else "files without an ending"] += 1
+        waiting += reversed(folders)
+
+
+def _is_hidden(name: str) -> bool:
+    # __MACOSX is what a zip file of a Mac leaves beside the images.
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def printable(name: str) -> str:
+    """A file name as text: bytes that are no UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _count_words(ignored: Counter[str]) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted((+ignored).items()))
+    return f" ({kinds})" if kinds else ""

@@ -1,0 +1,39 @@
+"""The last packing of images."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kedro.io import AbstractDataset, DatasetError
+
+from supcon_pipeline.datasets.atomic import atomic_path
+
+
+class PackingDataset(AbstractDataset[Any, Any]):
+    """A folder in which images are packed as a stream; not versioned.
+
+    Loading gives a handle that packs: the packed images are on disk when a node has them, and its memory
+    does not grow with their number.
+
+    Args:
+        filepath: the folder.
+        metadata: for plugins.
+    """
+
+    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None):
+        self._filepath, self.metadata = Path(filepath), metadata
+
+    def load(self) -> Any:
+        """The `PackingStore` of the folder."""
+        from supcon_pipeline.core.packing import PackingStore
+
+        return PackingStore(self._filepath, atomic_path)
+
+    def save(self, data: Any) -> NoReturn:
+        """Refused: images are packed through the handle."""
+        raise DatasetError(f"PackingDataset must be written through its handle, got {type(data).__name__}")
+
+    def _exists(self) -> bool:
+        return self._filepath.is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}

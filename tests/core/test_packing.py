@@ -1,0 +1,121 @@
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from supcon_pipeline.core.images import pack_image
+from supcon_pipeline.core.packing import Packing, PackingStore, identify_packing, pack_stream, write_packed
+from supcon_pipeline.datasets.atomic import atomic_path
+
+PACKING = Packing(image_size=8, num_channels=3, crop="pad")
+
+
+@pytest.fixture
+def items(rng, tmp_path: Path):
+    """An array, the bytes of a file, a file, two that are none, and another array."""
+    arrays = [rng.integers(0, 256, (9, 7, 3), dtype=np.uint8) for _ in range(4)]
+    file = io.BytesIO()
+    Image.fromarray(arrays[1]).save(file, "PNG")
+    Image.fromarray(arrays[2]).save(tmp_path / "image.png")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((tmp_path / "image.png").read_bytes()[:60])
+    given = [arrays[0], file.getvalue(), tmp_path / "image.png", broken, tmp_path / "gone.png", arrays[3]]
+    return given, np.stack([pack_image(array, 8, 3) for array in arrays])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_are_packed_in_order_and_the_rest_is_named_with_a_reason(items, num_workers):
+    given, expected = items
+    packed = list(pack_stream(given, PACKING, num_workers))
+    assert np.array_equal(np.stack([packed[index] for index in (0, 1, 2, 5)]), expected)
+    assert packed[3]
+    assert isinstance(packed[3], str)
+    assert packed[4] == "No such file or directory"
+
+
+def test_an_array_that_is_no_image_is_rejected_and_not_raised():
+    (reason,) = pack_stream([np.zeros((4, 4), np.float64)], PACKING, 0)
+    assert reason == "image must be uint8 with 1 or 3 channels, got float64 with shape (4, 4)"
+
+
+def test_items_are_taken_a_few_at_a_time():
+    class Counting(list):
+        taken = 0
+
+        def __getitem__(self, index):
+            self.taken += 1
+            return super().__getitem__(index)
+
+    counting = Counting([np.zeros((1, 1), np.uint8)] * 1000)
+    next(pack_stream(counting, PACKING, 0))
+    assert counting.taken <= 64
+
+
+def test_a_file_written_as_a_stream_is_what_numpy_writes(tmp_path: Path, rng):
+    images = rng.integers(0, 256, (1200, 2, 2, 3), dtype=np.uint8)
+    stream = [*images[:700], "broken", *images[700:], "gone"]
+    with (tmp_path / "stream.npy").open("wb") as file:
+        assert write_packed(file, stream, (2, 2, 3)) == [(700, "broken"), (1201, "gone")]
+    np.save(tmp_path / "whole.npy", images)
+    assert (tmp_path / "stream.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_nothing_but_rejected_images_is_an_empty_file_that_can_be_read(tmp_path: Path):
+    images, rejected = PackingStore(tmp_path, atomic_path).pack([tmp_path / "gone.png"] * 2, PACKING, 0)
+    assert images.shape == (0, 8, 8, 3)
+    assert rejected == [(0, "No such file or directory"), (1, "No such file or directory")]
+
+
+def test_the_same_images_are_not_packed_again(items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given, expected = items
+    store = PackingStore(tmp_path / "packing", atomic_path)
+    first, rejected = store.pack(given, PACKING, 0)
+    assert np.array_equal(first, expected)
+    monkeypatch.setattr(Packing, "pack_all", lambda *_: pytest.fail("packed again"))
+    again, rejected_again = store.pack(given, PACKING, 0)
+    assert np.array_equal(again, first)
+    assert rejected_again == rejected
+    assert [position for position, _ in rejected] == [3, 4]
+
+
+def test_only_the_last_packing_is_kept(items, tmp_path: Path):
+    given, _ = items
+    store = PackingStore(tmp_path / "packing", atomic_path)
+    store.pack(given, PACKING, 0)
+    store.pack(given, Packing(9, 3, "pad"), 0)
+    assert sorted(path.suffix for path in (tmp_path / "packing").iterdir()) == [".json", ".npy"]
+
+
+def test_a_packing_is_known_by_files_pixels_order_and_settings(items):
+    given, _ = items
+    changed = given[0].copy()
+    changed[0, 0, 0] ^= 1
+    names = [
+        identify_packing(given, PACKING),
+        identify_packing([changed, *given[1:]], PACKING),
+        identify_packing(given[::-1], PACKING),
+        identify_packing(given[:-1], PACKING),
+        identify_packing(given, Packing(8, 1, "pad")),
+        identify_packing(given, Packing(8, 3, "crop")),
+    ]
+    os.utime(given[2], ns=(1, 1))
+    names.append(identify_packing(given, PACKING))
+    assert len(set(names)) == len(names)
+
+
+def test_a_killed_packing_leaves_nothing_that_is_taken_for_one(tmp_path: Path):
+    class Killing(list):
+        def __getitem__(self, index):
+            # Identified once, killed while it is packed.
+            self.asked = getattr(self, "asked", 0) + 1
+            if self.asked > 3:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    store = PackingStore(tmp_path, atomic_path)
+    with pytest.raises(KeyboardInterrupt):
+        store.pack(Killing([np.zeros((1, 1), np.uint8)] * 2), PACKING, 0)
+    assert list(tmp_path.iterdir()) == []

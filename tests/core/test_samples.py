@@ -1,0 +1,146 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from supcon_pipeline.core.samples import (
+    check_labels,
+    check_rejected,
+    describe_warnings,
+    handle_leakage,
+    split_samples,
+)
+
+
+def make_samples(rows):
+    return pd.DataFrame(rows, columns=["id", "class_name", "split", "pixel_hash"])
+
+
+CLEAN = [
+    (f"{class_name}/{split}{index}", class_name, split, f"{class_name}{split}{index}")
+    for class_name in ("cat", "dog")
+    for split in ("train", "validation", "test")
+    for index in range(2)
+]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, 0], ["cat"], "images must be of at least 2 classes, got cat;"),
+        ([0, 1], ["cat", "dog", "fox"], "classes must be fewer than images, got 3 and 2"),
+        ([0, 0, 2], ["cat", "dog", "fox"], "every class must have images, got none of dog;"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused(labels, names, message):
+    with pytest.raises(ValueError, match=message):
+        check_labels(np.array(labels), names)
+
+
+def test_rejected_images_are_borne_up_to_the_limit_and_then_named():
+    rejected = pd.DataFrame({"id": list("abcd"), "class_name": "cat", "reason": "cut short"})
+    check_rejected(rejected, 4)
+    with pytest.raises(
+        ValueError,
+        match=r"at most 3, got 4: a \(cut short\); b \(cut short\); c \(cut short\); and others; .*"
+        "raise data_prep.max_rejected",
+    ):
+        check_rejected(rejected, 3)
+
+
+@pytest.mark.parametrize("given", [("train",), ("train", "test"), ("train", "validation")])
+def test_splits_of_the_source_stay_and_those_it_lacks_are_held_out_of_train(given):
+    labels = np.tile(np.repeat(["cat", "dog"], 20), len(given))
+    splits = np.repeat(given, 40)
+    chosen = split_samples(labels, 0.1, 0.2, 0, splits)
+    for name in given[1:]:
+        assert np.array_equal(chosen == name, splits == name)
+    for label in ("cat", "dog"):
+        counts = {name: int(((labels == label) & (chosen == name)).sum()) for name in set(chosen)}
+        held = {"validation": 20 if "validation" in given else 2, "test": 20 if "test" in given else 4}
+        lost = (0 if "validation" in given else 2) + (0 if "test" in given else 4)
+        assert counts == {"train": 20 - lost, **held}
+
+
+def test_a_source_with_all_splits_is_taken_as_it_is():
+    splits = ["train", "train", "validation", "test"] * 2
+    assert split_samples(np.repeat([0, 1], 4), 0.1, 0.2, 0, splits).tolist() == splits
+
+
+@pytest.mark.parametrize(
+    ("labels", "splits", "message"),
+    [
+        (
+            ["cat"] * 4 + ["dog"] * 2,
+            ["train", "train", "validation", "test", "test", "validation"],
+            "every class must be in train, got dog in test and validation only;",
+        ),
+        (
+            ["cat"] * 4 + ["dog"] * 3,
+            ["train", "train", "validation", "test", "train", "validation", "test"],
+            "at least 2 samples in train, got 1 of class dog; a class of one image has no pair",
+        ),
+        (
+            ["cat"] * 4 + ["dog"],
+            None,
+            "at least 3 samples, one for each split, got 1 of class dog; add images",
+        ),
+        (
+            ["cat"] * 4 + ["dog"] * 2,
+            ["train", "train", "train", "test", "train", "test"],
+            "at least 2 samples, one for each split, got 1 of class dog",
+        ),
+    ],
+)
+def test_a_class_that_cannot_be_split_is_refused(labels, splits, message):
+    with pytest.raises(ValueError, match=message):
+        split_samples(np.array(labels), 0.2, 0.2, 0, splits)
+
+
+LEAKING = [*CLEAN, ("cat/again", "cat", "train", "cattest0"), ("dog/again", "dog", "train", "dogvalidation1")]
+
+
+def test_an_image_of_train_in_test_or_validation_is_refused():
+    with pytest.raises(ValueError, match=r"got 2 that are: cat/again, dog/again; .*data_prep\.on_leakage"):
+        handle_leakage(make_samples(LEAKING), "refuse")
+    assert handle_leakage(make_samples(CLEAN), "refuse").equals(make_samples(CLEAN))
+
+
+def test_it_is_removed_from_train_or_reported():
+    samples = make_samples(LEAKING)
+    removed = handle_leakage(samples, "remove")
+    assert removed["split"].tolist()[:-2] == samples["split"].tolist()[:-2]
+    assert removed["split"].tolist()[-2:] == ["removed", "removed"]
+    assert handle_leakage(samples, "report").equals(samples)
+    assert "2 images removed from train: cat/again, dog/again" in describe_warnings(removed)
+    assert "2 images of train are in validation or test: cat/again, dog/again" in describe_warnings(samples)
+
+
+def test_clean_samples_give_no_warning():
+    assert describe_warnings(make_samples(CLEAN)) == []
+
+
+def test_what_was_left_out_is_told():
+    found = describe_warnings(make_samples(CLEAN), 2, {".txt files": 3, "hidden": 1})
+    assert found == [
+        "2 images could not be decoded; rejected_images says why",
+        "not taken from the source: 3 .txt files, 1 hidden",
+    ]
+
+
+def test_an_image_in_two_classes_is_told():
+    rows = [*CLEAN, ("dog/again", "dog", "train", "cattrain0")]
+    assert describe_warnings(make_samples(rows)) == [
+        "2 images are in more than one class: cat/train0, dog/again"
+    ]
+
+
+def test_a_class_that_is_not_scored_is_told():
+    rows = [row for row in CLEAN if row[1:3] != ("dog", "test")]
+    assert describe_warnings(make_samples(rows)) == ["1 classes have no image in test: dog"]
+
+
+@pytest.mark.parametrize(("count", "is_rare"), [(127, False), (500, True)])
+def test_a_class_that_is_often_alone_in_a_batch_is_told(count, is_rare):
+    rows = [*CLEAN, *((f"cat/{index}", "cat", "train", f"more{index}") for index in range(count))]
+    found = describe_warnings(make_samples(rows))
+    assert [text[:34] for text in found] == (["dog has 2 of 504 training images: "] if is_rare else [])

@@ -1,0 +1,123 @@
+"""The environment `images`: a folder of one's own."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.conftest import make_project, read_catalog, run_session
+
+SMALL = {"image_size": 8, "num_workers": 0}
+
+
+@pytest.fixture
+def project_with_images(tmp_path: Path) -> Path:
+    """A project, and beside it images of two classes, twelve of each."""
+    rng = np.random.default_rng(0)
+    for class_name in ("cat", "dog"):
+        folder = tmp_path / "images" / class_name
+        folder.mkdir(parents=True)
+        for index in range(12):
+            image = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+            Image.fromarray(image).save(folder / f"{index}.png")
+    return make_project(tmp_path / "project", ())
+
+
+def prepare(project: Path, **data_prep: Any) -> Any:
+    params = {"images": {"path": str(project.parent / "images")}, "data_prep": {**SMALL, **data_prep}}
+    run_session(project, env="images", pipeline_names=["data_prep"], runtime_params=params)
+    return read_catalog(project, "images")
+
+
+def read_rejected(project: Path) -> pd.DataFrame:
+    (path,) = project.glob("data/02_intermediate/images/rejected_images.csv/*/rejected_images.csv")
+    return pd.read_csv(path)
+
+
+def test_a_folder_is_prepared_with_the_path_on_the_command_line(project_with_images: Path) -> None:
+    catalog = prepare(project_with_images)
+    card, samples = catalog.load("dataset_card"), catalog.load("samples")
+    assert card["class_names"] == ["cat", "dog"]
+    assert card["num_images"] == len(samples) == len(catalog.load("prepared_images")) == 24
+    assert (card["num_rejected"], card["ignored"], card["warnings"]) == (0, {}, [])
+    assert card["source"] == str(project_with_images.parent / "images")
+    assert samples["split"].value_counts().to_dict() == {"train": 16, "validation": 4, "test": 4}
+
+
+def test_an_image_that_cannot_be_decoded_stops_the_run_after_it_was_listed(project_with_images: Path) -> None:
+    folder = project_with_images.parent / "images"
+    (folder / "cat/0.png").write_text("no image")
+    (folder / "dog/zero.png").touch()
+    with pytest.raises(
+        click.ClickException, match=r"at most 0, got 2: cat/0.png \(file must be an image.*dog/zero.png"
+    ):
+        prepare(project_with_images)
+    rejected = read_rejected(project_with_images)
+    assert rejected[["id", "class_name"]].to_numpy().tolist() == [
+        ["cat/0.png", "cat"],
+        ["dog/zero.png", "dog"],
+    ]
+
+
+def test_the_run_goes_on_without_it_where_that_is_allowed(project_with_images: Path) -> None:
+    (project_with_images.parent / "images/cat/0.png").write_text("no image")
+    catalog = prepare(project_with_images, max_rejected=1)
+    card, samples = catalog.load("dataset_card"), catalog.load("samples")
+    assert card["num_rejected"] == 1
+    assert card["warnings"] == ["1 images could not be decoded; rejected_images says why"]
+    assert "cat/0.png" not in set(samples["id"])
+    images = catalog.load("prepared_images")
+    assert len(images) == len(samples) == 23
+
+
+def test_pixels_and_samples_stay_in_step_around_a_rejected_image(project_with_images: Path) -> None:
+    before = prepare(project_with_images)
+    whole = dict(zip(before.load("samples")["id"], np.array(before.load("prepared_images")), strict=True))
+    (project_with_images.parent / "images/cat/0.png").write_text("no image")
+    after = prepare(project_with_images, max_rejected=1)
+    for name, image in zip(after.load("samples")["id"], after.load("prepared_images"), strict=True):
+        assert np.array_equal(image, whole[name])
+
+
+def test_an_image_of_train_that_is_in_test_too_is_refused_or_removed(project_with_images: Path) -> None:
+    folder = project_with_images.parent / "images"
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+    for class_name in ("cat", "dog"):
+        (folder / class_name).rename(folder / "train" / class_name)
+        (folder / "test" / class_name).mkdir()
+        for index in (0, 1):
+            path = folder / "train" / class_name / f"{index}.png"
+            path.rename(folder / "test" / class_name / f"{index}.png")
+    (folder / "train/cat/copy.png").write_bytes((folder / "test/cat/0.png").read_bytes())
+    with pytest.raises(click.ClickException, match=r"got 1 that are: train/cat/copy.png; .*on_leakage"):
+        prepare(project_with_images)
+    catalog = prepare(project_with_images, on_leakage="remove")
+    samples = catalog.load("samples").set_index("id")["split"]
+    assert samples["train/cat/copy.png"] == "removed"
+    assert catalog.load("dataset_card")["warnings"] == ["1 images removed from train: train/cat/copy.png"]
+
+
+@pytest.mark.parametrize(
+    ("env", "params", "message"),
+    [
+        ("images", {}, "images.path must be given, got nothing; add --params images.path="),
+        (
+            "images",
+            {"images": {"path": "gone"}},
+            "images.path must be a folder, got .*gone, which is not there",
+        ),
+        ("images", {"images": {"pth": "x"}}, "images.pth must be a known parameter.*did you mean 'path'"),
+        ("base", {"images": {"path": "x"}}, "got experiment base; add --env images"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_one_line(
+    tmp_path: Path, env: str, params: dict[str, Any], message: str
+) -> None:
+    project = make_project(tmp_path / "project", ())
+    with pytest.raises(click.ClickException, match=message):
+        run_session(project, env=env, pipeline_names=["data_prep"], runtime_params=params)
