@@ -57,7 +57,9 @@ VALID = {
     },
     LrFinderParameters: {"min_lr": 1e-5, "max_lr": 1.0, "num_steps": 10, "smoothing": 0.0},
     EvaluationParameters: {"batch_size": 1, "knn": {"k": 1, "temperature": 0.1}},
-    VisualizationParameters: {"tsne": {"perplexity": 2, "num_iterations": 250, "seed": 0, "num_jobs": 1}},
+    VisualizationParameters: {
+        "tsne": {"perplexity": 2, "num_iterations": 250, "seeds": [0], "max_points": 10, "num_jobs": 1},
+    },
 }  # fmt: skip
 
 
