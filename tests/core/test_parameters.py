@@ -65,7 +65,9 @@ VALID = {
         "batch_size": 1, "ks": (1,), "knn": {"k": 1, "temperature": 0.1},
         "bootstrap": {"num_resamples": 10, "seed": 0},
     },
-    VisualizationParameters: {"tsne": {"perplexity": 2, "num_iterations": 250, "seed": 0, "num_jobs": 1}},
+    VisualizationParameters: {
+        "tsne": {"perplexity": 2, "num_iterations": 250, "seeds": [0], "max_points": 10, "num_jobs": 1},
+    },
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
 import base64
+import json
 import re
 
 import pytest
@@ -34,7 +35,8 @@ def parts():
         "metrics": metrics,
         "dataset_card": card,
         "run_record": run,
-        "figures": {"map": b"\x89PNG\x00\xff"},
+        "pictures": {"embedding_map": b"\x89PNG\x00\xff", "other_map": b"2"},
+        "interactive_map": '{"data": [], "layout": {"title": "</script>"}}',
     }
 
 
@@ -59,17 +61,41 @@ def test_every_number_is_shown_under_its_name_and_tables_are_left_out(parts, nam
     assert cells(render_report(**parts), f"<h3>{name}</h3>") == expected
 
 
-def test_pictures_are_inside_the_page_and_nothing_is_fetched(parts):
-    page = render_report(**parts)
-    ((title, picture),) = re.findall(r'<img alt="(.*?)" src="data:image/png;base64,(.*?)"', page)
-    assert title == "map"
+def without_scripts(page):
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_pictures_are_inside_the_page_with_their_words_and_nothing_is_fetched(parts):
+    page = without_scripts(render_report(**parts))
+    found = re.findall(
+        r'<h3>([^<]*)</h3>\n<div[^>]*><img loading="lazy" alt="(.*?)" src="data:image/png;base64,(.*?)"', page
+    )
+    (title, text, picture), (other, *_) = found
+    assert title == "t-SNE of the embeddings"
+    assert text.startswith("Scatter plots of the images")
     assert base64.b64decode(picture) == b"\x89PNG\x00\xff"
+    assert other == "other map"
     assert not re.search(r'(src|href)="(?!data:)|https?://|@import|url\(', page)
+
+
+def test_the_figure_cannot_end_its_script_and_plotly_is_there_once(parts):
+    page = render_report(**parts)
+    (figure,) = re.findall(r'id="map-figure">(.*?)</script>', page)
+    assert json.loads(figure)["layout"]["title"] == "</script>"
+    assert page.count("plotly.js v") == 1
+
+
+def test_intervals_stand_below_their_number_and_knn_where_there_is_one(parts):
+    parts["metrics"]["knn"] = {"accuracy": 0.75, "intervals": {"accuracy": [0.7, 0.8]}}
+    assert cells(render_report(**parts), "<h3>knn</h3>") == [
+        "accuracy",
+        '0.7500<br><small class="soft">0.700\N{EN DASH}0.800</small>',
+    ]
 
 
 def test_names_from_the_data_are_text_and_not_markup(parts):
     parts["metrics"]["run_id"] = "<b>bold"
-    page = render_report(**parts)
+    page = without_scripts(render_report(**parts))
     assert "<script>" not in page
     assert "<b>" not in page
     assert cells(page, "<thead>") == [

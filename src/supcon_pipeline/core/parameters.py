@@ -306,11 +306,12 @@ class EvaluationParameters(Parameters):
 
 
 class TsneParameters(Parameters):
-    """The t-SNE map."""
+    """The t-SNE maps."""
 
     perplexity: Annotated[float, Field(gt=1)]
     num_iterations: Annotated[int, Field(ge=250)]
-    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    max_points: Annotated[int, Field(ge=10)]
     num_jobs: Count
 
 

@@ -6,14 +6,46 @@ from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+# Groups of metrics, in order; one that a run has not is left out.
 _TITLES = {
     "projection": "after the projection head",
     "embedding": "before the projection head",
     "classifier": "linear classifier on the frozen encoder",
+    "knn": "weighted k-NN on the embedding, no second stage",
     "baseline embedding": "encoder trained by cross-entropy, same budget",
     "baseline classifier": "trained with that encoder",
     "pixels": "nearest neighbour on raw pixels",
+}
+_REQUIRED = ("projection", "embedding", "classifier", "pixels")
+
+# Title and what a picture shows, for those who do not see it; in the order of the page.
+_PICTURES = {
+    "embedding_map": (
+        "t-SNE of the embeddings",
+        "Scatter plots of the images by t-SNE, contrastive encoder beside baseline, a row per split",
+    ),
+    "retrieval_gallery": (
+        "Nearest training images",
+        "Test images with their nearest training images, framed blue where the label agrees, else vermillion",
+    ),
+    "confusion_matrix": (
+        "Confusion of the classifier",
+        "Matrix of label against prediction, coloured by the share of the label's images",
+    ),
+    "calibration_curves": (
+        "Calibration",
+        "Accuracy against confidence, before and after temperature scaling",
+    ),
+    "suspicious_gallery": (
+        "Labels to check",
+        "The images whose neighbours disagree most with their label",
+    ),
+    "training_curves": (
+        "Training curves",
+        "Loss, learning rate and validation metrics of each training by epoch",
+    ),
 }
 
 
@@ -21,7 +53,8 @@ def render_report(
     metrics: Mapping[str, Any],
     dataset_card: Mapping[str, Any],
     run_record: Mapping[str, Any],
-    figures: Mapping[str, bytes],
+    pictures: Mapping[str, bytes],
+    interactive_map: str,
 ) -> str:
     """The HTML of the report.
 
@@ -29,23 +62,44 @@ def render_report(
         metrics: as `evaluation` gives them.
         dataset_card: as `data_prep` gives it.
         run_record: of the run that draws; its parameters are shown.
-        figures: PNG files by title.
+        pictures: PNG files by artifact name; one that is not known here has its name as title.
+        interactive_map: a plotly figure as JSON.
     """
+    from plotly.offline import get_plotlyjs
+
     environment = Environment(
         loader=PackageLoader("supcon_pipeline.core", "templates"), autoescape=True, undefined=StrictUndefined
     )
     groups = {**metrics, **{f"baseline {name}": group for name, group in metrics["baseline"].items()}}
-    scores = {
-        name: {metric: value for metric, value in groups[name].items() if isinstance(value, float)}
-        for name in _TITLES
-    }
-    encoded = {title: base64.b64encode(picture).decode("ascii") for title, picture in figures.items()}
+    names = [name for name in _TITLES if name in groups or name in _REQUIRED]
     return environment.get_template("report.html").render(
         metrics=metrics,
-        scores=scores,
+        scores={name: _scores(groups[name]) for name in names},
         titles=_TITLES,
         card=dataset_card,
         run=run_record,
         parameters=json.dumps(run_record["parameters"], indent=2),
-        figures=encoded,
+        pictures=_describe(pictures),
+        # No text of the figure can end the script that holds it.
+        interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
+        plotly=Markup(get_plotlyjs()),
     )
+
+
+def _scores(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, value and interval of each metric of a group; an interval is empty where there is none."""
+    intervals = group.get("intervals", {})
+    ranges = {name: f"{low:.3f}–{high:.3f}" for name, (low, high) in intervals.items()}  # noqa: RUF001
+    numbers = {name: value for name, value in group.items() if isinstance(value, float)}
+    return [(name, f"{value:.4f}", ranges.get(name, "")) for name, value in numbers.items()]
+
+
+def _describe(pictures: Mapping[str, bytes]) -> list[dict[str, str]]:
+    """Title, text and encoded file of each picture, the known ones first and in their order."""
+    order = [*(name for name in _PICTURES if name in pictures), *(pictures.keys() - _PICTURES.keys())]
+    described = []
+    for name in order:
+        title, text = _PICTURES.get(name, (name.replace("_", " "), name.replace("_", " ")))
+        encoded = base64.b64encode(pictures[name]).decode("ascii")
+        described.append({"title": title, "text": text, "file": encoded})
+    return described

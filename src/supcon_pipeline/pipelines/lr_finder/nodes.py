@@ -56,6 +56,6 @@ def suggest_learning_rate(curve: pd.DataFrame) -> dict[str, float]:
 
 def draw_curve(curve: pd.DataFrame, suggestion: dict[str, float]) -> Any:
     """The curve with the suggestion."""
-    from supcon_pipeline.core.figures import draw_lr_curve
+    from supcon_pipeline.core.figures.curves import draw_lr_curve
 
     return draw_lr_curve(curve, suggestion)

@@ -1,5 +1,6 @@
 """Nodes of `visualization`."""
 
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -8,29 +9,53 @@ from supcon_pipeline.core.parameters import VisualizationParameters
 
 
 def map_embeddings(
-    embeddings: Any, baseline_embeddings: Any, samples: pd.DataFrame, params: VisualizationParameters
+    embeddings: Any,
+    baseline_embeddings: Any,
+    samples: pd.DataFrame,
+    predictions: pd.DataFrame,
+    baseline_predictions: pd.DataFrame,
+    params: VisualizationParameters,
 ) -> pd.DataFrame:
-    """Two t-SNE coordinates for each train and test image, in one map per model."""
-    from supcon_pipeline.core.figures import tsne_map
+    """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
+    from supcon_pipeline.core.tsne import choose_points, tsne_map
 
-    is_shown = samples["split"].isin(["train", "test"]).to_numpy()
+    options = params.tsne.model_dump(exclude={"seeds", "max_points"})
+    strata = samples["split"] + " " + samples["label"].astype(str)
+    shown = choose_points(strata, params.tsne.max_points, params.tsne.seeds[0])
+    models = {
+        "contrastive": (embeddings, predictions),
+        "cross-entropy baseline": (baseline_embeddings, baseline_predictions),
+    }
     maps = []
-    for model, features in (("contrastive", embeddings), ("cross-entropy baseline", baseline_embeddings)):
-        points = tsne_map(features.tensors["embedding"].numpy()[is_shown], **params.tsne.model_dump())
-        maps.append(samples[is_shown].assign(model=model, x=points[:, 0], y=points[:, 1]))
+    for (model, (features, predicted)), seed in product(models.items(), params.tsne.seeds):
+        x, y = tsne_map(features.tensors["embedding"].numpy()[shown], seed=seed, **options).T
+        said = samples["id"].map(predicted.set_index("id")["predicted_class"])
+        columns = samples.assign(predicted_class=said).iloc[shown]
+        maps.append(columns.assign(model=model, seed=seed, x=x, y=y))
     return pd.concat(maps, ignore_index=True)
 
 
 def draw_embedding_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]) -> Any:
-    """The maps, train beside test, the contrastive encoder above the baseline."""
-    from supcon_pipeline.core.figures import draw_tsne
+    """The maps, the contrastive encoder beside the baseline."""
+    from supcon_pipeline.core.figures.maps import draw_tsne
 
-    return draw_tsne(tsne_points, dataset_card["class_names"])
+    return draw_tsne(tsne_points, dataset_card["class_names"], _split_sizes(dataset_card))
+
+
+def draw_interactive_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]) -> Any:
+    """The same maps, in which every image says what it is."""
+    from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
+
+    return draw_interactive_tsne(tsne_points, dataset_card["class_names"], _split_sizes(dataset_card))
+
+
+def _split_sizes(dataset_card: dict[str, Any]) -> dict[str, int]:
+    return {split: sum(counts.values()) for split, counts in dataset_card["counts"].items()}
 
 
 def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> Any:
     """The confusion matrix of the classifier on test."""
-    from supcon_pipeline.core.figures import draw_confusion
+    from supcon_pipeline.core.figures.confusion import draw_confusion
 
     return draw_confusion(classifier_metrics["confusion_matrix"], dataset_card["class_names"])
 
@@ -39,7 +64,7 @@ def draw_training_curves(
     stage1_history: pd.DataFrame, stage2_history: pd.DataFrame, baseline_history: pd.DataFrame
 ) -> Any:
     """Loss, learning rate and validation metrics of all trainings."""
-    from supcon_pipeline.core.figures import draw_curves
+    from supcon_pipeline.core.figures.curves import draw_curves
 
     histories = {"stage 1": stage1_history, "stage 2": stage2_history, "baseline": baseline_history}
     return draw_curves(histories)
@@ -49,16 +74,10 @@ def write_report(
     metrics: dict[str, Any],
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
-    embedding_map: bytes,
-    confusion_matrix: bytes,
-    training_curves: bytes,
+    interactive_map: Any,
+    **pictures: bytes,
 ) -> str:
     """One page that opens from disk: metrics, pictures, data and parameters."""
     from supcon_pipeline.core.report import render_report
 
-    figures = {
-        "t-SNE of the embeddings": embedding_map,
-        "Confusion of the classifier": confusion_matrix,
-        "Training curves": training_curves,
-    }
-    return render_report(metrics, dataset_card, run_record, figures)
+    return render_report(metrics, dataset_card, run_record, pictures, interactive_map.to_json())

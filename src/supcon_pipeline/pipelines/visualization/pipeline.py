@@ -5,10 +5,14 @@ from kedro.pipeline import Pipeline, node, pipeline
 from supcon_pipeline.pipelines.visualization.nodes import (
     draw_confusion_matrix,
     draw_embedding_map,
+    draw_interactive_map,
     draw_training_curves,
     map_embeddings,
     write_report,
 )
+
+# In the order of the report.
+_PICTURES = ("embedding_map", "confusion_matrix", "training_curves")
 
 
 def create_pipeline() -> Pipeline:
@@ -17,7 +21,14 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 map_embeddings,
-                ["embeddings", "baseline_embeddings", "samples", "params:visualization"],
+                [
+                    "embeddings",
+                    "baseline_embeddings",
+                    "samples",
+                    "predictions",
+                    "baseline_predictions",
+                    "params:visualization",
+                ],
                 "tsne_points",
                 name="map_embeddings",
             ),
@@ -26,6 +37,12 @@ def create_pipeline() -> Pipeline:
                 ["tsne_points", "dataset_card"],
                 "embedding_map",
                 name="draw_embedding_map",
+            ),
+            node(
+                draw_interactive_map,
+                ["tsne_points", "dataset_card"],
+                "interactive_map",
+                name="draw_interactive_map",
             ),
             node(
                 draw_confusion_matrix,
@@ -41,14 +58,10 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 write_report,
-                [
-                    "metrics",
-                    "dataset_card",
-                    "run_record",
-                    "embedding_map",
-                    "confusion_matrix",
-                    "training_curves",
-                ],
+                {
+                    name: name
+                    for name in ("metrics", "dataset_card", "run_record", "interactive_map", *_PICTURES)
+                },
                 "report",
                 name="write_report",
             ),

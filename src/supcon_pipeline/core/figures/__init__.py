@@ -1,0 +1,1 @@
+"""Arrays to figures: matplotlib for still ones, plotly for those that answer to the pointer."""

@@ -1,0 +1,74 @@
+"""The confusion matrix."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+# Above, counts do not fit their cells, and the pairs that matter are listed instead.
+MAX_COUNTED = 20
+NUM_LISTED = 25
+
+
+def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -> Any:
+    """Counts of label (row) against prediction (column); the colour is the share of the row.
+
+    Above 20 classes there are no counts, and the most confused pairs are listed beside.
+    """
+    from matplotlib.figure import Figure
+
+    matrix = np.asarray(matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    size = float(np.clip(2.5 + 0.5 * len(matrix), 4.5, 11.0))
+    has_list = len(matrix) > MAX_COUNTED
+    figure = Figure(figsize=(size + (4.2 if has_list else 1.2), size), layout="constrained")
+    axis = figure.subplots()
+    # A root shows the rare confusions, of a few per cent, beside the diagonal.
+    image = axis.imshow(shares, cmap="Blues", norm="linear" if not has_list else _root_norm())
+    axis.set(xlabel="predicted", ylabel="label", title="Confusion of the classifier on test")
+    _label_axes(axis, class_names)
+    if not has_list:
+        _write_counts(axis, matrix, shares)
+    image.set_clim(0, 1)
+    figure.colorbar(image, ax=axis, label="share of the label's images", shrink=0.8, location="left")
+    if has_list:
+        axis.text(1.02, 1.0, _list_pairs(matrix, class_names), transform=axis.transAxes, va="top", fontsize=9)
+    return figure
+
+
+def _root_norm() -> Any:
+    from matplotlib.colors import PowerNorm
+
+    return PowerNorm(0.5, vmin=0, vmax=1)
+
+
+def _label_axes(axis: Any, class_names: Sequence[str]) -> None:
+    """A name at every row and column, smaller the more there are; above 120 at every n-th."""
+    num_classes = len(class_names)
+    step = -(-num_classes // 120)
+    ticks = range(0, num_classes, step)
+    size = float(np.clip(620 / num_classes, 5, 10))
+    names = [class_names[tick] for tick in ticks]
+    is_long = num_classes > 12 or max(map(len, class_names)) * num_classes > 60
+    axis.set_xticks(ticks, names, rotation=90 if is_long else 0, fontsize=size)
+    axis.set_yticks(ticks, names, fontsize=size)
+
+
+def _write_counts(axis: Any, matrix: Any, shares: Any) -> None:
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axis.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=9)
+
+
+def _list_pairs(matrix: Any, class_names: Sequence[str]) -> str:
+    """The most frequent confusions, one a line."""
+    wrong = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_LISTED]
+    rows, columns = np.unravel_index(order, wrong.shape)
+    lines = [
+        f"{wrong[row, column]} of {matrix[row].sum()}   {class_names[row]} → {class_names[column]}"
+        for row, column in zip(rows, columns, strict=True)
+        if wrong[row, column]
+    ]
+    return "\n".join(["most confused, label → predicted", "", *lines])

@@ -1,0 +1,75 @@
+"""Curves of the trainings and of the learning-rate range test."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+
+def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Any:
+    """Loss and learning rate above, validation metrics below, one column per training.
+
+    Args:
+        histories: by title, with the columns `epoch`, `loss`, `lr`, `collapse_loss` and the metrics.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4 * len(histories), 7.2), layout="constrained")
+    axes = figure.subplots(2, len(histories), squeeze=False)
+    for (above, below), (title, history) in zip(axes.T, histories.items(), strict=True):
+        above.set(title=title)
+        _draw_loss(above, history)
+        _draw_metrics(below, history)
+    return figure
+
+
+def _draw_loss(axis: Any, history: pd.DataFrame) -> None:
+    lines = axis.plot(history["epoch"], history["loss"], color="#0072B2", label="training loss")
+    if history["collapse_loss"].notna().any():
+        label = "loss of a collapsed encoder"
+        lines += axis.plot(history["epoch"], history["collapse_loss"], ":", color="#D55E00", label=label)
+    rate = axis.twinx()
+    lines += rate.plot(history["epoch"], history["lr"], "--", color="#E69F00", label="learning rate")
+    axis.set(ylabel="loss")
+    rate.set(ylabel="learning rate")
+    axis.legend(handles=lines, loc="upper right", fontsize=8)
+
+
+def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
+    names = [str(name) for name in history if name not in ("epoch", "loss", "lr", "collapse_loss")]
+    metrics = [name for name in names if not name.startswith("raw.")]
+    kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in metrics))
+    for name in metrics:
+        style = ":" if name.startswith("projection.") else "-"
+        color = f"C{kinds.index(name.rpartition('.')[2])}"
+        axis.plot(history["epoch"], history[name], style, color=color, label=name)
+    axis.set(xlabel="epoch", ylabel="validation")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="best")
+
+
+def draw_lr_curve(curve: pd.DataFrame, suggestion: Mapping[str, float]) -> Any:
+    """The loss against the learning rate, with the suggested one.
+
+    Args:
+        curve: with the columns `lr`, `loss` and `smoothed_loss`.
+        suggestion: with `suggested_lr` and `lowest_lr`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(curve["lr"], curve["loss"], color="#56B4E9", alpha=0.5, linewidth=1, label="loss of each step")
+    axis.plot(curve["lr"], curve["smoothed_loss"], color="#0072B2", label="smoothed")
+    axis.axvline(
+        suggestion["suggested_lr"], color="#009E73", label=f"suggested: {suggestion['suggested_lr']:.3g}"
+    )
+    axis.axvline(
+        suggestion["lowest_lr"],
+        color="#D55E00",
+        linestyle=":",
+        label=f"lowest: {suggestion['lowest_lr']:.3g}",
+    )
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss", title="Learning-rate range test")
+    axis.legend()
+    return figure

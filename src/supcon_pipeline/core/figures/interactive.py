@@ -1,0 +1,128 @@
+"""The t-SNE maps to point at: each image says what it is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.figures.maps import SPLITS
+from supcon_pipeline.core.figures.marks import Mark, class_marks
+
+# Validation and test stand out: they were not trained on.
+_STYLES = {
+    "train": {"size": 4.5, "opacity": 0.45},
+    "validation": {"size": 6, "opacity": 0.9},
+    "test": {"size": 6.5, "opacity": 1.0},
+}
+_HOVER = "<b>%{customdata[0]}</b><br>label %{customdata[1]}%{customdata[2]}<br>%{meta}<extra></extra>"
+
+
+def draw_interactive_tsne(
+    points: pd.DataFrame, class_names: Sequence[str], num_images: Mapping[str, int]
+) -> Any:
+    """The maps of the models side by side as a plotly figure, with menus for the split and the seed.
+
+    Pointing at an image shows its id, its label and, where there is one, its prediction; a click on a class
+    in the legend hides or shows it in every map.
+
+    Args:
+        points: one row per model, seed and image, with `model`, `seed`, `split`, `id`, `label`, `x`, `y` and
+            `predicted_class`, which is none where nothing was predicted.
+        class_names: one name per class.
+        num_images: of each split, of which the points may be a part.
+    """
+    from plotly.subplots import make_subplots
+
+    models = list(points["model"].unique())
+    figure = make_subplots(cols=len(models), subplot_titles=models, horizontal_spacing=0.03)
+    marks = class_marks(len(class_names))
+    for name, mark in zip(class_names, marks, strict=True):
+        figure.add_trace(_legend_entry(name, mark), row=1, col=1)
+    views: list[dict[str, Any]] = [{} for _ in class_names]
+    groups: Any = points.groupby(["model", "seed", "split", "label"], sort=False)
+    for (model, seed, split, label), part in groups:
+        trace = _scatter(part, str(split), class_names[int(label)], marks[int(label)])
+        figure.add_trace(trace, row=1, col=models.index(model) + 1)
+        views.append({"seed": seed, "split": split})
+    choices = _choices(points)
+    is_shown = [_visible(views, *choice) for choice in choices]
+    for trace, visible in zip(figure.data, is_shown[0], strict=True):
+        trace.visible = visible
+    buttons = [
+        {"label": label, "method": "restyle", "args": [{"visible": visible}]}
+        for label, visible in zip(_labels(choices), is_shown, strict=True)
+    ]
+    shown, total = len(points.drop_duplicates("id")), sum(num_images.values())
+    title = f"{total:,} images" if shown == total else f"{shown:,} of {total:,} images"
+    figure.update_layout(_layout(title, buttons))
+    axis = {"showticklabels": False, "zeroline": False, "gridcolor": "#eef1f4"}
+    figure.update_xaxes(axis).update_yaxes(axis)
+    return figure
+
+
+def _choices(points: pd.DataFrame) -> list[tuple[Any, Sequence[str]]]:
+    """Seed and splits of each entry of the menu; the first is shown at first."""
+    splits = [split for split in SPLITS if (points["split"] == split).any()]
+    parts: list[Sequence[str]] = [splits, *([split] for split in splits if len(splits) > 1)]
+    return [(seed, part) for seed in points["seed"].unique() for part in parts]
+
+
+def _labels(choices: Sequence[tuple[Any, Sequence[str]]]) -> list[str]:
+    has_seeds = len({seed for seed, _ in choices}) > 1
+    words = [part[0] if len(part) == 1 else "all splits" for _, part in choices]
+    return [
+        f"{word}, seed {seed}" if has_seeds else word for (seed, _), word in zip(choices, words, strict=True)
+    ]
+
+
+def _visible(views: Sequence[Mapping[str, Any]], seed: Any, splits: Sequence[str]) -> list[bool]:
+    """Which traces a choice shows; those without a view are entries of the legend."""
+    return [not view or (view["seed"] == seed and view["split"] in splits) for view in views]
+
+
+def _legend_entry(name: str, mark: Mark) -> Any:
+    import plotly.graph_objects as go
+
+    marker = {"color": mark.color, "symbol": mark.symbol, "size": 9}
+    return go.Scatter(x=[None], y=[None], mode="markers", name=name, legendgroup=name, marker=marker)
+
+
+def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
+    import plotly.graph_objects as go
+
+    said = part["predicted_class"]
+    predicted = np.where(said.isna(), "", "<br>predicted " + said.fillna("").astype(str))
+    marker = {"color": mark.color, "symbol": mark.symbol, "line": {"width": 0.4, "color": "#444"}}
+    return go.Scatter(
+        x=part["x"].round(3).tolist(),
+        y=part["y"].round(3).tolist(),
+        customdata=np.column_stack([part["id"].astype(str), part["class_name"], predicted]).tolist(),
+        mode="markers",
+        name=name,
+        meta=split,
+        legendgroup=name,
+        showlegend=False,
+        marker={**marker, **_STYLES[split]},
+        hovertemplate=_HOVER,
+    )
+
+
+def _layout(title: str, buttons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "title": {
+            "text": f"t-SNE of the embeddings: {title}",
+            "font": {"size": 15},
+            "x": 0.01,
+            "y": 0.985,
+            "yanchor": "top",
+        },
+        "height": 640,
+        "margin": {"l": 10, "r": 10, "t": 120, "b": 10},
+        "plot_bgcolor": "white",
+        "hovermode": "closest",
+        "legend": {"title": {"text": "click hides or shows"}, "itemsizing": "constant"},
+        "updatemenus": [
+            {"buttons": list(buttons), "x": 0.0, "xanchor": "left", "y": 1.06, "yanchor": "bottom"}
+        ],
+    }

@@ -1,0 +1,39 @@
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.figures.curves import draw_curves, draw_lr_curve
+
+
+def test_the_curves_of_each_stage_are_in_a_column_of_their_own():
+    first = {"epoch": [1, 2], "loss": [3.0, 2.0], "lr": [0.1, 0.05], "embedding.ami": [0.2, 0.4]}
+    # The weights beside their average would double every line.
+    first["raw.embedding.ami"] = [0.1, 0.3]
+    second = {"epoch": [1, 2, 3], "loss": [1.0, 0.9, 0.8], "lr": [0.3, 0.2, 0.1], "accuracy": [0.5, 0.6, 0.7]}
+    first, second = {**first, "collapse_loss": [4.0, 4.5]}, {**second, "collapse_loss": [None] * 3}
+    figure = draw_curves({"stage 1": pd.DataFrame(first), "stage 2": pd.DataFrame(second)})
+    above = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
+    assert list(above) == ["stage 1", "stage 2"]
+    drawn = {line.get_label(): line.get_ydata().tolist() for axis in figure.axes[2:4] for line in axis.lines}
+    assert drawn == {"embedding.ami": [0.2, 0.4], "accuracy": [0.5, 0.6, 0.7]}
+    assert above["stage 1"].lines[0].get_ydata().tolist() == [3.0, 2.0]
+    # The loss of a collapsed encoder is drawn where there is one.
+    assert above["stage 1"].lines[1].get_ydata().tolist() == [4.0, 4.5]
+    assert [len(above[title].lines) for title in above] == [2, 1]
+    assert above["stage 2"].lines[0].get_xdata().tolist() == [1, 2, 3]
+    rates = [
+        axis.lines[0].get_ydata().tolist() for axis in figure.axes if axis.get_ylabel() == "learning rate"
+    ]
+    assert rates == [[0.1, 0.05], [0.3, 0.2, 0.1]]
+    figure.draw_without_rendering()
+
+
+def test_the_learning_rates_are_drawn_with_the_suggestion():
+    curve = pd.DataFrame({"lr": [0.01, 0.1, 1.0], "loss": [3.0, 1.0, 2.0], "smoothed_loss": [3.0, 2.0, 2.5]})
+    figure = draw_lr_curve(curve, {"suggested_lr": 0.01, "lowest_lr": 0.1})
+    (axis,) = figure.axes
+    drawn = {line.get_label(): np.asarray(line.get_data()).tolist() for line in axis.lines}
+    assert drawn["loss of each step"] == [[0.01, 0.1, 1.0], [3.0, 1.0, 2.0]]
+    assert drawn["smoothed"] == [[0.01, 0.1, 1.0], [3.0, 2.0, 2.5]]
+    assert (drawn["suggested: 0.01"][0], drawn["lowest: 0.1"][0]) == ([0.01] * 2, [0.1] * 2)
+    assert axis.get_xscale() == "log"
+    figure.draw_without_rendering()

@@ -1,0 +1,123 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
+from supcon_pipeline.core.figures.maps import compactness, draw_tsne, place_names
+from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
+
+NAMES = ["ant", "bee", "cat"]
+
+
+def texts(axis):
+    return {text.get_text() for text in axis.texts}
+
+
+@pytest.fixture
+def points(rng):
+    """Two models, nine images: classes far apart, five images of train and four of test."""
+    labels, splits = np.array([0, 1, 2] * 3), np.repeat(["train", "test"], [5, 4])
+    parts = []
+    for model in ("contrastive", "baseline"):
+        x, y = rng.normal(size=(9, 2)).T + 20 * np.array([labels, labels])
+        columns = {"id": [f"image-{index}" for index in range(9)], "split": splits, "label": labels}
+        said = np.where(splits == "test", "bee", None)
+        names = [NAMES[label] for label in labels]
+        parts.append(pd.DataFrame({**columns, "class_name": names, "predicted_class": said, "x": x, "y": y}))
+        parts[-1] = parts[-1].assign(model=model, seed=0)
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_there_is_a_column_for_each_model_and_a_row_for_each_split(points):
+    figure = draw_tsne(points, NAMES, {"train": 50, "test": 4})
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == [
+        "contrastive, train (5 of 50 images)",
+        "baseline, train (5 of 50 images)",
+        "contrastive, test (4 images)",
+        "baseline, test (4 images)",
+    ]
+    assert [sum(len(part.get_offsets()) for part in axis.collections) for axis in figure.axes] == [5, 5, 4, 4]
+    figure.draw_without_rendering()
+
+
+def test_the_points_of_a_class_have_its_mark_and_the_panels_of_a_map_its_limits(points):
+    figure = draw_tsne(points, NAMES, {"train": 5, "test": 4})
+    marks = dict(zip(NAMES, class_marks(3), strict=True))
+    for axis, split in zip(figure.axes[::2], ("train", "test"), strict=True):
+        for part in axis.collections:
+            label = NAMES.index(part.get_gid())
+            chosen = points[
+                (points.model == "contrastive") & (points.split == split) & (points.label == label)
+            ]
+            assert np.allclose(part.get_offsets(), chosen[["x", "y"]])
+            assert to_hex(part.get_facecolor()[0]).upper() == marks[part.get_gid()].color
+        assert texts(axis) == set(NAMES)
+    assert figure.axes[0].get_xlim() == figure.axes[2].get_xlim()
+
+
+def test_several_seeds_have_rows_of_their_own(points):
+    twice = pd.concat([points, points.assign(seed=7)])
+    figure = draw_tsne(twice, NAMES, {"train": 5, "test": 4})
+    assert len(figure.axes) == 8
+    assert figure.axes[-1].get_title() == "baseline, test (4 images), seed 7"
+
+
+@pytest.mark.parametrize(("num_classes", "has_legend"), [(2, True), (100, True), (NUM_MARKS + 1, False)])
+def test_the_legend_names_every_class_that_has_a_mark_of_its_own(num_classes, has_legend):
+    names = [f"class {index}" for index in range(num_classes)]
+    labels = np.arange(num_classes)
+    columns = {"model": "m", "seed": 0, "split": "test", "label": labels, "x": labels, "y": labels % 10}
+    figure = draw_tsne(pd.DataFrame(columns), names, {"test": num_classes})
+    listed = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert listed == (names if has_legend else [])
+    assert len(texts(figure.axes[0])) <= 30
+
+
+def test_compact_classes_come_first_and_names_do_not_stand_upon_another():
+    x = [0, 0.1, 0.2, 10, 10.1, 10.2, 10.05, 10.15, 10.25]
+    points = pd.DataFrame({"label": [0] * 3 + [1] * 3 + [2] * 3, "x": x, "y": 0.0})
+    shares = compactness(points, num_neighbours=2)
+    assert shares.index[0] == 0
+    assert shares[0] == 1
+    placed = place_names(points, NAMES, (12.0, 12.0))
+    assert placed[0] == (0.1, 0.0)
+    # Ant stands alone; of bee and cat, which lie upon another, one is named.
+    assert len(placed) == 2
+
+
+def test_pointing_tells_id_label_and_prediction(points):
+    figure = draw_interactive_tsne(points, NAMES, {"train": 5, "test": 4})
+    told = {tuple(row) for trace in figure.data if trace.customdata for row in trace.customdata}
+    assert ("image-0", "ant", "") in told
+    assert ("image-8", "cat", "<br>predicted bee") in told
+    assert len(told) == 9
+
+
+def test_a_click_on_a_class_reaches_its_traces_in_every_map(points):
+    figure = draw_interactive_tsne(points, NAMES, {"train": 5, "test": 4})
+    entries = [trace for trace in figure.data if trace.showlegend is not False]
+    assert [trace.name for trace in entries] == NAMES
+    for name in NAMES:
+        axes = {trace.xaxis for trace in figure.data if trace.legendgroup == name and trace.customdata}
+        assert axes == {"x", "x2"}
+
+
+def test_the_menu_shows_a_split_of_a_seed(points):
+    twice = pd.concat([points, points.assign(seed=7)])
+    figure = draw_interactive_tsne(twice, NAMES, {"train": 5, "test": 4})
+    buttons = {button.label: button.args[0]["visible"] for button in figure.layout.updatemenus[0].buttons}
+    assert list(buttons) == [
+        *(f"{part}, seed 0" for part in ("all splits", "train", "test")),
+        *(f"{part}, seed 7" for part in ("all splits", "train", "test")),
+    ]
+    shown = [trace for trace, is_shown in zip(figure.data, buttons["test, seed 7"], strict=True) if is_shown]
+    assert sum(len(trace.customdata or []) for trace in shown) == 8
+    assert {trace.meta for trace in shown if trace.customdata} == {"test"}
+
+
+def test_the_title_says_how_many_images_are_left_out(points):
+    assert (
+        "9 of 54 images" in draw_interactive_tsne(points, NAMES, {"train": 50, "test": 4}).layout.title.text
+    )

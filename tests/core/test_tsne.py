@@ -1,0 +1,76 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.manifold import trustworthiness
+
+from supcon_pipeline.core.tsne import choose_points, tsne_map
+
+
+@pytest.fixture
+def bundles(rng):
+    """Three directions with 12 rows each, of any length."""
+    directions = np.eye(3, 5).repeat(12, axis=0) + rng.normal(scale=0.02, size=(36, 5))
+    return directions * rng.uniform(0.1, 10, (36, 1))
+
+
+def test_the_map_keeps_bundles_of_embeddings_together(bundles):
+    coordinates = tsne_map(bundles, perplexity=10, num_iterations=1000, seed=0, num_jobs=1)
+    labels = np.repeat([0, 1, 2], 12)
+    distances = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert coordinates.shape == (36, 2)
+    assert np.array_equal(labels[distances.argmin(axis=1)], labels)
+
+
+def test_the_map_depends_on_the_seed_and_not_on_the_length_of_the_rows(bundles):
+    def tsne(rows, seed):
+        return tsne_map(rows, perplexity=5, num_iterations=250, seed=seed, num_jobs=1)
+
+    # Powers of two scale without rounding.
+    lengths = 2.0 ** np.arange(-18, 18)[:, None]
+    first = tsne(bundles, 0)
+    assert np.array_equal(first, tsne(bundles * lengths, 0))
+    # The C library takes 0 and 1 for the same seed.
+    assert not np.array_equal(first, tsne(bundles, 2))
+
+
+def test_the_largest_seed_gives_a_map(bundles):
+    # The largest that the parameters admit, which no C int holds.
+    coordinates = tsne_map(bundles, perplexity=5, num_iterations=250, seed=2**32 - 1, num_jobs=1)
+    assert np.ptp(coordinates, axis=0).min() > 1
+
+
+def test_a_perplexity_too_large_for_the_images_is_refused():
+    with pytest.raises(ValueError, match=r"perplexity must be below a third .*, got 5 for 16; lower it"):
+        tsne_map(np.eye(16), perplexity=5, num_iterations=250, seed=0, num_jobs=1)
+
+
+def test_wide_rows_are_reduced_and_keep_their_neighbours(rng):
+    # Ten groups in 200 dimensions.
+    rows = rng.normal(size=(10, 200)).repeat(20, axis=0) + rng.normal(scale=0.3, size=(200, 200))
+    coordinates = tsne_map(rows, perplexity=10, num_iterations=500, seed=0, num_jobs=1)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert trustworthiness(unit, coordinates, n_neighbors=10) > 0.9
+
+
+def test_all_points_are_chosen_where_they_fit():
+    assert choose_points(pd.Series(["a", "b", "a"]), 3, seed=0).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("size", [1, 17, 50, 99])
+def test_every_stratum_has_its_share_of_the_points(size):
+    strata = pd.Series(np.repeat(["large", "middle", "small"], [70, 20, 10]))
+    chosen = choose_points(strata, size, seed=3)
+    assert len(chosen) == len(set(chosen)) == size
+    assert np.array_equal(chosen, np.sort(chosen))
+    counts = strata.iloc[chosen].value_counts()
+    for name, share in (("large", 0.7), ("middle", 0.2), ("small", 0.1)):
+        assert abs(counts.get(name, 0) - share * size) <= 1
+
+
+def test_the_choice_depends_on_the_seed_alone_and_is_nested():
+    strata = pd.Series(np.tile(["a", "b", "c", "d"], 50))
+    first = choose_points(strata, 40, seed=0)
+    assert np.array_equal(first, choose_points(strata, 40, seed=0))
+    assert not np.array_equal(first, choose_points(strata, 40, seed=1))
+    assert set(choose_points(strata, 20, seed=0)) <= set(first)
