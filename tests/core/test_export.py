@@ -11,10 +11,9 @@ from supcon_pipeline.core.export import (
     compare_outputs,
     convert_to_onnx,
     describe_export,
+    open_onnx,
     read_onnx_metadata,
     run_module,
-    run_onnx,
-    run_program,
     trace_program,
 )
 from supcon_pipeline.core.tensors import NamedTensors, restore_model
@@ -79,7 +78,7 @@ def test_the_encoder_alone_gives_its_embedding_alone(states):
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_any_batch_passes_the_program_and_onnx_with_equal_outputs(module, program, model, count):
     expected = run_module(module, images(count))
-    for given in (run_program(program, images(count)), run_onnx(model, images(count))):
+    for given in (program.open()(images(count)), open_onnx(model)(images(count))):
         differences = compare_outputs("it", expected, given, tolerance=1e-4)
         assert differences.keys() == {"embedding", "logits", "probabilities"}
 

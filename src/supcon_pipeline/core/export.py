@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,10 @@ class ModelProgram:
 
     program: Any
     metadata: dict[str, Any]
+
+    def open(self) -> Callable[[UInt8[np.ndarray, "n h w c"]], Arrays]:
+        """A function from images to the outputs by their names, on the CPU."""
+        return partial(_run, self.program.module(), self.metadata["outputs"])
 
 
 class EncoderOutputs(nn.Module):
@@ -117,18 +122,17 @@ def read_onnx_metadata(model: Any) -> dict[str, Any]:
     return {entry.key: json.loads(entry.value) for entry in model.metadata_props}
 
 
-def run_onnx(model: Any, images: UInt8[np.ndarray, "n h w c"]) -> Arrays:
-    """What onnxruntime gives for images, by the name of the output, on the CPU."""
+def open_onnx(model: Any) -> Callable[[UInt8[np.ndarray, "n h w c"]], Arrays]:
+    """A function from images to the outputs by their names, by onnxruntime on the CPU."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"images": images}), strict=True))
 
+    def run(images: UInt8[np.ndarray, "n h w c"]) -> Arrays:
+        return dict(zip(names, session.run(None, {"images": images}), strict=True))
 
-def run_program(program: ModelProgram, images: UInt8[np.ndarray, "n h w c"]) -> Arrays:
-    """What the program gives for images, by the name of the output."""
-    return _run(program.program.module(), program.metadata["outputs"], images)
+    return run
 
 
 def run_module(module: EncoderOutputs, images: UInt8[np.ndarray, "n h w c"]) -> Arrays:
@@ -137,11 +141,10 @@ def run_module(module: EncoderOutputs, images: UInt8[np.ndarray, "n h w c"]) -> 
 
 
 @torch.inference_mode()
-def _run(
-    module: Callable[..., tuple[Tensor, ...]], names: Sequence[str], images: UInt8[np.ndarray, "n h w c"]
-) -> Arrays:
-    values = module(torch.from_numpy(np.ascontiguousarray(images)))
-    return {name: value.numpy() for name, value in zip(names, values, strict=True)}
+def _run(module: nn.Module, names: Sequence[str], images: UInt8[np.ndarray, "n h w c"]) -> Arrays:
+    device = next(module.parameters()).device
+    values = module(torch.from_numpy(np.ascontiguousarray(images)).to(device))
+    return {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
 
 
 def compare_outputs(name: str, expected: Arrays, given: Arrays, tolerance: float) -> dict[str, float]:

@@ -53,10 +53,10 @@ def check_export(
     alone = export.run_module(export.assemble_outputs(encoder), images)
     both = export.run_module(export.assemble_outputs(encoder, classifier), images)
     exported = {
-        "encoder_program.pt2": (alone, export.run_program(encoder_program, images)),
-        "encoder_onnx.onnx": (alone, export.run_onnx(encoder_onnx, images)),
-        "classifier_program.pt2": (both, export.run_program(classifier_program, images)),
-        "classifier_onnx.onnx": (both, export.run_onnx(classifier_onnx, images)),
+        "encoder_program.pt2": (alone, encoder_program.open()(images)),
+        "encoder_onnx.onnx": (alone, export.open_onnx(encoder_onnx)(images)),
+        "classifier_program.pt2": (both, classifier_program.open()(images)),
+        "classifier_onnx.onnx": (both, export.open_onnx(classifier_onnx)(images)),
     }
     differences = {
         name: export.compare_outputs(name, *pair, params.tolerance) for name, pair in exported.items()
