@@ -37,6 +37,8 @@ def make_project(path: Path, environments: tuple[str, ...] = ("tiny",)) -> Path:
     """A copy of the project's configuration, with environments of the tiny kind and no data."""
     shutil.copytree(ROOT / "conf", path / "conf")
     shutil.copy(ROOT / "pyproject.toml", path)
+    # Without it, Kedro sends usage data.
+    shutil.copy(ROOT / ".telemetry", path)
     # Kedro asks for it; the package itself is installed.
     (path / "src").mkdir()
     for environment in environments:

@@ -1,3 +1,29 @@
 """Train image encoders by supervised contrastive learning, as Kedro pipelines."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from supcon_pipeline.core.image_encoder import ImageEncoder
+
 __version__ = "0.1.0"
+
+
+def load_encoder(
+    project_path: str | Path = ".", env: str | None = None, run_id: str | None = None
+) -> "ImageEncoder":
+    """The encoder of a run, with its classifier where it has one, or a model from a file.
+
+    Args:
+        project_path: the folder of the project; or a file: the `.safetensors` of an encoder, or an exported
+            `.onnx` or `.pt2`.
+        env: the experiment; the default one where left out.
+        run_id: of the run; the newest that has an encoder where left out.
+
+    Raises:
+        ValueError: where there is neither project nor model at the path.
+        click.ClickException: where the run does not exist or has no encoder.
+    """
+    from supcon_pipeline.loading import load_encoder as load
+
+    return load(project_path, env, run_id)

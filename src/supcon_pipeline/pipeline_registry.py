@@ -5,6 +5,7 @@ from kedro.pipeline import Pipeline
 from supcon_pipeline.pipelines.baseline.pipeline import create_pipeline as create_baseline
 from supcon_pipeline.pipelines.data_prep.pipeline import create_pipeline as create_data_prep
 from supcon_pipeline.pipelines.evaluation.pipeline import create_pipeline as create_evaluation
+from supcon_pipeline.pipelines.export.pipeline import create_pipeline as create_export
 from supcon_pipeline.pipelines.lr_finder.pipeline import create_pipeline as create_lr_finder
 from supcon_pipeline.pipelines.stage1.pipeline import create_pipeline as create_stage1
 from supcon_pipeline.pipelines.stage2.pipeline import create_pipeline as create_stage2
@@ -13,7 +14,7 @@ from supcon_pipeline.pipelines.visualization.pipeline import create_pipeline as 
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """The pipelines in the order of the data; `__default__` is all but `lr_finder`, which is for before."""
+    """The pipelines in the order of the data; `__default__` leaves out those for before and after it."""
     swa = [
         create_swa("stage1", "encoder"),
         create_swa("stage2", "classifier"),
@@ -28,5 +29,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluation": create_evaluation(),
         "visualization": create_visualization(),
     }
-    lr_finder = create_lr_finder("stage1") + create_lr_finder("stage2")
-    return {**pipelines, "lr_finder": lr_finder, "__default__": sum(pipelines.values(), Pipeline([]))}
+    beside = {
+        "lr_finder": create_lr_finder("stage1") + create_lr_finder("stage2"),
+        "export": create_export(),
+    }
+    return {**pipelines, **beside, "__default__": sum(pipelines.values(), Pipeline([]))}

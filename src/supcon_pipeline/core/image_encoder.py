@@ -1,0 +1,109 @@
+"""A trained encoder, for people who have images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from supcon_pipeline.core.export import (
+    Arrays,
+    ModelProgram,
+    assemble_outputs,
+    describe_export,
+    open_onnx,
+    read_onnx_metadata,
+    run_module,
+)
+from supcon_pipeline.core.new_images import list_images, pack_new_image
+from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.core.training import pick_device
+
+
+class Prediction(NamedTuple):
+    """What the classifier says of an image, with the probability from 0 to 1."""
+
+    class_name: str
+    probability: float
+
+
+class ImageEncoder:
+    """Images in, embeddings and classes out.
+
+    Images are paths, PIL images, or uint8 arrays `[height, width]` or `[height, width, channels]` of any
+    size: one or a sequence of them. They are packed as the images of training were.
+
+    Args:
+        run: gives the outputs for packed images by their names.
+        metadata: of a `core.export.ModelProgram`.
+        batch_size: images per forward pass.
+    """
+
+    def __init__(
+        self, run: Callable[[np.ndarray], Arrays], metadata: Mapping[str, Any], batch_size: int = 256
+    ):
+        self._run, self.metadata, self.batch_size = run, dict(metadata), batch_size
+
+    @property
+    def class_names(self) -> list[str]:
+        """The labels by their index."""
+        return list(self.metadata["class_names"])
+
+    def embed(self, images: Any) -> Float[np.ndarray, "n dim"]:
+        """Embeddings of length 1, float32, in the order of the images; a product of two is their cosine.
+
+        Raises:
+            ValueError: where something is no image, or there is none.
+            OSError: where a file cannot be read.
+        """
+        embedding = self._outputs(images, "embedding")
+        unit: np.ndarray = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
+        return unit
+
+    def classify(self, images: Any) -> list[Prediction]:
+        """The likeliest class of each image.
+
+        Raises:
+            ValueError: as `embed` does, and where the encoder came without a classifier.
+            OSError: where a file cannot be read.
+        """
+        probabilities = self._outputs(images, "probabilities")
+        names, likeliest = self.class_names, probabilities.argmax(axis=1)
+        return [Prediction(names[c], float(row[c])) for c, row in zip(likeliest, probabilities, strict=True)]
+
+    def _outputs(self, images: Any, name: str) -> np.ndarray:
+        if name not in self.metadata["outputs"]:
+            outputs = ", ".join(self.metadata["outputs"])
+            raise ValueError(
+                f"outputs of the model must have {name}, got {outputs}; load one with a classifier"
+            )
+        todo = list_images(images)
+        if not todo:
+            raise ValueError("images must be at least one, got none")
+        size, channels = self.metadata["image_size"], self.metadata["num_channels"]
+        parts = []
+        for start in range(0, len(todo), self.batch_size):
+            packed = [
+                pack_new_image(image, size, channels) for image in todo[start : start + self.batch_size]
+            ]
+            parts.append(self._run(np.stack(packed))[name])
+        return np.concatenate(parts)
+
+
+def encoder_of_states(
+    encoder: NamedTensors, classifier: NamedTensors | None = None, class_names: Sequence[str] = ()
+) -> ImageEncoder:
+    """From the states of a run, on the GPU where there is one."""
+    module = assemble_outputs(encoder, classifier).to(pick_device())
+    return ImageEncoder(partial(run_module, module), describe_export(module, encoder, class_names))
+
+
+def encoder_of_onnx(model: Any) -> ImageEncoder:
+    """From an exported ONNX model, on the CPU."""
+    return ImageEncoder(open_onnx(model), read_onnx_metadata(model))
+
+
+def encoder_of_program(program: ModelProgram) -> ImageEncoder:
+    """From an exported program, on the CPU."""
+    return ImageEncoder(program.open(), program.metadata)

@@ -1,0 +1,54 @@
+"""The model card: what an exported model is, how good it is and how to use it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_HEADLINES = (
+    ("embedding", "precision_at_1", "nearest neighbour among the training images has the same class"),
+    ("embedding", "mean_average_precision_at_r", "whole ranking of the neighbours"),
+    ("classifier", "accuracy", "linear classifier"),
+    ("classifier", "macro_f1", "linear classifier, every class alike"),
+)
+
+
+def render_model_card(
+    metadata: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    dataset_card: Mapping[str, Any],
+    run_record: Mapping[str, Any],
+    export_check: Mapping[str, Any],
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        metadata: of the exported classifier.
+        metrics: as `evaluation` gives them.
+        dataset_card: as `data_prep` gives it.
+        run_record: of the run that exports.
+        export_check: as `export` gives it.
+    """
+    rows = [
+        (f"{group} {metric}", meaning, metrics[group][metric], metrics["baseline"][group][metric])
+        for group, metric, meaning in _HEADLINES
+    ]
+    environment = Environment(
+        # Markdown is text: nothing to escape but the bar, which ends a cell of a table.
+        loader=PackageLoader("supcon_pipeline.core", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: value.replace("|", "\\|") if isinstance(value, str) else value,
+    )
+    return environment.get_template("model_card.md").render(
+        model=metadata,
+        rows=rows,
+        metrics=metrics,
+        card=dataset_card,
+        run=run_record,
+        check=export_check,
+        parameters=json.dumps(run_record["parameters"], indent=2),
+    )

@@ -1,0 +1,70 @@
+"""Encoders of past runs, and from files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.project import settings
+from kedro.framework.startup import bootstrap_project
+from kedro.pipeline import Pipeline
+
+from supcon_pipeline.session import Run, RunBook, RunError
+
+if TYPE_CHECKING:
+    from supcon_pipeline.core.image_encoder import ImageEncoder
+
+
+def load_encoder(project_path: str | Path, env: str | None, run_id: str | None) -> "ImageEncoder":
+    """As `supcon_pipeline.load_encoder`."""
+    path = Path(project_path).expanduser().resolve()
+    if path.is_dir():
+        return _load_from_run(path, env, run_id)
+    if not path.is_file():
+        raise ValueError(f"project_path must be a project or the file of a model, got {str(project_path)!r}")
+    if env is not None or run_id is not None:
+        raise ValueError(f"env and run_id must be left out with a file, got {env!r} and {run_id!r}")
+    return _load_from_file(path)
+
+
+def _load_from_file(path: Path) -> "ImageEncoder":
+    from supcon_pipeline.core import image_encoder
+    from supcon_pipeline.datasets.exported import OnnxDataset, ProgramDataset
+    from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
+
+    readers: dict[str, tuple[Any, Any]] = {
+        ".safetensors": (NamedTensorsDataset, image_encoder.encoder_of_states),
+        ".onnx": (OnnxDataset, image_encoder.encoder_of_onnx),
+        ".pt2": (ProgramDataset, image_encoder.encoder_of_program),
+    }
+    if path.suffix not in readers:
+        raise ValueError(f"file of a model must end in {', '.join(readers)}, got {path.name!r}")
+    dataset, build = readers[path.suffix]
+    return build(dataset(str(path)).load())  # type: ignore[no-any-return]
+
+
+def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "ImageEncoder":
+    from supcon_pipeline.core.image_encoder import encoder_of_states
+    from supcon_pipeline.pipeline_registry import register_pipelines
+
+    bootstrap_project(project_path)
+    with settings.SESSION_CLASS.create(project_path, env=env) as session:
+        catalog = session.load_context().catalog
+    book = RunBook(catalog, sum(register_pipelines().values(), Pipeline([])))
+    run = _choose_run(book, run_id)
+    book.pin(run.artifacts)
+    # A run may have stopped before stage 2; its encoder is of use all the same.
+    classifier = catalog.load("classifier") if "classifier" in run.artifacts else None
+    return encoder_of_states(catalog.load("encoder"), classifier, catalog.load("dataset_card")["class_names"])
+
+
+def _choose_run(book: RunBook, run_id: str | None) -> Run:
+    needed = {"encoder", "dataset_card"}
+    if run_id is None:
+        newest = book.base_for(needed)
+        if newest is None:
+            raise RunError("run_id must name a run of this experiment, got none; train one first")
+        return newest
+    run = book.read(run_id)
+    if run is None or not needed <= run.artifacts.keys():
+        known = ", ".join(each.run_id for each in book.newest_first() if needed <= each.artifacts.keys())
+        raise RunError(f"run_id must be a run with an encoder ({known or 'there is none'}), got {run_id!r}")
+    return run

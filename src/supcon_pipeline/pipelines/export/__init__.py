@@ -1,0 +1,1 @@
+"""Encoder and classifier as files for other programs, with a model card."""

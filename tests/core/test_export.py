@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.export import (
+    assemble_outputs,
+    compare_outputs,
+    convert_to_onnx,
+    describe_export,
+    open_onnx,
+    read_onnx_metadata,
+    run_module,
+    trace_program,
+)
+from supcon_pipeline.core.tensors import NamedTensors, restore_model
+
+
+@pytest.fixture(scope="module")
+def states():
+    torch.manual_seed(0)
+    description = {
+        "kind": "contrastive",
+        "backbone": "resnet_narrow",
+        "stem": "small_image",
+        "image_size": 8,
+        "mean": [0.5],
+        "std": [0.25],
+        "hidden_dim": 4,
+        "dim": 2,
+    }
+    encoder = build_model(description)
+    head = {"kind": "classifier", "num_features": encoder.projection_head[0].in_features, "num_classes": 3}
+    metadata = {"model": description, "data_hash": "abc", "run_id": "first"}
+    return (
+        NamedTensors(encoder.state_dict(), metadata),
+        NamedTensors(build_model(head).state_dict(), {"model": head}),
+    )
+
+
+@pytest.fixture(scope="module")
+def module(states):
+    return assemble_outputs(*states)
+
+
+@pytest.fixture(scope="module")
+def program(states, module):
+    return trace_program(module, describe_export(module, states[0], ["cat", "dog", 'a "fox"']))
+
+
+@pytest.fixture(scope="module")
+def model(program):
+    return convert_to_onnx(program)
+
+
+def images(count):
+    return np.random.default_rng(count).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+
+
+def test_what_is_exported_is_the_encoder_and_the_classifier_as_they_were_trained(states, module):
+    pixels = images(3)
+    outputs = run_module(module, pixels)
+    with torch.no_grad():
+        embedding = restore_model(states[0]).encoder(torch.from_numpy(pixels))
+        logits = restore_model(states[1])(embedding)
+    np.testing.assert_allclose(outputs["embedding"], embedding.numpy(), atol=1e-5)
+    np.testing.assert_allclose(outputs["logits"], logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_encoder_alone_gives_its_embedding_alone(states):
+    assert run_module(assemble_outputs(states[0]), images(1)).keys() == {"embedding"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_any_batch_passes_the_program_and_onnx_with_equal_outputs(module, program, model, count):
+    expected = run_module(module, images(count))
+    for given in (program.open()(images(count)), open_onnx(model)(images(count))):
+        differences = compare_outputs("it", expected, given, tolerance=1e-4)
+        assert differences.keys() == {"embedding", "logits", "probabilities"}
+
+
+def test_onnx_carries_the_labels_and_what_images_must_be(program, model):
+    found = read_onnx_metadata(onnx.load_from_string(model.SerializeToString()))
+    assert found == json.loads(json.dumps(program.metadata))
+    assert found["class_names"] == ["cat", "dog", 'a "fox"']
+    assert (found["image_size"], found["num_channels"], found["data_hash"]) == (8, 1, "abc")
+
+
+def test_the_difference_is_the_largest_as_by_hand():
+    expected, given = {"a": np.array([[1.0, 2.0]])}, {"a": np.array([[1.25, 1.9]])}
+    assert compare_outputs("it", expected, given, tolerance=0.2) == {"a": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a": np.array([[1.0, 2.5]])}, "a of it must differ from the original by at most 0.2, got 0.5"),
+        ({"a": np.array([[1.0, np.nan]])}, "a of it must differ .* got nan"),
+        ({"a": np.array([[1.0]])}, "a of it must differ .* got inf"),
+        ({"b": np.array([[1.0, 2.0]])}, "outputs of it must be a, got b"),
+    ],
+)
+def test_outputs_that_differ_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        compare_outputs("it", {"a": np.array([[1.0, 2.0]])}, given, tolerance=0.1)

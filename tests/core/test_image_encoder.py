@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from supcon_pipeline.core.image_encoder import ImageEncoder
+
+METADATA = {
+    "outputs": ["embedding", "probabilities"],
+    "image_size": 8,
+    "num_channels": 1,
+    "class_names": ["dark", "light"],
+}
+
+
+def brightness(images):
+    """A model that can be followed by hand: the mean pixel, and how light that is."""
+    mean = images.mean(axis=(1, 2, 3))
+    light = mean / 255
+    return {
+        "embedding": np.stack([3 * mean, 4 * mean], 1).astype(np.float32),
+        "probabilities": np.stack([1 - light, light], 1),
+    }
+
+
+def flat(value):
+    return np.full((5, 7), value, np.uint8)
+
+
+def test_embeddings_have_length_one_and_the_type_float32():
+    embedding = ImageEncoder(brightness, METADATA).embed(flat(10))
+    assert embedding.dtype == np.float32
+    np.testing.assert_allclose(embedding, [[0.6, 0.8]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_every_image_is_classified_in_input_order_whatever_the_batch(batch_size):
+    encoder = ImageEncoder(brightness, METADATA, batch_size)
+    predictions = encoder.classify([flat(51), flat(204), flat(0)])
+    assert [prediction.class_name for prediction in predictions] == ["dark", "light", "dark"]
+    assert [prediction.probability for prediction in predictions] == pytest.approx([0.8, 0.8, 1.0])
+
+
+def test_classes_of_an_encoder_without_classifier_and_no_images_are_refused():
+    alone = ImageEncoder(brightness, {**METADATA, "outputs": ["embedding"]})
+    with pytest.raises(ValueError, match="outputs of the model must have probabilities, got embedding"):
+        alone.classify(flat(1))
+    with pytest.raises(ValueError, match="images must be at least one, got none"):
+        alone.embed([])

@@ -1,0 +1,59 @@
+import pytest
+from jinja2 import UndefinedError
+
+from supcon_pipeline.core.model_card import render_model_card
+
+
+@pytest.fixture
+def parts():
+    scores = {
+        "embedding": {"precision_at_1": 0.91234, "mean_average_precision_at_r": 0.8},
+        "classifier": {"accuracy": 0.7, "macro_f1": 0.6},
+    }
+    baseline = {
+        "embedding": {"precision_at_1": 0.51234, "mean_average_precision_at_r": 0.4},
+        "classifier": {"accuracy": 0.3, "macro_f1": 0.2},
+    }
+    origin = {"encoder": {"run_id": "run-of-encoder", "averaged_epochs": [3, 5]}}
+    return {
+        "metadata": {
+            "outputs": ["embedding", "logits"],
+            "image_size": 24,
+            "num_channels": 1,
+            "class_names": ["cat", "a|b <c>"],
+            "resize": "Fit the longer side.",
+        },
+        "metrics": {**scores, "baseline": baseline, "checkpoint": origin, "num_images": 77},
+        "dataset_card": {"num_images": 345, "data_hash": "abc123"},
+        "run_record": {"run_id": "mine", "experiment": "base", "commit": None, "parameters": {"seed": 17}},
+        "export_check": {"num_images": 9, "differences": {"encoder.onnx": {"embedding": 2.5e-6}}},
+    }
+
+
+def test_the_card_names_the_run_the_data_the_parameters_and_the_labels(parts):
+    card = render_model_card(**parts)
+    for words in ("run `mine`", "run `run-of-encoder`, average of epochs 3, 5", "`abc123`", '"seed": 17'):
+        assert words in card
+    assert "cat, a\\|b <c>" in card
+    assert "not under version control" in card
+
+
+def test_the_numbers_stand_beside_those_of_the_baseline(parts):
+    card = render_model_card(**parts)
+    assert "| this model | baseline |" in card
+    assert "| embedding precision_at_1 | nearest neighbour among the training images" in card
+    assert "| 0.9123 | 0.5123 |" in card
+    assert "On 77 test images" in card
+
+
+def test_the_card_says_what_images_must_be_and_what_was_checked(parts):
+    card = render_model_card(**parts)
+    assert "`[batch, 24, 24, 1]`, grayscale" in card
+    assert "Fit the longer side." in card
+    assert "| encoder.onnx | embedding | 2.5e-06 |" in card
+
+
+def test_a_missing_part_is_refused_by_its_name(parts):
+    del parts["dataset_card"]["data_hash"]
+    with pytest.raises(UndefinedError, match="data_hash"):
+        render_model_card(**parts)

@@ -1,0 +1,138 @@
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from supcon_pipeline import load_encoder
+from tests.conftest import ROOT, read_catalog, run_session
+
+
+def code_block(markdown: str) -> str:
+    """The first block of Python in a page."""
+    found = re.search(r"```python\n(.*?)```", markdown, re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def exported(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished project, exported once; only to be read."""
+    copy = tmp_path_factory.mktemp("exported") / "project"
+    shutil.copytree(finished_project, copy)
+    run_session(copy, pipeline_names=["export"])
+    return copy
+
+
+def test_the_files_give_what_evaluation_says_of_the_same_images(exported: Path) -> None:
+    from supcon_pipeline.core.export import open_onnx
+
+    catalog = read_catalog(exported)
+    samples, predictions = catalog.load("samples"), catalog.load("predictions")
+    images = catalog.load("prepared_images")[(samples["split"] == "test").to_numpy()]
+    expected = predictions["predicted"].to_numpy()
+    for outputs in (
+        open_onnx(catalog.load("classifier_onnx"))(images),
+        catalog.load("classifier_program").open()(images),
+    ):
+        np.testing.assert_array_equal(outputs["probabilities"].argmax(axis=1), expected)
+        np.testing.assert_allclose(
+            outputs["probabilities"].max(axis=1), predictions["probability"], atol=1e-4
+        )
+
+
+def test_the_check_of_the_export_is_written_for_every_file_and_output(exported: Path) -> None:
+    check = read_catalog(exported).load("export_check")
+    assert check["num_images"] == 24
+    assert [len(outputs) for outputs in check["differences"].values()] == [1, 1, 3, 3]
+    assert all(0 <= value < 1e-2 for outputs in check["differences"].values() for value in outputs.values())
+
+
+def test_the_code_of_the_model_card_runs_beside_the_file(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model,) = exported.glob("data/06_models/tiny/classifier_onnx.onnx/*/classifier_onnx.onnx")
+    monkeypatch.chdir(model.parent)
+    code = code_block(read_catalog(exported).load("model_card"))
+    capsys.readouterr()
+    exec(code, {})
+    assert capsys.readouterr().out.strip() in ("0", "1", "2")
+
+
+def test_an_export_that_differs_by_more_than_the_tolerance_is_refused(exported: Path) -> None:
+    params: dict[str, Any] = {"export": {"tolerance": 1e-12}}
+    nodes = ["export.check_export"]
+    with pytest.raises(click.ClickException, match="must differ from the original by at most"):
+        run_session(exported, pipeline_names=["export"], node_names=nodes, runtime_params=params)
+
+
+def write_digits(folder: Path, count: int = 6) -> list[Path]:
+    """Real digits the tiny project was not given, as PNG files of some size, named by their class."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    chosen = [index for index in np.flatnonzero(digits.target < 3) if index > 600][:count]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{digits.target[index]}-{index}.png" for index in chosen]
+    for path, index in zip(paths, chosen, strict=True):
+        pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
+        Image.fromarray(pixels).resize((40, 40)).save(path)
+    return paths
+
+
+def test_the_example_of_the_documentation_runs(
+    finished_project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = code_block((ROOT / "docs/use.md").read_text())
+    assert len([line for line in code.splitlines() if line]) == 5
+    first, second, *_ = write_digits(tmp_path)
+    project = tmp_path / "project"
+    shutil.copytree(finished_project, project)
+    first.rename(project / "query.png")
+    second.rename(project / "other.png")
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("KEDRO_ENV", "tiny")
+    exec(code, {})
+    assert re.search(r"similarity 0\.\d+\n.*Prediction\(class_name='[012]', prob", capsys.readouterr().out)
+
+
+def test_the_encoder_of_a_run_gives_the_embeddings_of_its_evaluation(finished_project: Path) -> None:
+    catalog = read_catalog(finished_project)
+    expected = catalog.load("embeddings").tensors["embedding"].numpy()[:5]
+    expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    encoder = load_encoder(finished_project, env="tiny", run_id="2026-01-01")
+    raw = catalog.load("raw_images").images[:5]
+    np.testing.assert_allclose(encoder.embed(raw), expected, atol=1e-4)
+
+
+def test_an_encoder_from_any_file_gives_the_embeddings_of_the_run(exported: Path, tmp_path: Path) -> None:
+    paths = write_digits(tmp_path)
+    ours = load_encoder(exported, env="tiny")
+    for pattern in ("encoder.safetensors", "encoder_onnx.onnx", "classifier_program.pt2"):
+        (file,) = exported.glob(f"data/06_models/tiny/{pattern}/*/{pattern}")
+        np.testing.assert_allclose(load_encoder(file).embed(paths), ours.embed(paths), atol=1e-4)
+    assert load_encoder(file).classify(paths[0])[0].class_name == ours.classify(paths[0])[0].class_name
+
+
+def test_a_run_or_a_file_that_does_not_exist_is_refused(finished_project: Path, tmp_path: Path) -> None:
+    with pytest.raises(click.ClickException, match=r"run with an encoder \(2026-01-01\), got 'never'"):
+        load_encoder(finished_project, env="tiny", run_id="never")
+    with pytest.raises(ValueError, match="project_path must be a project or the file of a model"):
+        load_encoder(tmp_path / "nowhere")
+    (tmp_path / "model.txt").touch()
+    with pytest.raises(ValueError, match=r"must end in .safetensors, .onnx, .pt2, got 'model.txt'"):
+        load_encoder(tmp_path / "model.txt")
+
+
+def test_importing_the_package_loads_no_torch() -> None:
+    code = "import sys, supcon_pipeline; sys.exit('torch' in sys.modules or 'kedro' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
