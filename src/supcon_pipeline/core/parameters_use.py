@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from supcon_pipeline.core.parameters import Count, Parameters
+from supcon_pipeline.core.parameters_base import Count, Parameters
 
 
 class ExportParameters(Parameters):
