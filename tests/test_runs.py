@@ -64,6 +64,33 @@ def test_embeddings_name_their_samples(finished_project: Path) -> None:
         assert len(embeddings.tensors["embedding"]) == len(ids)
 
 
+def test_neighbours_of_every_test_image_are_training_images_nearest_first(finished_project: Path) -> None:
+    catalog = read_catalog(finished_project)
+    samples, neighbours = catalog.load("samples"), catalog.load("neighbours")
+    assert (
+        neighbours["query"].drop_duplicates().tolist() == samples.index[samples["split"] == "test"].tolist()
+    )
+    assert (samples["split"].to_numpy()[neighbours["reference"]] == "train").all()
+    for _, group in neighbours.groupby("query"):
+        assert group["rank"].tolist() == list(range(10))
+        assert group["similarity"].is_monotonic_decreasing
+    nearest = neighbours[neighbours["rank"] == 0]
+    labels = samples["label"].to_numpy()
+    hits = labels[nearest["query"]] == labels[nearest["reference"]]
+    assert hits.mean() == pytest.approx(catalog.load("metrics")["embedding"]["precision_at_1"])
+
+
+def test_suspicious_labels_and_confused_pairs_speak_of_the_samples(finished_project: Path) -> None:
+    catalog = read_catalog(finished_project)
+    samples, suspicious = catalog.load("samples"), catalog.load("suspicious_labels")
+    assert suspicious["id"].tolist() == samples["id"].iloc[suspicious["sample"]].tolist()
+    assert (suspicious["suggested"] != suspicious["label"]).all()
+    assert suspicious["suspicion"].is_monotonic_decreasing
+    metrics, pairs = catalog.load("classifier_metrics"), catalog.load("confused_pairs")
+    num_wrong = (1 - metrics["accuracy"]) * catalog.load("metrics")["num_images"]
+    assert pairs["count"].sum() == pytest.approx(num_wrong)
+
+
 def test_tensorboard_has_the_scalars_of_both_stages(finished_project: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

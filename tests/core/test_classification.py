@@ -6,6 +6,7 @@ from sklearn import metrics as sklearn_metrics
 
 from supcon_pipeline.core.classification import (
     classification_metrics,
+    confused_pairs,
     expected_calibration_error,
     fit_temperature,
     image_outcomes,
@@ -184,6 +185,21 @@ def test_a_classifier_that_is_always_right_or_never_gets_an_end_of_the_range():
     labels = np.arange(4)
     assert fit_temperature(saying(labels, 4) / 100, labels) == pytest.approx(0.05, abs=0.001)
     assert fit_temperature(100 * saying(labels[::-1], 4), labels) == pytest.approx(20, abs=0.1)
+
+
+def test_confused_pairs_are_as_by_hand_most_frequent_first():
+    pairs = confused_pairs([[8, 2, 0], [3, 1, 2], [0, 0, 0]])
+    assert {name: column.tolist() for name, column in pairs.items()} == {
+        # Two mistakes are a third of the images of class 1, and a fifth of those of class 0.
+        "label": [1, 1, 0],
+        "predicted": [0, 2, 1],
+        "count": [3, 2, 2],
+        "share": pytest.approx([3 / 6, 2 / 6, 2 / 10]),
+    }
+
+
+def test_a_classifier_without_mistakes_confuses_nothing():
+    assert all(len(column) == 0 for column in confused_pairs(np.diag([3, 2])).values())
 
 
 @pytest.mark.parametrize(

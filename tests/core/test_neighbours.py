@@ -9,6 +9,7 @@ from supcon_pipeline.core.neighbours import (
     classify_by_prefixes,
     knn_probabilities,
     search_neighbours,
+    search_other_neighbours,
 )
 
 
@@ -147,3 +148,24 @@ def test_classification_by_several_numbers_of_neighbours_is_that_by_each(rng, qu
 def test_classification_is_as_wide_as_there_are_classes(queries, references):
     probabilities = classify_by_neighbours(queries, references, np.zeros(12, int), 3, 0.1, num_classes=4)
     assert probabilities.tolist() == [[1, 0, 0, 0]] * 7
+
+
+def test_other_neighbours_are_those_of_a_slow_loop_without_the_row_itself(rng):
+    rows = rng.normal(size=(12, 4)).astype(np.float32)
+    # A twin is no self: it stays, although it is as near as the row itself.
+    rows[5] = rows[2]
+    reference_rows = np.array([7, 2, 5, 0, 11, 3])
+    similarities, neighbours = search_other_neighbours(rows, reference_rows, 3)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for row in range(12):
+        cosines = {other: float(unit[row] @ unit[other]) for other in reference_rows if other != row}
+        assert similarities[row] == pytest.approx(sorted(cosines.values(), reverse=True)[:3], abs=1e-6)
+        assert [cosines[other] for other in neighbours[row]] == pytest.approx(similarities[row], abs=1e-6)
+        assert len(set(neighbours[row])) == 3
+    assert (neighbours[2, 0], neighbours[5, 0]) == (5, 2)
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_more_other_neighbours_than_there_are_are_refused(queries, k):
+    with pytest.raises(ValueError, match=f"k must be from 1 to 2, the other references, got {k}"):
+        search_other_neighbours(queries, np.array([0, 1, 2]), k)

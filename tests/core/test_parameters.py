@@ -63,6 +63,7 @@ VALID = {
     LrFinderParameters: {"min_lr": 1e-5, "max_lr": 1.0, "num_steps": 10, "smoothing": 0.0},
     EvaluationParameters: {
         "batch_size": 1, "ks": (1,), "knn": {"k": 1, "temperature": 0.1},
+        "num_neighbours": 1, "num_suspicious": 1,
         "bootstrap": {"num_resamples": 10, "seed": 0},
     },
     VisualizationParameters: {

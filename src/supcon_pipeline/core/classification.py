@@ -153,6 +153,21 @@ def _class_metrics(
     }
 
 
+def confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> dict[str, Any]:
+    """The mistakes of a confusion matrix (row: label, column: predicted), most frequent first.
+
+    Returns:
+        Columns: `label`, `predicted` (classes), `count` (images, at least 1) and `share` (of the label's).
+    """
+    matrix = np.array(matrix)
+    label, predicted = np.nonzero(matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype)))
+    count = matrix[label, predicted]
+    share = count / matrix.sum(axis=1)[label]
+    order = np.lexsort((predicted, label, -share, -count))
+    columns = {"label": label, "predicted": predicted, "count": count, "share": share}
+    return {name: column[order] for name, column in columns.items()}
+
+
 def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
     """The temperature, from 0.05 to 20, that gives the logits the lowest log-loss.
 

@@ -39,6 +39,29 @@ def search_neighbours(
     return -distances, indices
 
 
+def search_other_neighbours(
+    rows: Float[np.ndarray, "n dim"], reference_rows: Int[np.ndarray, " m"], k: int
+) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
+    """Cosine similarities and indices of the `k` references nearest to each row, itself left out.
+
+    Args:
+        rows: float32; all are queries.
+        reference_rows: indices of the rows that are searched.
+        k: from 1 to one less than there are references.
+
+    Raises:
+        ValueError: where `k` is out of range.
+    """
+    if not 1 <= k < len(reference_rows):
+        raise ValueError(f"k must be from 1 to {len(reference_rows) - 1}, the other references, got {k}")
+    similarities, found = search_neighbours(rows, rows[reference_rows], k + 1)
+    neighbours = reference_rows[found]
+    # The row itself goes to the end, where the one neighbour too many is cut off.
+    is_self = neighbours == np.arange(len(rows))[:, None]
+    order = np.argsort(is_self, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(neighbours, order, axis=1)
+
+
 def knn_probabilities(
     similarities: Float[np.ndarray, "n k"],
     neighbour_labels: Int[np.ndarray, "n k"],

@@ -302,6 +302,8 @@ class EvaluationParameters(Parameters):
     batch_size: Count
     ks: tuple[Count, ...]
     knn: KnnParameters
+    num_neighbours: Count
+    num_suspicious: Count
     bootstrap: BootstrapParameters
 
 

@@ -50,6 +50,48 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
     return scores
 
 
+def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> pd.DataFrame:
+    """The nearest training images of each test image, by cosine similarity of the embeddings."""
+    from supcon_pipeline.core.neighbours import search_neighbours
+
+    rows = embeddings.tensors["embedding"].numpy()
+    train, test = _split(samples, "train"), _split(samples, "test")
+    similarities, nearest = search_neighbours(rows[test], rows[train], params.num_neighbours)
+    return pd.DataFrame(
+        {
+            "query": test.repeat(params.num_neighbours),
+            "rank": np.tile(np.arange(params.num_neighbours), len(test)),
+            "reference": train[nearest].ravel(),
+            "similarity": similarities.ravel(),
+        }
+    )
+
+
+def find_suspicious_labels(
+    embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
+) -> pd.DataFrame:
+    """The images of any split whose nearest training images have another label, most suspicious first."""
+    from supcon_pipeline.core.label_errors import suspicious_labels
+
+    rows, labels = embeddings.tensors["embedding"].numpy(), samples["label"].to_numpy()
+    votes = params.knn.model_dump()
+    found = suspicious_labels(rows, labels, _split(samples, "train"), **votes, limit=params.num_suspicious)
+    table: pd.DataFrame = samples.iloc[found["sample"]].reset_index(drop=True)
+    table.insert(0, "sample", found["sample"])
+    names = np.array(dataset_card["class_names"])[found["suggested"]]
+    columns = {"suggested": found["suggested"], "suggested_class": names, "suspicion": found["suspicion"]}
+    return table.assign(**columns)
+
+
+def list_confused_pairs(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> pd.DataFrame:
+    """The mistakes of the linear classifier on the test images, by pair of classes."""
+    from supcon_pipeline.core.classification import confused_pairs
+
+    names = np.array(dataset_card["class_names"])
+    pairs = confused_pairs(classifier_metrics["confusion_matrix"])
+    return pd.DataFrame({**pairs, "label": names[pairs["label"]], "predicted": names[pairs["predicted"]]})
+
+
 def score_pixels(
     prepared_images: np.ndarray, samples: pd.DataFrame, params: EvaluationParameters
 ) -> dict[str, Any]:

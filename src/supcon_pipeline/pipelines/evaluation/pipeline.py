@@ -5,6 +5,9 @@ from kedro.pipeline import Node, Pipeline, node, pipeline
 from supcon_pipeline.pipelines.evaluation.nodes import (
     collect_metrics,
     embed_samples,
+    find_neighbours,
+    find_suspicious_labels,
+    list_confused_pairs,
     predict_baseline,
     predict_samples,
     score_baseline_classifier,
@@ -57,6 +60,7 @@ def create_pipeline() -> Pipeline:
                 "knn_metrics",
                 name="score_knn",
             ),
+            *_list_evidence(),
             node(
                 collect_metrics,
                 [
@@ -96,5 +100,29 @@ def _score(model: str, prefix: str) -> list[Node]:
             [f"{prefix}embeddings", "samples", "params:evaluation"],
             f"{prefix}feature_metrics",
             name=f"score_{prefix}features",
+        ),
+    ]
+
+
+def _list_evidence() -> list[Node]:
+    """What stands behind the numbers: images and pairs of classes to look at."""
+    return [
+        node(
+            find_neighbours,
+            ["embeddings", "samples", "params:evaluation"],
+            "neighbours",
+            name="find_neighbours",
+        ),
+        node(
+            find_suspicious_labels,
+            ["embeddings", "samples", "dataset_card", "params:evaluation"],
+            "suspicious_labels",
+            name="find_suspicious_labels",
+        ),
+        node(
+            list_confused_pairs,
+            ["classifier_metrics", "dataset_card"],
+            "confused_pairs",
+            name="list_confused_pairs",
         ),
     ]

@@ -1,0 +1,49 @@
+"""Images whose label their neighbours deny."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from supcon_pipeline.core.neighbours import knn_probabilities, search_other_neighbours
+
+
+def suspicious_labels(
+    rows: Float[np.ndarray, "n dim"],
+    labels: Int[np.ndarray, " n"],
+    reference_rows: Int[np.ndarray, " m"],
+    k: int,
+    temperature: float,
+    limit: int,
+) -> dict[str, Any]:
+    """The images that weighted k-NN gives another class than their label, most suspicious first.
+
+    No image votes on itself. An image that the encoder was trained on may have been learned with its wrong
+    label, so that fewer of those are found than of held-out images.
+
+    Args:
+        rows: embeddings of all images.
+        labels: the class of each.
+        reference_rows: the images that vote.
+        k: how many of them, from 1 to one less than there are.
+        temperature: of the votes, above 0; lower gives the nearest more weight.
+        limit: the highest number of images returned.
+
+    Returns:
+        Columns: `sample` (index into the rows), `suggested` (class) and `suspicion` (from 0 to 1: the share
+        of the votes that is not for the label). Of equal suspicion, the one with the nearest neighbour first.
+
+    Raises:
+        ValueError: where `k` or the temperature is out of range.
+
+    Source:
+        Zhu et al. 2022, arXiv:2110.06283, the local vote, here weighted.
+    """
+    similarities, neighbours = search_other_neighbours(rows, reference_rows, k)
+    labels = np.asarray(labels)
+    votes = knn_probabilities(similarities, labels[neighbours], int(labels.max()) + 1, temperature)
+    suggested, everyone = votes.argmax(axis=1), np.arange(len(labels))
+    suspicion = np.clip(1 - votes[everyone, labels], 0, 1)
+    order = np.lexsort((everyone, -similarities[:, 0], -suspicion))
+    chosen = order[(suggested != labels)[order]][:limit]
+    return {"sample": chosen, "suggested": suggested[chosen], "suspicion": suspicion[chosen]}
