@@ -3,13 +3,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.images import RawImages, channel_statistics, content_hash, pack_image
-from supcon_pipeline.core.samples import split_samples
+from supcon_pipeline.core.images import (
+    RawImages,
+    channel_statistics,
+    content_hash,
+    pack_image,
+    pixel_hashes,
+    read_chunks,
+)
 
 
-def raw_images(num_images=2, labels=(0, 1), ids=("a", "b")):
+def raw_images(num_images=2, labels=(0, 1), ids=("a", "b"), splits=None):
     images = [np.zeros((4, 4), np.uint8)] * num_images
-    return RawImages(images, np.array(labels), ["cat", "dog"], list(ids), "made up")
+    return RawImages(images, np.array(labels), ["cat", "dog"], list(ids), "made up", splits)
 
 
 def test_images_of_different_sizes_are_taken_as_they_are():
@@ -27,6 +33,8 @@ def test_images_of_different_sizes_are_taken_as_they_are():
         ({"ids": ("a", "a")}, "ids must be unique, got 1 repeated"),
         ({"labels": (0, 2)}, "labels must be class indices below 2, got 0 to 2"),
         ({"labels": (-1, 1)}, "labels must be class indices below 2, got -1 to 1"),
+        ({"splits": ["train"]}, "one label and one id each, got .*'splits': 1"),
+        ({"splits": ["train", "dev"]}, r"splits must be train, validation, test, got \['dev'\]"),
     ],
 )
 def test_raw_images_that_do_not_fit_together_are_refused(changes, message):
@@ -78,50 +86,6 @@ def test_colour_becomes_grey_by_its_luma(rng):
 def test_an_image_of_another_type_or_with_alpha_is_refused(image):
     with pytest.raises(ValueError, match="image must be uint8 with 1 or 3 channels, got"):
         pack_image(image, 8, 3)
-
-
-def test_every_class_is_split_by_the_same_shares():
-    labels = np.repeat([0, 1, 2], [40, 100, 60])
-    splits = split_samples(labels, 0.2, 0.1, seed=0)
-    for label, count in enumerate([40, 100, 60]):
-        shares = {split: np.mean(splits[labels == label] == split) for split in set(splits)}
-        assert shares == pytest.approx({"train": 0.7, "validation": 0.2, "test": 0.1}, abs=1 / count)
-
-
-def test_the_split_depends_on_the_seed_alone():
-    labels = np.tile([0, 1], 50)
-    first = split_samples(labels, 0.2, 0.2, seed=3)
-    assert np.array_equal(first, split_samples(labels.copy(), 0.2, 0.2, seed=3))
-    assert not np.array_equal(first, split_samples(labels, 0.2, 0.2, seed=4))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_class_of_three_samples_has_one_in_each_split(seed):
-    labels = np.repeat([0, 1], [97, 3])
-    splits = split_samples(labels, 0.1, 0.1, seed)
-    assert sorted(splits[labels == 1]) == ["test", "train", "validation"]
-
-
-def test_a_class_of_two_samples_is_refused():
-    with pytest.raises(ValueError, match="at least 3 samples, one for each split, got 2 of class 7"):
-        split_samples(np.array([0] * 20 + [7] * 2), 0.2, 0.2, seed=0)
-
-
-@pytest.mark.parametrize("count", [3, 4, 7])
-@pytest.mark.parametrize(("validation", "test"), [(0.05, 0.3), (0.3, 0.05), (0.48, 0.48), (0.9, 0.05)])
-def test_every_class_is_in_every_split_however_small_the_share(count, validation, test):
-    labels = np.repeat(np.arange(4), count)
-    splits = split_samples(labels, validation, test, seed=0)
-    for label in range(4):
-        assert set(splits[labels == label]) == {"train", "validation", "test"}
-
-
-@pytest.mark.parametrize(("validation", "test"), [(0.5, 0.5), (0.7, 0.4)])
-def test_shares_that_leave_nothing_to_train_on_are_refused(validation, test):
-    with pytest.raises(
-        ValueError, match=r"validation_fraction \+ test_fraction must be below 1, got 1\.[01]"
-    ):
-        split_samples(np.repeat(np.arange(4), 10), validation, test, seed=0)
 
 
 def test_the_images_of_a_split_are_found_in_ascending_order(labelled_splits):
@@ -177,3 +141,34 @@ def test_the_content_hash_changes_with_pixels_shape_order_and_columns(rng):
 def test_the_content_hash_tells_the_columns_apart():
     images = np.zeros((2, 2, 2, 1), np.uint8)
     assert content_hash(images, ["x", "a1"], [2, 3]) != content_hash(images, ["x", "a"], [12, 3])
+
+
+def test_chosen_images_are_read_in_order_whatever_their_number(rng, tmp_path):
+    images = rng.integers(0, 256, (30, 600, 600, 1), dtype=np.uint8)  # more than is read at a time
+    np.save(tmp_path / "images.npy", images)
+    mapped, chosen = np.load(tmp_path / "images.npy", mmap_mode="r"), np.arange(29, 0, -1)
+    chunks = list(read_chunks(mapped, chosen))
+    assert len(chunks) > 1
+    assert np.array_equal(np.concatenate(chunks), images[chosen])
+    assert np.array_equal(mapped, images)  # also after its pages were given back
+
+
+def test_channel_statistics_are_those_of_the_chosen_images(rng):
+    images = rng.integers(0, 256, (9, 2, 2, 3), dtype=np.uint8)
+    chosen = np.array([1, 4, 8])
+    assert channel_statistics(images, chosen) == channel_statistics(images[chosen])
+
+
+def test_images_have_equal_hashes_where_their_pixels_are_equal(rng):
+    images = rng.integers(0, 256, (4, 3, 3, 1), dtype=np.uint8)
+    images[2] = images[0]
+    hashes = pixel_hashes(images)
+    assert hashes[0] == hashes[2]
+    assert len(set(hashes)) == 3
+
+
+def test_the_middle_is_kept_by_crop_and_everything_by_stretch():
+    image = np.tile(np.repeat(np.array([0, 100, 200, 255], np.uint8), 8), (16, 1))  # 16 x 32, four stripes
+    assert pack_image(image, 16, 1, "crop")[..., 0].tolist() == image[:, 8:24].tolist()
+    stretched = np.tile(np.repeat(np.array([0, 100, 200, 255], np.uint8), 4), (16, 1))
+    assert pack_image(image, 16, 1, "stretch")[..., 0].tolist() == stretched.tolist()

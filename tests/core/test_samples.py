@@ -144,3 +144,47 @@ def test_a_class_that_is_often_alone_in_a_batch_is_told(count, is_rare):
     rows = [*CLEAN, *((f"cat/{index}", "cat", "train", f"more{index}") for index in range(count))]
     found = describe_warnings(make_samples(rows))
     assert [text[:34] for text in found] == (["dog has 2 of 504 training images: "] if is_rare else [])
+
+
+def test_every_class_is_split_by_the_same_shares():
+    labels = np.repeat([0, 1, 2], [40, 100, 60])
+    splits = split_samples(labels, 0.2, 0.1, seed=0)
+    for label, count in enumerate([40, 100, 60]):
+        shares = {split: np.mean(splits[labels == label] == split) for split in set(splits)}
+        assert shares == pytest.approx({"train": 0.7, "validation": 0.2, "test": 0.1}, abs=1 / count)
+
+
+def test_the_split_depends_on_the_seed_alone():
+    labels = np.tile([0, 1], 50)
+    first = split_samples(labels, 0.2, 0.2, seed=3)
+    assert np.array_equal(first, split_samples(labels.copy(), 0.2, 0.2, seed=3))
+    assert not np.array_equal(first, split_samples(labels, 0.2, 0.2, seed=4))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_class_of_three_samples_has_one_in_each_split(seed):
+    labels = np.repeat([0, 1], [97, 3])
+    splits = split_samples(labels, 0.1, 0.1, seed)
+    assert sorted(splits[labels == 1]) == ["test", "train", "validation"]
+
+
+def test_a_class_of_two_samples_is_refused():
+    with pytest.raises(ValueError, match="at least 3 samples, one for each split, got 2 of class 7"):
+        split_samples(np.array([0] * 20 + [7] * 2), 0.2, 0.2, seed=0)
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+@pytest.mark.parametrize(("validation", "test"), [(0.05, 0.3), (0.3, 0.05), (0.48, 0.48), (0.9, 0.05)])
+def test_every_class_is_in_every_split_however_small_the_share(count, validation, test):
+    labels = np.repeat(np.arange(4), count)
+    splits = split_samples(labels, validation, test, seed=0)
+    for label in range(4):
+        assert set(splits[labels == label]) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.5, 0.5), (0.7, 0.4)])
+def test_shares_that_leave_nothing_to_train_on_are_refused(validation, test):
+    with pytest.raises(
+        ValueError, match=r"validation_fraction \+ test_fraction must be below 1, got 1\.[01]"
+    ):
+        split_samples(np.repeat(np.arange(4), 10), validation, test, seed=0)

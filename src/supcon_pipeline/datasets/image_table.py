@@ -1,0 +1,101 @@
+"""A table of images: a path and a label per row."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+from kedro.io import AbstractDataset, DatasetError
+
+from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
+
+
+class ImageTableDataset(AbstractDataset[Any, RawImages]):
+    """Images named by a CSV or Parquet table with a path, a label and, if there is one, a split.
+
+    Args:
+        filepath: of the table, `.csv` or `.parquet`.
+        folder: what the paths are relative to; that of the table where not given.
+        path_column: its name.
+        label_column: its name.
+        split_column: its name; without such a column, images are split by the seed. Its values are train,
+            valid (or validation, val) and test.
+        metadata: for plugins.
+    """
+
+    def __init__(
+        self,
+        filepath: str,
+        folder: str | None = None,
+        path_column: str = "path",
+        label_column: str = "label",
+        split_column: str = "split",
+        metadata: dict[str, Any] | None = None,
+    ):
+        self.filepath = Path(filepath)
+        self.folder = Path(folder) if folder else self.filepath.parent
+        self.columns = {"path": path_column, "label": label_column, "split": split_column}
+        self.metadata = metadata
+
+    def load(self) -> RawImages:
+        """The paths and labels of the table; no image is read."""
+        table = self._read()
+        for column in (self.columns["path"], self.columns["label"]):
+            self._require(column, table)
+        names = table[self.columns["path"]].astype(str).tolist()
+        class_names, labels = np.unique(table[self.columns["label"]].astype(str), return_inverse=True)
+        return RawImages(
+            images=FilePaths(self.folder.absolute(), names),
+            labels=labels.astype(np.int64),
+            class_names=class_names.tolist(),
+            ids=names,
+            source=str(self.filepath),
+            splits=self._read_splits(table),
+        )
+
+    def _read(self) -> pd.DataFrame:
+        if not self.filepath.is_file():
+            raise ValueError(f"table must be a file, got {self.filepath.absolute()}, which is not there")
+        if self.filepath.suffix.lower() == ".parquet":
+            return pd.read_parquet(self.filepath)
+        if self.filepath.suffix.lower() == ".csv":
+            # As text, so that a class `01` stays one; only an empty cell is no value, one may be `NA`.
+            return pd.read_csv(self.filepath, dtype=str, keep_default_na=False, na_values=[""])
+        raise ValueError(f"table must be a .csv or .parquet file, got {self.filepath.name}")
+
+    def _require(self, column: str, table: pd.DataFrame) -> None:
+        if column not in table:
+            raise ValueError(
+                f"table must have a column {column}, got {', '.join(map(str, table.columns))}; "
+                "name yours in the catalog"
+            )
+        rows = np.flatnonzero(table[column].isna())
+        if len(rows):
+            raise ValueError(
+                f"{column} must be given in every row of {self.filepath.name}, got none in {len(rows)}, "
+                f"the first is row {rows[0] + 1}; fill them or remove the rows"
+            )
+
+    def _read_splits(self, table: pd.DataFrame) -> list[str] | None:
+        column = self.columns["split"]
+        if column not in table:
+            return None
+        self._require(column, table)
+        given = table[column].astype(str).str.lower()
+        unknown = sorted(set(given) - set(SPLIT_FOLDERS))
+        if unknown:
+            raise ValueError(
+                f"{column} must be one of {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown[:3])}"
+            )
+        return given.map(SPLIT_FOLDERS).tolist()
+
+    def save(self, data: Any) -> NoReturn:
+        """Refused: one's own images are only read."""
+        raise DatasetError(f"ImageTableDataset must only be read, got {type(data).__name__} to save")
+
+    def _exists(self) -> bool:
+        return self.filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self.filepath, "folder": self.folder, **self.columns}

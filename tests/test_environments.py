@@ -1,0 +1,60 @@
+"""The experiments that come with the project."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from tests.conftest import ROOT, make_project, read_catalog
+
+EXPERIMENTS = sorted(
+    path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("base", "local")
+)
+
+
+def read_parameters(project: Path, experiment: str) -> dict[str, Any]:
+    parameters = read_catalog(project, experiment).load("parameters")
+    return {
+        name: value.model_dump() if isinstance(value, BaseModel) else value
+        for name, value in parameters.items()
+    }
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_parameters_of_an_experiment_are_valid_and_its_views_fit_its_images(
+    tmp_path: Path, experiment: str
+) -> None:
+    # Reading the catalog validates the parameters.
+    parameters = read_parameters(make_project(tmp_path / "project", ()), experiment)
+    size = parameters["data_prep"]["image_size"]
+    for stage in ("stage1", "stage2"):
+        for transform in parameters[stage]["transforms"]:
+            assert transform.get("args", {}).get("size", [size, size]) == [size, size]
+
+
+@pytest.mark.parametrize("experiment", ["cifar10", "cifar100"])
+def test_the_full_recipe_is_that_of_small_images(tmp_path: Path, experiment: str) -> None:
+    parameters = read_parameters(make_project(tmp_path / "project", ()), experiment)
+    backbone = parameters["stage1"]["backbone"]
+    assert (backbone["name"], backbone["stem"]) == ("resnet18", "small_image")
+    assert parameters["data_prep"]["image_size"] == 32
+    assert parameters["stage1"]["precision"] == parameters["stage2"]["precision"] == "auto"
+
+
+def test_no_experiment_repeats_what_base_says(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", ())
+    base = read_parameters(project, "base")
+    for experiment in EXPERIMENTS:
+        own = yaml.safe_load((ROOT / "conf" / experiment / "parameters.yml").read_text())
+        assert list(_repeated(own, base)) == [], experiment
+
+
+def _repeated(own: dict[str, Any], base: dict[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in own.items():
+        if isinstance(value, dict) and isinstance(base.get(name), dict):
+            yield from _repeated(value, base[name], f"{path}{name}.")
+        elif name in base and base[name] == value:
+            yield path + name
