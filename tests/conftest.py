@@ -18,6 +18,7 @@ TINY = {
     "catalog.yml": """
 raw_images:
   type: tests.tiny.TinyImagesDataset
+  metadata: {kedro-viz: {layer: raw}}
 """,
     "parameters.yml": """
 data_prep: {image_size: 8}
@@ -37,6 +38,7 @@ def make_project(path: Path, environments: tuple[str, ...] = ("tiny",)) -> Path:
     """A copy of the project's configuration, with environments of the tiny kind and no data."""
     shutil.copytree(ROOT / "conf", path / "conf")
     shutil.copy(ROOT / "pyproject.toml", path)
+    shutil.copy(ROOT / ".telemetry", path)
     # Kedro asks for it; the package itself is installed.
     (path / "src").mkdir()
     for environment in environments:
