@@ -20,8 +20,8 @@ check: environment ## Lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-viz: environment ## The lineage in a browser
-	$(BIN)/kedro viz run
+viz: environment ## The lineage with its previews as a static site in build/
+	$(BIN)/kedro viz build --include-hooks --include-previews
 
 environment: ## .venv with the locked versions
 	@if [ $(READY) -nt requirements.lock ] && [ $(READY) -nt pyproject.toml ]; then \

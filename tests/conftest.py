@@ -18,6 +18,7 @@ TINY = {
     "catalog.yml": """
 raw_images:
   type: tests.tiny.TinyImagesDataset
+  metadata: {kedro-viz: {layer: raw}}
 """,
     "parameters.yml": """
 data_prep: {image_size: 8}

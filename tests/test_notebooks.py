@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import nbformat
@@ -12,7 +13,7 @@ def test_a_notebook_runs_on_the_newest_run(
     notebook: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEDRO_ENV", "tiny")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
     cells = nbformat.read(notebook, as_version=4)
     resources = {"metadata": {"path": str(project)}}
     NotebookClient(cells, timeout=300, kernel_name="python3", resources=resources).execute()

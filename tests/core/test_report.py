@@ -1,11 +1,15 @@
 import base64
 import json
 import re
+import struct
 
 import pytest
 from jinja2 import UndefinedError
 
 from supcon_pipeline.core.report import render_report
+
+# As far as the size: 300 by 20.
+PICTURE = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", 300, 20)
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def parts():
         "metrics": metrics,
         "dataset_card": card,
         "run_record": run,
-        "pictures": {"embedding_map": b"\x89PNG\x00\xff", "other_map": b"2"},
+        "pictures": {"embedding_map": PICTURE, "other_map": PICTURE},
         "interactive_map": '{"data": [], "layout": {"title": "</script>"}}',
     }
 
@@ -67,13 +71,13 @@ def without_scripts(page):
 
 def test_pictures_are_inside_the_page_with_their_words_and_nothing_is_fetched(parts):
     page = without_scripts(render_report(**parts))
-    found = re.findall(
-        r'<h3>([^<]*)</h3>\n<div[^>]*><img loading="lazy" alt="(.*?)" src="data:image/png;base64,(.*?)"', page
-    )
+    size = 'width="300" height="20"'
+    image = rf'<img loading="lazy" {size} alt="(.*?)" src="data:image/png;base64,(.*?)"'
+    found = re.findall(rf"<h3>([^<]*)</h3>\n<div[^>]*>{image}", page)
     (title, text, picture), (other, *_) = found
     assert title == "t-SNE of the embeddings"
     assert text.startswith("Scatter plots of the images")
-    assert base64.b64decode(picture) == b"\x89PNG\x00\xff"
+    assert base64.b64decode(picture) == PICTURE
     assert other == "other map"
     assert not re.search(r'(src|href)="(?!data:)|https?://|@import|url\(', page)
 

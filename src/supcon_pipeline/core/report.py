@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,12 +95,14 @@ def _scores(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [(name, f"{value:.4f}", ranges.get(name, "")) for name, value in numbers.items()]
 
 
-def _describe(pictures: Mapping[str, bytes]) -> list[dict[str, str]]:
+def _describe(pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
     """Title, text and encoded file of each picture, the known ones first and in their order."""
     order = [*(name for name in _PICTURES if name in pictures), *(pictures.keys() - _PICTURES.keys())]
     described = []
     for name in order:
         title, text = _PICTURES.get(name, (name.replace("_", " "), name.replace("_", " ")))
+        # The header of a PNG has its size; with it, a page does not jump when a picture comes.
+        width, height = struct.unpack(">II", pictures[name][16:24])
         encoded = base64.b64encode(pictures[name]).decode("ascii")
-        described.append({"title": title, "text": text, "file": encoded})
+        described.append({"title": title, "text": text, "file": encoded, "width": width, "height": height})
     return described

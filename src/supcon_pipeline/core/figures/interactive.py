@@ -121,8 +121,16 @@ def _layout(title: str, buttons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "margin": {"l": 10, "r": 10, "t": 120, "b": 10},
         "plot_bgcolor": "white",
         "hovermode": "closest",
-        "legend": {"title": {"text": "click hides or shows"}, "itemsizing": "constant"},
+        "legend": {"title": {"text": "click hides or shows"}, "itemsizing": "constant", "y": 1},
+        # Below the title, above the names of the models.
         "updatemenus": [
-            {"buttons": list(buttons), "x": 0.0, "xanchor": "left", "y": 1.06, "yanchor": "bottom"}
+            {
+                "buttons": list(buttons),
+                "x": 0,
+                "xanchor": "left",
+                "y": 1,
+                "yanchor": "bottom",
+                "pad": {"b": 32},
+            }
         ],
     }
