@@ -119,3 +119,15 @@ def test_a_killed_packing_leaves_nothing_that_is_taken_for_one(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         store.pack(Killing([np.zeros((1, 1), np.uint8)] * 2), PACKING, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+class Killer:
+    """Ends the process that receives it."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_killed_process_is_one_line_and_no_endless_wait():
+    with pytest.raises(ValueError, match=r"num_workers must leave memory for all, got 1 and one was killed"):
+        list(pack_stream([Killer()], PACKING, 1))

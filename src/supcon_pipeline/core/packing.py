@@ -6,6 +6,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -67,6 +68,9 @@ def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) 
         items: what is packed; taken one after the other.
         packing: how.
         num_workers: processes that decode and resize; 0 does it in this one.
+
+    Raises:
+        ValueError: where a process was killed, most likely for want of memory.
     """
     size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(packing.shape))))
     chunks = (
@@ -77,6 +81,18 @@ def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) 
         for chunk in chunks:
             yield from packing.pack_all(chunk)
         return
+    try:
+        yield from _pack_in_processes(chunks, packing, num_workers)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"data_prep.num_workers must leave memory for all, got {num_workers} and one was killed; "
+            "lower it, 0 needs the least"
+        ) from error
+
+
+def _pack_in_processes(
+    chunks: Iterable[list[ImageItem]], packing: Packing, num_workers: int
+) -> Iterator[Packed]:
     # Spawned and not forked: this process may hold threads of libraries that do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:

@@ -1,0 +1,123 @@
+"""Images in a folder of Hugging Face `datasets`, in Arrow format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, overload
+
+import numpy as np
+import pandas as pd
+from kedro.io import AbstractDataset, DatasetError
+
+from supcon_pipeline.core.images import ImageItem, RawImages
+from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
+
+
+class ArrowItems(Sequence[ImageItem]):
+    """The image files of an Arrow table, still encoded, read when they are asked for."""
+
+    def __init__(self, parts: Sequence[Any], column: str):
+        self.parts, self.column = parts, column
+        self.ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> ImageItem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageItem]: ...
+
+    def __getitem__(self, index: int | slice) -> ImageItem | Sequence[ImageItem]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        row = index - int(self.ends[part - 1] if part else 0)
+        file = self.parts[part][row][self.column] or {"bytes": b""}
+        content: bytes | None = file["bytes"]
+        return Path(file["path"]) if content is None else content
+
+
+class ArrowImagesDataset(AbstractDataset[Any, RawImages]):
+    """Labelled images that `datasets.save_to_disk` has written, one set or a dictionary of splits.
+
+    Args:
+        path: the folder.
+        image_column: its name.
+        label_column: its name; a `ClassLabel` gives the names of the classes.
+        metadata: for plugins.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        image_column: str = "image",
+        label_column: str = "label",
+        metadata: dict[str, Any] | None = None,
+    ):
+        self.path, self.image_column, self.label_column = path, image_column, label_column
+        self.metadata = metadata
+
+    def load(self) -> RawImages:
+        """The labels, and the images as they are stored; none is decoded."""
+        parts = self._open_splits()
+        names = np.concatenate([self._read_class_names(split, part) for split, part in parts])
+        class_names, labels = np.unique(names, return_inverse=True)
+        return RawImages(
+            images=ArrowItems([self._encoded(part) for _, part in parts], self.image_column),
+            labels=labels.astype(np.int64),
+            class_names=class_names.tolist(),
+            ids=[f"{split or 'image'}/{index:07d}" for split, part in parts for index in range(len(part))],
+            source=str(self.path),
+            splits=[SPLIT_FOLDERS[split] for split, part in parts for _ in range(len(part))]
+            if all(split for split, _ in parts)
+            else None,
+        )
+
+    def _open_splits(self) -> list[tuple[str, Any]]:
+        """Each split by its name, which is empty for a set without splits."""
+        from kedro_datasets.huggingface.arrow_dataset import ArrowDataset
+
+        if not Path(self.path).is_dir():
+            raise ValueError(f"path must be a folder of datasets.save_to_disk, got {self.path}")
+        loaded = ArrowDataset(path=self.path).load()
+        if not isinstance(loaded, dict):
+            return [("", loaded)]
+        unknown = sorted(loaded.keys() - SPLIT_FOLDERS.keys())
+        if unknown:
+            raise ValueError(f"splits must be {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown)}")
+        return list(loaded.items())
+
+    def _encoded(self, part: Any) -> Any:
+        from datasets import Image
+
+        return part.select_columns([self.image_column]).cast_column(self.image_column, Image(decode=False))
+
+    def _read_class_names(self, split: str, part: Any) -> np.ndarray:
+        for column in (self.image_column, self.label_column):
+            if column not in part.column_names:
+                found = ", ".join(part.column_names)
+                raise ValueError(f"columns must hold {column}, got {found}; name yours in the catalog")
+        labels = pd.Series(part.with_format("arrow")[self.label_column].to_pylist(), dtype=object)
+        names = getattr(part.features[self.label_column], "names", None)
+        # A ClassLabel writes -1 for none.
+        missing = labels.isna() | (labels.eq(-1) if names else False)
+        if missing.any():
+            where = f" of {split}" if split else ""
+            raise ValueError(
+                f"{self.label_column} must be given for every image{where}, got none for {missing.sum():,}; "
+                "fill them or remove the rows"
+            )
+        return np.array([names[label] if names else str(label) for label in labels], dtype=object)
+
+    def save(self, data: Any) -> NoReturn:
+        """Refused: one's own images are only read."""
+        raise DatasetError(f"ArrowImagesDataset must only be read, got {type(data).__name__} to save")
+
+    def _exists(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": self.path, "image_column": self.image_column, "label_column": self.label_column}

@@ -1,0 +1,83 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kedro.io import DatasetError
+from PIL import Image
+
+from supcon_pipeline.core.packing import Packing, pack_stream
+from supcon_pipeline.datasets.arrow_images import ArrowImagesDataset
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def no_progress_bars():
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def make_part(pixels: list[np.ndarray], labels: list[Any], label: Any) -> Any:
+    features = datasets.Features({"image": datasets.Image(), "label": label})
+    return datasets.Dataset.from_dict({"image": pixels, "label": labels}, features=features)
+
+
+@pytest.fixture
+def pixels() -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
+
+
+def load(folder: Path, part: Any) -> Any:
+    part.save_to_disk(str(folder / "set"))
+    return ArrowImagesDataset(str(folder / "set")).load()
+
+
+def test_splits_labels_and_images_are_those_that_were_saved(tmp_path: Path, pixels) -> None:
+    label = datasets.ClassLabel(names=["dog", "cat"])
+    parts = {"train": make_part(pixels[:3], [0, 1, 0], label), "test": make_part(pixels[3:], [1], label)}
+    raw = load(tmp_path, datasets.DatasetDict(parts))
+    assert raw.splits == ["train", "train", "train", "test"]
+    assert [raw.class_names[index] for index in raw.labels] == ["dog", "cat", "dog", "cat"]
+    assert all(isinstance(item, bytes) for item in raw.images)
+    assert np.array_equal(np.stack(list(pack_stream(raw.images, Packing(8, 3, "pad"), 0))), np.stack(pixels))
+
+
+def test_a_set_without_splits_is_split_later_and_its_labels_may_be_words(tmp_path: Path, pixels) -> None:
+    raw = load(tmp_path, make_part(pixels, ["b", "a", "b", "a"], datasets.Value("string")))
+    assert raw.splits is None
+    assert (raw.class_names, raw.labels.tolist()) == (["a", "b"], [1, 0, 1, 0])
+
+
+def test_images_that_are_only_named_are_read_from_their_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (2, 2), "red").save(path)
+    part = make_part([str(path)] * 2, ["a", "b"], datasets.Value("string"))
+    part = part.cast_column("image", datasets.Image(decode=False))
+    part.save_to_disk(str(tmp_path / "set"))
+    (first, _) = pack_stream(ArrowImagesDataset(str(tmp_path / "set")).load().images, Packing(8, 3, "pad"), 0)
+    assert first[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "message"),
+    [
+        (["a", None, "b", "a"], "string", "label must be given for every image, got none for 1;"),
+        ([1.0, float("nan"), 2.0, 1.0], "float64", "label must be given for every image, got none for 1;"),
+    ],
+)
+def test_an_image_without_a_label_is_refused(tmp_path: Path, pixels, labels, kind: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load(tmp_path, make_part(pixels, labels, datasets.Value(kind)))
+
+
+def test_a_split_or_a_column_or_a_folder_that_there_is_not_is_refused(tmp_path: Path, pixels) -> None:
+    part = make_part(pixels, ["a", "b", "a", "b"], datasets.Value("string"))
+    with pytest.raises(DatasetError, match=r"splits must be train, valid, .*got dev"):
+        load(tmp_path, datasets.DatasetDict({"dev": part}))
+    part.save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(DatasetError, match="columns must hold kind, got image, label; name yours"):
+        ArrowImagesDataset(str(tmp_path / "other"), label_column="kind").load()
+    with pytest.raises(DatasetError, match=r"path must be a folder of datasets.save_to_disk, got gone"):
+        ArrowImagesDataset("gone").load()
