@@ -36,6 +36,10 @@ from tests.conftest import Kedro, make_project, read_catalog, run_session
         ({"stage1": {"schedule": {"patience": 2}}}, "stage1.schedule: patience must be null with cosine"),
         ({"stage_1": {"seed": 0}}, "stage_1 must be a known parameter.*did you mean 'stage1'"),
         ({"stage1": {"loss": {"temperature": 0}}}, r"stage1.loss.temperature must be greater than 0, got 0$"),
+        (
+            {"stage1": {"transforms": "small_imag"}},
+            "stage1.transforms must be a list or one of small_image, .*; did you mean 'small_image'",
+        ),
         ({"stage1": {"num_views": 0}}, "stage1.num_views must be greater than or equal to 1, got 0"),
         ({"stage1": {"loader": {"batch_size": 1}}}, "stage1.loader.batch_size must be .*2, got 1"),
         (

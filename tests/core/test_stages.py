@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from supcon_pipeline.core.encoder import build_model
 from supcon_pipeline.core.progress import ProgressStore
 from supcon_pipeline.core.recipes import classifier_stage, contrastive_stage, validate_features
-from supcon_pipeline.core.stages import Stage, average_models, build_training, run_stage
+from supcon_pipeline.core.stages import Stage, average_models, build_training, run_stage, sample_views
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
 from supcon_pipeline.datasets.atomic import atomic_path
 
@@ -450,3 +450,20 @@ def test_a_last_batch_of_one_image_is_averaged_like_any_other(labelled_splits, e
     # 24 training images in batches of 23; at this size the last stage leaves one pixel of each.
     average = average_models([checkpoint_of(encoder.tensors)], labelled_splits, batch_size=23)
     assert all(tensor.isfinite().all() for tensor in average.tensors.values())
+
+
+def test_the_views_to_look_at_are_of_training_images_of_all_classes(labelled_splits):
+    params = stage2_parameters(**SCHEDULED)
+    images, batch = sample_views(params, 2, labelled_splits, num_images=6)
+    train = labelled_splits.images[labelled_splits.indices("train")]
+    assert all((train == image).all(axis=(1, 2, 3)).any() for image in images)
+    assert batch.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert batch.views.shape == (6, 2, 8, 8, 3)
+    mixed = stage2_parameters(**SCHEDULED, mixing={"name": "mixup", "alpha": 1.0, "probability": 1.0})
+    assert sample_views(mixed, 1, labelled_splits)[1].labels.shape == (8, 3)
+
+
+def test_a_policy_that_gives_views_of_unequal_shape_is_refused_before_training(labelled_splits):
+    crop = {"name": "RandomCrop", "args": {"height": 4, "width": 4, "p": 0.5}}
+    with pytest.raises(ValueError, match=r"views of one shape, got .* because of RandomCrop"):
+        build_training(stage1(labelled_splits, transforms=[crop]), labelled_splits)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from supcon_pipeline.core.averaging import average_states, batch_norms, build_ema, reestimate_batch_norm
-from supcon_pipeline.core.batches import build_loader
+from supcon_pipeline.core.batches import Batch, ViewDataset, build_loader
 from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
 from supcon_pipeline.core.embed import iterate_images
 from supcon_pipeline.core.encoder import build_model
@@ -90,9 +90,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     """Model, loader, optimizer, schedule and average of a stage, before the first step."""
     params, device = stage.params, pick_device()
     model = stage.model.to(device)
-    specs = [spec.model_dump() for spec in params.transforms]
-    policy = ViewPolicy(specs, stage.num_views, data.images.shape[1:])
-    mixing = Mixing(**params.mixing.model_dump(), num_classes=data.num_classes) if params.mixing else None
+    policy, mixing = build_views(params, stage.num_views, data)
     loader = build_loader(
         data.images,
         data.labels,
@@ -121,6 +119,28 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         max_grad_norm=params.max_grad_norm,
         collapse_loss=stage.collapse_loss,
     )
+
+
+def build_views(
+    params: TrainingParameters, num_views: int, data: LabelledImages
+) -> tuple[ViewPolicy, Mixing | None]:
+    """How the views of a training are made and mixed, tried on the shape of its images."""
+    specs = [spec.model_dump() for spec in params.transforms]
+    policy = ViewPolicy(specs, num_views, data.images.shape[1:])
+    mixing = Mixing(**params.mixing.model_dump(), num_classes=data.num_classes) if params.mixing else None
+    return policy, mixing
+
+
+def sample_views(
+    params: TrainingParameters, num_views: int, data: LabelledImages, num_images: int = 8
+) -> tuple[np.ndarray, Batch]:
+    """Some training images from as many classes as there are, and the batch that training makes of them."""
+    train = data.indices("train")
+    by_class = train[np.argsort(data.labels[train], kind="stable")]
+    num_images = min(num_images, len(train))
+    chosen = by_class[(2 * np.arange(num_images) + 1) * len(train) // (2 * num_images)]
+    dataset = ViewDataset(data.images, data.labels, *build_views(params, num_views, data))
+    return data.images[chosen], dataset[params.seed, chosen]
 
 
 def run_stage(

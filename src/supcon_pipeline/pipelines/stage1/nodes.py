@@ -30,3 +30,15 @@ def pretrain_encoder(
     with tensorboard as log:
         checkpoints, history = run_stage(stage, data, log, progress)
     return join_parts(checkpoints), pd.DataFrame(history)
+
+
+def draw_training_views(
+    prepared_images: np.ndarray, samples: pd.DataFrame, dataset_card: dict[str, Any], params: Stage1Parameters
+) -> Any:
+    """Some training images with the views that training makes of them."""
+    from supcon_pipeline.core.stages import sample_views
+    from supcon_pipeline.core.view_figure import draw_views
+
+    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    images, batch = sample_views(params, params.num_views, data)
+    return draw_views(images, batch.views.numpy(), batch.labels.numpy(), dataset_card["class_names"])

@@ -2,13 +2,19 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from supcon_pipeline.pipelines.stage1.nodes import pretrain_encoder
+from supcon_pipeline.pipelines.stage1.nodes import draw_training_views, pretrain_encoder
 
 
 def create_pipeline() -> Pipeline:
-    """Packed images to the best checkpoints of encoder and projection head."""
+    """Packed images to the best checkpoints of encoder and projection head, and a picture of the views."""
     return pipeline(
         [
+            node(
+                draw_training_views,
+                ["prepared_images", "samples", "dataset_card", "params:stage1"],
+                "views_figure",
+                name="draw_training_views",
+            ),
             node(
                 pretrain_encoder,
                 [
@@ -22,7 +28,7 @@ def create_pipeline() -> Pipeline:
                 ],
                 ["stage1_checkpoints", "stage1_history"],
                 name="pretrain_encoder",
-            )
+            ),
         ],
         namespace="stage1",
         prefix_datasets_with_namespace=False,

@@ -1,0 +1,115 @@
+"""Views per second and core of the policies, and the share of an epoch that waits for views.
+
+    python benchmarks/views.py
+
+Policies are those of `conf/base` and the presets, on digits packed at 32 and 224 pixels, by one thread; the
+seconds are of the processor, so that other programs count little. The epoch is the training part of stage 1
+of `conf/base`, with views made in the training process (0 workers) or beside it.
+"""
+
+import argparse
+import json
+import time
+from statistics import median
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from supcon_pipeline.core.images import LabelledImages, pack_image, split_samples
+from supcon_pipeline.core.parameters import Stage1Parameters
+from supcon_pipeline.core.presets import PRESETS
+from supcon_pipeline.core.recipes import contrastive_stage
+from supcon_pipeline.core.stages import build_training
+from supcon_pipeline.core.training import train_step
+from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.datasets.digits import DigitsDataset
+
+MEAN, STD = [0.3] * 3, [0.35] * 3
+
+
+def views_per_second(transforms: list[dict], images: np.ndarray, num_repeats: int) -> float:
+    """Of one core, at best of the repeats."""
+    policy = ViewPolicy(transforms, 2, images.shape[1:])
+    policy(images[:8], 0)
+    seconds = []
+    for seed in range(num_repeats):
+        start = time.process_time()
+        policy(images, seed)
+        seconds.append(time.process_time() - start)
+    return 2 * len(images) / min(seconds)
+
+
+def measure_policies(policies: dict[str, list[dict]], num_repeats: int) -> list[dict]:
+    """Every policy at both sizes, with OpenCV on one thread."""
+    raw, num_threads, results = DigitsDataset().load(), cv2.getNumThreads(), []
+    cv2.setNumThreads(0)
+    for size, num_images in ((32, 256), (224, 32)):
+        images = np.stack([pack_image(image, size, 3) for image in raw.images[:num_images]])
+        for name, transforms in policies.items():
+            speed = views_per_second(transforms, images, num_repeats)
+            results.append({"policy": name, "pixels": size, "views_per_second": speed})
+    cv2.setNumThreads(num_threads)
+    return results
+
+
+def measure_waiting(raw_params: dict, num_workers: int, num_epochs: int) -> dict:
+    """Median seconds of an epoch of training steps, and those in which there was no batch to train on."""
+    params = Stage1Parameters.model_validate(
+        {**raw_params, "loader": {**raw_params["loader"], "num_workers": num_workers}}
+    )
+    raw = DigitsDataset().load()
+    images = np.stack([pack_image(image, 32, 3) for image in raw.images])
+    data = LabelledImages(images, raw.labels, split_samples(raw.labels, 0.15, 0.2, 0))
+    training = build_training(contrastive_stage(data, MEAN, STD, params, {}, "benchmark"), data)
+    training.model.train()
+    waiting, whole = [], []
+    for epoch in range(num_epochs + 1):
+        start, waited = time.perf_counter(), 0.0
+        batches = training.loader.epoch(epoch)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            # Read, so that a GPU's work is part of the step and not of the waiting for the next batch.
+            float(train_step(training, batch)[0])
+        waiting.append(waited)
+        whole.append(time.perf_counter() - start)
+    # The first epoch warms up.
+    seconds = {"epoch_seconds": median(whole[1:]), "waiting_seconds": median(waiting[1:])}
+    return {"workers": num_workers, **seconds, "share": seconds["waiting_seconds"] / seconds["epoch_seconds"]}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the training")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with open("conf/base/parameters_stage1.yml") as file:
+        params = yaml.safe_load(file.read().replace("${seed}", "0"))["stage1"]
+    policies = measure_policies({"conf/base": params["transforms"], **PRESETS}, arguments.repeats)
+    table = Table("policy", "pixels", "views/s per core", "ms per view")
+    for row in policies:
+        speed = row["views_per_second"]
+        table.add_row(row["policy"], str(row["pixels"]), f"{speed:,.0f}", f"{1000 / speed:.3f}")
+    console = Console(width=80)
+    console.print(table)
+    epochs = [measure_waiting(params, num_workers, arguments.epochs) for num_workers in (0, 1, 2)]
+    table = Table("workers", "epoch s", "waits for views s", "share")
+    for row in epochs:
+        numbers = f"{row['epoch_seconds']:.2f}", f"{row['waiting_seconds']:.2f}", f"{row['share']:.0%}"
+        table.add_row(str(row["workers"]), *numbers)
+    console.print(table)
+    print("RESULT", json.dumps({"policies": policies, "epochs": epochs}))
+
+
+if __name__ == "__main__":
+    main()

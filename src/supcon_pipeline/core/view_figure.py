@@ -1,0 +1,44 @@
+"""Views to a figure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+
+def draw_views(
+    images: UInt8[np.ndarray, "n h w c"],
+    views: UInt8[np.ndarray, "n views size size c"],
+    labels: Int[np.ndarray, " n"] | Float[np.ndarray, "n classes"],
+    class_names: Sequence[str],
+) -> Any:
+    """A column per image: its classes, the image, and its views below.
+
+    Args:
+        images: as they are stored.
+        views: of each image.
+        labels: class indices, or class probabilities of mixed images.
+        class_names: one per class.
+    """
+    from matplotlib.figure import Figure
+
+    num_images, num_views = views.shape[:2]
+    figure = Figure(figsize=(1.5 * num_images, 1.5 * (num_views + 1) + 0.6), layout="constrained")
+    axes = figure.subplots(num_views + 1, num_images, squeeze=False)
+    for column, (image, views_of_image, label) in enumerate(zip(images, views, labels, strict=True)):
+        axes[0, column].set_title(_label_text(label, class_names), fontsize=8)
+        for axis, picture in zip(axes[:, column], (image, *views_of_image), strict=True):
+            axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+    for row, title in enumerate(["image", *(f"view {number + 1}" for number in range(num_views))]):
+        axes[row, 0].set_ylabel(title)
+    figure.suptitle("Training images and the views that the loss compares")
+    return figure
+
+
+def _label_text(label: Any, class_names: Sequence[str]) -> str:
+    if np.ndim(label) == 0:
+        return str(class_names[label])
+    largest_first = [index for index in np.argsort(-label, kind="stable") if label[index] > 0]
+    return "\n".join(f"{class_names[index]} {label[index]:.0%}" for index in largest_first)
