@@ -227,7 +227,14 @@ def test_the_record_of_a_run_holds_its_parameters_and_its_experiment(finished_pr
 def test_kedro_run_on_the_command_line_says_where_things_are(project: Path, kedro: Kedro) -> None:
     done = kedro(project, "run", "--env", "tiny", "--pipelines", "evaluation,visualization")
     assert done.returncode == 0, done.stdout + done.stderr
-    for word in ("precision_at_1", "metrics.json", "report.html", "embedding_map.png", "kedro viz run"):
+    for word in (
+        "precision_at_1",
+        "95 % interval",
+        "metrics.json",
+        "report.html",
+        "embedding_map.png",
+        "kedro viz run",
+    ):
         assert word in done.stdout
 
 
