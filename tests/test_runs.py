@@ -15,6 +15,7 @@ def versions(project: Path, name: str, env: str = "tiny") -> list[str]:
 
 def test_the_whole_run_makes_every_artifact_under_one_version(finished_project: Path) -> None:
     files = [path for path in finished_project.glob("data/*/tiny/*.*/*/*") if path.is_file()]
+    files += finished_project.glob("data/*/tiny/tensorboard/projector/*/projector")
     assert {path.parent.name for path in files} == {"2026-01-01"}
     made = {path.name.partition(".")[0] for path in files}
     assert made == {*register_pipelines()["__default__"].all_outputs(), "run_record"}
@@ -116,7 +117,7 @@ def test_the_same_seed_gives_the_same_metrics_bit_for_bit(
 def test_each_pipeline_runs_alone_from_what_the_catalog_holds(project: Path, name: str) -> None:
     run_id = run_session(project, pipeline_names=[name])
     made = register_pipelines()[name].all_outputs()
-    files = {path.name.partition(".")[0] for path in project.glob(f"data/*/tiny/*/{run_id}/*")}
+    files = {path.name.partition(".")[0] for path in project.glob(f"data/*/tiny/**/{run_id}/*")}
     assert made <= files
 
 

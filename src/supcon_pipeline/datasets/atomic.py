@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,21 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """As `atomic_path`, for a folder, which must not be there yet."""
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            _flush_to_disk(path)
+        os.replace(temporary, target)
+        _flush_to_disk(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class _AtomicFile(io.FileIO):

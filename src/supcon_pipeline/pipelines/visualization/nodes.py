@@ -3,6 +3,7 @@
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.parameters import VisualizationParameters
@@ -51,6 +52,17 @@ def draw_interactive_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]
 
 def _split_sizes(dataset_card: dict[str, Any]) -> dict[str, int]:
     return {split: sum(counts.values()) for split, counts in dataset_card["counts"].items()}
+
+
+def collect_projection(
+    embeddings: Any, predictions: pd.DataFrame, samples: pd.DataFrame, prepared_images: np.ndarray
+) -> Any:
+    """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
+    from supcon_pipeline.core.projector import Projection, small_pictures
+
+    test = np.flatnonzero(samples["split"] == "test")
+    table = predictions[["class_name", "predicted_class", "id"]]
+    return Projection(embeddings.tensors["embedding"][test], table, small_pictures(prepared_images[test]))
 
 
 def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> Any:

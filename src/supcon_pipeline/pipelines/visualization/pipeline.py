@@ -3,6 +3,7 @@
 from kedro.pipeline import Pipeline, node, pipeline
 
 from supcon_pipeline.pipelines.visualization.nodes import (
+    collect_projection,
     draw_confusion_matrix,
     draw_embedding_map,
     draw_interactive_map,
@@ -43,6 +44,12 @@ def create_pipeline() -> Pipeline:
                 ["tsne_points", "dataset_card"],
                 "interactive_map",
                 name="draw_interactive_map",
+            ),
+            node(
+                collect_projection,
+                ["embeddings", "predictions", "samples", "prepared_images"],
+                "projector",
+                name="collect_projection",
             ),
             node(
                 draw_confusion_matrix,

@@ -1,0 +1,131 @@
+"""Galleries: what the encoder finds near an image, and labels that it doubts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, UInt8
+
+from supcon_pipeline.core.figures.marks import RIGHT, WRONG
+
+MAX_LETTERS = 16
+
+
+def choose_queries(
+    neighbours: pd.DataFrame, labels: Int[np.ndarray, " n"], num_right: int, num_wrong: int, seed: int
+) -> dict[str, list[int]]:
+    """Queries to show, by the title of their part: some of those found right, and the worst failures.
+
+    A query is right where its nearest reference has its label. Of these some are drawn at random; of the
+    others those come first whose references agree least and, among equals, are nearest.
+
+    Args:
+        neighbours: one row per query and rank, with `query`, `rank` (0 = nearest), `reference`, `similarity`.
+        labels: of all images, where `query` and `reference` point to.
+        num_right: at most so many.
+        num_wrong: at most so many.
+        seed: of the draw.
+    """
+    is_same = labels[neighbours["query"]] == labels[neighbours["reference"]]
+    shares = pd.Series(is_same).groupby(neighbours["query"].to_numpy()).mean()
+    nearest = neighbours.assign(is_same=is_same)[neighbours["rank"] == 0].set_index("query")
+    right = nearest.index[nearest["is_same"]].to_numpy()
+    wrong = nearest[~nearest["is_same"]].assign(share=shares)
+    worst = wrong.sort_values(["share", "similarity"], ascending=[True, False], kind="stable").index
+    drawn = np.random.default_rng(seed).permutation(right)[:num_right]
+    return {
+        f"{len(drawn)} of the {len(right):,} test images whose nearest is right": np.sort(drawn).tolist(),
+        f"the worst of the {len(wrong):,} whose nearest is wrong": worst[:num_wrong].tolist(),
+    }
+
+
+def draw_retrieval(
+    images: UInt8[np.ndarray, "n h w c"],
+    samples: pd.DataFrame,
+    neighbours: pd.DataFrame,
+    queries: Mapping[str, Sequence[int]],
+    num_references: int,
+) -> Any:
+    """A row per query: itself, then its nearest references, framed by whether they have its label.
+
+    Args:
+        images: all of them.
+        samples: one row per image, with `id` and `class_name`.
+        neighbours: as for `choose_queries`.
+        queries: rows of samples by the title of their part; a part without any is left out.
+        num_references: at most so many per query.
+    """
+    from matplotlib.figure import Figure
+
+    parts = {title: rows for title, rows in queries.items() if rows}
+    shown = neighbours[neighbours["rank"] < num_references].sort_values("rank")
+    num_columns = 1 + int(shown["rank"].max() + 1)
+    heights = [1.45 * len(rows) + 0.5 for rows in parts.values()]
+    figure = Figure(figsize=(1.3 * num_columns, sum(heights) + 0.4), layout="constrained")
+    figure.suptitle("Nearest training images: blue ✓ has the label of the query, vermillion ✗ another")
+    folds = figure.subfigures(len(parts), squeeze=False, height_ratios=heights)
+    for fold, (title, rows) in zip(folds[:, 0], parts.items(), strict=True):
+        fold.suptitle(title, fontsize=10)
+        for axes, query in zip(fold.subplots(len(rows), num_columns, squeeze=False), rows, strict=True):
+            _draw_query(axes, images, samples, query, shown[shown["query"] == query])
+    return figure
+
+
+def _draw_query(axes: Any, images: Any, samples: pd.DataFrame, query: int, found: pd.DataFrame) -> None:
+    names = samples["class_name"]
+    _show(axes[0], images[query], f"query\n{_short(names.iloc[query])}")
+    for axis in axes[1 + len(found) :]:
+        axis.set_axis_off()
+    for axis, reference, similarity in zip(axes[1:], found["reference"], found["similarity"], strict=False):
+        is_right = samples["label"].iloc[reference] == samples["label"].iloc[query]
+        title = f"{'✓' if is_right else '✗'} {similarity:.3f}\n{_short(names.iloc[reference])}"
+        _show(axis, images[reference], title, RIGHT if is_right else WRONG)
+
+
+def draw_suspicious(
+    images: UInt8[np.ndarray, "n h w c"], suspicious: pd.DataFrame, num_shown: int, num_columns: int = 8
+) -> Any:
+    """The images whose label is most probably wrong, with what they look like and how sure that is.
+
+    Args:
+        images: all of them.
+        suspicious: most suspicious first, with `sample` (row of the images), `id`, `split`, `class_name`,
+            `suggested_class` and `suspicion` in [0, 1].
+        num_shown: at most so many.
+        num_columns: of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    shown = suspicious.head(num_shown)
+    num_columns = max(1, min(num_columns, len(shown)))
+    num_rows = max(1, -(-len(shown) // num_columns))
+    figure = Figure(figsize=(max(1.6 * num_columns, 5.0), 2.1 * num_rows + 0.5), layout="constrained")
+    figure.suptitle(f"Labels to check: {len(shown)} of {len(suspicious)} images that look like another class")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
+    for axis, (_, row) in zip(axes, shown.iterrows(), strict=False):
+        title = f"label {_short(row['class_name'])}\nlike {_short(row['suggested_class'])}"
+        _show(axis, images[row["sample"]], title)
+        note = f"{row['suspicion']:.2f}, {row['split']}\n{_tail(str(row['id']))}"
+        axis.set_xlabel(note, fontsize=7)
+    return figure
+
+
+def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
+    """One image, framed where a colour is given."""
+    axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=8)
+    for spine in axis.spines.values():
+        spine.set(visible=color is not None, color=color, linewidth=3)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
+
+
+def _tail(identity: str, length: int = 22) -> str:
+    """The end of an id, which tells files of one folder apart."""
+    return identity if len(identity) <= length else f"…{identity[1 - length :]}"

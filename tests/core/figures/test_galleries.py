@@ -1,0 +1,94 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from supcon_pipeline.core.figures.galleries import choose_queries, draw_retrieval, draw_suspicious
+from supcon_pipeline.core.figures.marks import RIGHT, WRONG
+
+LABELS = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+SAMPLES = pd.DataFrame(
+    {
+        "id": [f"image-{index}" for index in range(8)],
+        "label": LABELS,
+        "class_name": np.array(["ant", "bee"])[LABELS],
+    }
+)
+# Queries 4 to 7 among the references 0 to 3; 4 and 6 are right, 5 has one of two right, 7 has none.
+NEIGHBOURS = pd.DataFrame(
+    {
+        "query": [4, 4, 5, 5, 6, 6, 7, 7],
+        "rank": [0, 1] * 4,
+        "reference": [0, 1, 2, 0, 3, 1, 0, 1],
+        "similarity": [0.9, 0.8, 0.99, 0.7, 0.6, 0.5, 0.4, 0.3],
+    }
+)
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
+
+
+def test_the_worst_failures_are_those_whose_references_agree_least():
+    right, wrong = choose_queries(NEIGHBOURS, LABELS, num_right=5, num_wrong=5, seed=0).values()
+    assert (right, wrong) == ([4, 6], [7, 5])
+
+
+def test_of_equal_failures_the_nearest_comes_first():
+    neighbours = NEIGHBOURS[NEIGHBOURS["rank"] == 0]
+    _, wrong = choose_queries(neighbours, LABELS, num_right=1, num_wrong=2, seed=0).values()
+    assert wrong == [5, 7]
+
+
+def test_the_right_ones_are_drawn_by_the_seed():
+    neighbours = pd.DataFrame({"query": range(100), "rank": 0, "reference": range(100), "similarity": 1.0})
+
+    def drawn(seed):
+        return next(iter(choose_queries(neighbours, np.zeros(100, int), 5, 5, seed).values()))
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+    assert len(drawn(0)) == 5
+
+
+def cells(figure):
+    return [axis for fold in figure.subfigs for axis in fold.axes]
+
+
+def test_frames_and_signs_tell_right_from_wrong(images):
+    figure = draw_retrieval(images, SAMPLES, NEIGHBOURS, {"right": [4], "wrong": [5]}, num_references=2)
+    titles = [axis.get_title() for axis in cells(figure)]
+    assert titles == [
+        "query\nant", "✓ 0.900\nant", "✓ 0.800\nant",
+        "query\nant", "✗ 0.990\nbee", "✓ 0.700\nant",
+    ]  # fmt: skip
+    frames = [axis.spines["left"] for axis in cells(figure)]
+    colors = [to_hex(frame.get_edgecolor()).upper() if frame.get_visible() else None for frame in frames]
+    assert colors == [None, RIGHT, RIGHT, None, WRONG, RIGHT]
+    shown = [axis.images[0].get_array() for axis in cells(figure)]
+    assert all(np.array_equal(a, images[b]) for a, b in zip(shown, [4, 0, 1, 5, 2, 0], strict=True))
+    figure.draw_without_rendering()
+
+
+def test_a_part_without_queries_is_left_out(images):
+    figure = draw_retrieval(images, SAMPLES, NEIGHBOURS, {"right": [4], "wrong": []}, num_references=1)
+    assert [fold.get_suptitle() for fold in figure.subfigs] == ["right"]
+    assert len(cells(figure)) == 2
+
+
+def test_the_suspicious_are_shown_in_their_order_with_both_classes(images):
+    table = SAMPLES.iloc[[3, 0, 6]].reset_index(drop=True)
+    table = table.assign(sample=[3, 0, 6], split="train", suggested_class="cat", suspicion=[0.9, 0.8, 0.1])
+    figure = draw_suspicious(images, table, num_shown=2)
+    assert [axis.get_title() for axis in figure.axes] == ["label bee\nlike cat", "label ant\nlike cat"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["0.90, train\nimage-3", "0.80, train\nimage-0"]
+    assert np.array_equal(figure.axes[0].images[0].get_array(), images[3])
+    assert "2 of 3 images" in figure.get_suptitle()
+
+
+def test_no_suspicion_and_gray_images_are_drawn_too(images):
+    empty = SAMPLES.head(0).assign(sample=0, split="", suggested_class="", suspicion=0.0)
+    assert "0 of 0 images" in draw_suspicious(images, empty, num_shown=4).get_suptitle()
+    gray = draw_retrieval(images[..., :1], SAMPLES, NEIGHBOURS, {"right": [4]}, num_references=1)
+    assert cells(gray)[0].images[0].get_array().shape == (4, 4)
