@@ -7,6 +7,7 @@ from kedro.io import DatasetError
 
 from supcon_pipeline.pipeline_registry import register_pipelines
 from tests.conftest import Kedro, make_project, read_catalog, run_session
+from tests.tiny import write_digits
 
 
 def versions(project: Path, name: str, env: str = "tiny") -> list[str]:
@@ -115,7 +116,9 @@ def test_the_same_seed_gives_the_same_metrics_bit_for_bit(
 
 @pytest.mark.parametrize("name", sorted(register_pipelines().keys() - {"__default__"}))
 def test_each_pipeline_runs_alone_from_what_the_catalog_holds(project: Path, name: str) -> None:
-    run_id = run_session(project, pipeline_names=[name])
+    write_digits(project / "new")
+    params = {"inference": {"path": str(project / "new")}}
+    run_id = run_session(project, pipeline_names=[name], runtime_params=params)
     made = register_pipelines()[name].all_outputs()
     files = {path.name.partition(".")[0] for path in project.glob(f"data/*/tiny/**/{run_id}/*")}
     assert made <= files

@@ -11,6 +11,7 @@ import pytest
 
 from supcon_pipeline import load_encoder
 from tests.conftest import ROOT, read_catalog, run_session
+from tests.tiny import write_digits
 
 
 def code_block(markdown: str) -> str:
@@ -71,21 +72,6 @@ def test_an_export_that_differs_by_more_than_the_tolerance_is_refused(exported: 
         run_session(exported, pipeline_names=["export"], node_names=nodes, runtime_params=params)
 
 
-def write_digits(folder: Path, count: int = 6) -> list[Path]:
-    """Real digits the tiny project was not given, as PNG files of some size, named by their class."""
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    chosen = [index for index in np.flatnonzero(digits.target < 3) if index > 600][:count]
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{digits.target[index]}-{index}.png" for index in chosen]
-    for path, index in zip(paths, chosen, strict=True):
-        pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
-        Image.fromarray(pixels).resize((40, 40)).save(path)
-    return paths
-
-
 def test_the_example_of_the_documentation_runs(
     finished_project: Path,
     tmp_path: Path,
@@ -136,3 +122,102 @@ def test_a_run_or_a_file_that_does_not_exist_is_refused(finished_project: Path, 
 def test_importing_the_package_loads_no_torch() -> None:
     code = "import sys, supcon_pipeline; sys.exit('torch' in sys.modules or 'kedro' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def images_folder(project: Path) -> Path:
+    """Six test images of the project by their ids, noise, and a file that is no image."""
+    from PIL import Image
+
+    catalog, folder = read_catalog(project), project / "new"
+    raw, tested = catalog.load("raw_images"), set(catalog.load("predictions")["id"][:6])
+    folder.mkdir()
+    for name, image in zip(raw.ids, raw.images, strict=True):
+        if name in tested:
+            Image.fromarray(image).save(folder / f"{name}.png")
+    noise = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inferred(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished project after a folder of new images; only to be read."""
+    copy = tmp_path_factory.mktemp("inferred") / "project"
+    shutil.copytree(finished_project, copy)
+    params = {"inference": {"path": str(images_folder(copy))}}
+    run_session(copy, pipeline_names=["inference"], runtime_params=params)
+    return copy
+
+
+def test_test_images_as_new_images_are_classified_as_evaluation_did(inferred: Path) -> None:
+    catalog = read_catalog(inferred)
+    table = catalog.load("inference_predictions")
+    table["id"] = [Path(path).stem for path in table["path"]]
+    both = table.merge(catalog.load("predictions"), on="id")
+    assert len(both) == 6
+    assert both["classifier_class"].tolist() == both["predicted_class"].tolist()
+
+
+def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
+    catalog = read_catalog(inferred)
+    table, samples = catalog.load("inference_predictions"), catalog.load("samples")
+    rows = catalog.load("embeddings").tensors["embedding"].numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    train = samples[samples["split"] == "train"]
+    for row in table[~table["path"].str.endswith("noise.png")].to_dict("records"):
+        query = rows[samples.index[samples["id"] == Path(row["path"]).stem][0]]
+        cosines = rows[train.index] @ query
+        nearest = train.iloc[np.argsort(-cosines)[:5]]
+        assert [row[f"nearest_{rank}_id"] for rank in range(1, 6)] == nearest["id"].tolist()
+        assert row["nearest_1_class"] == nearest["class_name"].iloc[0]
+        assert row["nearest_1_similarity"] == pytest.approx(cosines.max(), abs=1e-5)
+        assert row["distance"] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosines)[-10]), abs=1e-4)
+
+
+def test_what_is_no_digit_is_farther_from_the_training_images_than_digits(inferred: Path) -> None:
+    table = read_catalog(inferred).load("inference_predictions")
+    is_noise = table["path"].str.endswith("noise.png")
+    assert table.loc[is_noise, "distance"].min() > table.loc[~is_noise, "distance"].max()
+    assert table.loc[is_noise, "distance_percentile"].min() > 90
+
+
+def test_the_table_agrees_with_the_encoder_from_python(inferred: Path) -> None:
+    table = read_catalog(inferred).load("inference_predictions")
+    predictions = load_encoder(inferred, env="tiny").classify(table["path"].tolist())
+    assert [each.class_name for each in predictions] == table["classifier_class"].tolist()
+
+
+def test_an_image_that_cannot_be_read_is_listed_and_the_others_go_on(inferred: Path) -> None:
+    catalog = read_catalog(inferred)
+    (row,) = catalog.load("unreadable_images").to_dict("records")
+    assert row["path"].endswith("broken.png")
+    assert "cannot identify image file" in row["reason"]
+    assert len(catalog.load("inference_predictions")) == len(catalog.load("inference_table")) == 7
+    assert "broken.png" in catalog.load("inference_gallery")
+
+
+def test_the_words_at_the_end_count_classes_and_unreadable_images(
+    inferred: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from supcon_pipeline.pipeline_registry import register_pipelines
+    from supcon_pipeline.results import print_results
+
+    run_params = {"run_id": "it", "env": "tiny"}
+    print_results(run_params, register_pipelines()["inference"], read_catalog(inferred), inferred)
+    words = capsys.readouterr().out
+    for part in ("7 images: ", "1 could not be read", "inference_gallery.html", "--pipelines export"):
+        assert part in words
+
+
+def test_inference_without_a_folder_says_what_it_needs(finished_project: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(finished_project, project)
+    with pytest.raises(click.ClickException, match=r"inference.path must be a folder of images, got None"):
+        run_session(project, pipeline_names=["inference"])
+
+
+def test_inference_reads_an_older_run_by_its_versions(inferred: Path) -> None:
+    record = read_catalog(inferred).load("run_record")
+    assert record["base"] == "2026-01-01"
+    assert record["base_artifacts"]["train_index"] == "2026-01-01"

@@ -1,5 +1,7 @@
 """Real images, few of them."""
 
+from pathlib import Path
+
 import numpy as np
 
 from supcon_pipeline.core.images import RawImages
@@ -19,3 +21,18 @@ class TinyImagesDataset(DigitsDataset):
             ids=[raw.ids[index] for index in chosen],
             source=raw.source,
         )
+
+
+def write_digits(folder: Path, count: int = 6) -> list[Path]:
+    """Real digits the tiny project was not given, as PNG files of some size, named by their class."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    chosen = [index for index in np.flatnonzero(digits.target < 3) if index > 600][:count]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{digits.target[index]}-{index}.png" for index in chosen]
+    for path, index in zip(paths, chosen, strict=True):
+        pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
+        Image.fromarray(pixels).resize((40, 40)).save(path)
+    return paths

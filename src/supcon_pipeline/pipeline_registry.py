@@ -6,6 +6,8 @@ from supcon_pipeline.pipelines.baseline.pipeline import create_pipeline as creat
 from supcon_pipeline.pipelines.data_prep.pipeline import create_pipeline as create_data_prep
 from supcon_pipeline.pipelines.evaluation.pipeline import create_pipeline as create_evaluation
 from supcon_pipeline.pipelines.export.pipeline import create_pipeline as create_export
+from supcon_pipeline.pipelines.index.pipeline import create_pipeline as create_index
+from supcon_pipeline.pipelines.inference.pipeline import create_pipeline as create_inference
 from supcon_pipeline.pipelines.lr_finder.pipeline import create_pipeline as create_lr_finder
 from supcon_pipeline.pipelines.stage1.pipeline import create_pipeline as create_stage1
 from supcon_pipeline.pipelines.stage2.pipeline import create_pipeline as create_stage2
@@ -27,10 +29,12 @@ def register_pipelines() -> dict[str, Pipeline]:
         "stage2": create_stage2(),
         "baseline": create_baseline(),
         "evaluation": create_evaluation(),
+        "index": create_index(),
         "visualization": create_visualization(),
     }
     beside = {
         "lr_finder": create_lr_finder("stage1") + create_lr_finder("stage2"),
         "export": create_export(),
+        "inference": create_inference(),
     }
     return {**pipelines, **beside, "__default__": sum(pipelines.values(), Pipeline([]))}

@@ -3,6 +3,7 @@
 from pathlib import Path, PurePath
 from typing import Any
 
+import pandas as pd
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from rich.console import Console
@@ -28,6 +29,8 @@ def print_results(
     made = pipeline.all_outputs()
     if "metrics" in made:
         _print_metrics(console, catalog.load("metrics"))
+    if "inference_predictions" in made:
+        _print_predictions(console, catalog.load("inference_predictions"), catalog.load("unreadable_images"))
     paths = {name: PurePath(catalog.get(name)._get_load_path()) for name in sorted(made)}  # type: ignore[union-attr]
     shown = {name: path for name, path in paths.items() if "08_reporting" in path.parts} or paths
     console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(paths)} artifacts, among them:")
@@ -35,13 +38,34 @@ def print_results(
         console.print(f"  {name:<20} {path.relative_to(project_path)}", soft_wrap=True)
     env = f" --env {run_params['env']}" if run_params["env"] else ""
     console.print("\nNext:")
-    for command, purpose in (
+    for command, purpose in _next_commands(made, env):
+        console.print(f"  .venv/bin/{command:<50} {purpose}", soft_wrap=True)
+
+
+def _next_commands(made: set[str], env: str) -> list[tuple[str, str]]:
+    """What to type next, and what for."""
+    infer = f"kedro run{env} --pipelines inference --params inference.path=<folder>"
+    export = f"kedro run{env} --pipelines export"
+    if made & {"inference_predictions", "model_card"}:
+        return [(infer, "classes of new images"), (export, "files for other programs")]
+    return [
         ("kedro viz run", "the lineage in a browser"),
         (f"kedro run{env} --pipelines evaluation", "evaluate again, without training"),
         (f"kedro run{env} --params stage1.optimizer.lr=0.2", "change one parameter"),
+        (infer, "classes of new images"),
         ("tensorboard --logdir data/08_reporting", "the curves of all runs"),
-    ):
-        console.print(f"  .venv/bin/{command:<50} {purpose}", soft_wrap=True)
+    ]
+
+
+def _print_predictions(console: Console, predictions: pd.DataFrame, unreadable: pd.DataFrame) -> None:
+    counts = predictions["classifier_class"].value_counts()
+    classes = ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items())
+    others = f" and {len(counts) - 10} other classes" if len(counts) > 10 else ""
+    far = int((predictions["distance_percentile"] >= 99).sum())
+    console.print(f"\n{len(predictions):,} images: {classes}{others}", soft_wrap=True, markup=False)
+    console.print(f"{far:,} are farther from the training images than 99 % of the validation images")
+    if len(unreadable):
+        console.print(f"[bold]{len(unreadable):,} could not be read[/bold]; unreadable_images says why")
 
 
 def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:

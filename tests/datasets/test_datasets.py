@@ -7,8 +7,10 @@ import torch
 from kedro.io import DatasetError, Version
 from matplotlib.figure import Figure
 
+from supcon_pipeline.core.index import build_index, search_index
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.datasets.digits import DigitsDataset
+from supcon_pipeline.datasets.faiss_index import FaissIndexDataset
 from supcon_pipeline.datasets.figure import FigureDataset
 from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
 from supcon_pipeline.datasets.packed_images import PackedImagesDataset
@@ -67,6 +69,19 @@ def test_a_file_of_tensors_is_no_pickle(tmp_path: Path) -> None:
     content = Path(dataset._get_load_path()).read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert header["a"]["dtype"] == "F32"
+
+
+@pytest.mark.parametrize("hnsw_above", [0, 50])
+def test_an_index_comes_back_and_finds_the_same(tmp_path: Path, hnsw_above: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    index = build_index(rows, hnsw_above, num_links=4, ef_construction=20, ef_search=33)
+    dataset = FaissIndexDataset(str(tmp_path / "index.faiss"), VERSION)
+    assert not dataset.exists()
+    dataset.save(index)
+    loaded = dataset.load()
+    for expected, found in zip(search_index(index, rows, 3), search_index(loaded, rows, 3), strict=True):
+        assert np.array_equal(expected, found)
+    assert getattr(loaded, "hnsw", None) is None or loaded.hnsw.efSearch == 33
 
 
 def test_a_figure_comes_back_as_a_png(tmp_path: Path) -> None:

@@ -70,15 +70,15 @@ def pack_new_image(image: Any, image_size: int, num_channels: int) -> UInt8[np.n
     return pack_image(pixels, image_size, num_channels)
 
 
-def find_images(folder: str | PathLike[str]) -> list[Path]:
+def find_images(folder: str | PathLike[str] | None) -> list[Path]:
     """The image files in a folder and all below it, by their names, in order; hidden ones are left out.
 
     Raises:
         ValueError: where there is no such folder, or no image in it.
     """
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        raise ValueError(f"inference.path must be a folder of images, got {str(folder)!r}")
+    place = Path(folder or "").expanduser()
+    if not folder or not place.is_dir():
+        raise ValueError(f"inference.path must be a folder of images, got {folder!r}")
     found = sorted(
         path
         for path in place.rglob("*")

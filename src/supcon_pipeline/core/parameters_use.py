@@ -12,3 +12,38 @@ class ExportParameters(Parameters):
 
     num_checked: Count
     tolerance: Annotated[float, Field(gt=0)]
+
+
+class HnswParameters(Parameters):
+    """The approximate index."""
+
+    num_links: Annotated[int, Field(ge=2, le=256)]
+    ef_construction: Count
+    ef_search: Count
+
+
+class IndexParameters(Parameters):
+    """Of `index`."""
+
+    hnsw_above: Annotated[int, Field(ge=0)]
+    hnsw: HnswParameters
+    recall_k: Count
+    num_queries: Count
+
+
+class VotingParameters(Parameters):
+    """Weighted k-NN classification of new images."""
+
+    k: Count
+    temperature: Annotated[float, Field(gt=0)]
+
+
+class InferenceParameters(Parameters):
+    """Of `inference`."""
+
+    path: str | None
+    batch_size: Count
+    num_neighbours: Count
+    knn: VotingParameters
+    distance_k: Count
+    max_gallery_images: Count

@@ -1,0 +1,63 @@
+"""The gallery of new images: one page that needs nothing beside it."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def render_gallery(
+    predictions: pd.DataFrame,
+    images: UInt8[np.ndarray, "n h w c"],
+    train_images: UInt8[np.ndarray, "m h w c"],
+    samples: pd.DataFrame,
+    unreadable: pd.DataFrame,
+    run_id: str,
+    max_images: int,
+) -> str:
+    """The HTML of the gallery.
+
+    Args:
+        predictions: as `inference` gives them, one row per image.
+        images: the new images, packed, in the same order.
+        train_images: all packed images of the run, in the order of the samples.
+        samples: of the run.
+        unreadable: path and reason of each image left out.
+        run_id: of the run that predicts.
+        max_images: on the page.
+    """
+    rows = pd.Series(np.arange(len(samples)), index=samples["id"])
+    cards = [
+        {**row, "picture": encode_picture(images[number]), "nearest": _nearest(row, train_images, rows)}
+        for number, row in enumerate(predictions.head(max_images).to_dict("records"))
+    ]
+    environment = Environment(
+        loader=PackageLoader("supcon_pipeline.core", "templates"), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("gallery.html").render(
+        cards=cards, num_images=len(predictions), unreadable=unreadable.to_dict("records"), run_id=run_id
+    )
+
+
+def encode_picture(image: UInt8[np.ndarray, "h w c"]) -> str:
+    """The image as a PNG file in base64."""
+    import cv2
+
+    colors = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR) if image.shape[-1] == 3 else image
+    return base64.b64encode(cv2.imencode(".png", colors)[1].tobytes()).decode("ascii")
+
+
+def _nearest(row: dict[Any, Any], train_images: np.ndarray, rows: pd.Series) -> list[dict[str, Any]]:
+    ranks = [rank for rank in range(1, len(row)) if f"nearest_{rank}_id" in row]
+    return [
+        {
+            "id": row[f"nearest_{rank}_id"],
+            "class_name": row[f"nearest_{rank}_class"],
+            "similarity": row[f"nearest_{rank}_similarity"],
+            "picture": encode_picture(train_images[rows[row[f"nearest_{rank}_id"]]]),
+        }
+        for rank in ranks
+    ]

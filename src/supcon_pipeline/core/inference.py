@@ -1,0 +1,134 @@
+"""What a run says of new images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from supcon_pipeline.core.index import search_index
+from supcon_pipeline.core.neighbours import knn_probabilities
+from supcon_pipeline.core.parameters_use import InferenceParameters
+
+
+def neighbour_distances(similarities: Float[np.ndarray, "n k"], k: int) -> Float[np.ndarray, " n"]:
+    """How unlike the training images each image is: the distance to its `k`-th nearest, from 0 to 2.
+
+    Args:
+        similarities: cosine, nearest first.
+        k: counted from 1.
+
+    Raises:
+        ValueError: where there are fewer neighbours.
+
+    Source:
+        Sun et al. 2022, arXiv:2204.06507, section 3: Euclidean distance of embeddings of length 1.
+    """
+    if not 1 <= k <= similarities.shape[1]:
+        raise ValueError(f"k must be from 1 to the number of neighbours ({similarities.shape[1]}), got {k}")
+    distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * similarities[:, k - 1], 0))
+    return distances
+
+
+def percentiles(values: Float[np.ndarray, " n"], known: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
+    """The share of known values that are at most as high as each value, from 0 to 100.
+
+    Raises:
+        ValueError: where no value is known.
+    """
+    if not len(known):
+        raise ValueError("known values must be at least one, got none")
+    shares: np.ndarray = 100 * np.searchsorted(np.sort(known), values, side="right") / len(known)
+    return shares
+
+
+def search_report(
+    index: Any,
+    queries: Float[np.ndarray, "n dim"],
+    validation: Float[np.ndarray, "m dim"],
+    samples: pd.DataFrame,
+    class_names: Sequence[str],
+    params: InferenceParameters,
+) -> pd.DataFrame:
+    """What the training images say of each query: class by k-NN, distance, its percentile, the nearest.
+
+    Args:
+        index: of the embeddings of the training images.
+        queries: embeddings of new images.
+        validation: embeddings of the validation images, whose distances give the percentile its meaning.
+        samples: of the run.
+        class_names: one name per class.
+        params: of `inference`.
+    """
+    k = max(params.knn.k, params.distance_k, params.num_neighbours)
+    similarities, rows = find_neighbours(index, queries, samples, k)
+    voting = similarities[:, : params.knn.k], samples["label"].to_numpy()[rows[:, : params.knn.k]]
+    votes = knn_probabilities(*voting, len(class_names), params.knn.temperature)
+    distances = neighbour_distances(similarities, params.distance_k)
+    known, _ = find_neighbours(index, validation, samples, params.distance_k)
+    scores = pd.DataFrame(
+        {
+            "knn_class": np.array(class_names)[votes.argmax(axis=1)],
+            "knn_probability": votes.max(axis=1),
+            "distance": distances,
+            "distance_percentile": percentiles(distances, neighbour_distances(known, params.distance_k)),
+        }
+    )
+    return scores.join(tabulate_neighbours(similarities, rows, samples, params.num_neighbours))
+
+
+def add_classes(
+    table: pd.DataFrame, logits: Float[Tensor, "n classes"], temperature: float, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """The table with the likeliest class and its probability after the first column.
+
+    Args:
+        table: one row per image.
+        logits: of the classifier.
+        temperature: above 0, that the logits are divided by, so that probabilities are calibrated.
+        class_names: one name per class.
+    """
+    probabilities = (logits / temperature).softmax(dim=1).numpy()
+    table = table.copy()
+    table.insert(1, "classifier_class", np.array(class_names)[probabilities.argmax(axis=1)])
+    table.insert(2, "classifier_probability", probabilities.max(axis=1))
+    return table
+
+
+def tabulate_neighbours(
+    similarities: Float[np.ndarray, "n k"], rows: Int[np.ndarray, "n k"], samples: pd.DataFrame, count: int
+) -> pd.DataFrame:
+    """The nearest training images of each image: `nearest_1_id`, `_class`, `_similarity`, and so on.
+
+    Args:
+        similarities: cosine, nearest first.
+        rows: of the neighbours in the samples.
+        samples: of the run.
+        count: how many neighbours to list.
+    """
+    columns: dict[str, Any] = {}
+    for rank in range(min(count, rows.shape[1])):
+        nearest = samples.iloc[rows[:, rank]]
+        columns[f"nearest_{rank + 1}_id"] = nearest["id"].to_numpy()
+        columns[f"nearest_{rank + 1}_class"] = nearest["class_name"].to_numpy()
+        columns[f"nearest_{rank + 1}_similarity"] = similarities[:, rank]
+    return pd.DataFrame(columns)
+
+
+def find_neighbours(
+    index: Any, queries: Float[np.ndarray, "n dim"], samples: pd.DataFrame, k: int
+) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
+    """The nearest training images: similarities, and rows in the samples.
+
+    Raises:
+        ValueError: as `search_index` does, and where the index is not of the training images.
+    """
+    train = np.flatnonzero(samples["split"] == "train")
+    if index.ntotal != len(train):
+        raise ValueError(
+            f"train_index must hold the {len(train)} training images, got {index.ntotal}; run index"
+        )
+    similarities, found = search_index(index, queries, k)
+    return similarities, train[found]

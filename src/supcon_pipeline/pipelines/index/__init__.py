@@ -1,0 +1,1 @@
+"""An index of the embeddings of the training images."""

@@ -1,0 +1,28 @@
+"""Nodes of `index`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.parameters_use import IndexParameters
+
+
+def index_embeddings(embeddings: Any, samples: pd.DataFrame, params: IndexParameters) -> Any:
+    """A faiss index of the embeddings of the training images, in the order of the samples."""
+    from supcon_pipeline.core.index import build_index
+
+    train = np.flatnonzero(samples["split"] == "train")
+    rows = embeddings.tensors["embedding"].numpy()[train]
+    return build_index(rows, params.hnsw_above, **params.hnsw.model_dump())
+
+
+def measure_index(
+    train_index: Any, embeddings: Any, samples: pd.DataFrame, params: IndexParameters
+) -> dict[str, Any]:
+    """What the index is, what it finds beside an exact search, and what it costs."""
+    from supcon_pipeline.core.index import describe_index
+
+    is_train = (samples["split"] == "train").to_numpy()
+    rows = embeddings.tensors["embedding"].numpy()
+    return describe_index(train_index, rows[is_train], rows[~is_train][: params.num_queries], params.recall_k)

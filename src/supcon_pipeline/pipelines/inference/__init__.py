@@ -1,0 +1,1 @@
+"""New images in; classes, nearest training images and a distance score out."""

@@ -1,0 +1,97 @@
+"""Nodes of `inference`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.parameters_use import InferenceParameters
+
+
+def read_new_images(
+    encoder: Any, params: InferenceParameters
+) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
+    """The images of the folder as the encoder takes them, their paths, and those that cannot be read."""
+    from supcon_pipeline.core.new_images import find_images, pack_readable
+
+    model = encoder.metadata["model"]
+    paths = find_images(params.path)
+    images, readable, unreadable = pack_readable(paths, model["image_size"], len(model["mean"]))
+    reasons = [(str(paths[index]), reason) for index, reason in unreadable]
+    new_samples = pd.DataFrame({"path": [str(paths[index]) for index in readable]})
+    return images, new_samples, pd.DataFrame(reasons, columns=["path", "reason"])
+
+
+def embed_new_images(encoder: Any, new_images: np.ndarray, params: InferenceParameters) -> Any:
+    """Embedding and projection of every new image, in their order."""
+    from supcon_pipeline.core.embed import embed_images
+    from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+    from supcon_pipeline.core.training import pick_device
+
+    model = restore_model(encoder).to(pick_device())
+    outputs = embed_images(model, new_images, np.arange(len(new_images)), params.batch_size)
+    return NamedTensors(outputs, {"model_hash": fingerprint(encoder)})
+
+
+def search_new_images(
+    new_embeddings: Any,
+    embeddings: Any,
+    train_index: Any,
+    samples: pd.DataFrame,
+    new_samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: InferenceParameters,
+) -> pd.DataFrame:
+    """Votes, nearest training images and distance score of each new image."""
+    from supcon_pipeline.core.inference import search_report
+    from supcon_pipeline.core.tensors import require_origin
+
+    model_hash = embeddings.metadata["model_hash"]
+    require_origin("new embeddings", new_embeddings, "model_hash", model_hash, "run inference anew")
+    rows = embeddings.tensors["embedding"].numpy()
+    validation = rows[(samples["split"] == "validation").to_numpy()]
+    queries = new_embeddings.tensors["embedding"].numpy()
+    report = search_report(train_index, queries, validation, samples, dataset_card["class_names"], params)
+    return new_samples.join(report)
+
+
+def predict_new_images(
+    classifier: Any,
+    new_embeddings: Any,
+    new_neighbours: pd.DataFrame,
+    classifier_metrics: dict[str, Any],
+    dataset_card: dict[str, Any],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row per new image, for programs and for people; probabilities calibrated where that was done."""
+    from supcon_pipeline.core.inference import add_classes
+    from supcon_pipeline.core.tensors import require_origin, restore_model
+
+    encoder_hash, remedy = new_embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
+    require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)
+    logits = restore_model(classifier)(new_embeddings.tensors["embedding"]).detach()
+    temperature = classifier_metrics.get("calibrated", {}).get("temperature", 1.0)
+    table = add_classes(new_neighbours, logits, temperature, dataset_card["class_names"])
+    return table, table
+
+
+def draw_gallery(
+    inference_predictions: pd.DataFrame,
+    new_images: np.ndarray,
+    prepared_images: np.ndarray,
+    samples: pd.DataFrame,
+    unreadable_images: pd.DataFrame,
+    run_record: dict[str, Any],
+    params: InferenceParameters,
+) -> str:
+    """One page with every new image, what is said of it, and its nearest training images."""
+    from supcon_pipeline.core.gallery import render_gallery
+
+    return render_gallery(
+        inference_predictions,
+        new_images,
+        prepared_images,
+        samples,
+        unreadable_images,
+        run_record["run_id"],
+        params.max_gallery_images,
+    )

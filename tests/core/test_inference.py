@@ -1,0 +1,85 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from supcon_pipeline.core.index import build_index
+from supcon_pipeline.core.inference import (
+    add_classes,
+    find_neighbours,
+    neighbour_distances,
+    percentiles,
+    tabulate_neighbours,
+)
+
+
+@pytest.fixture
+def samples():
+    return pd.DataFrame(
+        {
+            "id": ["a", "b", "c", "d"],
+            "split": ["test", "train", "validation", "train"],
+            "label": [0, 0, 1, 1],
+            "class_name": ["cat", "cat", "dog", "dog"],
+        }
+    )
+
+
+def test_the_distance_is_that_to_the_kth_nearest_as_by_hand():
+    distances = neighbour_distances(np.array([[1.0, 0.0, -1.0], [1.0000001, 0.5, 0.0]]), 2)
+    assert distances == pytest.approx([math.sqrt(2), 1.0])
+    assert neighbour_distances(np.array([[1.0000001]]), 1).tolist() == [0]
+
+
+def test_the_distance_is_that_of_rows_of_length_one_by_a_slow_loop(rng):
+    rows = rng.normal(size=(5, 3))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    order = np.argsort(-(rows[1:] @ rows[0]))
+    expected = sorted(math.dist(rows[0], row) for row in rows[1:])[2]
+    similarities = (rows[1:] @ rows[0])[order][None]
+    assert neighbour_distances(similarities, 3) == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_a_neighbour_that_was_not_searched_is_refused(k):
+    with pytest.raises(ValueError, match=r"k must be from 1 to the number of neighbours \(2\), got"):
+        neighbour_distances(np.ones((1, 2)), k)
+
+
+def test_a_percentile_is_the_share_at_most_as_high_by_a_slow_loop(rng):
+    values, known = rng.integers(0, 9, 7), rng.integers(0, 9, 20)
+    expected = [100 * sum(other <= value for other in known) / 20 for value in values]
+    assert percentiles(values, known) == pytest.approx(expected)
+    assert percentiles(np.array([-1, 99]), known).tolist() == [0, 100]
+
+
+def test_percentiles_among_nothing_are_refused():
+    with pytest.raises(ValueError, match="known values must be at least one, got none"):
+        percentiles(np.ones(1), np.ones(0))
+
+
+def test_neighbours_are_rows_of_the_samples_and_training_images_alone(samples):
+    rows = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
+    index = build_index(rows, 10, 2, 1, 1)
+    similarities, found = find_neighbours(index, np.array([[1.0, 0.1]], np.float32), samples, 2)
+    assert found.tolist() == [[3, 1]]
+    table = tabulate_neighbours(similarities, found, samples, 1)
+    assert table.columns.tolist() == ["nearest_1_id", "nearest_1_class", "nearest_1_similarity"]
+    assert table.iloc[0, :2].tolist() == ["d", "dog"]
+
+
+def test_an_index_of_other_images_is_refused(samples):
+    index = build_index(np.eye(3, dtype=np.float32), 10, 2, 1, 1)
+    with pytest.raises(ValueError, match="train_index must hold the 2 training images, got 3; run index"):
+        find_neighbours(index, np.ones((1, 3), np.float32), samples, 1)
+
+
+def test_a_temperature_changes_the_probability_and_not_the_class():
+    table, logits = pd.DataFrame({"path": ["a"], "knn_class": ["x"]}), torch.tensor([[2.0, 0.0]])
+    for temperature in (1.0, 4.0):
+        (row,) = add_classes(table, logits, temperature, ["cat", "dog"]).to_dict("records")
+        assert list(row) == ["path", "classifier_class", "classifier_probability", "knn_class"]
+        assert row["classifier_class"] == "cat"
+        assert row["classifier_probability"] == pytest.approx(1 / (1 + math.exp(-2 / temperature)))
