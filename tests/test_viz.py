@@ -61,7 +61,7 @@ def viz(finished_project: Path) -> Iterator[str]:
 
 def test_every_dataset_has_a_layer_and_every_layer_its_place(viz: str) -> None:
     graph = read_json(f"{viz}/api/main")
-    layers = ["raw", "prepared", "models", "evaluation", "reporting"]
+    layers = ["raw", "prepared", "models", "evaluation", "inference", "reporting"]
     assert graph["layers"] == layers
     datasets = [node for node in graph["nodes"] if node["type"] == "data"]
     assert {node["name"] for node in datasets} >= {"encoder", "stage1_checkpoints", "metrics", "report"}
