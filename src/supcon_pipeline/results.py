@@ -71,14 +71,14 @@ def _print_predictions(console: Console, predictions: pd.DataFrame, unreadable: 
 def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table = Table(title=f"Metrics on {metrics['num_images']:,} test images", title_justify="left")
     for column in ("features", "metric"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in ("contrastive", "95 % interval", "baseline", "pixels"):
         table.add_column(column, justify="right")
     for group, metric in _HEADLINES:
         baseline = metrics["baseline"].get(group, {}).get(metric)
         pixels = metrics["pixels"].get(metric) if group == "embedding" else None
         ends = metrics[group]["intervals"].get(metric)
-        interval = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+        interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
         value, *others = ("" if x is None else f"{x:.4f}" for x in (metrics[group][metric], baseline, pixels))
         table.add_row(group, metric, value, interval, *others)
     console.print(table)
