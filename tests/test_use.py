@@ -203,7 +203,7 @@ def test_an_image_that_cannot_be_read_is_listed_and_the_others_go_on(inferred: P
     catalog = read_catalog(inferred)
     (row,) = catalog.load("unreadable_images").to_dict("records")
     assert row["path"].endswith("broken.png")
-    assert "cannot identify image file" in row["reason"]
+    assert "file must be an image" in row["reason"]
     assert len(catalog.load("inference_predictions")) == len(catalog.load("inference_table")) == 7
     assert "broken.png" in catalog.load("inference_gallery")
 

@@ -34,7 +34,7 @@ def states():
     }
     encoder = build_model(description)
     head = {"kind": "classifier", "num_features": encoder.projection_head[0].in_features, "num_classes": 3}
-    metadata = {"model": description, "data_hash": "abc", "run_id": "first"}
+    metadata = {"model": description, "data_hash": "abc", "crop": "stretch", "run_id": "first"}
     return (
         NamedTensors(encoder.state_dict(), metadata),
         NamedTensors(build_model(head).state_dict(), {"model": head}),
@@ -88,6 +88,7 @@ def test_onnx_carries_the_labels_and_what_images_must_be(program, model):
     assert found == json.loads(json.dumps(program.metadata))
     assert found["class_names"] == ["cat", "dog", 'a "fox"']
     assert (found["image_size"], found["num_channels"], found["data_hash"]) == (8, 1, "abc")
+    assert found["resize"].startswith("Both sides")
 
 
 def test_the_difference_is_the_largest_as_by_hand():

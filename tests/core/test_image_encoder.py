@@ -7,6 +7,7 @@ METADATA = {
     "outputs": ["embedding", "probabilities"],
     "image_size": 8,
     "num_channels": 1,
+    "crop": "pad",
     "class_names": ["dark", "light"],
 }
 

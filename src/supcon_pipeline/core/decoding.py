@@ -55,14 +55,21 @@ def decode_image(
         try:
             source = io.BytesIO(file) if isinstance(file, bytes) else file
             with Image.open(source, formats=FORMATS) as image:
-                return _read_pixels(image, least_side)
+                return read_pixels(image, least_side)
         except UnidentifiedImageError as error:
             raise ValueError(f"file must be an image, got none of {', '.join(FORMATS)}") from error
         except Image.DecompressionBombError as error:
             raise ValueError(f"image must have at most {MAX_PIXELS:,} pixels, got more") from error
 
 
-def _read_pixels(image: Any, least_side: int | None) -> np.ndarray:
+def read_pixels(
+    image: Any, least_side: int | None = None
+) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
+    """The pixels of a PIL image, as `decode_image` gives those of a file.
+
+    Raises:
+        ValueError: where it has more than `MAX_PIXELS` pixels, or deeper ones out of range.
+    """
     from PIL import Image
 
     if image.width * image.height > MAX_PIXELS:

@@ -15,10 +15,14 @@ from supcon_pipeline.core.tensors import NamedTensors, restore_model
 
 Arrays = dict[str, np.ndarray]
 
-RESIZE_RULE = (
-    "The longer side is fitted to the image size, by area interpolation where the image shrinks and cubic "
-    "where it grows (OpenCV); the shorter side is filled by repeating the border."
-)
+_INTERPOLATION = "by area interpolation where it shrinks and cubic where it grows (OpenCV)"
+# How an image becomes a square, by `data_prep.crop`.
+RESIZE_RULES = {
+    "pad": f"The longer side is fitted to the image size, {_INTERPOLATION}; the shorter side is filled by "
+    "repeating the border.",
+    "crop": f"The square in the middle is fitted to the image size, {_INTERPOLATION}.",
+    "stretch": f"Both sides are fitted to the image size, {_INTERPOLATION}.",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class ModelProgram:
     """A `torch.export` program, and metadata that JSON can hold.
 
     The metadata has the `outputs` in their order, `image_size`, `num_channels`, `class_names` (the labels,
-    by index), `data_hash`, `encoder_run_id` and the `resize` rule.
+    by index), `data_hash`, `encoder_run_id`, `crop` and the `resize` rule.
     """
 
     program: Any
@@ -89,7 +93,8 @@ def describe_export(
         "class_names": list(class_names),
         "data_hash": encoder.metadata["data_hash"],
         "encoder_run_id": encoder.metadata["run_id"],
-        "resize": RESIZE_RULE,
+        "crop": encoder.metadata["crop"],
+        "resize": RESIZE_RULES[encoder.metadata["crop"]],
     }
 
 

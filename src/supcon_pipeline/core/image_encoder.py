@@ -17,6 +17,7 @@ from supcon_pipeline.core.export import (
     run_module,
 )
 from supcon_pipeline.core.new_images import list_images, pack_new_image
+from supcon_pipeline.core.packing import Packing
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.training import pick_device
 
@@ -81,12 +82,10 @@ class ImageEncoder:
         todo = list_images(images)
         if not todo:
             raise ValueError("images must be at least one, got none")
-        size, channels = self.metadata["image_size"], self.metadata["num_channels"]
+        packing = Packing(*(self.metadata[name] for name in ("image_size", "num_channels", "crop")))
         parts = []
         for start in range(0, len(todo), self.batch_size):
-            packed = [
-                pack_new_image(image, size, channels) for image in todo[start : start + self.batch_size]
-            ]
+            packed = [pack_new_image(image, packing) for image in todo[start : start + self.batch_size]]
             parts.append(self._run(np.stack(packed))[name])
         return np.concatenate(parts)
 

@@ -8,39 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from supcon_pipeline.core.decoding import decode_image, read_pixels
 from supcon_pipeline.core.images import pack_image
+from supcon_pipeline.core.packing import Packing
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-
-def decode_image(path: str | PathLike[str]) -> np.ndarray:
-    """The pixels of an image file, upright, uint8 `[height, width]` or `[height, width, 3]`.
-
-    Raises:
-        ValueError: where its channels have more than 8 bits.
-        OSError: where the file is missing, no image, or cut short.
-    """
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return convert_picture(image)
-
-
-def convert_picture(picture: Any) -> np.ndarray:
-    """The pixels of a PIL image: upright by its EXIF tag, transparency laid on white, grey or RGB.
-
-    Raises:
-        ValueError: where its channels have more than 8 bits.
-    """
-    from PIL import Image, ImageOps
-
-    if picture.mode.startswith("I") or picture.mode == "F":
-        raise ValueError(f"image must have 8 bits per channel, got mode {picture.mode}; convert it first")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
 
 
 def list_images(images: Any) -> list[Any]:
@@ -52,7 +24,7 @@ def list_images(images: Any) -> list[Any]:
     return list(images)
 
 
-def pack_new_image(image: Any, image_size: int, num_channels: int) -> UInt8[np.ndarray, "size size c"]:
+def pack_new_image(image: Any, packing: Packing) -> UInt8[np.ndarray, "size size c"]:
     """A path, a PIL image or an array of any size, packed as the images of training were.
 
     Raises:
@@ -60,14 +32,14 @@ def pack_new_image(image: Any, image_size: int, num_channels: int) -> UInt8[np.n
         OSError: where a file cannot be read.
     """
     if isinstance(image, str | PathLike):
-        pixels = decode_image(image)
+        pixels = decode_image(Path(image), 2 * packing.image_size)
     elif isinstance(image, np.ndarray):
         pixels = image
     elif hasattr(image, "getexif"):
-        pixels = convert_picture(image)
+        pixels = read_pixels(image)
     else:
         raise ValueError(f"image must be a path, a PIL image or a uint8 array, got {type(image).__name__}")
-    return pack_image(pixels, image_size, num_channels)
+    return pack_image(pixels, packing.image_size, packing.num_channels, packing.crop)
 
 
 def find_images(folder: str | PathLike[str] | None) -> list[Path]:
@@ -96,7 +68,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def pack_readable(
-    paths: Sequence[Path], image_size: int, num_channels: int
+    paths: Sequence[Path], packing: Packing
 ) -> tuple[UInt8[np.ndarray, "n size size c"], list[int], list[tuple[int, str]]]:
     """The images that can be read, which these are, and the others with the reason.
 
@@ -106,7 +78,7 @@ def pack_readable(
     images, readable, unreadable = [], [], []
     for index, path in enumerate(paths):
         try:
-            images.append(pack_new_image(path, image_size, num_channels))
+            images.append(pack_new_image(path, packing))
             readable.append(index)
         # A decoder can fail in many ways, and one file must not end the others.
         except Exception as error:

@@ -44,7 +44,7 @@ def contrastive_stage(
         mean: of each channel, for the encoder's normalisation.
         std: of each channel.
         params: of the stage.
-        origin: the `data_hash`.
+        origin: the `data_hash`, and the `crop` that new images need too.
         run_id: for the checkpoints.
     """
     torch.manual_seed(params.seed)

@@ -26,7 +26,7 @@ def train_baseline(
 
     data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
     mean, std = dataset_card["mean"], dataset_card["std"]
-    origin = {"data_hash": dataset_card["data_hash"]}
+    origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
     stage = baseline_stage(data, mean, std, stage1, params, origin, run_record["run_id"])
     with tensorboard as log:
         checkpoints, history = run_stage(stage, data, log, progress)

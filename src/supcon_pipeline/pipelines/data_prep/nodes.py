@@ -55,7 +55,11 @@ def tabulate_samples(
 
 
 def describe_dataset(
-    raw_images: RawImages, prepared_images: np.ndarray, samples: pd.DataFrame, rejected_images: pd.DataFrame
+    raw_images: RawImages,
+    prepared_images: np.ndarray,
+    samples: pd.DataFrame,
+    rejected_images: pd.DataFrame,
+    params: DataPrepParameters,
 ) -> dict[str, Any]:
     """The dataset card: counts, what was left out, channel statistics of train, warnings, content hash."""
     train = np.flatnonzero(samples["split"] == "train")
@@ -69,6 +73,7 @@ def describe_dataset(
         "source": raw_images.source,
         "warnings": describe_warnings(samples, len(rejected_images), raw_images.ignored),
         "image_shape": list(prepared_images.shape[1:]),
+        "crop": params.crop,
         "class_names": classes,
         "counts": {split: counts.loc[split, classes].to_dict() for split in SPLITS},
         "mean": mean,

@@ -23,7 +23,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 describe_dataset,
-                ["raw_images", "prepared_images", "samples", "rejected_images"],
+                ["raw_images", "prepared_images", "samples", "rejected_images", "params:data_prep"],
                 "dataset_card",
                 name="describe_dataset",
             ),

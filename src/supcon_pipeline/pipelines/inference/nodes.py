@@ -13,10 +13,12 @@ def read_new_images(
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """The images of the folder as the encoder takes them, their paths, and those that cannot be read."""
     from supcon_pipeline.core.new_images import find_images, pack_readable
+    from supcon_pipeline.core.packing import Packing
 
     model = encoder.metadata["model"]
     paths = find_images(params.path)
-    images, readable, unreadable = pack_readable(paths, model["image_size"], len(model["mean"]))
+    packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
+    images, readable, unreadable = pack_readable(paths, packing)
     reasons = [(str(paths[index]), reason) for index, reason in unreadable]
     new_samples = pd.DataFrame({"path": [str(paths[index]) for index in readable]})
     return images, new_samples, pd.DataFrame(reasons, columns=["path", "reason"])

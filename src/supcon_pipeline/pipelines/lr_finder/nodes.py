@@ -23,7 +23,7 @@ def trace_stage1_loss(
 
     data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
     mean, std = dataset_card["mean"], dataset_card["std"]
-    origin = {"data_hash": dataset_card["data_hash"]}
+    origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
     stage = contrastive_stage(data, mean, std, stage1, origin, run_record["run_id"])
     return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
 

@@ -25,7 +25,7 @@ def pretrain_encoder(
 
     data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
     mean, std = dataset_card["mean"], dataset_card["std"]
-    origin = {"data_hash": dataset_card["data_hash"]}
+    origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
     stage = contrastive_stage(data, mean, std, params, origin, run_record["run_id"])
     with tensorboard as log:
         checkpoints, history = run_stage(stage, data, log, progress)
