@@ -49,7 +49,7 @@ def _next_commands(made: set[str], env: str) -> list[tuple[str, str]]:
     if made & {"inference_predictions", "model_card"}:
         return [(infer, "classes of new images"), (export, "files for other programs")]
     return [
-        ("kedro viz run", "the lineage in a browser"),
+        ("kedro viz run --include-hooks", "the lineage in a browser"),
         (f"kedro run{env} --pipelines evaluation", "evaluate again, without training"),
         (f"kedro run{env} --params stage1.optimizer.lr=0.2", "change one parameter"),
         (infer, "classes of new images"),
