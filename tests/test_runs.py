@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_metrics_bit_for_bit(
 @pytest.mark.parametrize("name", sorted(register_pipelines().keys() - {"__default__"}))
 def test_each_pipeline_runs_alone_from_what_the_catalog_holds(project: Path, name: str) -> None:
     write_digits(project / "new")
-    params = {"inference": {"path": str(project / "new")}}
+    params = {task: {"path": str(project / "new")} for task in ("inference", "out_of_distribution")}
     run_id = run_session(project, pipeline_names=[name], runtime_params=params)
     made = register_pipelines()[name].all_outputs()
     files = {path.name.partition(".")[0] for path in project.glob(f"data/*/tiny/**/{run_id}/*")}
@@ -232,7 +232,7 @@ def test_kedro_run_on_the_command_line_says_where_things_are(project: Path, kedr
     done = kedro(project, "run", "--env", "tiny", "--pipelines", "evaluation,visualization")
     assert done.returncode == 0, done.stdout + done.stderr
     for word in (
-        "precision_at_1",
+        "embedding precision@1",
         "95 % interval",
         "metrics.json",
         "report.html",

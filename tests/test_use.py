@@ -228,6 +228,34 @@ def test_inference_without_a_folder_says_what_it_needs(finished_project: Path, t
         run_session(project, pipeline_names=["inference"])
 
 
+def test_images_of_another_kind_are_scored_beside_the_test_images(
+    finished_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(finished_project, project)
+    params = {"out_of_distribution": {"path": str(images_folder(project))}}
+    run_session(project, pipeline_names=["out_of_distribution"], runtime_params=params)
+    catalog = read_catalog(project)
+    scores, found = catalog.load("outside_scores"), catalog.load("out_of_distribution_metrics")
+    outside = scores[scores["is_outside"]]["distance"].to_numpy()
+    inside = scores[~scores["is_outside"]]["distance"].to_numpy()
+    assert (len(inside), len(outside)) == (found["num_inside"], found["num_outside"]) == (24, 7)
+    rows = catalog.load("embeddings").tensors["embedding"].numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    split = catalog.load("samples")["split"].to_numpy()
+    apart = np.linalg.norm(rows[split == "test"][:, None] - rows[split == "train"], axis=2)
+    np.testing.assert_allclose(inside, np.sort(apart, axis=1)[:, 9], atol=1e-3)
+    wins = (outside[:, None] > inside) + (outside[:, None] == inside) / 2
+    assert found["auroc"] == pytest.approx(wins.mean())
+    assert "broken.png" in catalog.load("unreadable_outside_images")["path"].item()
+    assert f"AUROC {found['auroc']:.4f}" in capsys.readouterr().out
+
+
+def test_images_of_another_kind_need_a_folder(project: Path) -> None:
+    with pytest.raises(click.ClickException, match=r"out_of_distribution.path must be a folder of images"):
+        run_session(project, pipeline_names=["out_of_distribution"])
+
+
 def test_inference_reads_an_older_run_by_its_versions(inferred: Path) -> None:
     record = read_catalog(inferred).load("run_record")
     assert record["base"] == "2026-01-01"

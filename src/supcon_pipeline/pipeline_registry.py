@@ -9,6 +9,7 @@ from supcon_pipeline.pipelines.export.pipeline import create_pipeline as create_
 from supcon_pipeline.pipelines.index.pipeline import create_pipeline as create_index
 from supcon_pipeline.pipelines.inference.pipeline import create_pipeline as create_inference
 from supcon_pipeline.pipelines.lr_finder.pipeline import create_pipeline as create_lr_finder
+from supcon_pipeline.pipelines.out_of_distribution.pipeline import create_pipeline as create_outside
 from supcon_pipeline.pipelines.stage1.pipeline import create_pipeline as create_stage1
 from supcon_pipeline.pipelines.stage2.pipeline import create_pipeline as create_stage2
 from supcon_pipeline.pipelines.swa.pipeline import create_pipeline as create_swa
@@ -36,5 +37,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         "lr_finder": create_lr_finder("stage1") + create_lr_finder("stage2"),
         "export": create_export(),
         "inference": create_inference(),
+        "out_of_distribution": create_outside(),
     }
     return {**pipelines, **beside, "__default__": sum(pipelines.values(), Pipeline([]))}

@@ -9,15 +9,15 @@ from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 
+# Group and name of a metric, and the short name that leaves a terminal of 80 columns room for the numbers.
 _HEADLINES = (
-    ("embedding", "precision_at_1"),
-    ("embedding", "mean_average_precision_at_r"),
-    ("embedding", "knn_accuracy"),
-    ("projection", "precision_at_1"),
-    ("classifier", "accuracy"),
-    ("classifier", "macro_f1"),
-    ("classifier", "expected_calibration_error"),
-    ("knn", "accuracy"),
+    ("embedding", "precision_at_1", "precision@1"),
+    ("embedding", "mean_average_precision_at_r", "mAP@R"),
+    ("embedding", "knn_accuracy", "k-NN accuracy"),
+    ("projection", "precision_at_1", "precision@1"),
+    ("classifier", "accuracy", "accuracy"),
+    ("classifier", "macro_f1", "macro F1"),
+    ("classifier", "expected_calibration_error", "ECE"),
 )
 
 
@@ -31,6 +31,8 @@ def print_results(
         _print_metrics(console, catalog.load("metrics"))
     if "inference_predictions" in made:
         _print_predictions(console, catalog.load("inference_predictions"), catalog.load("unreadable_images"))
+    if "out_of_distribution_metrics" in made:
+        _print_detection(console, catalog.load("out_of_distribution_metrics"))
     paths = {name: PurePath(catalog.get(name)._get_load_path()) for name in sorted(made)}  # type: ignore[union-attr]
     shown = {name: path for name, path in paths.items() if "08_reporting" in path.parts} or paths
     console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(paths)} artifacts, among them:")
@@ -68,17 +70,22 @@ def _print_predictions(console: Console, predictions: pd.DataFrame, unreadable: 
         console.print(f"[bold]{len(unreadable):,} could not be read[/bold]; unreadable_images says why")
 
 
+def _print_detection(console: Console, detection: dict[str, Any]) -> None:
+    counts = f"{detection['num_outside']:,} images of another kind, {detection['num_inside']:,} test images"
+    scores = f"AUROC {detection['auroc']:.4f}, FPR at 95 % TPR {detection['fpr_at_95_tpr']:.4f}"
+    console.print(f"\n{counts}: {scores}", soft_wrap=True)
+
+
 def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table = Table(title=f"Metrics on {metrics['num_images']:,} test images", title_justify="left")
-    for column in ("features", "metric"):
-        table.add_column(column, overflow="fold")
+    table.add_column("metric", no_wrap=True)
     for column in ("contrastive", "95 % interval", "baseline", "pixels"):
         table.add_column(column, justify="right")
-    for group, metric in _HEADLINES:
+    for group, metric, short in _HEADLINES:
         baseline = metrics["baseline"].get(group, {}).get(metric)
         pixels = metrics["pixels"].get(metric) if group == "embedding" else None
         ends = metrics[group]["intervals"].get(metric)
-        interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+        interval = f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else ""
         value, *others = ("" if x is None else f"{x:.4f}" for x in (metrics[group][metric], baseline, pixels))
-        table.add_row(group, metric, value, interval, *others)
+        table.add_row(f"{group} {short}", value, interval, *others)
     console.print(table)

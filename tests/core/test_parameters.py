@@ -11,8 +11,8 @@ from supcon_pipeline.core.parameters import (
     Stage1Parameters,
     Stage2Parameters,
     SwaParameters,
-    VisualizationParameters,
 )
+from supcon_pipeline.core.parameters_visualization import VisualizationParameters
 from supcon_pipeline.core.presets import PRESETS
 
 SCHEDULED = {
@@ -68,6 +68,7 @@ VALID = {
     },
     VisualizationParameters: {
         "tsne": {"perplexity": 2, "num_iterations": 250, "seeds": [0], "max_points": 10, "num_jobs": 1},
+        "gallery": {"num_right": 1, "num_wrong": 1, "num_references": 1, "num_suspicious": 1, "seed": 0},
     },
 }  # fmt: skip
 

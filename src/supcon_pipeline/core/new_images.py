@@ -42,24 +42,26 @@ def pack_new_image(image: Any, packing: Packing) -> UInt8[np.ndarray, "size size
     return pack_image(pixels, packing.image_size, packing.num_channels, packing.crop)
 
 
-def find_images(folder: str | PathLike[str] | None) -> list[Path]:
+def find_images(folder: str | PathLike[str] | None, name: str = "inference.path") -> list[Path]:
     """The image files in a folder and all below it, by their names, in order; hidden ones are left out.
+
+    Args:
+        folder: to look in.
+        name: of the parameter, for errors.
 
     Raises:
         ValueError: where there is no such folder, or no image in it.
     """
     place = Path(folder or "").expanduser()
     if not folder or not place.is_dir():
-        raise ValueError(f"inference.path must be a folder of images, got {folder!r}")
+        raise ValueError(f"{name} must be a folder of images, got {folder!r}")
     found = sorted(
         path
         for path in place.rglob("*")
         if path.suffix.lower() in SUFFIXES and path.is_file() and not _is_hidden(path.relative_to(place))
     )
     if not found:
-        raise ValueError(
-            f"inference.path must hold images ({', '.join(SUFFIXES)}), got none in {str(folder)!r}"
-        )
+        raise ValueError(f"{name} must hold images ({', '.join(SUFFIXES)}), got none in {str(folder)!r}")
     return found
 
 
@@ -68,7 +70,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def pack_readable(
-    paths: Sequence[Path], packing: Packing
+    paths: Sequence[Path], packing: Packing, name: str = "inference.path"
 ) -> tuple[UInt8[np.ndarray, "n size size c"], list[int], list[tuple[int, str]]]:
     """The images that can be read, which these are, and the others with the reason.
 
@@ -85,7 +87,7 @@ def pack_readable(
             unreadable.append((index, " ".join(str(error).split()) or type(error).__name__))
     if not images:
         raise ValueError(
-            f"inference.path must hold an image that can be read, got {len(paths)} that cannot; "
+            f"{name} must hold an image that can be read, got {len(paths)} that cannot; "
             f"the first: {paths[0]}: {unreadable[0][1]}"
         )
     return np.stack(images), readable, unreadable

@@ -305,19 +305,3 @@ class EvaluationParameters(Parameters):
     num_neighbours: Count
     num_suspicious: Count
     bootstrap: BootstrapParameters
-
-
-class TsneParameters(Parameters):
-    """The t-SNE maps."""
-
-    perplexity: Annotated[float, Field(gt=1)]
-    num_iterations: Annotated[int, Field(ge=250)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-    max_points: Annotated[int, Field(ge=10)]
-    num_jobs: Count
-
-
-class VisualizationParameters(Parameters):
-    """Of `visualization`."""
-
-    tsne: TsneParameters

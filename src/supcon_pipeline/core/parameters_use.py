@@ -47,3 +47,11 @@ class InferenceParameters(Parameters):
     knn: VotingParameters
     distance_k: Count
     max_gallery_images: Count
+
+
+class OutOfDistributionParameters(Parameters):
+    """Of `out_of_distribution`."""
+
+    path: str | None
+    batch_size: Count
+    distance_k: Count

@@ -47,6 +47,10 @@ _PICTURES = {
         "Training curves",
         "Loss, learning rate and validation metrics of each training by epoch",
     ),
+    "views_figure": (
+        "Views",
+        "Training images, each with the views that stage 1 compares",
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.parameters import VisualizationParameters
+from supcon_pipeline.core.parameters_visualization import VisualizationParameters
 
 
 def map_embeddings(
@@ -70,6 +70,42 @@ def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict
     from supcon_pipeline.core.figures.confusion import draw_confusion
 
     return draw_confusion(classifier_metrics["confusion_matrix"], dataset_card["class_names"])
+
+
+def draw_retrieval_gallery(
+    neighbours: pd.DataFrame,
+    samples: pd.DataFrame,
+    prepared_images: np.ndarray,
+    params: VisualizationParameters,
+) -> Any:
+    """Test images with their nearest training images: some found right, and the worst failures."""
+    from supcon_pipeline.core.figures.galleries import choose_queries, draw_retrieval
+
+    gallery, labels = params.gallery, samples["label"].to_numpy()
+    queries = choose_queries(neighbours, labels, gallery.num_right, gallery.num_wrong, gallery.seed)
+    return draw_retrieval(prepared_images, samples, neighbours, queries, gallery.num_references)
+
+
+def draw_suspicious_gallery(
+    suspicious_labels: pd.DataFrame, prepared_images: np.ndarray, params: VisualizationParameters
+) -> Any:
+    """The images whose label is most probably wrong."""
+    from supcon_pipeline.core.figures.galleries import draw_suspicious
+
+    return draw_suspicious(prepared_images, suspicious_labels, params.gallery.num_suspicious)
+
+
+def draw_calibration_curves(
+    classifier_metrics: dict[str, Any],
+    knn_metrics: dict[str, Any],
+    baseline_classifier_metrics: dict[str, Any],
+) -> Any:
+    """Accuracy against confidence of every classifier."""
+    from supcon_pipeline.core.figures.calibration import draw_calibration
+
+    return draw_calibration(
+        {"linear": classifier_metrics, "k-NN": knn_metrics, "baseline": baseline_classifier_metrics}
+    )
 
 
 def draw_training_curves(

@@ -4,16 +4,27 @@ from kedro.pipeline import Pipeline, node, pipeline
 
 from supcon_pipeline.pipelines.visualization.nodes import (
     collect_projection,
+    draw_calibration_curves,
     draw_confusion_matrix,
     draw_embedding_map,
     draw_interactive_map,
+    draw_retrieval_gallery,
+    draw_suspicious_gallery,
     draw_training_curves,
     map_embeddings,
     write_report,
 )
 
-# In the order of the report.
-_PICTURES = ("embedding_map", "confusion_matrix", "training_curves")
+# Of the report.
+_PICTURES = (
+    "embedding_map",
+    "retrieval_gallery",
+    "confusion_matrix",
+    "calibration_curves",
+    "suspicious_gallery",
+    "training_curves",
+    "views_figure",
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -56,6 +67,24 @@ def create_pipeline() -> Pipeline:
                 ["classifier_metrics", "dataset_card"],
                 "confusion_matrix",
                 name="draw_confusion_matrix",
+            ),
+            node(
+                draw_retrieval_gallery,
+                ["neighbours", "samples", "prepared_images", "params:visualization"],
+                "retrieval_gallery",
+                name="draw_retrieval_gallery",
+            ),
+            node(
+                draw_suspicious_gallery,
+                ["suspicious_labels", "prepared_images", "params:visualization"],
+                "suspicious_gallery",
+                name="draw_suspicious_gallery",
+            ),
+            node(
+                draw_calibration_curves,
+                ["classifier_metrics", "knn_metrics", "baseline_classifier_metrics"],
+                "calibration_curves",
+                name="draw_calibration_curves",
             ),
             node(
                 draw_training_curves,

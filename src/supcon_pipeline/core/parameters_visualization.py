@@ -1,0 +1,34 @@
+"""Parameters of `visualization`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from supcon_pipeline.core.parameters_base import Count, Parameters, Seed
+
+
+class TsneParameters(Parameters):
+    """The t-SNE maps."""
+
+    perplexity: Annotated[float, Field(gt=1)]
+    num_iterations: Annotated[int, Field(ge=250)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    max_points: Annotated[int, Field(ge=10)]
+    num_jobs: Count
+
+
+class GalleryParameters(Parameters):
+    """The galleries of neighbours and of labels to check."""
+
+    num_right: Count
+    num_wrong: Count
+    num_references: Count
+    num_suspicious: Count
+    seed: Seed
+
+
+class VisualizationParameters(Parameters):
+    """Of `visualization`."""
+
+    tsne: TsneParameters
+    gallery: GalleryParameters

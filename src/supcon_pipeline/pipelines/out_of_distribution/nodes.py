@@ -1,0 +1,65 @@
+"""Nodes of `out_of_distribution`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from supcon_pipeline.core.parameters_use import OutOfDistributionParameters
+
+
+def embed_outside_images(
+    encoder: Any, params: OutOfDistributionParameters
+) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
+    """Embeddings of the images of another kind, their paths, and those that cannot be read."""
+    from supcon_pipeline.core.embed import embed_images
+    from supcon_pipeline.core.new_images import find_images, pack_readable
+    from supcon_pipeline.core.packing import Packing
+    from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+    from supcon_pipeline.core.training import pick_device
+
+    description = encoder.metadata["model"]
+    packing = Packing(description["image_size"], len(description["mean"]), encoder.metadata["crop"])
+    paths = find_images(params.path, "out_of_distribution.path")
+    images, readable, unreadable = pack_readable(paths, packing, "out_of_distribution.path")
+    model = restore_model(encoder).to(pick_device())
+    outputs = embed_images(model, images, np.arange(len(images)), params.batch_size)
+    outside_samples = pd.DataFrame({"path": [str(paths[index]) for index in readable]})
+    rejected = pd.DataFrame([(str(paths[i]), why) for i, why in unreadable], columns=["path", "reason"])
+    return NamedTensors(outputs, {"model_hash": fingerprint(encoder)}), outside_samples, rejected
+
+
+def score_outside_images(
+    outside_embeddings: Any,
+    outside_samples: pd.DataFrame,
+    embeddings: Any,
+    samples: pd.DataFrame,
+    params: OutOfDistributionParameters,
+) -> pd.DataFrame:
+    """One row per test image and image of another kind: its distance to the training images."""
+    from supcon_pipeline.core.inference import neighbour_distances
+    from supcon_pipeline.core.neighbours import search_neighbours
+    from supcon_pipeline.core.tensors import require_origin
+
+    model_hash = embeddings.metadata["model_hash"]
+    require_origin("outside embeddings", outside_embeddings, "model_hash", model_hash, "embed them anew")
+    rows, split = embeddings.tensors["embedding"].numpy(), samples["split"].to_numpy()
+    queries = np.concatenate([rows[split == "test"], outside_embeddings.tensors["embedding"].numpy()])
+    similarities, _ = search_neighbours(queries, rows[split == "train"], params.distance_k)
+    names = [*samples.loc[split == "test", "id"], *outside_samples["path"]]
+    is_outside = np.arange(len(names)) >= np.count_nonzero(split == "test")
+    distance = neighbour_distances(similarities, params.distance_k)
+    return pd.DataFrame({"image": names, "is_outside": is_outside, "distance": distance})
+
+
+def measure_detection(outside_scores: pd.DataFrame, embeddings: Any) -> dict[str, Any]:
+    """How well the distance tells the two kinds of images apart."""
+    from supcon_pipeline.core.out_of_distribution import detection_metrics
+
+    is_outside, distance = outside_scores["is_outside"], outside_scores["distance"].to_numpy()
+    return {
+        "encoder_run_id": embeddings.metadata["checkpoint"]["run_id"],
+        "num_inside": int((~is_outside).sum()),
+        "num_outside": int(is_outside.sum()),
+        **detection_metrics(distance[~is_outside], distance[is_outside]),
+    }
