@@ -1,0 +1,74 @@
+"""t-SNE of embeddings, beside scikit-learn's: seconds, and how many neighbours the map keeps.
+
+Overlapping classes around random centres, 128 dimensions, as embeddings of unit length; both get the same
+rows, perplexity, iterations and threads. A neighbour is kept where one of the 10 nearest in 128
+dimensions is among the 10 nearest on the map.
+
+    python benchmarks/tsne.py --points 10000
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sklearn.manifold import TSNE
+
+from supcon_pipeline.core.neighbours import search_neighbours
+from supcon_pipeline.core.tsne import tsne_map
+
+PERPLEXITY, NUM_ITERATIONS, NUM_JOBS = 30.0, 750, 2
+NUM_CLASSES, DIM, NUM_NEIGHBOURS = 100, 128, 10
+
+
+def make_embeddings(num_points: int) -> np.ndarray:
+    """Rows of unit length."""
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(NUM_CLASSES, DIM))
+    rows = centers[rng.integers(0, NUM_CLASSES, num_points)] + rng.normal(size=(num_points, DIM))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def ours(rows: np.ndarray) -> np.ndarray:
+    """The map of this project."""
+    return tsne_map(rows, PERPLEXITY, NUM_ITERATIONS, seed=0, num_jobs=NUM_JOBS)
+
+
+def library(rows: np.ndarray) -> np.ndarray:
+    """scikit-learn's map."""
+    tsne = TSNE(perplexity=PERPLEXITY, max_iter=NUM_ITERATIONS, random_state=0, n_jobs=NUM_JOBS)
+    return tsne.fit_transform(rows)
+
+
+def kept_neighbours(rows: np.ndarray, points: np.ndarray) -> float:
+    """Share of the nearest in all dimensions that are among the nearest on the map."""
+    near, found = (
+        search_neighbours(space, space, NUM_NEIGHBOURS + 1, metric="euclidean")[1] for space in (rows, points)
+    )
+    shared = [np.intersect1d(left, right).size - 1 for left, right in zip(near, found, strict=True)]
+    return float(np.mean(shared)) / NUM_NEIGHBOURS
+
+
+def main() -> None:
+    """Both maps, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--points", type=int, default=10_000)
+    rows = make_embeddings(parser.parse_args().points)
+    result = {}
+    table = Table("way", "seconds", "neighbours kept")
+    for name, draw in {"supcon_pipeline": ours, "scikit-learn": library}.items():
+        start = time.perf_counter()
+        points = draw(rows)
+        seconds = time.perf_counter() - start
+        kept = kept_neighbours(rows, points)
+        result[name] = {"seconds": seconds, "neighbours_kept": kept}
+        table.add_row(name, f"{seconds:.1f}", f"{kept:.3f}")
+    Console(width=80).print(table)
+    result["ratio"] = result["supcon_pipeline"]["seconds"] / result["scikit-learn"]["seconds"]
+    print("RESULT", json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
