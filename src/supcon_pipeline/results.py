@@ -40,11 +40,17 @@ def print_results(
         console.print(f"  {name:<20} {path.relative_to(project_path)}", soft_wrap=True)
     env = f" --env {run_params['env']}" if run_params["env"] else ""
     console.print("\nNext:")
-    for command, purpose in _next_commands(made, env):
+    for command, purpose in _next_commands(made, env, _images_path(run_params)):
         console.print(f"  .venv/bin/{command:<50} {purpose}", soft_wrap=True)
 
 
-def _next_commands(made: set[str], env: str) -> list[tuple[str, str]]:
+def _images_path(run_params: dict[str, Any]) -> str:
+    """The path that an experiment of one's own images was given, as the next command needs it too."""
+    path = ((run_params.get("runtime_params") or {}).get("images") or {}).get("path")
+    return f"images.path={path}," if path else ""
+
+
+def _next_commands(made: set[str], env: str, images: str) -> list[tuple[str, str]]:
     """What to type next, and what for."""
     infer = f"kedro run{env} --pipelines inference --params inference.path=<folder>"
     export = f"kedro run{env} --pipelines export"
@@ -53,7 +59,7 @@ def _next_commands(made: set[str], env: str) -> list[tuple[str, str]]:
     return [
         ("kedro viz run --include-hooks", "the lineage in a browser"),
         (f"kedro run{env} --pipelines evaluation", "evaluate again, without training"),
-        (f"kedro run{env} --params stage1.optimizer.lr=0.2", "change one parameter"),
+        (f"kedro run{env} --params {images}stage1.optimizer.lr=0.2", "change one parameter"),
         (infer, "classes of new images"),
         ("tensorboard --logdir data/08_reporting", "the curves of all runs"),
     ]

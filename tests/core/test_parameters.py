@@ -20,7 +20,7 @@ SCHEDULED = {
     "transforms": [{"name": "HorizontalFlip", "args": {"p": 0.5}}],
     "mixing": {"name": "both", "alpha": 1.0, "probability": 1.0},
     "loader": {
-        "batch_size": 2, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2,
+        "batch_size": 4, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2,
     },
     "optimizer": {
         "name": "sgd", "lr": 0.1, "weight_decay": 0.0, "momentum": 0.9, "nesterov": True, "betas": None,
@@ -122,6 +122,13 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
         (Stage1Parameters, "loss.name", "supercon", "should be 'supcon', 'sincere' or 'simclr'"),
         (Stage1Parameters, "loss.classifier_weight", -0.1, "greater than or equal to 0"),
         (Stage1Parameters, "loss.label_smoothing", 1, "less than 1"),
+        (
+            Stage1Parameters,
+            "loss.label_smoothing",
+            0.1,
+            "must be 0 without classifier_weight",
+        ),
+        (Stage1Parameters, "loader.images_per_class", 4, r"must be below batch_size \(4\)"),
         (Stage1Parameters, "micro_batch_size", 0, "greater than or equal to 1"),
         (Stage1Parameters, "max_grad_norm", 0, "greater than 0"),
         (Stage1Parameters, "precision", "float64", "should be 'auto', 'float32', 'bfloat16' or 'float16'"),
@@ -161,7 +168,7 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
             Stage1Parameters,
             "loader.images_per_class",
             3,
-            r"batch_size must be a multiple of images_per_class \(3\), got 2; the next is 3",
+            r"batch_size must be a multiple of images_per_class \(3\), got 4; the next is 6",
         ),
         (Stage1Parameters, "transforms", [{"name": "HorizontalFlop"}], "did you mean HorizontalFlip"),
         (

@@ -142,7 +142,7 @@ def test_the_loss_of_a_collapsed_encoder_by_one_view_is_that_of_the_images_with_
 
 @pytest.mark.parametrize("name", ["supcon", "sincere"])
 def test_one_view_is_enough_for_a_loss_with_labels(labelled_splits, name):
-    loss = {**JOINT, "name": name, "classifier_weight": 0.0}
+    loss = {**JOINT, "name": name, "classifier_weight": 0.0, "label_smoothing": 0.0}
     loader = {"batch_size": 6, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 3}
     stage = stage1(labelled_splits, loss=loss, num_views=1, loader=loader)
     training = build_training(stage, labelled_splits)
@@ -256,9 +256,12 @@ def test_the_baseline_has_the_network_views_and_epochs_of_stage_1_and_an_optimiz
     labelled_splits,
 ):
     own = {"name": "adamw", "lr": 0.002, "weight_decay": 0.0}
-    stage = baseline(labelled_splits, {"num_views": 3}, optimizer=own)
+    stage = baseline(labelled_splits, {"num_views": 3, "micro_batch_size": 4}, optimizer=own)
     shared = stage1_parameters()
-    assert stage.num_views == 3
+    assert (stage.num_views, stage.micro_batch_size) == (3, 4)
+    assert {"classifier.weight", "encoder.backbone.stem.0.weight"} <= changed_by_a_step(
+        stage, labelled_splits
+    )
     assert (stage.params.schedule, stage.params.loader) == (shared.schedule, shared.loader)
     assert stage.params.optimizer.name == "adamw"
     assert stage.params.checkpoints.metric == "log_loss"

@@ -82,6 +82,15 @@ class ContrastiveLossParameters(Parameters):
     classifier_weight: Annotated[float, Field(ge=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
 
+    @model_validator(mode="after")
+    def _smooths_the_labels_of_a_classifier(self) -> Self:
+        if self.label_smoothing and not self.classifier_weight:
+            raise ValueError(
+                f"label_smoothing must be 0 without classifier_weight, got {self.label_smoothing}; "
+                "contrastive losses have no labels to smooth"
+            )
+        return self
+
 
 class OptimizerParameters(Parameters):
     """How weights follow their gradients.

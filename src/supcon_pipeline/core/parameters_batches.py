@@ -71,3 +71,12 @@ class ContrastiveLoaderParameters(LoaderParameters):
     """How images are fetched for a loss that compares them with one another."""
 
     batch_size: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _has_negatives(self) -> Self:
+        if self.images_per_class == self.batch_size:
+            raise ValueError(
+                f"images_per_class must be below batch_size ({self.batch_size}), "
+                f"got {self.images_per_class}; a batch of one class has no negatives"
+            )
+        return self

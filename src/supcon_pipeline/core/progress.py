@@ -6,10 +6,14 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+# Another version of one of these may give other views, weights or steps.
+_NUMERIC_LIBRARIES = ("albumentations", "numpy", "timm", "torch", "torchvision")
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +105,12 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def code_hash() -> str:
-    """SHA-256 over the source of the learning library and the version of torch."""
-    digest = hashlib.sha256(torch.__version__.encode())
+    """SHA-256 over the source of the learning library and the versions of what makes its numbers."""
+    import cv2
+
+    # OpenCV comes under several names.
+    versions = {"cv2": cv2.__version__, **{name: version(name) for name in _NUMERIC_LIBRARIES}}
+    digest = hashlib.sha256(json.dumps(versions).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

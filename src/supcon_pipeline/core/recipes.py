@@ -121,8 +121,10 @@ def baseline_stage(
             **origin,
             "backbone": stage1.backbone.model_dump(),
             "num_views": stage1.num_views,
+            "micro_batch_size": stage1.micro_batch_size,
             "label_smoothing": params.label_smoothing,
         },
+        micro_batch_size=stage1.micro_batch_size,
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.figures.maps import SPLITS
 from supcon_pipeline.core.figures.marks import Mark, class_marks
+from supcon_pipeline.core.images import SPLITS
 
 # Validation and test stand out: they were not trained on.
 _STYLES = {

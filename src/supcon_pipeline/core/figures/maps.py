@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
+from supcon_pipeline.core.images import SPLITS
 
-SPLITS = ("train", "validation", "test")
 # More names hide the points.
 MAX_NAMES = 30
 PANEL_INCHES = 6.2

@@ -24,42 +24,7 @@ def create_pipeline() -> Pipeline:
         [
             *_score("encoder", ""),
             *_score("baseline_model", "baseline_"),
-            node(
-                score_pixels,
-                ["prepared_images", "samples", "params:evaluation"],
-                "pixel_metrics",
-                name="score_pixels",
-            ),
-            node(
-                predict_samples,
-                ["classifier", "embeddings", "samples", "dataset_card"],
-                "predictions",
-                name="predict_samples",
-            ),
-            node(
-                predict_baseline,
-                ["baseline_embeddings", "samples", "dataset_card"],
-                "baseline_predictions",
-                name="predict_baseline",
-            ),
-            node(
-                score_classifier,
-                ["classifier", "embeddings", "samples", "dataset_card", "params:evaluation"],
-                "classifier_metrics",
-                name="score_classifier",
-            ),
-            node(
-                score_baseline_classifier,
-                ["baseline_embeddings", "samples", "dataset_card", "params:evaluation"],
-                "baseline_classifier_metrics",
-                name="score_baseline_classifier",
-            ),
-            node(
-                score_knn,
-                ["embeddings", "samples", "dataset_card", "params:evaluation"],
-                "knn_metrics",
-                name="score_knn",
-            ),
+            *_classify(),
             *_list_evidence(),
             node(
                 collect_metrics,
@@ -100,6 +65,48 @@ def _score(model: str, prefix: str) -> list[Node]:
             [f"{prefix}embeddings", "samples", "params:evaluation"],
             f"{prefix}feature_metrics",
             name=f"score_{prefix}features",
+        ),
+    ]
+
+
+def _classify() -> list[Node]:
+    """Predictions and metrics of every classifier, raw pixels among them."""
+    return [
+        node(
+            score_pixels,
+            ["prepared_images", "samples", "params:evaluation"],
+            "pixel_metrics",
+            name="score_pixels",
+        ),
+        node(
+            predict_samples,
+            ["classifier", "embeddings", "samples", "dataset_card"],
+            "predictions",
+            name="predict_samples",
+        ),
+        node(
+            predict_baseline,
+            ["baseline_embeddings", "samples", "dataset_card"],
+            "baseline_predictions",
+            name="predict_baseline",
+        ),
+        node(
+            score_classifier,
+            ["classifier", "embeddings", "samples", "dataset_card", "params:evaluation"],
+            "classifier_metrics",
+            name="score_classifier",
+        ),
+        node(
+            score_baseline_classifier,
+            ["baseline_embeddings", "samples", "dataset_card", "params:evaluation"],
+            "baseline_classifier_metrics",
+            name="score_baseline_classifier",
+        ),
+        node(
+            score_knn,
+            ["embeddings", "samples", "dataset_card", "params:evaluation"],
+            "knn_metrics",
+            name="score_knn",
         ),
     ]
 

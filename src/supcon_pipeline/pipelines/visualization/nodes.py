@@ -18,11 +18,13 @@ def map_embeddings(
     params: VisualizationParameters,
 ) -> pd.DataFrame:
     """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
+    from supcon_pipeline.core.images import SPLITS
     from supcon_pipeline.core.tsne import choose_points, tsne_map
 
+    in_use = np.flatnonzero(samples["split"].isin(SPLITS))
     options = params.tsne.model_dump(exclude={"seeds", "max_points"})
     strata = samples["split"] + " " + samples["label"].astype(str)
-    shown = choose_points(strata, params.tsne.max_points, params.tsne.seeds[0])
+    shown = in_use[choose_points(strata.iloc[in_use], params.tsne.max_points, params.tsne.seeds[0])]
     models = {
         "contrastive": (embeddings, predictions),
         "cross-entropy baseline": (baseline_embeddings, baseline_predictions),
@@ -33,7 +35,8 @@ def map_embeddings(
         said = samples["id"].map(predicted.set_index("id")["predicted_class"])
         columns = samples.assign(predicted_class=said).iloc[shown]
         maps.append(columns.assign(model=model, seed=seed, x=x, y=y))
-    return pd.concat(maps, ignore_index=True)
+    points: pd.DataFrame = pd.concat(maps, ignore_index=True)
+    return points
 
 
 def draw_embedding_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]) -> Any:

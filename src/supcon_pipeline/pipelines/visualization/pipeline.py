@@ -1,6 +1,6 @@
 """Graph of `visualization`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from supcon_pipeline.pipelines.visualization.nodes import (
     collect_projection,
@@ -31,31 +31,7 @@ def create_pipeline() -> Pipeline:
     """Embeddings, metrics and histories to pictures and a report."""
     return pipeline(
         [
-            node(
-                map_embeddings,
-                [
-                    "embeddings",
-                    "baseline_embeddings",
-                    "samples",
-                    "predictions",
-                    "baseline_predictions",
-                    "params:visualization",
-                ],
-                "tsne_points",
-                name="map_embeddings",
-            ),
-            node(
-                draw_embedding_map,
-                ["tsne_points", "dataset_card"],
-                "embedding_map",
-                name="draw_embedding_map",
-            ),
-            node(
-                draw_interactive_map,
-                ["tsne_points", "dataset_card"],
-                "interactive_map",
-                name="draw_interactive_map",
-            ),
+            *_draw_maps(),
             node(
                 collect_projection,
                 ["embeddings", "predictions", "samples", "prepared_images"],
@@ -68,24 +44,7 @@ def create_pipeline() -> Pipeline:
                 "confusion_matrix",
                 name="draw_confusion_matrix",
             ),
-            node(
-                draw_retrieval_gallery,
-                ["neighbours", "samples", "prepared_images", "params:visualization"],
-                "retrieval_gallery",
-                name="draw_retrieval_gallery",
-            ),
-            node(
-                draw_suspicious_gallery,
-                ["suspicious_labels", "prepared_images", "params:visualization"],
-                "suspicious_gallery",
-                name="draw_suspicious_gallery",
-            ),
-            node(
-                draw_calibration_curves,
-                ["classifier_metrics", "knn_metrics", "baseline_classifier_metrics"],
-                "calibration_curves",
-                name="draw_calibration_curves",
-            ),
+            *_draw_evidence(),
             node(
                 draw_training_curves,
                 ["stage1_history", "stage2_history", "baseline_history"],
@@ -105,3 +64,58 @@ def create_pipeline() -> Pipeline:
         namespace="visualization",
         prefix_datasets_with_namespace=False,
     )
+
+
+def _draw_maps() -> list[Node]:
+    """t-SNE, to look at and to point at."""
+    return [
+        node(
+            map_embeddings,
+            [
+                "embeddings",
+                "baseline_embeddings",
+                "samples",
+                "predictions",
+                "baseline_predictions",
+                "params:visualization",
+            ],
+            "tsne_points",
+            name="map_embeddings",
+        ),
+        node(
+            draw_embedding_map,
+            ["tsne_points", "dataset_card"],
+            "embedding_map",
+            name="draw_embedding_map",
+        ),
+        node(
+            draw_interactive_map,
+            ["tsne_points", "dataset_card"],
+            "interactive_map",
+            name="draw_interactive_map",
+        ),
+    ]
+
+
+def _draw_evidence() -> list[Node]:
+    """The images behind the numbers, and how far the probabilities can be trusted."""
+    return [
+        node(
+            draw_retrieval_gallery,
+            ["neighbours", "samples", "prepared_images", "params:visualization"],
+            "retrieval_gallery",
+            name="draw_retrieval_gallery",
+        ),
+        node(
+            draw_suspicious_gallery,
+            ["suspicious_labels", "prepared_images", "params:visualization"],
+            "suspicious_gallery",
+            name="draw_suspicious_gallery",
+        ),
+        node(
+            draw_calibration_curves,
+            ["classifier_metrics", "knn_metrics", "baseline_classifier_metrics"],
+            "calibration_curves",
+            name="draw_calibration_curves",
+        ),
+    ]

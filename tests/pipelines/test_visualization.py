@@ -1,0 +1,28 @@
+import numpy as np
+import pandas as pd
+import torch
+
+from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
+from supcon_pipeline.core.parameters_visualization import VisualizationParameters
+from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.pipelines.visualization.nodes import map_embeddings
+
+PARAMS = VisualizationParameters.model_validate(
+    {
+        "tsne": {"perplexity": 5, "num_iterations": 250, "seeds": [0], "max_points": 40, "num_jobs": 1},
+        "gallery": {"num_right": 1, "num_wrong": 1, "num_references": 1, "num_suspicious": 1, "seed": 0},
+    }
+)
+
+
+def test_images_that_were_removed_from_all_splits_are_on_no_map():
+    splits = np.array(["removed", "train", "validation", "test"] * 15)
+    samples = pd.DataFrame({"id": [f"i{row}" for row in range(60)], "split": splits, "label": [0, 1] * 30})
+    samples["class_name"] = np.array(["a", "b"])[samples["label"]]
+    embeddings = NamedTensors({"embedding": torch.randn(60, 4)})
+    predictions = pd.DataFrame({"id": ["i3"], "predicted_class": ["a"]})
+    points = map_embeddings(embeddings, embeddings, samples, predictions, predictions, PARAMS)
+    assert sorted(points["split"].unique()) == ["test", "train", "validation"]
+    assert len(points) == 2 * 40
+    assert points.loc[points["id"] == "i3", "predicted_class"].eq("a").all()
+    assert draw_interactive_tsne(points, ["a", "b"], {"train": 15, "validation": 15, "test": 15}).data
