@@ -171,6 +171,14 @@ def test_a_moving_average_changes_nothing_in_the_model(loader):
     assert_same_weights(alone, averaged)
 
 
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_validation_has_the_precision_of_the_training(loader, name):
+    training, seen = build(TinyClassifier(), loader, ema_decay=0.5, is_raw_validated=True), []
+    training.precision = choose_precision(name, torch.device("cpu"))
+    list(start(training, 2, lambda _: seen.append(torch.is_autocast_enabled("cpu")) or {"score": 0.0}))
+    assert seen == [name == "bfloat16"] * 4
+
+
 def test_every_epoch_trains_in_training_mode_whatever_the_validation_sets(loader):
     model = TinyClassifier().eval()
     modes = []

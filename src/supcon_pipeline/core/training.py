@@ -74,7 +74,7 @@ class Training:
         loader: the training batches of each epoch.
         optimizer: of the model's parameters.
         schedule: of the optimizer.
-        precision: of the forward pass.
+        precision: of the forward passes, those of the validation too.
         ema: an average of the model; where given, it is what is validated and carried by the records.
         is_raw_validated: whether the records also have the metrics of the model beside its average, named
             `raw.<metric>`.
@@ -206,11 +206,12 @@ def _finish_epoch(
     collapse = fmean(training.collapse_losses) if training.collapse_losses else None
     training.losses, training.collapse_losses = [], []
     training.epoch += 1
-    metrics = validate(training.validated)
+    with training.precision.autocast():
+        metrics = validate(training.validated)
+        is_raw_asked = training.ema is not None and training.is_raw_validated
+        raw = validate(training.model) if is_raw_asked else {}
     training.schedule.epoch_end(score(metrics, metric))
-    if training.ema is not None and training.is_raw_validated:
-        raw = validate(training.model)
-        metrics = {**metrics, **{f"raw.{name}": value for name, value in raw.items()}}
+    metrics = {**metrics, **{f"raw.{name}": value for name, value in raw.items()}}
     tensors = {name: value.detach().cpu().clone() for name, value in state_of(training.validated).items()}
     return EpochRecord(training.epoch, loss, training.lr, collapse, metrics, tensors)
 
