@@ -32,6 +32,7 @@ def parts():
         "image_shape": [8, 8, 3],
         "class_names": ["cat", "<script>dog"],
         "data_hash": "abc123",
+        "warnings": [],
         "counts": {"train": {"cat": 11, "<script>dog": 22}, "test": {"cat": 33, "<script>dog": 44}},
     }
     run = {"experiment": "base", "commit": None, "parameters": {"stage1": {"seed": 17}}}
@@ -50,19 +51,36 @@ def cells(page, start):
     return re.findall(r"<t[dh]>(.*?)</t[dh]>", table)
 
 
+def scores(page, title):
+    """The text of each cell of a table of metrics, by metric and column."""
+    found = cells(page, f"<h3>{title}</h3>")
+    columns = re.findall(r"<th>(.*?)</th>", page[page.index(f"<h3>{title}</h3>") :].split("</thead>")[0])
+    rows = [found[start : start + len(columns)] for start in range(len(columns), len(found), len(columns))]
+    return {(row[0], name): cell for row in rows for name, cell in zip(columns[1:], row[1:], strict=True)}
+
+
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("title", "metric", "name", "expected"),
     [
-        ("projection", ["ami", "0.1111"]),
-        ("embedding", ["ami", "0.2223"]),
-        ("classifier", ["accuracy", "0.7500"]),
-        ("pixels", ["precision_at_1", "1.0000"]),
-        ("baseline embedding", ["ami", "0.3334"]),
-        ("baseline classifier", ["accuracy", "0.5000"]),
+        ("Features", "ami", "projection", "0.1111"),
+        ("Features", "ami", "embedding", "0.2223"),
+        ("Features", "ami", "baseline embedding", "0.3334"),
+        ("Features", "ami", "pixels", ""),
+        ("Features", "precision_at_1", "pixels", "1.0000"),
+        ("Features", "precision_at_1", "embedding", ""),
+        ("Classifiers", "accuracy", "classifier", "0.7500"),
+        ("Classifiers", "accuracy", "baseline classifier", "0.5000"),
     ],
 )
-def test_every_number_is_shown_under_its_name_and_tables_are_left_out(parts, name, expected):
-    assert cells(render_report(**parts), f"<h3>{name}</h3>") == expected
+def test_every_number_stands_beside_those_it_is_compared_with(parts, title, metric, name, expected):
+    assert scores(render_report(**parts), title)[metric, name] == expected
+
+
+def test_tables_of_a_group_are_not_among_its_numbers(parts):
+    assert scores(render_report(**parts), "Classifiers").keys() == {
+        ("accuracy", "classifier"),
+        ("accuracy", "baseline classifier"),
+    }
 
 
 def without_scripts(page):
@@ -91,18 +109,21 @@ def test_the_figure_cannot_end_its_script_and_plotly_is_there_once(parts):
 
 def test_intervals_stand_below_their_number_and_knn_where_there_is_one(parts):
     parts["metrics"]["knn"] = {"accuracy": 0.75, "intervals": {"accuracy": [0.7, 0.8]}}
-    assert cells(render_report(**parts), "<h3>knn</h3>") == [
-        "accuracy",
-        '0.7500<br><small class="soft">0.700\N{EN DASH}0.800</small>',
-    ]
+    cell = scores(render_report(**parts), "Classifiers")["accuracy", "knn"]
+    assert cell == '0.7500<br><small class="soft">0.700\N{EN DASH}0.800</small>'
+
+
+def test_the_warnings_of_the_data_are_told(parts):
+    parts["dataset_card"]["warnings"] = ["cat is <rare>"]
+    assert "<li>cat is &lt;rare&gt;</li>" in render_report(**parts)
 
 
 def test_names_from_the_data_are_text_and_not_markup(parts):
     parts["metrics"]["run_id"] = "<b>bold"
     page = without_scripts(render_report(**parts))
     assert "<script>" not in page
-    assert "<b>" not in page
-    assert cells(page, "<thead>") == [
+    assert "<b>bold" not in page
+    assert cells(page, "<thead><tr><th>class") == [
         "class",
         "train",
         "test",

@@ -3,7 +3,7 @@
 import base64
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,6 +20,11 @@ _TITLES = {
     "pixels": "nearest neighbour on raw pixels",
 }
 _REQUIRED = ("projection", "embedding", "classifier", "pixels")
+# What is set side by side.
+_TABLES = {
+    "Features": ("projection", "embedding", "baseline embedding", "pixels"),
+    "Classifiers": ("classifier", "knn", "baseline classifier"),
+}
 
 # Title and what a picture shows, for those who do not see it; in the order of the page.
 _PICTURES = {
@@ -76,10 +81,9 @@ def render_report(
         loader=PackageLoader("supcon_pipeline.core", "templates"), autoescape=True, undefined=StrictUndefined
     )
     groups = {**metrics, **{f"baseline {name}": group for name, group in metrics["baseline"].items()}}
-    names = [name for name in _TITLES if name in groups or name in _REQUIRED]
     return environment.get_template("report.html").render(
         metrics=metrics,
-        scores={name: _scores(groups[name]) for name in names},
+        tables={title: _compare(groups, names) for title, names in _TABLES.items()},
         titles=_TITLES,
         card=dataset_card,
         run=run_record,
@@ -91,12 +95,21 @@ def render_report(
     )
 
 
-def _scores(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, value and interval of each metric of a group; an interval is empty where there is none."""
+def _compare(groups: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A column per group, a row per metric; each cell a value and an interval, empty where there is none."""
+    columns = [name for name in names if name in groups or name in _REQUIRED]
+    scores = [_scores(groups[name]) for name in columns]
+    metrics = list(dict.fromkeys(metric for column in scores for metric in column))
+    rows = {metric: [column.get(metric, ("", "")) for column in scores] for metric in metrics}
+    return {"columns": columns, "rows": rows}
+
+
+def _scores(group: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Value and interval of each metric of a group."""
     intervals = group.get("intervals", {})
     ranges = {name: f"{low:.3f}–{high:.3f}" for name, (low, high) in intervals.items()}  # noqa: RUF001
     numbers = {name: value for name, value in group.items() if isinstance(value, float)}
-    return [(name, f"{value:.4f}", ranges.get(name, "")) for name, value in numbers.items()]
+    return {name: (f"{value:.4f}", ranges.get(name, "")) for name, value in numbers.items()}
 
 
 def _describe(pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
