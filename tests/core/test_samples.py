@@ -135,6 +135,28 @@ def test_an_image_in_all_splits_stays_in_test_alone():
     ]
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            ("dog/train1", "dog", "train", "dogtest0"),
+            "removed, got 1 of class dog; add images, leave the class",
+        ),
+        (
+            ("cat/validation0", "cat", "validation", "cattest0"),
+            "validation must have images .*, got none; add",
+        ),
+    ],
+)
+def test_removing_may_not_leave_too_little(row, message):
+    rows = [row if known[0] == row[0] else known for known in CLEAN]
+    # Validation is down to the one image.
+    rows = [known for known in rows if known[2] != "validation" or known[0] in ("cat/validation0", row[0])]
+    with pytest.raises(ValueError, match=message):
+        handle_leakage(make_samples(rows), "remove")
+    assert len(handle_leakage(make_samples(rows), "report")) == len(rows)
+
+
 def test_clean_samples_give_no_warning():
     assert describe_warnings(make_samples(CLEAN)) == []
 

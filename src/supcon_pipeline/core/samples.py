@@ -119,7 +119,8 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
     `remove` gives them the split `removed`, which nothing trains on and nothing scores.
 
     Raises:
-        ValueError: with `refuse`, where there is one; names the first few.
+        ValueError: with `refuse`, where there is one; names the first few. With `remove`, where train is
+            left with fewer than two images of a class, or validation with none.
     """
     leaked = _find_leaked(samples)
     if not leaked.any() or on_leakage == "report":
@@ -130,7 +131,25 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
             f"got {leaked.sum()} that are: {_name_some(samples.loc[leaked, 'id'])}; take them out, "
             "or set data_prep.on_leakage to remove (from train and validation) or report"
         )
-    return samples.assign(split=samples["split"].mask(leaked, "removed"))
+    left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
+    _require_left(left)
+    return left
+
+
+def _require_left(samples: pd.DataFrame) -> None:
+    for class_name, splits in samples.groupby("class_name")["split"]:
+        count = (splits == "train").sum()
+        if count < 2:
+            raise ValueError(
+                "every class must have at least 2 samples in train once leaked images are removed, "
+                f"got {count} of class {class_name}; add images, leave the class out, or set "
+                "data_prep.on_leakage to report"
+            )
+    if not (samples["split"] == "validation").any():
+        raise ValueError(
+            "validation must have images once leaked images are removed, got none; add images, or set "
+            "data_prep.on_leakage to report"
+        )
 
 
 def _find_leaked(samples: pd.DataFrame) -> pd.Series:
