@@ -8,7 +8,8 @@ from typing import Any, NoReturn, overload
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.images import ImageItem, RawImages
+from supcon_pipeline.datasets.image_folder import FilePaths
 
 # How the sets with an official test split name it; the splits come from the authors.
 _BY_FLAG = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS")
@@ -27,6 +28,9 @@ _BY_NAME = {
 }
 _ROLES = {"train": "train", "trainval": "train", "val": "validation", "valid": "validation", "test": "test"}
 NAMES = tuple(sorted((*_BY_FLAG, *_BY_NAME)))
+
+# What makes other images than the files hold.
+_CHANGING = ("transform", "transforms", "loader")
 
 
 class SetItems(Sequence[np.ndarray]):
@@ -83,12 +87,21 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
         parts = self._open_splits()
         labels = np.concatenate([_read_labels(part) for _, part in parts])
         return RawImages(
-            images=SetItems([part for _, part in parts]),
+            images=self._items([part for _, part in parts]),
             labels=labels,
             class_names=_class_names(parts[0][1], labels),
             ids=[f"{split}/{index:06d}" for split, part in parts for index in range(len(part))],
             source=f"torchvision.datasets.{self.name}",
             splits=[split for split, part in parts for _ in range(len(part))],
+        )
+
+    def _items(self, parts: Sequence[Any]) -> Sequence[ImageItem]:
+        """The files where the set has some: those are decoded as files are, and by several processes."""
+        files = [_list_files(part) for part in parts]
+        if self.options.keys() & set(_CHANGING) or not all(files):
+            return SetItems(parts)
+        return FilePaths(
+            self.root.absolute(), [str(Path(file).absolute()) for part in files for file in part]
         )
 
     def _open_splits(self) -> list[tuple[str, Any]]:
@@ -126,6 +139,15 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self.name, "root": self.root, "options": self.options}
+
+
+def _list_files(part: Any) -> Sequence[str | Path]:
+    """The files of the images, which each set keeps under a name of its own; none where it has arrays."""
+    for name in ("_image_files", "_images"):
+        if hasattr(part, name):
+            return list(getattr(part, name))
+    samples = getattr(part, "samples", getattr(part, "_samples", ()))
+    return [file for file, _ in samples]
 
 
 def _read_labels(part: Any) -> np.ndarray:
