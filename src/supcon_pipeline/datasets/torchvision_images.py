@@ -67,7 +67,7 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
 
     Args:
         name: of the class in `torchvision.datasets`, as `CIFAR10`.
-        root: the folder of its files.
+        filepath: the folder of its files.
         options: further arguments of that class, for each split.
         metadata: for plugins.
     """
@@ -75,11 +75,11 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
     def __init__(
         self,
         name: str,
-        root: str,
+        filepath: str,
         options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ):
-        self.name, self.root, self.options = name, Path(root), options or {}
+        self.name, self.filepath, self.options = name, Path(filepath), options or {}
         self.metadata = metadata
 
     def load(self) -> RawImages:
@@ -101,7 +101,7 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
         if self.options.keys() & set(_CHANGING) or not all(files):
             return SetItems(parts)
         return FilePaths(
-            self.root.absolute(), [str(Path(file).absolute()) for part in files for file in part]
+            self.filepath.absolute(), [str(Path(file).absolute()) for part in files for file in part]
         )
 
     def _open_splits(self) -> list[tuple[str, Any]]:
@@ -120,17 +120,17 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
             return [(role, self._open(kind, one)) for role, one in zip(roles, arguments, strict=True)]
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"{self.name} must be in {self.root.absolute()} or be downloadable, got "
+                f"{self.name} must be in {self.filepath.absolute()} or be downloadable, got "
                 f"{' '.join(str(error).split())[:200]}; without a network, put {_describe_files(kind)} there"
             ) from error
 
     def _open(self, kind: Any, split: dict[str, Any]) -> Any:
         """From the files that are there, else with a download."""
-        given = {"root": str(self.root), **split, **self.options}
+        given = {"root": str(self.filepath), **split, **self.options}
         try:
             return kind(**given, download=False)
         except (RuntimeError, FileNotFoundError):
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.filepath.mkdir(parents=True, exist_ok=True)
             return kind(**given, download=True)
 
     def save(self, data: Any) -> NoReturn:
@@ -138,7 +138,7 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
         raise DatasetError(f"TorchvisionImagesDataset must only be read, got {type(data).__name__} to save")
 
     def _describe(self) -> dict[str, Any]:
-        return {"name": self.name, "root": self.root, "options": self.options}
+        return {"name": self.name, "filepath": self.filepath, "options": self.options}
 
 
 def _list_files(part: Any) -> Sequence[str | Path]:
