@@ -99,7 +99,9 @@ def test_an_image_of_train_that_is_in_test_too_is_refused_or_removed(project_wit
     catalog = prepare(project_with_images, on_leakage="remove")
     samples = catalog.load("samples").set_index("id")["split"]
     assert samples["train/cat/copy.png"] == "removed"
-    assert catalog.load("dataset_card")["warnings"] == ["1 images removed from train: train/cat/copy.png"]
+    assert catalog.load("dataset_card")["warnings"] == [
+        "1 images removed from train or validation: train/cat/copy.png"
+    ]
 
 
 @pytest.mark.parametrize(

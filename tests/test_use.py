@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 import subprocess
@@ -260,3 +261,19 @@ def test_inference_reads_an_older_run_by_its_versions(inferred: Path) -> None:
     record = read_catalog(inferred).load("run_record")
     assert record["base"] == "2026-01-01"
     assert record["base_artifacts"]["train_index"] == "2026-01-01"
+
+
+def test_names_that_are_no_text_are_written_as_escapes(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    (name,) = write_digits(folder, 1)
+    name.rename(os.fsdecode(os.fsencode(folder) + b"/good\xff.png"))
+    Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.png")).write_bytes(b"no image")
+    for pipeline, read, unreadable in (
+        ("inference", "inference_table", "unreadable_images"),
+        ("out_of_distribution", "outside_samples", "unreadable_outside_images"),
+    ):
+        params = {pipeline: {"path": str(folder)}}
+        run_session(project, pipeline_names=[pipeline], runtime_params=params)
+        catalog = read_catalog(project)
+        assert catalog.load(read)["path"].item() == str(folder / "good\\xff.png")
+        assert catalog.load(unreadable)["path"].item() == str(folder / "bad\\xff.png")

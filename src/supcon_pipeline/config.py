@@ -1,15 +1,20 @@
 """Configuration: an experiment is an environment, and has folders of its own."""
 
+import os
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
+# What holds a path in an entry of the catalog.
+_PATHS = ("path", "filepath", "folder")
+
 
 class ExperimentConfigLoader(OmegaConfigLoader):
     """Kedro's loader with the resolver `${experiment:}`, which gives the name of the environment.
 
-    The catalog puts it into every path, so that two environments never read each other's artifacts.
+    The catalog puts it into every path, so that two environments never read each other's artifacts. A path in
+    the catalog may begin with `~`.
     """
 
     @property
@@ -20,4 +25,16 @@ class ExperimentConfigLoader(OmegaConfigLoader):
     def __getitem__(self, key: str) -> dict[str, Any]:
         # Registered at every reading: resolvers are global, and a process may hold several loaders.
         OmegaConf.register_new_resolver("experiment", lambda: self.experiment, replace=True)
-        return super().__getitem__(key)
+        config = super().__getitem__(key)
+        return _expand_home(config) if key == "catalog" else config
+
+
+def _expand_home(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with the home folder for `~`, in which Kedro would see a folder of the project."""
+    expanded = dict(entry)
+    for name, value in entry.items():
+        if isinstance(value, dict):
+            expanded[name] = _expand_home(value)
+        elif name in _PATHS and isinstance(value, str):
+            expanded[name] = os.path.expanduser(value)
+    return expanded

@@ -5,6 +5,7 @@ from PIL import Image
 from supcon_pipeline.core.images import pack_image
 from supcon_pipeline.core.new_images import find_images, list_images, pack_new_image, pack_readable
 from supcon_pipeline.core.packing import Packing
+from supcon_pipeline.datasets.image_folder import ImageFolderDataset
 
 PADDED = Packing(8, 3, "pad")
 
@@ -53,11 +54,24 @@ def test_what_is_no_image_is_refused(image):
 
 
 def test_images_are_found_below_the_folder_in_order_and_hidden_ones_are_not(tmp_path):
-    for name in ("b/2.PNG", "b/1.jpg", "a.webp", ".hidden/3.png", "notes.txt"):
+    for name in ("b/2.PNG", "b/1.jpg", "c.webp", ".hidden/3.png", "__MACOSX/4.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
-    assert found == ["a.webp", "b/1.jpg", "b/2.PNG"]
+    assert found == ["c.webp", "b/1.jpg", "b/2.PNG"]
+
+
+def test_the_images_are_those_that_a_folder_to_train_on_would_give(tmp_path):
+    for name in ("cat/a.jfif", "cat/b.JPE", "cat/c.ppm", "cat/deep/d.png", "elsewhere/e.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "cat/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "cat/loop").symlink_to(tmp_path / "cat")
+    (tmp_path / "cat/gone.png").symlink_to(tmp_path / "nowhere")
+    trained = ImageFolderDataset(str(tmp_path)).load()
+    found = find_images(tmp_path / "cat")
+    assert found == [path for path, label in zip(trained.images, trained.labels, strict=True) if label == 0]
+    assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.ppm", "gone.png", "d.png", "e.png"]
 
 
 def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):

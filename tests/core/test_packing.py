@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from supcon_pipeline.core import packing as packing_module
 from supcon_pipeline.core.images import pack_image
 from supcon_pipeline.core.packing import Packing, PackingStore, identify_packing, pack_stream, write_packed
 from supcon_pipeline.datasets.atomic import atomic_path
@@ -74,10 +75,34 @@ def test_the_same_images_are_not_packed_again(items, tmp_path: Path, monkeypatch
     store = PackingStore(tmp_path / "packing", atomic_path)
     first, rejected = store.pack(given, PACKING, 0)
     assert np.array_equal(first, expected)
-    monkeypatch.setattr(Packing, "pack_all", lambda *_: pytest.fail("packed again"))
+    packed, pack = [], Packing.pack
+    monkeypatch.setattr(Packing, "pack", lambda self, item: packed.append(item) or pack(self, item))
     again, rejected_again = store.pack(given, PACKING, 0)
     assert np.array_equal(again, first)
     assert rejected_again == rejected
+    assert [position for position, _ in rejected] == [3, 4]
+    # Those that were rejected were tried again, and nothing else.
+    assert packed == given[3:5]
+
+
+def test_what_was_rejected_for_a_passing_reason_is_packed_when_it_has_passed(
+    items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given, expected = items
+    store, decode = PackingStore(tmp_path / "packing", atomic_path), packing_module.decode_image
+
+    def fail(file, *options):
+        if file == given[2]:
+            raise OSError(5, "Input/output error")
+        return decode(file, *options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing_module, "decode_image", fail)
+        images, rejected = store.pack(given, PACKING, 0)
+    assert np.array_equal(images, expected[[0, 1, 3]])
+    assert rejected[0] == (2, "Input/output error")
+    images, rejected = store.pack(given, PACKING, 0)
+    assert np.array_equal(images, expected)
     assert [position for position, _ in rejected] == [3, 4]
 
 

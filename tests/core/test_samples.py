@@ -111,8 +111,50 @@ def test_it_is_removed_from_train_or_reported():
     assert removed["split"].tolist()[:-2] == samples["split"].tolist()[:-2]
     assert removed["split"].tolist()[-2:] == ["removed", "removed"]
     assert handle_leakage(samples, "report").equals(samples)
-    assert "2 images removed from train: cat/again, dog/again" in describe_warnings(removed)
+    assert "2 images removed from train or validation: cat/again, dog/again" in describe_warnings(removed)
     assert "2 images of train are in validation or test: cat/again, dog/again" in describe_warnings(samples)
+
+
+def test_an_image_of_validation_that_is_in_test_is_refused_removed_or_reported():
+    samples = make_samples([*CLEAN, ("cat/again", "cat", "validation", "cattest0")])
+    with pytest.raises(ValueError, match=r"nor those of validation in test, got 1 that are: cat/again; "):
+        handle_leakage(samples, "refuse")
+    removed = handle_leakage(samples, "remove")
+    assert removed["split"].tolist() == [*samples["split"].tolist()[:-1], "removed"]
+    assert handle_leakage(removed, "refuse").equals(removed)
+    assert describe_warnings(samples) == ["1 images of validation are in test: cat/again"]
+
+
+def test_an_image_in_all_splits_stays_in_test_alone():
+    rows = [*CLEAN, ("cat/twice", "cat", "train", "cattest0"), ("cat/again", "cat", "validation", "cattest0")]
+    removed = handle_leakage(make_samples(rows), "remove")
+    assert removed.loc[removed["pixel_hash"] == "cattest0", "split"].tolist() == [
+        "test",
+        "removed",
+        "removed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            ("dog/train1", "dog", "train", "dogtest0"),
+            "removed, got 1 of class dog; add images, leave the class",
+        ),
+        (
+            ("cat/validation0", "cat", "validation", "cattest0"),
+            "validation must have images .*, got none; add",
+        ),
+    ],
+)
+def test_removing_may_not_leave_too_little(row, message):
+    rows = [row if known[0] == row[0] else known for known in CLEAN]
+    # Validation is down to the one image.
+    rows = [known for known in rows if known[2] != "validation" or known[0] in ("cat/validation0", row[0])]
+    with pytest.raises(ValueError, match=message):
+        handle_leakage(make_samples(rows), "remove")
+    assert len(handle_leakage(make_samples(rows), "report")) == len(rows)
 
 
 def test_clean_samples_give_no_warning():

@@ -44,6 +44,16 @@ def test_columns_and_folder_have_the_names_of_the_catalog(folder: Path) -> None:
     assert all(image.is_file() for image in raw.images)
 
 
+def test_a_relative_folder_is_that_beside_the_table_from_wherever_it_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tables").mkdir()
+    path = write(folder / "tables/t.csv", path=["a.png", "b.png"], label=["cat", "dog"])
+    monkeypatch.chdir(folder / "tables")
+    raw = ImageTableDataset(str(path), "..").load()
+    assert all(image.is_file() for image in raw.images)
+
+
 @pytest.mark.parametrize(
     ("name", "columns", "message"),
     [

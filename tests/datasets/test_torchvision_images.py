@@ -6,6 +6,7 @@ import pytest
 from kedro.io import DatasetError
 from PIL import Image
 
+from supcon_pipeline.core.packing import Packing, pack_stream
 from supcon_pipeline.datasets.torchvision_images import NAMES, SetItems, TorchvisionImagesDataset
 
 
@@ -70,6 +71,84 @@ def test_every_name_is_a_set_of_torchvision() -> None:
     import torchvision
 
     assert all(hasattr(torchvision.datasets, name) for name in NAMES)
+
+
+def write_image(path: Path, color: int, mode: str = "RGB", **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (6, 4), (color,) * 3 if mode == "RGB" else color).save(path, **options)
+
+
+def write_dtd(root: Path) -> list[Path]:
+    """Two textures, with an image of each in each split; of the train images one is broken, one sideways."""
+    folder, files = root / "dtd/dtd", []
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    for split in ("train", "val", "test"):
+        names = [f"{name}/{name}_{split}.jpg" for name in ("banded", "dotted")]
+        files += [folder / "images" / name for name in names]
+        (folder / "labels").mkdir(parents=True, exist_ok=True)
+        (folder / f"labels/{split}1.txt").write_text("".join(f"{name}\n" for name in names))
+    for index, file in enumerate(files):
+        write_image(file, 40 * index, exif=sideways)
+    files[0].write_text("no image")
+    return files
+
+
+def test_a_set_of_files_gives_files_and_none_is_decoded_when_it_is_loaded(tmp_path: Path) -> None:
+    files = write_dtd(tmp_path)
+    raw = TorchvisionImagesDataset("DTD", str(tmp_path)).load()
+    assert list(raw.images) == files
+    assert raw.splits == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    assert raw.labels.tolist() == [0, 1] * 3
+    packed = list(pack_stream(raw.images, Packing(8, 3, "pad"), 0))
+    assert "file must be an image" in str(packed[0])
+    assert [int(image[4, 4, 0]) for image in packed[1:]] == pytest.approx([40, 80, 120, 160, 200], abs=2)
+
+
+def write_pets(root: Path) -> list[Path]:
+    folder = root / "oxford-iiit-pet"
+    (folder / "annotations").mkdir(parents=True)
+    for split, name in (("trainval", "Beagle_1"), ("test", "Beagle_2")):
+        (folder / f"annotations/{split}.txt").write_text(f"{name} 1 2 1\n")
+        write_image(folder / f"images/{name}.jpg", 9)
+    return [folder / "images/Beagle_1.jpg", folder / "images/Beagle_2.jpg"]
+
+
+def write_country211(root: Path) -> list[Path]:
+    files = [root / f"country211/{split}/AD/a.jpg" for split in ("train", "valid", "test")]
+    for file in files:
+        write_image(file, 9)
+    return files
+
+
+def write_gtsrb(root: Path) -> list[Path]:
+    folder = root / "gtsrb"
+    train, test = folder / "GTSRB/Training/00000/a.ppm", folder / "GTSRB/Final_Test/Images/b.ppm"
+    for file in (train, test):
+        write_image(file, 9)
+    (folder / "GT-final_test.csv").write_text("Filename;ClassId\nb.ppm;0\n")
+    return [train, test]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("OxfordIIITPet", write_pets), ("Country211", write_country211), ("GTSRB", write_gtsrb)],
+)
+def test_every_way_of_keeping_files_is_known_and_the_files_can_be_packed(tmp_path: Path, name, write) -> None:
+    files = write(tmp_path)
+    raw = TorchvisionImagesDataset(name, str(tmp_path)).load()
+    assert list(raw.images) == files
+    assert all(
+        not isinstance(image, str) and image[4, 4].tolist() == pytest.approx([9] * 3, abs=1)
+        for image in pack_stream(raw.images, Packing(8, 3, "pad"), 0)
+    )
+
+
+def test_a_transform_of_the_options_is_not_passed_over_for_the_files(tmp_path: Path) -> None:
+    write_country211(tmp_path)
+    options = {"transform": lambda image: image.resize((7, 7))}
+    raw = TorchvisionImagesDataset("Country211", str(tmp_path), options).load()
+    assert raw.images[0].shape == (7, 7, 3)
 
 
 def test_images_of_several_parts_follow_one_another_in_grey_or_colour() -> None:

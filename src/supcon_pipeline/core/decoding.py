@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 # What Pillow may try. Left out on purpose: formats that start other programs (EPS) or that nobody trains on.
-# JPEG includes MPO, which many telephones write into `.jpg`.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF")
+# JPEG includes MPO, which many telephones write into `.jpg`; PPM includes PGM and PBM.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
 
 # A file may be small and unfold to more memory than there is. 10,000 x 10,000 is still taken.
 MAX_PIXELS = 2**27

@@ -1,5 +1,6 @@
 """New images, as people have them, at the size a model takes."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -9,10 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from supcon_pipeline.core.decoding import decode_image, read_pixels
+from supcon_pipeline.core.image_files import ENDINGS, printable, walk_images
 from supcon_pipeline.core.images import pack_image
 from supcon_pipeline.core.packing import Packing
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def list_images(images: Any) -> list[Any]:
@@ -43,7 +43,7 @@ def pack_new_image(image: Any, packing: Packing) -> UInt8[np.ndarray, "size size
 
 
 def find_images(folder: str | PathLike[str] | None, name: str = "inference.path") -> list[Path]:
-    """The image files in a folder and all below it, by their names, in order; hidden ones are left out.
+    """The image files in a folder and all below it, those that a folder of training images would give.
 
     Args:
         folder: to look in.
@@ -55,18 +55,10 @@ def find_images(folder: str | PathLike[str] | None, name: str = "inference.path"
     place = Path(folder or "").expanduser()
     if not folder or not place.is_dir():
         raise ValueError(f"{name} must be a folder of images, got {folder!r}")
-    found = sorted(
-        path
-        for path in place.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not _is_hidden(path.relative_to(place))
-    )
+    found = [Path(file) for file in walk_images(place, Counter())]
     if not found:
-        raise ValueError(f"{name} must hold images ({', '.join(SUFFIXES)}), got none in {str(folder)!r}")
+        raise ValueError(f"{name} must hold images ({', '.join(ENDINGS)}), got none in {printable(place)!r}")
     return found
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def pack_readable(

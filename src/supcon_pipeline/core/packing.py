@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -127,6 +128,9 @@ def write_packed(file: BinaryIO, packed: Iterable[Packed], shape: tuple[int, ...
 class PackingStore:
     """A folder with the last packing, so that the same images are not packed again.
 
+    Those that were rejected are tried again each time: a disk that was away, or memory that was short, says
+    nothing of the image. Where one can be packed now, all are.
+
     Args:
         folder: where it is.
         atomic_path: gives a temporary path that takes the place of its target when all is written.
@@ -141,12 +145,11 @@ class PackingStore:
         """The packed images, memory-mapped, and the position and the reason of each that was rejected."""
         name = identify_packing(items, packing)
         images, record = self.folder / f"{name}.npy", self.folder / f"{name}.json"
-        if images.exists() and record.exists():
+        if images.exists() and record.exists() and _are_rejected(record, items, packing, num_workers):
             logger.info("Nothing has changed since these images were packed; they are taken as they are")
         else:
             self._write(images, record, items, packing, num_workers)
-        rejected = [(position, reason) for position, reason in json.loads(record.read_text("utf-8"))]
-        return np.load(images, mmap_mode="r", allow_pickle=False), rejected
+        return np.load(images, mmap_mode="r", allow_pickle=False), _read_rejected(record)
 
     def _write(
         self, images: Path, record: Path, items: Sequence[ImageItem], packing: Packing, num_workers: int
@@ -164,6 +167,19 @@ class PackingStore:
         for path in [*self.folder.glob("*.npy"), *self.folder.glob("*.json")]:
             if path not in (images, record):
                 path.unlink(missing_ok=True)
+
+
+def _read_rejected(record: Path) -> list[tuple[int, str]]:
+    return [(position, reason) for position, reason in json.loads(record.read_text("utf-8"))]
+
+
+def _are_rejected(record: Path, items: Sequence[ImageItem], packing: Packing, num_workers: int) -> bool:
+    """Whether the images that were rejected still are."""
+    positions = [position for position, _ in _read_rejected(record)]
+    if not positions:
+        return True
+    packed = pack_stream([items[position] for position in positions], packing, num_workers)
+    return sum(1 for _ in takewhile(lambda one: isinstance(one, str), packed)) == len(positions)
 
 
 def identify_packing(items: Sequence[ImageItem], packing: Packing) -> str:

@@ -112,28 +112,52 @@ def _require_train(label: object, count: int, where: np.ndarray, held_out: list[
 
 
 def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
-    """The samples, with those of train that are in validation or test too as `on_leakage` says.
+    """The samples, with those that are in a split after their own too as `on_leakage` says.
+
+    Validation chooses checkpoints and temperatures, so an image of test in it is a leak as one in train is.
 
     `remove` gives them the split `removed`, which nothing trains on and nothing scores.
 
     Raises:
-        ValueError: with `refuse`, where there is one; names the first few.
+        ValueError: with `refuse`, where there is one; names the first few. With `remove`, where train is
+            left with fewer than two images of a class, or validation with none.
     """
     leaked = _find_leaked(samples)
     if not leaked.any() or on_leakage == "report":
         return samples
     if on_leakage == "refuse":
         raise ValueError(
-            f"images of train must not be in validation or test, got {leaked.sum()} that are: "
-            f"{_name_some(samples.loc[leaked, 'id'])}; take them out, or set data_prep.on_leakage to remove "
-            "(from train) or report"
+            "images of train must not be in validation or test, nor those of validation in test, "
+            f"got {leaked.sum()} that are: {_name_some(samples.loc[leaked, 'id'])}; take them out, "
+            "or set data_prep.on_leakage to remove (from train and validation) or report"
         )
-    return samples.assign(split=samples["split"].mask(leaked, "removed"))
+    left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
+    _require_left(left)
+    return left
+
+
+def _require_left(samples: pd.DataFrame) -> None:
+    for class_name, splits in samples.groupby("class_name")["split"]:
+        count = (splits == "train").sum()
+        if count < 2:
+            raise ValueError(
+                "every class must have at least 2 samples in train once leaked images are removed, "
+                f"got {count} of class {class_name}; add images, leave the class out, or set "
+                "data_prep.on_leakage to report"
+            )
+    if not (samples["split"] == "validation").any():
+        raise ValueError(
+            "validation must have images once leaked images are removed, got none; add images, or set "
+            "data_prep.on_leakage to report"
+        )
 
 
 def _find_leaked(samples: pd.DataFrame) -> pd.Series:
-    held_out = samples.loc[samples["split"].isin(["validation", "test"]), "pixel_hash"]
-    return (samples["split"] == "train") & samples["pixel_hash"].isin(held_out)
+    is_leaked = pd.Series(False, index=samples.index)
+    for position, split in enumerate(SPLITS):
+        later = samples.loc[samples["split"].isin(SPLITS[position + 1 :]), "pixel_hash"]
+        is_leaked |= (samples["split"] == split) & samples["pixel_hash"].isin(later)
+    return is_leaked
 
 
 def describe_warnings(
@@ -147,10 +171,12 @@ def describe_warnings(
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items()))
         found.append(f"not taken from the source: {kinds}")
     leaked, removed = samples[_find_leaked(samples)], samples[samples["split"] == "removed"]
-    if len(leaked):
-        found.append(f"{len(leaked):,} images of train are in validation or test: {_name_some(leaked['id'])}")
+    for split, where in (("train", "validation or test"), ("validation", "test")):
+        names = leaked.loc[leaked["split"] == split, "id"]
+        if len(names):
+            found.append(f"{len(names):,} images of {split} are in {where}: {_name_some(names)}")
     if len(removed):
-        found.append(f"{len(removed):,} images removed from train: {_name_some(removed['id'])}")
+        found.append(f"{len(removed):,} images removed from train or validation: {_name_some(removed['id'])}")
     classes = samples.groupby("pixel_hash")["class_name"].transform("nunique")
     if (classes > 1).any():
         found.append(

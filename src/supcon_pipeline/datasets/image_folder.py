@@ -10,9 +10,9 @@ from typing import Any, NoReturn, overload
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
+from supcon_pipeline.core.image_files import ENDINGS, list_entries, printable, walk_images
 from supcon_pipeline.core.images import RawImages
 
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
 SPLIT_FOLDERS = {
     "train": "train",
     "valid": "validation",
@@ -66,7 +66,7 @@ class ImageFolderDataset(AbstractDataset[Any, RawImages]):
         splits: list[str] = []
         for split, class_folder in _class_folders(folder, ignored):
             class_name = printable(unicodedata.normalize("NFC", class_folder.name))
-            files = [os.path.relpath(file, folder) for file in _image_files(class_folder, ignored)]
+            files = [os.path.relpath(file, folder) for file in walk_images(class_folder, ignored)]
             ignored["class folders without an image"] += not files
             names += files
             classes += [class_name] * len(files)
@@ -130,49 +130,10 @@ def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, P
 
 def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
     """The folders in a folder; what lies beside them belongs to no class."""
-    found = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if _is_hidden(entry.name):
-            ignored["hidden"] += 1
-        elif entry.is_dir():
-            found.append(Path(entry.path))
-        else:
-            ignored["outside the class folders"] += 1
-    return found
-
-
-def _image_files(class_folder: Path, ignored: Counter[str]) -> Iterator[str]:
-    """The image files of a class in the order of their paths, each real folder once."""
-    seen, waiting = set(), [str(class_folder)]
-    while waiting:
-        folder = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
-            ignored["links to a folder already read"] += 1
-            continue
-        seen.add(real)
-        folders = []
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            ending = os.path.splitext(entry.name)[1].lower()
-            if _is_hidden(entry.name):
-                ignored["hidden"] += 1
-            elif entry.is_dir():
-                folders.append(entry.path)
-            elif ending in ENDINGS:
-                yield entry.path
-            else:
-                ignored[f"{printable(ending)} files" if ending else "files without an ending"] += 1
-        waiting += reversed(folders)
-
-
-def _is_hidden(name: str) -> bool:
-    # __MACOSX is what a zip file of a Mac leaves beside the images.
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def printable(name: str) -> str:
-    """A file name as text: bytes that are no UTF-8 are written as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    entries = list_entries(folder, ignored)
+    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    ignored["outside the class folders"] += len(entries) - len(folders)
+    return folders
 
 
 def _count_words(ignored: Counter[str]) -> str:

@@ -16,7 +16,8 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
 
     Args:
         filepath: of the table, `.csv` or `.parquet`.
-        folder: what the paths are relative to; that of the table where not given.
+        folder: what the paths are relative to, itself relative to the folder of the table; that folder where
+            not given.
         path_column: its name.
         label_column: its name.
         split_column: its name; without such a column, images are split by the seed. Its values are train,
@@ -34,7 +35,7 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
         metadata: dict[str, Any] | None = None,
     ):
         self.filepath = Path(filepath)
-        self.folder = Path(folder) if folder else self.filepath.parent
+        self.folder = self.filepath.parent / (folder or "")
         self.columns = {"path": path_column, "label": label_column, "split": split_column}
         self.metadata = metadata
 

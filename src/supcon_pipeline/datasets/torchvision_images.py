@@ -8,7 +8,8 @@ from typing import Any, NoReturn, overload
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.images import ImageItem, RawImages
+from supcon_pipeline.datasets.image_folder import FilePaths
 
 # How the sets with an official test split name it; the splits come from the authors.
 _BY_FLAG = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS")
@@ -27,6 +28,9 @@ _BY_NAME = {
 }
 _ROLES = {"train": "train", "trainval": "train", "val": "validation", "valid": "validation", "test": "test"}
 NAMES = tuple(sorted((*_BY_FLAG, *_BY_NAME)))
+
+# What makes other images than the files hold.
+_CHANGING = ("transform", "transforms", "loader")
 
 
 class SetItems(Sequence[np.ndarray]):
@@ -63,7 +67,7 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
 
     Args:
         name: of the class in `torchvision.datasets`, as `CIFAR10`.
-        root: the folder of its files.
+        filepath: the folder of its files.
         options: further arguments of that class, for each split.
         metadata: for plugins.
     """
@@ -71,11 +75,11 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
     def __init__(
         self,
         name: str,
-        root: str,
+        filepath: str,
         options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ):
-        self.name, self.root, self.options = name, Path(root), options or {}
+        self.name, self.filepath, self.options = name, Path(filepath), options or {}
         self.metadata = metadata
 
     def load(self) -> RawImages:
@@ -83,12 +87,21 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
         parts = self._open_splits()
         labels = np.concatenate([_read_labels(part) for _, part in parts])
         return RawImages(
-            images=SetItems([part for _, part in parts]),
+            images=self._items([part for _, part in parts]),
             labels=labels,
             class_names=_class_names(parts[0][1], labels),
             ids=[f"{split}/{index:06d}" for split, part in parts for index in range(len(part))],
             source=f"torchvision.datasets.{self.name}",
             splits=[split for split, part in parts for _ in range(len(part))],
+        )
+
+    def _items(self, parts: Sequence[Any]) -> Sequence[ImageItem]:
+        """The files where the set has some: those are decoded as files are, and by several processes."""
+        files = [_list_files(part) for part in parts]
+        if self.options.keys() & set(_CHANGING) or not all(files):
+            return SetItems(parts)
+        return FilePaths(
+            self.filepath.absolute(), [str(Path(file).absolute()) for part in files for file in part]
         )
 
     def _open_splits(self) -> list[tuple[str, Any]]:
@@ -107,17 +120,17 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
             return [(role, self._open(kind, one)) for role, one in zip(roles, arguments, strict=True)]
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"{self.name} must be in {self.root.absolute()} or be downloadable, got "
+                f"{self.name} must be in {self.filepath.absolute()} or be downloadable, got "
                 f"{' '.join(str(error).split())[:200]}; without a network, put {_describe_files(kind)} there"
             ) from error
 
     def _open(self, kind: Any, split: dict[str, Any]) -> Any:
         """From the files that are there, else with a download."""
-        given = {"root": str(self.root), **split, **self.options}
+        given = {"root": str(self.filepath), **split, **self.options}
         try:
             return kind(**given, download=False)
         except (RuntimeError, FileNotFoundError):
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.filepath.mkdir(parents=True, exist_ok=True)
             return kind(**given, download=True)
 
     def save(self, data: Any) -> NoReturn:
@@ -125,7 +138,16 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
         raise DatasetError(f"TorchvisionImagesDataset must only be read, got {type(data).__name__} to save")
 
     def _describe(self) -> dict[str, Any]:
-        return {"name": self.name, "root": self.root, "options": self.options}
+        return {"name": self.name, "filepath": self.filepath, "options": self.options}
+
+
+def _list_files(part: Any) -> Sequence[str | Path]:
+    """The files of the images, which each set keeps under a name of its own; none where it has arrays."""
+    for name in ("_image_files", "_images"):
+        if hasattr(part, name):
+            return list(getattr(part, name))
+    samples = getattr(part, "samples", getattr(part, "_samples", ()))
+    return [file for file, _ in samples]
 
 
 def _read_labels(part: Any) -> np.ndarray:

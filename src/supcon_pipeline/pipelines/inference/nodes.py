@@ -12,6 +12,7 @@ def read_new_images(
     encoder: Any, params: InferenceParameters
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """The images of the folder as the encoder takes them, their paths, and those that cannot be read."""
+    from supcon_pipeline.core.image_files import printable
     from supcon_pipeline.core.new_images import find_images, pack_readable
     from supcon_pipeline.core.packing import Packing
 
@@ -19,8 +20,8 @@ def read_new_images(
     paths = find_images(params.path)
     packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
     images, readable, unreadable = pack_readable(paths, packing)
-    reasons = [(str(paths[index]), reason) for index, reason in unreadable]
-    new_samples = pd.DataFrame({"path": [str(paths[index]) for index in readable]})
+    reasons = [(printable(paths[index]), reason) for index, reason in unreadable]
+    new_samples = pd.DataFrame({"path": [printable(paths[index]) for index in readable]})
     return images, new_samples, pd.DataFrame(reasons, columns=["path", "reason"])
 
 

@@ -13,6 +13,7 @@ def embed_outside_images(
 ) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
     """Embeddings of the images of another kind, their paths, and those that cannot be read."""
     from supcon_pipeline.core.embed import embed_images
+    from supcon_pipeline.core.image_files import printable
     from supcon_pipeline.core.new_images import find_images, pack_readable
     from supcon_pipeline.core.packing import Packing
     from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
@@ -24,8 +25,8 @@ def embed_outside_images(
     images, readable, unreadable = pack_readable(paths, packing, "out_of_distribution.path")
     model = restore_model(encoder).to(pick_device())
     outputs = embed_images(model, images, np.arange(len(images)), params.batch_size)
-    outside_samples = pd.DataFrame({"path": [str(paths[index]) for index in readable]})
-    rejected = pd.DataFrame([(str(paths[i]), why) for i, why in unreadable], columns=["path", "reason"])
+    outside_samples = pd.DataFrame({"path": [printable(paths[index]) for index in readable]})
+    rejected = pd.DataFrame([(printable(paths[i]), why) for i, why in unreadable], columns=["path", "reason"])
     return NamedTensors(outputs, {"model_hash": fingerprint(encoder)}), outside_samples, rejected
 
 

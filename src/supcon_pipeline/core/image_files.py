@@ -1,0 +1,58 @@
+"""Which files of a folder are images."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm"),
+)
+
+
+def walk_images(top: str | os.PathLike[str], ignored: Counter[str]) -> Iterator[str]:
+    """The image files in a folder, in the order of their names, and then those of each folder below it.
+
+    Links are followed, and each real folder is read once.
+
+    Args:
+        top: the folder.
+        ignored: takes the count of what is left out, by kind.
+    """
+    seen, waiting = set(), [os.fspath(top)]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            ignored["links to a folder already read"] += 1
+            continue
+        seen.add(real)
+        folders = []
+        for entry in list_entries(folder, ignored):
+            ending = os.path.splitext(entry.name)[1].lower()
+            if entry.is_dir():
+                folders.append(entry.path)
+            elif ending in ENDINGS:
+                yield entry.path
+            else:
+                ignored[f"{printable(ending)} files" if ending else "files without an ending"] += 1
+        waiting += reversed(folders)
+
+
+def list_entries(folder: str | os.PathLike[str], ignored: Counter[str]) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name; hidden entries are left out and counted."""
+    with os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
+    shown = [entry for entry in entries if not _is_hidden(entry.name)]
+    ignored["hidden"] += len(entries) - len(shown)
+    return shown
+
+
+def _is_hidden(name: str) -> bool:
+    # __MACOSX is what a zip file of a Mac leaves beside the images.
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """A file name as text: bytes that are no UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import make_project, read_catalog, run_session
+
+
+def test_a_path_below_the_home_folder_may_be_written_with_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for class_name in ("cat", "dog"):
+        folder = tmp_path / "home/photos" / class_name
+        folder.mkdir(parents=True)
+        for index in range(4):
+            Image.new("L", (8, 8), 10 * index + (class_name == "cat")).save(folder / f"{index}.png")
+    project = make_project(tmp_path / "project", ())
+    params = {"images": {"path": "~/photos"}, "data_prep": {"image_size": 8, "num_workers": 0}}
+    run_session(project, env="images", pipeline_names=["data_prep"], runtime_params=params)
+    card = read_catalog(project, "images").load("dataset_card")
+    assert (card["num_images"], card["source"]) == (8, str(tmp_path / "home/photos"))
+
+
+def test_every_other_path_of_the_catalog_is_one_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "project", ())
+    (project / "conf/mine").mkdir()
+    (project / "conf/mine/catalog.yml").write_text("""
+raw_images:
+  type: supcon_pipeline.datasets.torchvision_images.TorchvisionImagesDataset
+  name: CIFAR10
+  filepath: data/01_raw/cifar10
+table_at_home:
+  type: supcon_pipeline.datasets.image_table.ImageTableDataset
+  filepath: ~/table.csv
+  folder: ~/photos
+""")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    catalog = read_catalog(project, "mine")
+    assert catalog.get("raw_images").filepath == project / "data/01_raw/cifar10"
+    table = catalog.get("table_at_home")
+    assert (table.filepath, table.folder) == (tmp_path / "home/table.csv", tmp_path / "home/photos")
