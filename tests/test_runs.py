@@ -169,9 +169,61 @@ def test_a_classifier_of_another_encoder_is_refused(project: Path) -> None:
 def test_an_encoder_of_other_data_is_refused(project: Path) -> None:
     newest = run_session(project, pipeline_names=["data_prep"], runtime_params={"data_prep": {"seed": 3}})
     pins = dict.fromkeys(("prepared_images", "samples", "dataset_card"), newest)
-    pins |= {"encoder": "2026-01-01", "classifier": "2026-01-01"}
+    pins |= dict.fromkeys(("encoder", "classifier", "baseline_model"), "2026-01-01")
     with pytest.raises(click.ClickException, match="data_hash of the encoder must be"):
         run_session(project, pipeline_names=["evaluation"], load_versions=pins)
+
+
+def test_a_version_chosen_by_hand_brings_its_whole_run(project: Path) -> None:
+    again = ["stage1", "stage2", "swa", "evaluation"]
+    newer = run_session(project, pipeline_names=again, runtime_params={"seed": 1})
+    run_session(project, pipeline_names=["index"])
+    assert read_catalog(project).load("embeddings").metadata["checkpoint"]["run_id"] == newer
+    run_session(project, pipeline_names=["index"], load_versions={"encoder": "2026-01-01"})
+    catalog = read_catalog(project)
+    record = catalog.load("run_record")
+    assert record["base"] == "2026-01-01"
+    assert newer not in record["base_artifacts"].values()
+    assert catalog.load("embeddings").metadata["checkpoint"]["run_id"] == "2026-01-01"
+
+
+def test_a_version_that_belongs_to_no_run_with_the_rest_takes_its_place_in_another(project: Path) -> None:
+    seeded = {"data_prep": {"seed": 3}}
+    newest = run_session(project, pipeline_names=["data_prep"], runtime_params=seeded)
+    chosen = dict.fromkeys(("prepared_images", "samples", "dataset_card"), newest)
+    run_session(project, pipeline_names=["stage2"], load_versions={**chosen, "encoder": "2026-01-01"})
+    record = read_catalog(project).load("run_record")
+    assert {name: record["base_artifacts"][name] for name in chosen} == chosen
+    assert record["base_artifacts"]["encoder"] == "2026-01-01"
+    assert "embeddings" not in record["base_artifacts"]
+
+
+def test_a_version_of_what_the_run_makes_is_refused(project: Path) -> None:
+    with pytest.raises(click.ClickException, match="must be of what the run reads, got encoder, which it ma"):
+        run_session(project, load_versions={"encoder": "2026-01-01"})
+    assert len(versions(project, "run_record.json")) == 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"raw_images": "2026-01-01"}, "must name artifacts of runs, got raw_images"),
+        ({"encoder": "2020-01-01"}, "must name runs that made encoder, got 2020-01-01"),
+    ],
+)
+def test_a_version_that_is_not_there_is_refused(project: Path, chosen: dict[str, str], message: str) -> None:
+    with pytest.raises(click.ClickException, match=message):
+        run_session(project, pipeline_names=["evaluation"], load_versions=chosen)
+
+
+def test_a_run_that_has_begun_reads_no_other_version(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
+    monkeypatch.setenv("SUPCON_RUN_ID", "later")
+    run_session(project, pipeline_names=["index"], load_versions={"encoder": "2026-01-01"})
+    with pytest.raises(
+        click.ClickException, match="stage1_checkpoints of run later must be that of 2026-01-01"
+    ):
+        run_session(project, pipeline_names=["lr_finder"], load_versions={"stage1_checkpoints": other})
 
 
 def test_many_processes_share_a_run_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,6 +176,20 @@ def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
         assert row["distance"] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosines)[-10]), abs=1e-4)
 
 
+def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
+    from supcon_pipeline.core.parameters_use import InferenceParameters
+    from supcon_pipeline.pipelines.inference.nodes import search_new_images
+
+    catalog = read_catalog(inferred)
+    names = ("new_embeddings", "embeddings", "train_index", "train_index_card", "samples", "new_samples")
+    parts = {name: catalog.load(name) for name in (*names, "dataset_card")}
+    params = InferenceParameters.model_validate(catalog.load("run_record")["parameters"]["inference"])
+    assert len(search_new_images(**parts, params=params)) == 7
+    parts["train_index_card"] = {**parts["train_index_card"], "model_hash": "another"}
+    with pytest.raises(ValueError, match=r"model_hash of the train_index must be .*, got another; run index"):
+        search_new_images(**parts, params=params)
+
+
 def test_what_is_no_digit_is_farther_from_the_training_images_than_digits(inferred: Path) -> None:
     table = read_catalog(inferred).load("inference_predictions")
     is_noise = table["path"].str.endswith("noise.png")

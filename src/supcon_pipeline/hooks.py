@@ -133,7 +133,7 @@ class RunHooks:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Open the run and pin what it reads to whole runs; `--load-versions` goes before that."""
+        """Open the run and pin what it reads to whole runs, which `--load-versions` may choose."""
         book = RunBook(catalog, self.graph)
 
         def describe() -> dict[str, Any]:

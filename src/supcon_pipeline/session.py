@@ -116,26 +116,51 @@ class RunBook:
         stale = self.graph.from_nodes(*makers).all_outputs() if makers else set()
         return {name: version for name, version in artifacts.items() if name not in stale}
 
-    def base_for(self, needed: set[str]) -> Run | None:
-        """The newest run that has all that is needed.
+    def base_for(self, needed: set[str], pins: dict[str, str] | None = None) -> Run | None:
+        """The newest run that has all that is needed, or else the newest that has it beside the pins.
+
+        Args:
+            needed: names of artifacts.
+            pins: versions chosen by hand. A run that has them comes whole; where none has them all, they take
+                the place of what another run has, and what that has made from its own is no part of it.
 
         Raises:
-            RunError: where none has.
+            RunError: where there is no such run.
         """
-        runs = []
-        for run in self.newest_first():
-            runs.append(run)
-            if needed <= run.artifacts.keys():
-                self._warn_of_newer(runs, needed)
-                return run
+        pins, runs = pins or {}, list(self.newest_first())
+        views = [self._view(run, pins) for run in runs]
+        own = [view for run, view in zip(runs, views, strict=True) if pins.items() <= run.artifacts.items()]
+        for candidates in (own, views):
+            for position, view in enumerate(candidates):
+                if needed <= view.artifacts.keys():
+                    self._warn_of_newer(candidates[: position + 1], needed)
+                    return view
         if not needed:
             return None
-        best = max(runs, key=lambda run: len(needed & run.artifacts.keys()), default=None)
+        best = max(own or views, key=lambda run: len(needed & run.artifacts.keys()), default=None)
         absent = needed - (best.artifacts.keys() if best else set())
+        pinned = "".join(f" with {name} of {version}" for name, version in pins.items())
         raise RunError(
-            f"{', '.join(sorted(absent))} must be in a run of this experiment, got none; "
+            f"{', '.join(sorted(absent))} must be in a run of this experiment{pinned}, got none; "
             f"run {self.pipelines_making(absent)} first"
         )
+
+    def _view(self, run: Run, pins: dict[str, str]) -> Run:
+        """The run with the pinned versions in place of its own, and without what is made from its own."""
+        changed = {name for name, version in pins.items() if run.artifacts.get(name) != version}
+        return Run(run.run_id, self.without_descendants(run.artifacts, changed) | pins)
+
+    def require_pins(self, pins: dict[str, str]) -> None:
+        """Make sure that what is chosen by hand is there.
+
+        Raises:
+            RunError: where a name is none of an artifact, or its run has none.
+        """
+        for name, version in pins.items():
+            if name not in self.names:
+                raise RunError(f"load_versions must name artifacts of runs, got {name}; leave it out")
+            if not self._pinned(name, version).exists():
+                raise RunError(f"load_versions must name runs that made {name}, got {version}")
 
     def _warn_of_newer(self, runs: list[Run], needed: set[str]) -> None:
         """Say why the last of the runs is read and not the first, which is newer."""
@@ -184,34 +209,62 @@ def open_run(
         run_id: of the run to open.
         pipeline: what will run.
         describe: what the record of a new run says beside its id and its base.
-        load_versions: versions asked for by name, which go before those of a run.
+        load_versions: versions chosen by hand, as for `RunBook.base_for`.
         is_going_on: whether artifacts that the run has already are kept instead of refused.
 
     Raises:
-        RunError: where no run has what the pipeline reads, or this one has what the pipeline would make.
+        RunError: where no run has what the pipeline reads, this one has what the pipeline would make, or a
+            version is chosen of what it makes or what another has been chosen of before.
     """
     made = pipeline.all_outputs() & set(book.names)
-    needed = pipeline.inputs() & set(book.names) - load_versions.keys()
-    run = book.read(run_id)
-    if run is None:
-        base = book.base_for(needed)
-        artifacts = base.artifacts if base else {}
-        origin = {"run_id": run_id, "base": base.run_id if base else None, "base_artifacts": artifacts}
-        book.save_record(run_id, {**describe(), **origin})
-        run = Run(run_id, artifacts)
-    absent = needed - run.artifacts.keys()
-    if absent:
+    needed = pipeline.inputs() & set(book.names)
+    book.require_pins(load_versions)
+    chosen = ", ".join(sorted(made & load_versions.keys()))
+    if chosen:
         raise RunError(
-            f"{', '.join(sorted(absent))} must be in run {run_id}, got none; "
-            f"run {book.pipelines_making(absent)} in it first"
+            f"load_versions must be of what the run reads, got {chosen}, which it makes; "
+            "choose with --pipelines what it makes"
         )
+    run = book.read(run_id) or _start_run(book, run_id, needed, describe, load_versions)
+    _require_artifacts(book, run, needed, load_versions)
     present = {name for name in made if run.artifacts.get(name) == run_id}
     if present and not is_going_on:
         raise RunError(
             f"{', '.join(sorted(present))} must be new in run {run_id}, got already made; "
             f"choose another {RUN_ID_VARIABLE} or add --only-missing-outputs"
         )
-    reading = {name: run.artifacts[name] for name in needed} | load_versions
+    reading = {name: run.artifacts[name] for name in needed}
     for name in sorted(reading.keys() - book.without_descendants(reading, made).keys()):
         logger.warning("%s of run %s was made from what this run makes anew", name, reading[name])
     book.pin({**dict.fromkeys([*made, RECORD], run_id), **reading})
+
+
+def _start_run(
+    book: RunBook,
+    run_id: str,
+    needed: set[str],
+    describe: Callable[[], dict[str, Any]],
+    load_versions: dict[str, str],
+) -> Run:
+    """A new run on the base that it reads, both written down."""
+    base = book.base_for(needed, load_versions)
+    artifacts = base.artifacts if base else {}
+    origin = {"run_id": run_id, "base": base.run_id if base else None, "base_artifacts": artifacts}
+    book.save_record(run_id, {**describe(), **origin})
+    return Run(run_id, artifacts)
+
+
+def _require_artifacts(book: RunBook, run: Run, needed: set[str], load_versions: dict[str, str]) -> None:
+    absent = needed - run.artifacts.keys()
+    if absent:
+        raise RunError(
+            f"{', '.join(sorted(absent))} must be in run {run.run_id}, got none; "
+            f"run {book.pipelines_making(absent)} in it first"
+        )
+    for name, version in load_versions.items():
+        begun = run.artifacts.get(name)
+        if begun != version:
+            raise RunError(
+                f"{name} of run {run.run_id} must be that of {begun}, as it has begun, got {version}; "
+                f"choose another {RUN_ID_VARIABLE}"
+            )

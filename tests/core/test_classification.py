@@ -40,7 +40,7 @@ def test_counts_of_a_small_case_are_as_by_hand():
     scores = score(saying([0, 0, 1, 1, 0], 3), np.array([0, 0, 0, 1, 1]))
     assert scores["accuracy"] == pytest.approx(3 / 5)
     assert scores["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert scores["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 3)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert scores["confusion_matrix"] == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
     assert scores["per_class"]["class 1"] == pytest.approx(
         {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}
@@ -59,9 +59,7 @@ def test_headline_numbers_are_those_of_scikit_learn(classified):
         "balanced_accuracy": sklearn_metrics.recall_score(
             labels, predicted, labels=np.arange(6), average="macro"
         ),
-        "macro_f1": sklearn_metrics.f1_score(
-            labels, predicted, labels=classes, average="macro", zero_division=0.0
-        ),
+        "macro_f1": sklearn_metrics.f1_score(labels, predicted, average="macro", zero_division=0.0),
         "log_loss": sklearn_metrics.log_loss(labels, probabilities, labels=classes),
     }
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
@@ -93,10 +91,23 @@ def test_intervals_hold_their_numbers_and_narrow_with_more_images(classified):
     few, many = score(logits[:40], labels[:40], num_resamples=200), score(logits, labels, num_resamples=200)
     names = ["accuracy", "top_5_accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
     assert list(many["intervals"]) == names
-    for name in ("accuracy", "top_5_accuracy", "balanced_accuracy", "log_loss"):
+    for name in names:
         low, high = many["intervals"][name]
         assert low <= many[name] <= high
         assert high - low < few["intervals"][name][1] - few["intervals"][name][0]
+
+
+def test_a_classifier_without_a_mistake_has_a_macro_f1_of_one_in_every_resample():
+    # Two images of each of 50 classes: a resample lacks many of them.
+    labels = np.repeat(np.arange(50), 2)
+    scores = score(saying(labels, 50), labels)
+    assert scores["macro_f1"] == 1
+    assert scores["intervals"]["macro_f1"] == [1, 1]
+
+
+def test_a_class_without_images_that_is_said_counts_as_zero_in_macro_f1():
+    scores = score(saying([0, 0, 2], 3), np.array([0, 0, 0]))
+    assert scores["macro_f1"] == pytest.approx((4 / 5 + 0) / 2)
 
 
 def test_a_label_among_the_first_five_counts_with_ties_in_the_order_of_the_classes():

@@ -31,6 +31,15 @@ def test_every_mean_over_the_queries_lies_in_its_interval(features):
     assert all(low <= scores[name] <= high for name, (low, high) in intervals.items())
 
 
+def test_queries_of_one_class_are_scored_without_what_compares_classes(features):
+    queries, labels, *references = features
+    scores = feature_metrics(queries[labels == 1], labels[labels == 1], *references, (1, 5), 3, 0.1, 10, 0)
+    everything = feature_metrics(*features, (1, 5), 3, 0.1, 10, 0)
+    assert everything.keys() - scores.keys() == {"ami", "nmi", "silhouette"}
+    expected = embedding_metrics(queries[labels == 1], labels[labels == 1], *references, has_clustering=False)
+    assert {name: scores[name] for name in expected} == expected
+
+
 def test_more_neighbours_than_references_are_refused(features):
     with pytest.raises(ValueError, match="k must be from 1 to the number of references"):
         feature_metrics(*features, (1, 50), 3, 0.1, num_resamples=10, seed=0)

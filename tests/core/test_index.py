@@ -34,6 +34,16 @@ def test_the_size_decides_the_kind_and_the_card_says_it(references, queries, hns
     assert card["time_ratio"] > 0
 
 
+@pytest.mark.parametrize("hnsw_above", [200, 0])
+def test_an_index_of_other_rows_is_not_described(references, queries, hnsw_above, rng):
+    index = build_index(references, hnsw_above, **HNSW)
+    assert describe_index(index, 3 * references, queries, 10)["size"] == 200
+    with pytest.raises(ValueError, match="index must hold these references, got another at row 0"):
+        describe_index(index, references + rng.normal(size=(200, 6)), queries, 10)
+    with pytest.raises(ValueError, match=r"index must hold \(199, 6\) numbers, got \(200, 6\)"):
+        describe_index(index, references[:199], queries, 10)
+
+
 def test_recall_is_the_share_that_was_found_as_by_hand():
     assert recall(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [3, 9]])) == 0.75
 

@@ -34,9 +34,10 @@ def classification_metrics(
         seed: of the bootstrap.
 
     Returns:
-        `accuracy`, `top_5_accuracy` (from six classes on), `balanced_accuracy`, `macro_f1` in [0, 1], up is
-        better; `log_loss` in nats and `expected_calibration_error` in [0, 1], down is better; `reliability`
-        as `reliability_bins` gives it; `calibrated` with the `temperature` and the last three after it;
+        `accuracy`, `top_5_accuracy` (from six classes on), `balanced_accuracy` (over the classes that have
+        images), `macro_f1` (over those that have images or are predicted) in [0, 1], up is better;
+        `log_loss` in nats and `expected_calibration_error` in [0, 1], down is better; `reliability` as
+        `reliability_bins` gives it; `calibrated` with the `temperature` and the last three after it;
         `per_class` by name with `precision`, `recall`, `f1` and `support` (images); `confusion_matrix` (row:
         label, column: predicted); `intervals` of 95 % of the first five.
 
@@ -114,13 +115,13 @@ class Outcomes:
         support = np.bincount(labels, minlength=self.num_classes)
         hits = np.bincount(labels[is_right], minlength=self.num_classes)
         said = np.bincount(predicted, minlength=self.num_classes)
-        is_present = support > 0
+        # A class without images has no recall; one that is not predicted either has no F1.
+        is_present, is_seen = support > 0, support + said > 0
         numbers = {
             "accuracy": is_right.mean(),
             "top_5_accuracy": self.is_in_top_5[rows].mean(),
-            # A class without images has no recall; its F1 is zero, as that of one that is never found.
             "balanced_accuracy": (hits[is_present] / support[is_present]).mean(),
-            "macro_f1": (2 * hits / np.maximum(support + said, 1)).mean(),
+            "macro_f1": (2 * hits[is_seen] / (support + said)[is_seen]).mean(),
             "log_loss": self.losses[rows].mean(),
         }
         if self.num_classes < 6:

@@ -26,7 +26,7 @@ def feature_metrics(
 
     Args:
         queries: float, one row per image to score.
-        query_labels: the class of each query, at least two classes in all.
+        query_labels: the class of each query.
         references: float, what is searched; holds none of the queries.
         reference_labels: the class of each reference.
         ks: for which precision@k and the accuracy of weighted k-NN are given.
@@ -36,8 +36,9 @@ def feature_metrics(
         seed: of the bootstrap.
 
     Returns:
-        All of `retrieval_values` as means, `knn_accuracy` and `knn_accuracy_at_<k>` in [0, 1], those of
-        `clustering_metrics`, `silhouette`; `intervals` of 95 % of all that are means over the queries.
+        All of `retrieval_values` as means, `knn_accuracy` and `knn_accuracy_at_<k>` in [0, 1]; those of
+        `clustering_metrics` and `silhouette`, where the queries are of at least two classes; `intervals` of
+        95 % of all that are means over the queries.
 
     Raises:
         ValueError: as the functions of the metrics do.
@@ -49,10 +50,16 @@ def feature_metrics(
     knn = {"knn_accuracy": is_right[knn_k], **{f"knn_accuracy_at_{k}": is_right[k] for k in ks}}
     return {
         **{name: float(column.mean()) for name, column in (values | knn).items()},
-        **clustering_metrics(queries, labels),
-        "silhouette": silhouette(queries, labels),
+        **_class_structure(queries, labels),
         "intervals": {
             **mean_intervals(values, num_resamples, seed),
             **mean_intervals(knn, num_resamples, seed),
         },
     }
+
+
+def _class_structure(queries: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:
+    """How far the classes form clusters; of one class there is nothing to tell apart."""
+    if len(np.unique(labels)) < 2:
+        return {}
+    return {**clustering_metrics(queries, labels), "silhouette": silhouette(queries, labels)}

@@ -64,9 +64,13 @@ def describe_index(
     Returns:
         `kind`, `size`, `dim`, `bytes`, `k`, `num_queries`; `recall` in [0, 1], the share of the exact `k`
         nearest that it finds; `time_ratio`, its seconds per query as a share of those of the exact search.
+
+    Raises:
+        ValueError: where the index holds other rows than the references.
     """
     import faiss
 
+    _require_rows(index, references)
     k = min(k, index.ntotal)
     exact = faiss.IndexFlatIP(index.d)
     exact.add(unit_rows(references))
@@ -82,6 +86,16 @@ def describe_index(
         "recall": recall(truth, found),
         "time_ratio": seconds / exact_seconds,
     }
+
+
+def _require_rows(index: Any, references: Float[np.ndarray, "m dim"]) -> None:
+    """The count alone does not tell the embeddings of one encoder from those of another."""
+    if (index.ntotal, index.d) != references.shape:
+        raise ValueError(f"index must hold {references.shape} numbers, got {(index.ntotal, index.d)}")
+    # Spread over all, so that the time does not grow with the number of images.
+    for row in np.linspace(0, len(references) - 1, min(64, len(references))).astype(int):
+        if not np.allclose(index.reconstruct(int(row)), unit_rows(references[row : row + 1])[0], atol=1e-6):
+            raise ValueError(f"index must hold these references, got another at row {row}; run index anew")
 
 
 def recall(truth: Int[np.ndarray, "n k"], found: Int[np.ndarray, "n k"]) -> float:

@@ -25,4 +25,5 @@ def measure_index(
 
     is_train = (samples["split"] == "train").to_numpy()
     rows = embeddings.tensors["embedding"].numpy()
-    return describe_index(train_index, rows[is_train], rows[~is_train][: params.num_queries], params.recall_k)
+    card = describe_index(train_index, rows[is_train], rows[~is_train][: params.num_queries], params.recall_k)
+    return {"model_hash": embeddings.metadata["model_hash"], **card}

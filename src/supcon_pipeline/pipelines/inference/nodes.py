@@ -40,6 +40,7 @@ def search_new_images(
     new_embeddings: Any,
     embeddings: Any,
     train_index: Any,
+    train_index_card: dict[str, Any],
     samples: pd.DataFrame,
     new_samples: pd.DataFrame,
     dataset_card: dict[str, Any],
@@ -47,10 +48,12 @@ def search_new_images(
 ) -> pd.DataFrame:
     """Votes, nearest training images and distance score of each new image."""
     from supcon_pipeline.core.inference import search_report
-    from supcon_pipeline.core.tensors import require_origin
+    from supcon_pipeline.core.tensors import NamedTensors, require_origin
 
     model_hash = embeddings.metadata["model_hash"]
     require_origin("new embeddings", new_embeddings, "model_hash", model_hash, "run inference anew")
+    indexed = NamedTensors({}, train_index_card)
+    require_origin("train_index", indexed, "model_hash", model_hash, "run index on these embeddings")
     rows = embeddings.tensors["embedding"].numpy()
     validation = rows[(samples["split"] == "validation").to_numpy()]
     queries = new_embeddings.tensors["embedding"].numpy()

@@ -33,6 +33,7 @@ def create_pipeline() -> Pipeline:
                     "new_embeddings",
                     "embeddings",
                     "train_index",
+                    "train_index_card",
                     "samples",
                     "new_samples",
                     "dataset_card",
