@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from supcon_pipeline.core.presets import PRESETS
 from tests.conftest import ROOT, make_project, read_catalog
 
 EXPERIMENTS = sorted(
@@ -42,6 +43,21 @@ def test_the_full_recipe_is_that_of_small_images(tmp_path: Path, experiment: str
     assert (backbone["name"], backbone["stem"]) == ("resnet18", "small_image")
     assert parameters["data_prep"]["image_size"] == 32
     assert parameters["stage1"]["precision"] == parameters["stage2"]["precision"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name"),
+    [("images", "photograph"), ("cifar10", "small_image"), ("cifar100", "small_image")],
+)
+def test_the_views_of_a_recipe_are_those_of_the_preset_for_its_images(
+    tmp_path: Path, experiment: str, name: str
+) -> None:
+    own = yaml.safe_load((ROOT / "conf" / experiment / "parameters.yml").read_text())
+    assert own["stage1"]["transforms"] == name
+    parameters = read_parameters(make_project(tmp_path / "project", ()), experiment)
+    assert [transform["args"] for transform in parameters["stage1"]["transforms"]] == [
+        transform["args"] for transform in PRESETS[name]
+    ]
 
 
 def test_no_experiment_repeats_what_base_says(tmp_path: Path) -> None:

@@ -104,6 +104,38 @@ def test_an_image_of_train_that_is_in_test_too_is_refused_or_removed(project_wit
     ]
 
 
+def test_few_images_are_trained_on_evaluated_drawn_and_searched_with_the_parameters_as_they_are(
+    project_with_images: Path,
+) -> None:
+    folder = project_with_images.parent / "images"
+    for path in folder.glob("*/*.png"):
+        if int(path.stem) > 3:
+            path.unlink()
+    stage = {"loader": {"num_workers": 0}, "schedule": {"num_epochs": 1, "warmup_epochs": 0}}
+    params = {
+        "images": {"path": str(folder)},
+        "data_prep": SMALL,
+        "stage1": {**stage, "backbone": {"name": "resnet_narrow", "stem": "small_image"}},
+        "stage2": stage,
+        "inference": {"path": str(folder)},
+        "out_of_distribution": {"path": str(folder)},
+    }
+    for names in (["__default__"], ["inference", "out_of_distribution"]):
+        run_session(project_with_images, env="images", pipeline_names=names, runtime_params=params)
+    catalog = read_catalog(project_with_images, "images")
+    assert catalog.load("samples")["split"].value_counts().to_dict() == {
+        "train": 4,
+        "validation": 2,
+        "test": 2,
+    }
+    assert catalog.load("neighbours").groupby("query").size().tolist() == [4, 4]
+    features = catalog.load("feature_metrics")["embedding"]
+    assert [name for name in features if name.startswith("knn_accuracy_at_")] == ["knn_accuracy_at_1"]
+    assert len(catalog.load("tsne_points")) == 2 * 8
+    assert len(catalog.load("inference_table")) == 8
+    assert len(catalog.load("outside_scores")) == 2 + 8
+
+
 @pytest.mark.parametrize(
     ("env", "params", "message"),
     [

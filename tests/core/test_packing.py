@@ -106,12 +106,25 @@ def test_what_was_rejected_for_a_passing_reason_is_packed_when_it_has_passed(
     assert [position for position, _ in rejected] == [3, 4]
 
 
-def test_only_the_last_packing_is_kept(items, tmp_path: Path):
-    given, _ = items
+def age(folder: Path) -> None:
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+
+
+def test_the_packing_of_a_run_beside_this_one_stays_and_one_of_days_ago_goes(items, tmp_path: Path):
+    given, expected = items
     store = PackingStore(tmp_path / "packing", atomic_path)
     store.pack(given, PACKING, 0)
+    # What a killed process has left.
+    (store.folder / ".some.npy.1.tmp").touch()
+    age(store.folder)
+    used, _ = store.pack(given, PACKING, 0)
     store.pack(given, Packing(9, 3, "pad"), 0)
-    assert sorted(path.suffix for path in (tmp_path / "packing").iterdir()) == [".json", ".npy"]
+    assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".json", ".npy", ".npy"]
+    assert np.array_equal(np.load(used.filename), expected)
+    age(store.folder)
+    store.pack(given, Packing(10, 3, "pad"), 0)
+    assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".npy"]
 
 
 def test_a_packing_is_known_by_files_pixels_order_and_settings(items):

@@ -12,6 +12,7 @@ from supcon_pipeline.core.parameters import (
     Stage2Parameters,
     SwaParameters,
 )
+from supcon_pipeline.core.parameters_use import InferenceParameters
 from supcon_pipeline.core.parameters_visualization import VisualizationParameters
 from supcon_pipeline.core.presets import PRESETS
 
@@ -259,3 +260,26 @@ def test_nothing_is_changed_after_it_was_read():
     params = Stage1Parameters.model_validate(VALID[Stage1Parameters])
     with pytest.raises(ValidationError, match="frozen"):
         params.optimizer.lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("count", "ks", "k", "listed"), [(100, (1, 5, 20), 20, 10), (19, (1, 5), 19, 10), (4, (1,), 4, 4)]
+)
+def test_no_more_neighbours_are_evaluated_than_there_are(count, ks, k, listed):
+    params = EvaluationParameters(
+        batch_size=8, ks=(1, 5, 20), knn={"k": 20, "temperature": 0.07}, num_neighbours=10, num_suspicious=5,
+        bootstrap={"num_resamples": 10, "seed": 0},
+    )  # fmt: skip
+    capped = params.within(count)
+    assert (capped.ks, capped.knn.k, capped.num_neighbours) == (ks, k, listed)
+    assert (capped.knn.temperature, capped.num_suspicious) == (0.07, 5)
+
+
+def test_no_more_neighbours_of_new_images_are_asked_for_than_there_are():
+    params = InferenceParameters(
+        path=None, batch_size=8, num_neighbours=5, knn={"k": 20, "temperature": 0.07}, distance_k=10,
+        max_gallery_images=9,
+    )  # fmt: skip
+    assert params.within(20) == params
+    capped = params.within(4)
+    assert (capped.num_neighbours, capped.knn.k, capped.distance_k) == (4, 4, 4)

@@ -157,6 +157,11 @@ def test_removing_may_not_leave_too_little(row, message):
     assert len(handle_leakage(make_samples(rows), "report")) == len(rows)
 
 
+def test_removing_says_nothing_of_a_class_that_was_small_before():
+    rows = [row for row in CLEAN if row[0] != "dog/train1"] + [("cat/again", "cat", "train", "cattest0")]
+    assert handle_leakage(make_samples(rows), "remove")["split"].tolist()[-1] == "removed"
+
+
 def test_clean_samples_give_no_warning():
     assert describe_warnings(make_samples(CLEAN)) == []
 

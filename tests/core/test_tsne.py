@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.manifold import trustworthiness
 
-from supcon_pipeline.core.tsne import choose_points, tsne_map
+from supcon_pipeline.core.tsne import choose_points, largest_perplexity, tsne_map
 
 
 @pytest.fixture
@@ -43,6 +43,14 @@ def test_the_largest_seed_gives_a_map(bundles):
 def test_a_perplexity_too_large_for_the_images_is_refused():
     with pytest.raises(ValueError, match=r"perplexity must be below a third .*, got 5 for 16; lower it"):
         tsne_map(np.eye(16), perplexity=5, num_iterations=250, seed=0, num_jobs=1)
+
+
+@pytest.mark.parametrize("count", [8, 16, 24])
+def test_the_largest_perplexity_is_one_that_is_taken(count):
+    perplexity = largest_perplexity(count)
+    assert perplexity == pytest.approx((count - 1) / 3, abs=0.5)
+    coordinates = tsne_map(np.eye(count), perplexity, num_iterations=250, seed=0, num_jobs=1)
+    assert np.isfinite(coordinates).all()
 
 
 def test_wide_rows_are_reduced_and_keep_their_neighbours(rng):

@@ -62,6 +62,7 @@ def search_report(
         class_names: one name per class.
         params: of `inference`.
     """
+    params = params.within(index.ntotal)
     k = max(params.knn.k, params.distance_k, params.num_neighbours)
     similarities, rows = find_neighbours(index, queries, samples, k)
     voting = similarities[:, : params.knn.k], samples["label"].to_numpy()[rows[:, : params.knn.k]]

@@ -3,6 +3,8 @@
 import json
 import logging
 import multiprocessing
+import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 # Images that a process takes at a time: enough to hide the way there and back, few enough to hold.
 _CHUNK_IMAGES, _CHUNK_BYTES = 64, 8 * 2**20
+
+# A packing that nobody has asked for so long, in seconds, is let go of.
+_KEPT_SECONDS = 24 * 60 * 60
 
 Packed = np.ndarray | str
 AtomicPath = Callable[[Path], AbstractContextManager[Path]]
@@ -126,7 +131,7 @@ def write_packed(file: BinaryIO, packed: Iterable[Packed], shape: tuple[int, ...
 
 
 class PackingStore:
-    """A folder with the last packing, so that the same images are not packed again.
+    """A folder with the packings of the last day, so that the same images are not packed again.
 
     Those that were rejected are tried again each time: a disk that was away, or memory that was short, says
     nothing of the image. Where one can be packed now, all are.
@@ -147,6 +152,8 @@ class PackingStore:
         images, record = self.folder / f"{name}.npy", self.folder / f"{name}.json"
         if images.exists() and record.exists() and _are_rejected(record, items, packing, num_workers):
             logger.info("Nothing has changed since these images were packed; they are taken as they are")
+            for path in (images, record):
+                os.utime(path)
         else:
             self._write(images, record, items, packing, num_workers)
         return np.load(images, mmap_mode="r", allow_pickle=False), _read_rejected(record)
@@ -154,7 +161,7 @@ class PackingStore:
     def _write(
         self, images: Path, record: Path, items: Sequence[ImageItem], packing: Packing, num_workers: int
     ) -> None:
-        """Pack, and let go of the packing before this one; what became an artifact of it stays."""
+        """Pack, and let go of old packings; what became an artifact of one stays."""
         from rich.progress import track
 
         packed = pack_stream(items, packing, num_workers)
@@ -164,9 +171,17 @@ class PackingStore:
                 rejected = write_packed(file, shown, packing.shape)
             with self.atomic_path(record) as place:
                 place.write_text(json.dumps(rejected), "utf-8")
-        for path in [*self.folder.glob("*.npy"), *self.folder.glob("*.json")]:
-            if path not in (images, record):
-                path.unlink(missing_ok=True)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove what is older than a day: a younger packing may be that of a run beside this one."""
+        for path in self.folder.iterdir():
+            try:
+                if path.is_file() and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:
+                # Another run was faster.
+                continue
 
 
 def _read_rejected(record: Path) -> list[tuple[int, str]]:

@@ -1,6 +1,6 @@
 """Parameters of the pipelines that put a run to use."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -47,6 +47,15 @@ class InferenceParameters(Parameters):
     knn: VotingParameters
     distance_k: Count
     max_gallery_images: Count
+
+    def within(self, num_references: int) -> Self:
+        """These where so many images are searched: fewer than asked for all vote and are all listed."""
+        capped = {
+            "num_neighbours": min(self.num_neighbours, num_references),
+            "knn": self.knn.model_copy(update={"k": min(self.knn.k, num_references)}),
+            "distance_k": min(self.distance_k, num_references),
+        }
+        return self.model_copy(update=capped)
 
 
 class OutOfDistributionParameters(Parameters):

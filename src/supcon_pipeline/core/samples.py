@@ -119,8 +119,8 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
     `remove` gives them the split `removed`, which nothing trains on and nothing scores.
 
     Raises:
-        ValueError: with `refuse`, where there is one; names the first few. With `remove`, where train is
-            left with fewer than two images of a class, or validation with none.
+        ValueError: with `refuse`, where there is one; names the first few. With `remove`, where a class
+            is left with fewer than two images of train, or validation with none.
     """
     leaked = _find_leaked(samples)
     if not leaked.any() or on_leakage == "report":
@@ -132,13 +132,14 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
             "or set data_prep.on_leakage to remove (from train and validation) or report"
         )
     left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
-    _require_left(left)
+    _require_left(left, samples.loc[leaked & (samples["split"] == "train"), "class_name"])
     return left
 
 
-def _require_left(samples: pd.DataFrame) -> None:
-    for class_name, splits in samples.groupby("class_name")["split"]:
-        count = (splits == "train").sum()
+def _require_left(samples: pd.DataFrame, changed: pd.Series) -> None:
+    in_train = samples.loc[samples["split"] == "train", "class_name"]
+    for class_name in changed.unique():
+        count = (in_train == class_name).sum()
         if count < 2:
             raise ValueError(
                 "every class must have at least 2 samples in train once leaked images are removed, "

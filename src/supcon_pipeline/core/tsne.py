@@ -38,7 +38,7 @@ def tsne_map(
             f"visualization.tsne.perplexity must be below a third of the number of images, "
             f"got {perplexity} for {num_rows}; lower it"
         )
-    logger.info("t-SNE of %s points from seed %d", f"{num_rows:,}", seed)
+    logger.info("t-SNE of %s points, perplexity %.3g, from seed %d", f"{num_rows:,}", perplexity, seed)
     tsne = MulticoreTSNE(
         n_components=2,
         perplexity=perplexity,
@@ -50,6 +50,11 @@ def tsne_map(
     )
     coordinates: np.ndarray = tsne.fit_transform(_reduced(embeddings))
     return coordinates
+
+
+def largest_perplexity(num_rows: int) -> float:
+    """The highest perplexity of so many rows: t-SNE looks at three times as many neighbours."""
+    return (num_rows - 2) / 3
 
 
 def _reduced(embeddings: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n reduced"]:

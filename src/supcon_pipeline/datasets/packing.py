@@ -1,4 +1,4 @@
-"""The last packing of images."""
+"""The last packings of images."""
 
 from pathlib import Path
 from typing import Any, NoReturn

@@ -41,6 +41,15 @@ def test_of_equal_failures_the_nearest_comes_first():
     assert wrong == [5, 7]
 
 
+def test_where_all_are_right_none_is_shown_as_wrong():
+    neighbours = NEIGHBOURS[NEIGHBOURS["query"].isin([4, 6])]
+    queries = choose_queries(neighbours, LABELS, num_right=5, num_wrong=5, seed=0)
+    assert queries == {
+        "2 of the 2 test images whose nearest is right": [4, 6],
+        "the worst of the 0 whose nearest is wrong": [],
+    }
+
+
 def test_the_right_ones_are_drawn_by_the_seed():
     neighbours = pd.DataFrame({"query": range(100), "rank": 0, "reference": range(100), "similarity": 1.0})
 

@@ -30,8 +30,10 @@ def choose_queries(
     is_same = labels[neighbours["query"]] == labels[neighbours["reference"]]
     shares = pd.Series(is_same).groupby(neighbours["query"].to_numpy()).mean()
     nearest = neighbours.assign(is_same=is_same)[neighbours["rank"] == 0].set_index("query")
+    # Before the choice: to a table without rows pandas would add those of the column.
+    nearest = nearest.assign(share=shares)
     right = nearest.index[nearest["is_same"]].to_numpy()
-    wrong = nearest[~nearest["is_same"]].assign(share=shares)
+    wrong = nearest[~nearest["is_same"]]
     worst = wrong.sort_values(["share", "similarity"], ascending=[True, False], kind="stable").index
     drawn = np.random.default_rng(seed).permutation(right)[:num_right]
     return {
@@ -62,7 +64,8 @@ def draw_retrieval(
     shown = neighbours[neighbours["rank"] < num_references].sort_values("rank")
     num_columns = 1 + int(shown["rank"].max() + 1)
     heights = [1.45 * len(rows) + 0.5 for rows in parts.values()]
-    figure = Figure(figsize=(1.3 * num_columns, sum(heights) + 0.4), layout="constrained")
+    # At least as wide as its title.
+    figure = Figure(figsize=(max(1.3 * num_columns, 8.0), sum(heights) + 0.4), layout="constrained")
     figure.suptitle("Nearest training images: blue ✓ has the label of the query, vermillion ✗ another")
     folds = figure.subfigures(len(parts), squeeze=False, height_ratios=heights)
     for fold, (title, rows) in zip(folds[:, 0], parts.items(), strict=True):

@@ -34,7 +34,7 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
 
     labels = samples["label"].to_numpy()
     train, test = _split(samples, "train"), _split(samples, "test")
-    scores = {}
+    params, scores = params.within(len(train)), {}
     for name in sorted(embeddings.tensors.keys() & {"projection", "embedding"}):
         rows = embeddings.tensors[name].numpy()
         scores[name] = feature_metrics(
@@ -56,6 +56,7 @@ def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationPa
 
     rows = embeddings.tensors["embedding"].numpy()
     train, test = _split(samples, "train"), _split(samples, "test")
+    params = params.within(len(train))
     similarities, nearest = search_neighbours(rows[test], rows[train], params.num_neighbours)
     return pd.DataFrame(
         {
@@ -74,8 +75,10 @@ def find_suspicious_labels(
     from supcon_pipeline.core.label_errors import suspicious_labels
 
     rows, labels = embeddings.tensors["embedding"].numpy(), samples["label"].to_numpy()
-    votes = params.knn.model_dump()
-    found = suspicious_labels(rows, labels, _split(samples, "train"), **votes, limit=params.num_suspicious)
+    train = _split(samples, "train")
+    # An image of train is no neighbour of its own.
+    votes = params.within(len(train) - 1).knn.model_dump()
+    found = suspicious_labels(rows, labels, train, **votes, limit=params.num_suspicious)
     table: pd.DataFrame = samples.iloc[found["sample"]].reset_index(drop=True)
     table.insert(0, "sample", found["sample"])
     names = np.array(dataset_card["class_names"])[found["suggested"]]
@@ -153,7 +156,7 @@ def score_knn(
 
     rows, train = embeddings.tensors["embedding"].numpy(), _split(samples, "train")
     labels, num_classes = samples["label"].to_numpy()[train], len(dataset_card["class_names"])
-    votes = {"num_classes": num_classes, **params.knn.model_dump()}
+    votes = {"num_classes": num_classes, **params.within(len(train)).knn.model_dump()}
     logits = {
         split: classify_by_neighbours(queries, rows[train], labels, **votes)
         for split, queries in _held_out(rows, samples).items()

@@ -46,10 +46,11 @@ def score_outside_images(
     require_origin("outside embeddings", outside_embeddings, "model_hash", model_hash, "embed them anew")
     rows, split = embeddings.tensors["embedding"].numpy(), samples["split"].to_numpy()
     queries = np.concatenate([rows[split == "test"], outside_embeddings.tensors["embedding"].numpy()])
-    similarities, _ = search_neighbours(queries, rows[split == "train"], params.distance_k)
+    distance_k = min(params.distance_k, int((split == "train").sum()))
+    similarities, _ = search_neighbours(queries, rows[split == "train"], distance_k)
     names = [*samples.loc[split == "test", "id"], *outside_samples["path"]]
     is_outside = np.arange(len(names)) >= np.count_nonzero(split == "test")
-    distance = neighbour_distances(similarities, params.distance_k)
+    distance = neighbour_distances(similarities, distance_k)
     return pd.DataFrame({"image": names, "is_outside": is_outside, "distance": distance})
 
 

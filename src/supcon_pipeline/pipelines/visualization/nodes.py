@@ -19,12 +19,13 @@ def map_embeddings(
 ) -> pd.DataFrame:
     """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
     from supcon_pipeline.core.images import SPLITS
-    from supcon_pipeline.core.tsne import choose_points, tsne_map
+    from supcon_pipeline.core.tsne import choose_points, largest_perplexity, tsne_map
 
     in_use = np.flatnonzero(samples["split"].isin(SPLITS))
     options = params.tsne.model_dump(exclude={"seeds", "max_points"})
     strata = samples["split"] + " " + samples["label"].astype(str)
     shown = in_use[choose_points(strata.iloc[in_use], params.tsne.max_points, params.tsne.seeds[0])]
+    options["perplexity"] = min(params.tsne.perplexity, largest_perplexity(len(shown)))
     models = {
         "contrastive": (embeddings, predictions),
         "cross-entropy baseline": (baseline_embeddings, baseline_predictions),
