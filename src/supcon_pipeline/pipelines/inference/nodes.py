@@ -18,7 +18,7 @@ def read_new_images(
     model = encoder.metadata["model"]
     paths = find_images(params.path)
     packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
-    images, readable, unreadable = pack_readable(paths, packing)
+    images, readable, unreadable = pack_readable(paths, packing, params.num_workers)
     reasons = [(str(paths[index]), reason) for index, reason in unreadable]
     new_samples = pd.DataFrame({"path": [str(paths[index]) for index in readable]})
     return images, new_samples, pd.DataFrame(reasons, columns=["path", "reason"])
