@@ -175,6 +175,44 @@ def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
         assert row["distance"] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosines)[-10]), abs=1e-4)
 
 
+def test_recall_and_export_are_checked_on_images_of_every_class(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples of the project come class by class."""
+    from supcon_pipeline.core import export, index
+    from supcon_pipeline.core.parameters_use import ExportParameters, IndexParameters
+    from supcon_pipeline.pipelines.export.nodes import check_export
+    from supcon_pipeline.pipelines.index.nodes import measure_index
+
+    catalog, seen = read_catalog(exported), {}
+    samples, rows = catalog.load("samples"), catalog.load("embeddings").tensors["embedding"].numpy()
+    images, labels = catalog.load("prepared_images"), samples["label"].to_numpy()
+    assert (np.diff(labels) >= 0).all()
+    parameters = catalog.load("run_record")["parameters"]
+
+    def classes_of(chosen: np.ndarray, among: np.ndarray) -> list[int]:
+        return [int(labels[(among == row).reshape(len(among), -1).all(axis=1)][0]) for row in chosen]
+
+    def describe(_: Any, references: np.ndarray, queries: np.ndarray, k: int) -> dict[str, Any]:  # noqa: ARG001
+        seen["index"] = classes_of(queries, rows)
+        return {}
+
+    def run(_: Any, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        seen["export"] = classes_of(chosen, images)
+        raise StopIteration
+
+    monkeypatch.setattr(index, "describe_index", describe)
+    few = IndexParameters.model_validate({**parameters["index"], "num_queries": 6})
+    parts = [catalog.load(name) for name in ("train_index", "embeddings", "samples")]
+    measure_index(*parts, few)
+    monkeypatch.setattr(export, "run_module", run)
+    models = [catalog.load(name) for name in ("encoder", "classifier")]
+    checked = ExportParameters.model_validate({**parameters["export"], "num_checked": 6})
+    with pytest.raises(StopIteration):
+        check_export(*models, None, None, None, None, images, samples, checked)
+    assert seen == {"index": [0, 0, 1, 1, 2, 2], "export": [0, 0, 1, 1, 2, 2]}
+
+
 def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
     from supcon_pipeline.core.parameters_use import InferenceParameters
     from supcon_pipeline.pipelines.inference.nodes import search_new_images
