@@ -21,6 +21,7 @@ def parts():
             "image_size": 24,
             "num_channels": 1,
             "class_names": ["cat", "a|b <c>"],
+            "temperature": 1.23456,
             "resize": "Fit the longer side.",
         },
         "metrics": {**scores, "baseline": baseline, "checkpoint": origin, "num_images": 77},
@@ -50,6 +51,7 @@ def test_the_card_says_what_images_must_be_and_what_was_checked(parts):
     card = render_model_card(**parts)
     assert "`[batch, 24, 24, 1]`, grayscale" in card
     assert "Fit the longer side." in card
+    assert "`probabilities` is the softmax of `logits` divided by 1.235" in card
     assert "| encoder.onnx | embedding | 2.5e-06 |" in card
 
 
