@@ -245,6 +245,7 @@ def _held_out(rows: np.ndarray, samples: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _checkpoint(state: Any) -> dict[str, Any]:
-    """Which run and which epochs a model comes from."""
+    """Which run, epochs and parameters a model comes from."""
     epochs = sorted(member["epoch"] for member in state.metadata["averaged"])
-    return {"run_id": state.metadata["run_id"], "averaged_epochs": epochs}
+    origin = {name: state.metadata[name] for name in ("run_id", "parameters")}
+    return {**origin, "averaged_epochs": epochs}
