@@ -174,6 +174,23 @@ def test_an_encoder_of_other_data_is_refused(project: Path) -> None:
         run_session(project, pipeline_names=["evaluation"], load_versions=pins)
 
 
+def test_a_model_says_the_parameters_of_its_training_and_not_of_the_run_that_reads_it(project: Path) -> None:
+    trained = read_catalog(project).load("run_record")["parameters"]
+    changed = {"stage1": {"loss": {"temperature": 0.456}}, "stage2": {"label_smoothing": 0.345}}
+    for name in ("evaluation", "export"):
+        run_session(project, pipeline_names=[name], runtime_params=changed)
+    run_session(project, node_names=["visualization.write_report"], runtime_params=changed)
+    catalog = read_catalog(project)
+    checkpoints = catalog.load("metrics")["checkpoint"]
+    assert checkpoints["encoder"]["parameters"] == trained["stage1"]
+    assert checkpoints["classifier"]["parameters"] == trained["stage2"]
+    assert checkpoints["baseline"]["parameters"]["schedule"] == trained["stage1"]["schedule"]
+    for page in (catalog.load("model_card"), catalog.load("report").replace("&#34;", '"')):
+        assert '"num_epochs": 2' in page
+        assert '"temperature": 0.456' not in page
+        assert '"label_smoothing": 0.345' not in page
+
+
 def test_a_version_chosen_by_hand_brings_its_whole_run(project: Path) -> None:
     again = ["stage1", "stage2", "swa", "evaluation"]
     newer = run_session(project, pipeline_names=again, runtime_params={"seed": 1})

@@ -22,6 +22,13 @@ def code_block(markdown: str) -> str:
     return found.group(1)
 
 
+def highest_shares(logits: np.ndarray) -> np.ndarray:
+    """The highest probability of each row."""
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    highest: np.ndarray = (shares / shares.sum(axis=1, keepdims=True)).max(axis=1)
+    return highest
+
+
 @pytest.fixture(scope="module")
 def exported(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished project, exported once; only to be read."""
@@ -38,14 +45,16 @@ def test_the_files_give_what_evaluation_says_of_the_same_images(exported: Path) 
     samples, predictions = catalog.load("samples"), catalog.load("predictions")
     images = catalog.load("prepared_images")[(samples["split"] == "test").to_numpy()]
     expected = predictions["predicted"].to_numpy()
+    temperature = catalog.load("classifier_metrics")["calibrated"]["temperature"]
+    assert abs(temperature - 1) > 0.01
     for outputs in (
         open_onnx(catalog.load("classifier_onnx"))(images),
         catalog.load("classifier_program").open()(images),
     ):
         np.testing.assert_array_equal(outputs["probabilities"].argmax(axis=1), expected)
-        np.testing.assert_allclose(
-            outputs["probabilities"].max(axis=1), predictions["probability"], atol=1e-4
-        )
+        np.testing.assert_allclose(highest_shares(outputs["logits"]), predictions["probability"], atol=1e-4)
+        calibrated = highest_shares(outputs["logits"] / temperature)
+        np.testing.assert_allclose(outputs["probabilities"].max(axis=1), calibrated, atol=1e-4)
 
 
 def test_the_check_of_the_export_is_written_for_every_file_and_output(exported: Path) -> None:
@@ -107,7 +116,9 @@ def test_an_encoder_from_any_file_gives_the_embeddings_of_the_run(exported: Path
     for pattern in ("encoder.safetensors", "encoder_onnx.onnx", "classifier_program.pt2"):
         (file,) = exported.glob(f"data/06_models/tiny/{pattern}/*/{pattern}")
         np.testing.assert_allclose(load_encoder(file).embed(paths), ours.embed(paths), atol=1e-4)
-    assert load_encoder(file).classify(paths[0])[0].class_name == ours.classify(paths[0])[0].class_name
+    said, expected = load_encoder(file).classify(paths)[0], ours.classify(paths)[0]
+    assert said.class_name == expected.class_name
+    assert said.probability == pytest.approx(expected.probability, abs=1e-4)
 
 
 def test_a_run_or_a_file_that_does_not_exist_is_refused(finished_project: Path, tmp_path: Path) -> None:
@@ -176,6 +187,44 @@ def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
         assert row["distance"] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosines)[-10]), abs=1e-4)
 
 
+def test_recall_and_export_are_checked_on_images_of_every_class(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples of the project come class by class."""
+    from supcon_pipeline.core import export, index
+    from supcon_pipeline.core.parameters_use import ExportParameters, IndexParameters
+    from supcon_pipeline.pipelines.export.nodes import check_export
+    from supcon_pipeline.pipelines.index.nodes import measure_index
+
+    catalog, seen = read_catalog(exported), {}
+    samples, rows = catalog.load("samples"), catalog.load("embeddings").tensors["embedding"].numpy()
+    images, labels = catalog.load("prepared_images"), samples["label"].to_numpy()
+    assert (np.diff(labels) >= 0).all()
+    parameters = catalog.load("run_record")["parameters"]
+
+    def classes_of(chosen: np.ndarray, among: np.ndarray) -> list[int]:
+        return [int(labels[(among == row).reshape(len(among), -1).all(axis=1)][0]) for row in chosen]
+
+    def describe(_: Any, references: np.ndarray, queries: np.ndarray, k: int) -> dict[str, Any]:  # noqa: ARG001
+        seen["index"] = classes_of(queries, rows)
+        return {}
+
+    def run(_: Any, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        seen["export"] = classes_of(chosen, images)
+        raise StopIteration
+
+    monkeypatch.setattr(index, "describe_index", describe)
+    few = IndexParameters.model_validate({**parameters["index"], "num_queries": 6})
+    parts = [catalog.load(name) for name in ("train_index", "embeddings", "samples")]
+    measure_index(*parts, few)
+    monkeypatch.setattr(export, "run_module", run)
+    models = [catalog.load(name) for name in ("encoder", "classifier")]
+    checked = ExportParameters.model_validate({**parameters["export"], "num_checked": 6})
+    with pytest.raises(StopIteration):
+        check_export(*models, None, None, None, None, images, samples, checked)
+    assert seen == {"index": [0, 0, 1, 1, 2, 2], "export": [0, 0, 1, 1, 2, 2]}
+
+
 def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
     from supcon_pipeline.core.parameters_use import InferenceParameters
     from supcon_pipeline.pipelines.inference.nodes import search_new_images
@@ -212,6 +261,8 @@ def test_the_table_agrees_with_the_encoder_from_python(inferred: Path) -> None:
     table = read_catalog(inferred).load("inference_predictions")
     predictions = load_encoder(inferred, env="tiny").classify(table["path"].tolist())
     assert [each.class_name for each in predictions] == table["classifier_class"].tolist()
+    probabilities = [each.probability for each in predictions]
+    assert probabilities == pytest.approx(table["classifier_probability"].tolist(), abs=1e-4)
 
 
 def test_an_image_that_cannot_be_read_is_listed_and_the_others_go_on(inferred: Path) -> None:

@@ -51,9 +51,12 @@ def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "
     book = RunBook(catalog, sum(register_pipelines().values(), Pipeline([])))
     run = _choose_run(book, run_id)
     book.pin(run.artifacts)
-    # A run may have stopped before stage 2; its encoder is of use all the same.
+    # A run may have stopped before stage 2 or evaluation; its encoder is of use all the same.
     classifier = catalog.load("classifier") if "classifier" in run.artifacts else None
-    return encoder_of_states(catalog.load("encoder"), classifier, catalog.load("dataset_card")["class_names"])
+    has_metrics = "classifier_metrics" in run.artifacts
+    temperature = catalog.load("classifier_metrics")["calibrated"]["temperature"] if has_metrics else 1.0
+    class_names = catalog.load("dataset_card")["class_names"]
+    return encoder_of_states(catalog.load("encoder"), classifier, class_names, temperature)
 
 
 def _choose_run(book: RunBook, run_id: str | None) -> Run:

@@ -43,7 +43,7 @@ def states():
 
 @pytest.fixture(scope="module")
 def module(states):
-    return assemble_outputs(*states)
+    return assemble_outputs(*states, temperature=2.5)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,8 @@ def test_what_is_exported_is_the_encoder_and_the_classifier_as_they_were_trained
         logits = restore_model(states[1])(embedding)
     np.testing.assert_allclose(outputs["embedding"], embedding.numpy(), atol=1e-5)
     np.testing.assert_allclose(outputs["logits"], logits.numpy(), atol=1e-5)
-    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, rtol=1e-5)
+    expected = (logits / 2.5).softmax(dim=1)
+    np.testing.assert_allclose(outputs["probabilities"], expected.numpy(), atol=1e-5)
 
 
 def test_the_encoder_alone_gives_its_embedding_alone(states):
@@ -89,6 +90,11 @@ def test_onnx_carries_the_labels_and_what_images_must_be(program, model):
     assert found["class_names"] == ["cat", "dog", 'a "fox"']
     assert (found["image_size"], found["num_channels"], found["data_hash"]) == (8, 1, "abc")
     assert found["resize"].startswith("Both sides")
+    assert found["temperature"] == 2.5
+
+
+def test_an_encoder_without_classifier_has_no_temperature(states):
+    assert "temperature" not in describe_export(assemble_outputs(states[0]), states[0], [])
 
 
 def test_the_difference_is_the_largest_as_by_hand():

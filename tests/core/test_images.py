@@ -10,6 +10,7 @@ from supcon_pipeline.core.images import (
     pack_image,
     pixel_hashes,
     read_chunks,
+    spread_evenly,
 )
 
 
@@ -172,3 +173,25 @@ def test_the_middle_is_kept_by_crop_and_everything_by_stretch():
     assert pack_image(image, 16, 1, "crop")[..., 0].tolist() == image[:, 8:24].tolist()
     stretched = np.tile(np.repeat(np.array([0, 100, 200, 255], np.uint8), 4), (16, 1))
     assert pack_image(image, 16, 1, "stretch")[..., 0].tolist() == stretched.tolist()
+
+
+def test_indices_are_spread_as_by_hand():
+    indices = np.arange(10, 20)
+    assert spread_evenly(indices, 5).tolist() == [10, 12, 14, 16, 18]
+    assert spread_evenly(indices, 3).tolist() == [10, 13, 16]
+    assert spread_evenly(indices, 99).tolist() == indices.tolist()
+    assert spread_evenly(indices[:0], 3).tolist() == []
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 100, 1000])
+def test_every_class_of_a_sorted_set_has_its_share_of_the_spread(rng, count):
+    labels = np.sort(rng.integers(0, 4, 1000))
+    chosen = spread_evenly(np.arange(1000), count)
+    assert len(chosen) == len(set(chosen.tolist())) == count
+    for label in range(4):
+        assert abs((labels[chosen] == label).sum() - count * (labels == label).mean()) <= 1
+
+
+def test_a_spread_of_none_is_refused():
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        spread_evenly(np.arange(3), 0)

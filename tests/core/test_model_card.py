@@ -14,26 +14,32 @@ def parts():
         "embedding": {"precision_at_1": 0.51234, "mean_average_precision_at_r": 0.4},
         "classifier": {"accuracy": 0.3, "macro_f1": 0.2},
     }
-    origin = {"encoder": {"run_id": "run-of-encoder", "averaged_epochs": [3, 5]}}
+    origin = {
+        "encoder": {"run_id": "run-of-encoder", "averaged_epochs": [3, 5], "parameters": {"seed": 17}},
+        "classifier": {"run_id": "run-of-encoder", "averaged_epochs": [2], "parameters": {"seed": 23}},
+    }
     return {
         "metadata": {
             "outputs": ["embedding", "logits"],
             "image_size": 24,
             "num_channels": 1,
             "class_names": ["cat", "a|b <c>"],
+            "temperature": 1.23456,
             "resize": "Fit the longer side.",
         },
         "metrics": {**scores, "baseline": baseline, "checkpoint": origin, "num_images": 77},
         "dataset_card": {"num_images": 345, "data_hash": "abc123"},
-        "run_record": {"run_id": "mine", "experiment": "base", "commit": None, "parameters": {"seed": 17}},
+        "run_record": {"run_id": "mine", "experiment": "base", "commit": None, "parameters": {"seed": 99}},
         "export_check": {"num_images": 9, "differences": {"encoder.onnx": {"embedding": 2.5e-6}}},
     }
 
 
 def test_the_card_names_the_run_the_data_the_parameters_and_the_labels(parts):
     card = render_model_card(**parts)
-    for words in ("run `mine`", "run `run-of-encoder`, average of epochs 3, 5", "`abc123`", '"seed": 17'):
+    for words in ("run `mine`", "run `run-of-encoder`, average of epochs 3, 5", "`abc123`"):
         assert words in card
+    assert card.index('"encoder"') < card.index('"seed": 17') < card.index('"seed": 23')
+    assert '"seed": 99' not in card
     assert "cat, a\\|b <c>" in card
     assert "not under version control" in card
 
@@ -50,6 +56,7 @@ def test_the_card_says_what_images_must_be_and_what_was_checked(parts):
     card = render_model_card(**parts)
     assert "`[batch, 24, 24, 1]`, grayscale" in card
     assert "Fit the longer side." in card
+    assert "`probabilities` is the softmax of `logits` divided by 1.235" in card
     assert "| encoder.onnx | embedding | 2.5e-06 |" in card
 
 

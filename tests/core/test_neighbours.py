@@ -7,6 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from supcon_pipeline.core.neighbours import (
     classify_by_neighbours,
     classify_by_prefixes,
+    find_nearest,
     knn_probabilities,
     search_neighbours,
     search_other_neighbours,
@@ -169,3 +170,39 @@ def test_other_neighbours_are_those_of_a_slow_loop_without_the_row_itself(rng):
 def test_more_other_neighbours_than_there_are_are_refused(queries, k):
     with pytest.raises(ValueError, match=f"k must be from 1 to 2, the other references, got {k}"):
         search_other_neighbours(queries, np.array([0, 1, 2]), k)
+
+
+@pytest.mark.parametrize("tile_size", [1, 12, 17, 10_000])
+def test_the_nearest_by_distance_is_that_of_a_slow_loop_whatever_the_tile(rng, tile_size):
+    rows = rng.integers(0, 256, (40, 5), dtype=np.uint8)
+    # Two references that are the same: the first counts.
+    rows[30] = rows[3]
+    order = rng.permutation(40)
+    queries, references = order[:15], np.sort(order[15:])
+    expected = [
+        min(references, key=lambda other: ((rows[other].astype(int) - rows[query]) ** 2).sum())
+        for query in queries
+    ]
+    assert find_nearest(rows, queries, references, tile_size).tolist() == expected
+
+
+def test_the_nearest_of_equal_references_is_the_first_across_tiles():
+    rows = np.ones((6, 3), np.uint8)
+    assert find_nearest(rows, np.array([0, 5]), np.array([2, 3, 4]), 3).tolist() == [2, 2]
+
+
+def test_the_nearest_among_nothing_is_refused():
+    with pytest.raises(ValueError, match="reference_rows must hold at least one row, got none"):
+        find_nearest(np.ones((2, 2)), np.array([0]), np.array([], int))
+
+
+def test_pixels_of_any_number_are_searched_in_the_memory_of_a_tile(rng):
+    import tracemalloc
+
+    rows = rng.integers(0, 256, (4000, 512), dtype=np.uint8)
+    tracemalloc.start()
+    find_nearest(rows, np.arange(50), np.arange(50, 4000), tile_size=512 * 100)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # As float32, all references would take 8 MB.
+    assert peak < 1_000_000

@@ -95,3 +95,16 @@ def test_a_folder_without_one_readable_image_is_refused(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"got 1 that cannot; the first: .*bad.png: file must be an image"):
         pack_readable([tmp_path / "bad.png"], PADDED)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_many_images_are_packed_as_one_by_one_in_order_by_any_number_of_processes(tmp_path, rng, num_workers):
+    paths = [tmp_path / f"{index}.png" for index in range(70)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)).save(path)
+    for index in (0, 68):
+        paths[index].write_bytes(b"no image")
+    images, readable, unreadable = pack_readable(paths, PADDED, num_workers)
+    assert readable == [index for index in range(70) if index not in (0, 68)]
+    assert [index for index, _ in unreadable] == [0, 68]
+    assert np.array_equal(images, np.stack([pack_new_image(paths[index], PADDED) for index in readable]))

@@ -230,7 +230,8 @@ def encoder():
 
 def test_stage_1_says_what_its_checkpoints_are_of(labelled_splits):
     stage = stage1(labelled_splits)
-    assert stage.metadata == {"model": ENCODER, "run_id": "r1", **ORIGIN}
+    parameters = stage.params.model_dump(mode="json")
+    assert stage.metadata == {"model": ENCODER, "run_id": "r1", "parameters": parameters, **ORIGIN}
     assert stage.model.classifier is None
     rebuilt = build_model(stage.metadata["model"])
     rebuilt.load_state_dict(stage.state_of(stage.model))
@@ -240,7 +241,8 @@ def test_stage_2_says_which_encoder_its_classifier_belongs_to(labelled_splits, e
     stage = classifier_stage(encoder, labelled_splits, stage2_parameters(), ORIGIN, "r1")
     origin = {**ORIGIN, "encoder_hash": fingerprint(encoder)}
     description = {"kind": "classifier", "num_features": 256, "num_classes": 3}
-    assert stage.metadata == {"model": description, "run_id": "r1", **origin}
+    parameters = stage2_parameters().model_dump(mode="json")
+    assert stage.metadata == {"model": description, "run_id": "r1", "parameters": parameters, **origin}
     assert dict(stage.origin) == origin
     assert {name: tuple(t.shape) for name, t in stage.state_of(stage.model).items()} == {
         "weight": (3, 256),
@@ -265,6 +267,10 @@ def test_the_baseline_has_the_network_views_and_epochs_of_stage_1_and_an_optimiz
     assert (stage.params.schedule, stage.params.loader) == (shared.schedule, shared.loader)
     assert stage.params.optimizer.name == "adamw"
     assert stage.params.checkpoints.metric == "log_loss"
+    told = stage.metadata["parameters"]
+    assert (told["num_views"], told["optimizer"]["name"]) == (3, "adamw")
+    assert told["schedule"] == shared.schedule.model_dump(mode="json")
+    assert told.keys().isdisjoint({"loss", "projection"})
     rebuilt = build_model(stage.metadata["model"])
     assert {name: t.shape for name, t in rebuilt.encoder.state_dict().items()} == {
         name: t.shape for name, t in stage1(labelled_splits).model.encoder.state_dict().items()

@@ -23,8 +23,16 @@ def parts():
         "pixels": {"precision_at_1": 1.0},
         "baseline": {"embedding": {"ami": 0.333351}, "classifier": {"accuracy": 0.5}},
         "checkpoint": {
-            "encoder": {"run_id": "run-of-encoder", "averaged_epochs": [3, 5]},
-            "classifier": {"run_id": "run-of-classifier", "averaged_epochs": [7]},
+            "encoder": {
+                "run_id": "run-of-encoder",
+                "averaged_epochs": [3, 5],
+                "parameters": {"seed": 17},
+            },
+            "classifier": {
+                "run_id": "run-of-classifier",
+                "averaged_epochs": [7],
+                "parameters": {"seed": 23},
+            },
         },
     }
     card = {
@@ -35,7 +43,7 @@ def parts():
         "warnings": [],
         "counts": {"train": {"cat": 11, "<script>dog": 22}, "test": {"cat": 33, "<script>dog": 44}},
     }
-    run = {"experiment": "base", "commit": None, "parameters": {"stage1": {"seed": 17}}}
+    run = {"experiment": "base", "commit": None, "parameters": {"stage1": {"seed": 99}}}
     return {
         "metrics": metrics,
         "dataset_card": card,
@@ -145,6 +153,8 @@ def test_the_page_says_where_its_numbers_come_from(parts):
     assert "run <code>run-of-classifier</code>, average of epochs 7" in page
     assert "not under version control" in page
     assert "&#34;seed&#34;: 17" in page
+    assert "&#34;seed&#34;: 23" in page
+    assert "&#34;seed&#34;: 99" not in page
 
 
 def test_the_commit_is_shown_where_there_is_one(parts):
@@ -162,7 +172,7 @@ def test_the_commit_is_shown_where_there_is_one(parts):
         ("run_record", "experiment", UndefinedError),
         ("metrics", "pixels", KeyError),
         ("metrics", "baseline", KeyError),
-        ("run_record", "parameters", KeyError),
+        ("metrics", "checkpoint", KeyError),
     ],
 )
 def test_a_missing_part_is_refused_by_its_name(parts, part, name, error):

@@ -30,7 +30,8 @@ class ModelProgram:
     """A `torch.export` program, and metadata that JSON can hold.
 
     The metadata has the `outputs` in their order, `image_size`, `num_channels`, `class_names` (the labels,
-    by index), `data_hash`, `encoder_run_id`, `crop` and the `resize` rule.
+    by index), `data_hash`, `encoder_run_id`, `crop` and the `resize` rule, and with a classifier its
+    `temperature`.
     """
 
     program: Any
@@ -56,29 +57,37 @@ class EncoderOutputs(nn.Module):
 
 
 class ClassifierOutputs(EncoderOutputs):
-    """Encoder and classifier, with named outputs."""
+    """Encoder and classifier, with named outputs.
+
+    Args:
+        encoder: images to embeddings.
+        classifier: embeddings to logits.
+        temperature: above 0, that the logits are divided by, so that probabilities are calibrated.
+    """
 
     outputs = ("embedding", "logits", "probabilities")
 
-    def __init__(self, encoder: nn.Module, classifier: nn.Module):
+    def __init__(self, encoder: nn.Module, classifier: nn.Module, temperature: float = 1.0):
         super().__init__(encoder)
-        self.classifier = classifier
+        self.classifier, self.temperature = classifier, temperature
 
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> tuple[Tensor, ...]:
-        """Embedding, logits and their softmax."""
+        """Embedding, logits, and the softmax of the logits at the temperature."""
         (embedding,) = super().forward(images)
         logits = self.classifier(embedding)
-        return embedding, logits, logits.softmax(dim=1)
+        return embedding, logits, (logits / self.temperature).softmax(dim=1)
 
 
-def assemble_outputs(encoder: NamedTensors, classifier: NamedTensors | None = None) -> EncoderOutputs:
+def assemble_outputs(
+    encoder: NamedTensors, classifier: NamedTensors | None = None, temperature: float = 1.0
+) -> EncoderOutputs:
     """The module to export, on the CPU, in evaluation mode, without the projection head."""
     network: nn.Module = restore_model(encoder).encoder  # type: ignore[assignment]
     # A program stores weights in the plain layout only.
     network = network.to(memory_format=torch.contiguous_format)
     if classifier is None:
         return EncoderOutputs(network).eval()
-    return ClassifierOutputs(network, restore_model(classifier)).eval()
+    return ClassifierOutputs(network, restore_model(classifier), temperature).eval()
 
 
 def describe_export(
@@ -86,6 +95,7 @@ def describe_export(
 ) -> dict[str, Any]:
     """The metadata of a `ModelProgram`."""
     model = encoder.metadata["model"]
+    calibration = {"temperature": module.temperature} if isinstance(module, ClassifierOutputs) else {}
     return {
         "outputs": list(module.outputs),
         "image_size": model["image_size"],
@@ -95,6 +105,7 @@ def describe_export(
         "encoder_run_id": encoder.metadata["run_id"],
         "crop": encoder.metadata["crop"],
         "resize": RESIZE_RULES[encoder.metadata["crop"]],
+        **calibration,
     }
 
 

@@ -91,10 +91,13 @@ class ImageEncoder:
 
 
 def encoder_of_states(
-    encoder: NamedTensors, classifier: NamedTensors | None = None, class_names: Sequence[str] = ()
+    encoder: NamedTensors,
+    classifier: NamedTensors | None = None,
+    class_names: Sequence[str] = (),
+    temperature: float = 1.0,
 ) -> ImageEncoder:
-    """From the states of a run, on the GPU where there is one."""
-    module = assemble_outputs(encoder, classifier).to(pick_device())
+    """From the states of a run, on the GPU where there is one; the temperature calibrates the classifier."""
+    module = assemble_outputs(encoder, classifier, temperature).to(pick_device())
     return ImageEncoder(partial(run_module, module), describe_export(module, encoder, class_names))
 
 

@@ -188,3 +188,17 @@ def pixel_hashes(images: UInt8[np.ndarray, "n h w c"]) -> list[str]:
     return [
         blake2b(image.data, digest_size=16).hexdigest() for chunk in read_chunks(images) for image in chunk
     ]
+
+
+def spread_evenly(indices: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
+    """At most `count` of the indices, in their order and evenly spread over all of them.
+
+    Images often come class by class: the first few are of one class, these are of all.
+
+    Raises:
+        ValueError: where the count is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    chosen = min(count, len(indices))
+    return indices[np.arange(chosen) * len(indices) // max(chosen, 1)]

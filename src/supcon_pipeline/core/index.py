@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from supcon_pipeline.core.images import spread_evenly
+
 
 def build_index(
     references: Float[np.ndarray, "m dim"],
@@ -93,7 +95,7 @@ def _require_rows(index: Any, references: Float[np.ndarray, "m dim"]) -> None:
     if (index.ntotal, index.d) != references.shape:
         raise ValueError(f"index must hold {references.shape} numbers, got {(index.ntotal, index.d)}")
     # Spread over all, so that the time does not grow with the number of images.
-    for row in np.linspace(0, len(references) - 1, min(64, len(references))).astype(int):
+    for row in spread_evenly(np.arange(len(references)), 64):
         if not np.allclose(index.reconstruct(int(row)), unit_rows(references[row : row + 1])[0], atol=1e-6):
             raise ValueError(f"index must hold these references, got another at row {row}; run index anew")
 

@@ -43,6 +43,8 @@ def render_model_card(
         keep_trailing_newline=True,
         finalize=lambda value: value.replace("|", "\\|") if isinstance(value, str) else value,
     )
+    # Those of the trainings: the run that exports may have others and has trained nothing.
+    parameters = {name: metrics["checkpoint"][name]["parameters"] for name in ("encoder", "classifier")}
     return environment.get_template("model_card.md").render(
         model=metadata,
         rows=rows,
@@ -50,5 +52,5 @@ def render_model_card(
         card=dataset_card,
         run=run_record,
         check=export_check,
-        parameters=json.dumps(run_record["parameters"], indent=2),
+        parameters=json.dumps(parameters, indent=2),
     )

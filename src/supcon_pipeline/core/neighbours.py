@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
+
+# Numbers that are held as float32 at once: 128 MB.
+TILE_SIZE = 2**25
 
 
 def search_neighbours(
@@ -37,6 +40,42 @@ def search_neighbours(
         return faiss.knn(queries, references, k, metric=faiss.METRIC_INNER_PRODUCT)
     distances, indices = faiss.knn(queries, references, k, metric=faiss.METRIC_L2)
     return -distances, indices
+
+
+def find_nearest(
+    rows: Shaped[np.ndarray, "n dim"],
+    query_rows: Int[np.ndarray, " q"],
+    reference_rows: Int[np.ndarray, " m"],
+    tile_size: int = TILE_SIZE,
+) -> Int[np.ndarray, " q"]:
+    """The reference that is nearest to each query by Euclidean distance, as an index of the rows.
+
+    Memory is that of a tile of each, whatever the number of rows. Of equally near ones, the first counts.
+
+    Args:
+        rows: of any type, may be memory-mapped.
+        query_rows: indices of the queries.
+        reference_rows: indices of what is searched.
+        tile_size: numbers of a tile.
+
+    Raises:
+        ValueError: where there is no reference.
+    """
+    if not len(reference_rows):
+        raise ValueError("reference_rows must hold at least one row, got none")
+    num_rows = max(1, tile_size // rows.shape[1])
+    nearest = np.zeros(len(query_rows), dtype=np.int64)
+    for start in range(0, len(query_rows), num_rows):
+        tile = slice(start, start + num_rows)
+        queries = rows[query_rows[tile]]
+        best = np.full(len(queries), -np.inf)
+        for first in range(0, len(reference_rows), num_rows):
+            searched = reference_rows[first : first + num_rows]
+            similarities, found = search_neighbours(queries, rows[searched], 1, "euclidean")
+            is_nearer = similarities[:, 0] > best
+            best[is_nearer] = similarities[is_nearer, 0]
+            nearest[tile][is_nearer] = searched[found[is_nearer, 0]]
+    return nearest
 
 
 def search_other_neighbours(

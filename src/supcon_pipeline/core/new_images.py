@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from supcon_pipeline.core.decoding import decode_image, read_pixels
 from supcon_pipeline.core.image_files import ENDINGS, printable, walk_images
 from supcon_pipeline.core.images import pack_image
-from supcon_pipeline.core.packing import Packing
+from supcon_pipeline.core.packing import Packing, pack_stream
 
 
 def list_images(images: Any) -> list[Any]:
@@ -62,24 +62,35 @@ def find_images(folder: str | PathLike[str] | None, name: str = "inference.path"
 
 
 def pack_readable(
-    paths: Sequence[Path], packing: Packing, name: str = "inference.path"
+    paths: Sequence[Path], packing: Packing, num_workers: int = 0, name: str = "inference.path"
 ) -> tuple[UInt8[np.ndarray, "n size size c"], list[int], list[tuple[int, str]]]:
     """The images that can be read, which these are, and the others with the reason.
+
+    Args:
+        paths: of image files.
+        packing: how they are stored.
+        num_workers: processes that decode and resize; 0 does it in this one.
+        name: of the parameter, for errors.
 
     Raises:
         ValueError: where none can be read.
     """
-    images, readable, unreadable = [], [], []
-    for index, path in enumerate(paths):
-        try:
-            images.append(pack_new_image(path, packing))
+    from rich.progress import track
+
+    # Memory is taken as it is written to, and none of it twice.
+    images = np.empty((len(paths), *packing.shape), dtype=np.uint8)
+    readable: list[int] = []
+    unreadable: list[tuple[int, str]] = []
+    packed = track(pack_stream(paths, packing, num_workers), "read images", len(paths), transient=True)
+    for index, image in enumerate(packed):
+        if isinstance(image, str):
+            unreadable.append((index, image))
+        else:
+            images[len(readable)] = image
             readable.append(index)
-        # A decoder can fail in many ways, and one file must not end the others.
-        except Exception as error:
-            unreadable.append((index, " ".join(str(error).split()) or type(error).__name__))
-    if not images:
+    if not readable:
         raise ValueError(
             f"{name} must hold an image that can be read, got {len(paths)} that cannot; "
             f"the first: {paths[0]}: {unreadable[0][1]}"
         )
-    return np.stack(images), readable, unreadable
+    return images[: len(readable)], readable, unreadable

@@ -91,7 +91,7 @@ def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) 
         yield from _pack_in_processes(chunks, packing, num_workers)
     except BrokenProcessPool as error:
         raise ValueError(
-            f"data_prep.num_workers must leave memory for all, got {num_workers} and one was killed; "
+            f"num_workers must leave memory for all, got {num_workers} and one was killed; "
             "lower it, 0 needs the least"
         ) from error
 

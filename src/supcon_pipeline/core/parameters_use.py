@@ -42,6 +42,7 @@ class InferenceParameters(Parameters):
     """Of `inference`."""
 
     path: str | None
+    num_workers: Annotated[int, Field(ge=0)]
     batch_size: Count
     num_neighbours: Count
     knn: VotingParameters
@@ -62,5 +63,6 @@ class OutOfDistributionParameters(Parameters):
     """Of `out_of_distribution`."""
 
     path: str | None
+    num_workers: Annotated[int, Field(ge=0)]
     batch_size: Count
     distance_k: Count

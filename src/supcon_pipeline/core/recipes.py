@@ -61,7 +61,7 @@ def contrastive_stage(
         params.num_views,
         validate_features(data, params.validation_batch_size),
         params,
-        metadata={"model": description, "run_id": run_id, **origin},
+        metadata=_metadata(description, run_id, params.model_dump(mode="json"), origin),
         origin=origin,
         micro_batch_size=params.micro_batch_size,
         # With a classifier head, the loss is not that of the projections alone.
@@ -85,7 +85,7 @@ def classifier_stage(
         1,
         validate_classifier(data, params.validation_batch_size),
         params,
-        metadata={"model": description, "run_id": run_id, **origin},
+        metadata=_metadata(description, run_id, params.model_dump(mode="json"), origin),
         origin=origin,
         state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
     )
@@ -109,6 +109,7 @@ def baseline_stage(
     }
     shared = {name: getattr(stage1, name) for name in TrainingParameters.model_fields}
     own = {"optimizer": params.optimizer, "checkpoints": params.checkpoints}
+    used = stage1.model_dump(mode="json", exclude={"projection", "loss"}) | params.model_dump(mode="json")
     return Stage(
         "baseline",
         build_model({**description, **_start(stage1)}),
@@ -116,7 +117,7 @@ def baseline_stage(
         stage1.num_views,
         validate_classifier(data, stage1.validation_batch_size),
         TrainingParameters.model_construct(**{**shared, **own}),
-        metadata={"model": description, "run_id": run_id, **origin},
+        metadata=_metadata(description, run_id, used, origin),
         origin={
             **origin,
             "backbone": stage1.backbone.model_dump(),
@@ -126,6 +127,13 @@ def baseline_stage(
         },
         micro_batch_size=stage1.micro_batch_size,
     )
+
+
+def _metadata(
+    description: dict[str, Any], run_id: str, parameters: dict[str, Any], origin: Origin
+) -> dict[str, Any]:
+    """What the checkpoints of a stage say of themselves; the averaged model says it after them."""
+    return {"model": description, "run_id": run_id, "parameters": parameters, **origin}
 
 
 def _encoder_description(

@@ -71,7 +71,7 @@ def render_report(
     Args:
         metrics: as `evaluation` gives them.
         dataset_card: as `data_prep` gives it.
-        run_record: of the run that draws; its parameters are shown.
+        run_record: of the run that draws.
         pictures: PNG files by artifact name; one that is not known here has its name as title.
         interactive_map: a plotly figure as JSON.
     """
@@ -81,13 +81,15 @@ def render_report(
         loader=PackageLoader("supcon_pipeline.core", "templates"), autoescape=True, undefined=StrictUndefined
     )
     groups = {**metrics, **{f"baseline {name}": group for name, group in metrics["baseline"].items()}}
+    # Those of the trainings: the run that draws may have others and have trained nothing.
+    parameters = {name: checkpoint["parameters"] for name, checkpoint in metrics["checkpoint"].items()}
     return environment.get_template("report.html").render(
         metrics=metrics,
         tables={title: _compare(groups, names) for title, names in _TABLES.items()},
         titles=_TITLES,
         card=dataset_card,
         run=run_record,
-        parameters=json.dumps(run_record["parameters"], indent=2),
+        parameters=json.dumps(parameters, indent=2),
         pictures=_describe(pictures),
         # No text of the figure can end the script that holds it.
         interactive_map=Markup(interactive_map.replace("<", "\\u003c")),

@@ -16,9 +16,9 @@ from supcon_pipeline.core.weights import with_versions
 class NamedTensors:
     """Tensors by name, and metadata that JSON can hold.
 
-    The metadata of a model's state has `model` (what `build_model` takes), the `run_id` and `data_hash` of
-    its training, and for a classifier the `encoder_hash` of its encoder. A checkpoint adds its `epoch` and
-    validation `metrics`, an average the list of those that were `averaged`.
+    The metadata of a model's state has `model` (what `build_model` takes), the `run_id`, `parameters` and
+    `data_hash` of its training, and for a classifier the `encoder_hash` of its encoder. A checkpoint adds its
+    `epoch` and validation `metrics`, an average the list of those that were `averaged`.
     """
 
     tensors: dict[str, Tensor]

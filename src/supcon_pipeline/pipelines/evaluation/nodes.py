@@ -100,13 +100,12 @@ def score_pixels(
 ) -> dict[str, Any]:
     """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
     from supcon_pipeline.core.intervals import mean_intervals
-    from supcon_pipeline.core.neighbours import search_neighbours
+    from supcon_pipeline.core.neighbours import find_nearest
 
     labels = samples["label"].to_numpy()
     train, test = _split(samples, "train"), _split(samples, "test")
     pixels = prepared_images.reshape(len(prepared_images), -1)
-    _, nearest = search_neighbours(pixels[test], pixels[train], k=1, metric="euclidean")
-    is_right = labels[test] == labels[train][nearest[:, 0]]
+    is_right = labels[test] == labels[find_nearest(pixels, test, train)]
     intervals = mean_intervals({"precision_at_1": is_right}, **params.bootstrap.model_dump())
     return {"precision_at_1": float(is_right.mean()), "intervals": intervals}
 
@@ -249,6 +248,7 @@ def _held_out(rows: np.ndarray, samples: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _checkpoint(state: Any) -> dict[str, Any]:
-    """Which run and which epochs a model comes from."""
+    """Which run, epochs and parameters a model comes from."""
     epochs = sorted(member["epoch"] for member in state.metadata["averaged"])
-    return {"run_id": state.metadata["run_id"], "averaged_epochs": epochs}
+    origin = {name: state.metadata[name] for name in ("run_id", "parameters")}
+    return {**origin, "averaged_epochs": epochs}

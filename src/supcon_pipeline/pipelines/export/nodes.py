@@ -16,14 +16,16 @@ def export_encoder(encoder: Any, dataset_card: dict[str, Any]) -> Any:
     return trace_program(module, describe_export(module, encoder, dataset_card["class_names"]))
 
 
-def export_classifier(encoder: Any, classifier: Any, dataset_card: dict[str, Any]) -> Any:
-    """Encoder and classifier as one program."""
+def export_classifier(
+    encoder: Any, classifier: Any, classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]
+) -> Any:
+    """Encoder and classifier as one program, with calibrated probabilities."""
     from supcon_pipeline.core.export import assemble_outputs, describe_export, trace_program
     from supcon_pipeline.core.tensors import fingerprint, require_origin
 
     remedy = "run stage2 and its swa on this encoder"
     require_origin("classifier", classifier, "encoder_hash", fingerprint(encoder), remedy)
-    module = assemble_outputs(encoder, classifier)
+    module = assemble_outputs(encoder, classifier, classifier_metrics["calibrated"]["temperature"])
     return trace_program(module, describe_export(module, encoder, dataset_card["class_names"]))
 
 
@@ -47,11 +49,13 @@ def check_export(
 ) -> dict[str, Any]:
     """Largest differences between what was exported, as read back, and the original, on test images."""
     from supcon_pipeline.core import export
+    from supcon_pipeline.core.images import spread_evenly
 
-    test = np.flatnonzero(samples["split"] == "test")[: params.num_checked]
+    test = spread_evenly(np.flatnonzero(samples["split"] == "test"), params.num_checked)
     images = np.ascontiguousarray(prepared_images[test])
     alone = export.run_module(export.assemble_outputs(encoder), images)
-    both = export.run_module(export.assemble_outputs(encoder, classifier), images)
+    temperature = classifier_program.metadata["temperature"]
+    both = export.run_module(export.assemble_outputs(encoder, classifier, temperature), images)
     exported = {
         "encoder_program.pt2": (alone, encoder_program.open()(images)),
         "encoder_onnx.onnx": (alone, export.open_onnx(encoder_onnx)(images)),

@@ -20,7 +20,7 @@ def create_pipeline() -> Pipeline:
             node(convert_program, "encoder_program", "encoder_onnx", name="convert_encoder"),
             node(
                 export_classifier,
-                ["encoder", "classifier", "dataset_card"],
+                ["encoder", "classifier", "classifier_metrics", "dataset_card"],
                 "classifier_program",
                 name="export_classifier",
             ),

@@ -21,9 +21,12 @@ def measure_index(
     train_index: Any, embeddings: Any, samples: pd.DataFrame, params: IndexParameters
 ) -> dict[str, Any]:
     """What the index is, what it finds beside an exact search, and what it costs."""
+    from supcon_pipeline.core.images import spread_evenly
     from supcon_pipeline.core.index import describe_index
 
     is_train = (samples["split"] == "train").to_numpy()
     rows = embeddings.tensors["embedding"].numpy()
-    card = describe_index(train_index, rows[is_train], rows[~is_train][: params.num_queries], params.recall_k)
+    held_out = np.flatnonzero(samples["split"].isin(["validation", "test"]))
+    queries = rows[spread_evenly(held_out, params.num_queries)]
+    card = describe_index(train_index, rows[is_train], queries, params.recall_k)
     return {"model_hash": embeddings.metadata["model_hash"], **card}

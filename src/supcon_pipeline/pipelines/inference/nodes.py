@@ -19,7 +19,7 @@ def read_new_images(
     model = encoder.metadata["model"]
     paths = find_images(params.path)
     packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
-    images, readable, unreadable = pack_readable(paths, packing)
+    images, readable, unreadable = pack_readable(paths, packing, params.num_workers)
     reasons = [(printable(paths[index]), reason) for index, reason in unreadable]
     new_samples = pd.DataFrame({"path": [printable(paths[index]) for index in readable]})
     return images, new_samples, pd.DataFrame(reasons, columns=["path", "reason"])
@@ -68,14 +68,14 @@ def predict_new_images(
     classifier_metrics: dict[str, Any],
     dataset_card: dict[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row per new image, for programs and for people; probabilities calibrated where that was done."""
+    """One row per new image, for programs and for people; probabilities are calibrated."""
     from supcon_pipeline.core.inference import add_classes
     from supcon_pipeline.core.tensors import require_origin, restore_model
 
     encoder_hash, remedy = new_embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
     require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)
     logits = restore_model(classifier)(new_embeddings.tensors["embedding"]).detach()
-    temperature = classifier_metrics.get("calibrated", {}).get("temperature", 1.0)
+    temperature = classifier_metrics["calibrated"]["temperature"]
     table = add_classes(new_neighbours, logits, temperature, dataset_card["class_names"])
     return table, table
 

@@ -22,7 +22,9 @@ def embed_outside_images(
     description = encoder.metadata["model"]
     packing = Packing(description["image_size"], len(description["mean"]), encoder.metadata["crop"])
     paths = find_images(params.path, "out_of_distribution.path")
-    images, readable, unreadable = pack_readable(paths, packing, "out_of_distribution.path")
+    images, readable, unreadable = pack_readable(
+        paths, packing, params.num_workers, "out_of_distribution.path"
+    )
     model = restore_model(encoder).to(pick_device())
     outputs = embed_images(model, images, np.arange(len(images)), params.batch_size)
     outside_samples = pd.DataFrame({"path": [printable(paths[index]) for index in readable]})

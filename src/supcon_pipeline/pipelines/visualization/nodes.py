@@ -66,7 +66,7 @@ def collect_projection(
 
     test = np.flatnonzero(samples["split"] == "test")
     table = predictions[["class_name", "predicted_class", "id"]]
-    return Projection(embeddings.tensors["embedding"][test], table, small_pictures(prepared_images[test]))
+    return Projection(embeddings.tensors["embedding"][test], table, small_pictures(prepared_images, test))
 
 
 def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> Any:
