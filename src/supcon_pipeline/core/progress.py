@@ -4,16 +4,15 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-logger = logging.getLogger(__name__)
+from supcon_pipeline.core.packing import AtomicPath
 
-AtomicPath = Callable[[Path], AbstractContextManager[Path]]
+logger = logging.getLogger(__name__)
 
 
 class ProgressStore:
