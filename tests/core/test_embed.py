@@ -3,7 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from supcon_pipeline.core.embed import embed_images, iterate_images
+from supcon_pipeline.core.embed import embed_by, embed_images, iterate_images
+from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 
 
 class TinyModel(nn.Module):
@@ -85,3 +87,25 @@ def test_no_image_gives_no_row(images):
         "embedding": (0, 5),
         "logits": (0, 3),
     }
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_the_model_of_a_state_embeds_all_images_and_is_known_by_its_hash(images, batch_size):
+    description = {
+        "kind": "contrastive",
+        "backbone": "resnet_narrow",
+        "stem": "small_image",
+        "image_size": 8,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "hidden_dim": 4,
+        "dim": 2,
+    }
+    images = images.repeat(4, axis=1).repeat(4, axis=2)
+    model = build_model(description).eval()
+    state = NamedTensors(model.state_dict(), {"model": description})
+    embeddings = embed_by(state, images, batch_size, torch.device("cpu"))
+    assert embeddings.metadata == {"model_hash": fingerprint(state)}
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images))["embedding"]
+    torch.testing.assert_close(embeddings.tensors["embedding"], expected, rtol=1e-4, atol=1e-5)

@@ -3,8 +3,15 @@ import pytest
 from PIL import Image
 
 from supcon_pipeline.core.images import pack_image
-from supcon_pipeline.core.new_images import find_images, list_images, pack_new_image, pack_readable
+from supcon_pipeline.core.new_images import (
+    find_images,
+    list_images,
+    pack_new_image,
+    pack_readable,
+    read_folder,
+)
 from supcon_pipeline.core.packing import Packing
+from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.datasets.image_folder import ImageFolderDataset
 
 PADDED = Packing(8, 3, "pad")
@@ -108,3 +115,17 @@ def test_many_images_are_packed_as_one_by_one_in_order_by_any_number_of_processe
     assert readable == [index for index in range(70) if index not in (0, 68)]
     assert [index for index, _ in unreadable] == [0, 68]
     assert np.array_equal(images, np.stack([pack_new_image(paths[index], PADDED) for index in readable]))
+
+
+@pytest.mark.parametrize("crop", ["pad", "stretch"])
+def test_a_folder_is_read_as_the_encoder_says(tmp_path, pixels, crop):
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    (tmp_path / "a.png").write_bytes(b"no image")
+    encoder = NamedTensors({}, {"model": {"image_size": 8, "mean": [0.5]}, "crop": crop})
+    images, table, unreadable = read_folder(str(tmp_path), encoder, 0, "inference.path")
+    assert np.array_equal(images, pack_image(pixels, 8, 1, crop)[None])
+    assert table["path"].tolist() == [str(tmp_path / "b.png")]
+    assert unreadable["path"].tolist() == [str(tmp_path / "a.png")]
+    assert "file must be an image" in unreadable["reason"].item()
+    with pytest.raises(ValueError, match=r"other.path must be a folder of images, got None"):
+        read_folder(None, encoder, 0, "other.path")

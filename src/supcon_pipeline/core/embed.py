@@ -8,6 +8,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
 from supcon_pipeline.core.encoder import Outputs
+from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
 
 
 def iterate_images(
@@ -44,3 +45,12 @@ def embed_images(
     parts = [model(batch) for batch in iterate_images(images, indices, batch_size, device)]
     model.train(was_training)
     return {name: torch.cat([part[name] for part in parts]).float().cpu() for name in parts[0]}
+
+
+def embed_by(
+    encoder: NamedTensors, images: UInt8[np.ndarray, "n h w c"], batch_size: int, device: torch.device
+) -> NamedTensors:
+    """What the model of a state gives for all images, in their order; `model_hash` says which it was."""
+    model = restore_model(encoder).to(device)
+    outputs = embed_images(model, images, np.arange(len(images)), batch_size)
+    return NamedTensors(outputs, {"model_hash": fingerprint(encoder)})

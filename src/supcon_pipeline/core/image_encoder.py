@@ -16,6 +16,7 @@ from supcon_pipeline.core.export import (
     read_onnx_metadata,
     run_module,
 )
+from supcon_pipeline.core.metrics import unit_rows
 from supcon_pipeline.core.new_images import list_images, pack_new_image
 from supcon_pipeline.core.packing import Packing
 from supcon_pipeline.core.tensors import NamedTensors
@@ -58,9 +59,7 @@ class ImageEncoder:
             ValueError: where something is no image, or there is none.
             OSError: where a file cannot be read.
         """
-        embedding = self._outputs(images, "embedding")
-        unit: np.ndarray = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
-        return unit
+        return unit_rows(self._outputs(images, "embedding"))
 
     def classify(self, images: Any) -> list[Prediction]:
         """The likeliest class of each image.

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from supcon_pipeline.core.images import spread_evenly
+from supcon_pipeline.core.metrics import unit_rows
 
 
 def build_index(
@@ -109,13 +110,6 @@ def recall(truth: Int[np.ndarray, "n k"], found: Int[np.ndarray, "n k"]) -> floa
     if truth.shape != found.shape:
         raise ValueError(f"found must have the shape of the truth {truth.shape}, got {found.shape}")
     return float(np.mean([np.isin(row, other).mean() for row, other in zip(truth, found, strict=True)]))
-
-
-def unit_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
-    """Rows of length 1, float32, as a new array."""
-    rows = np.asarray(rows, dtype=np.float32)
-    scaled: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return np.ascontiguousarray(scaled)
 
 
 def _timed(index: Any, queries: np.ndarray, k: int) -> tuple[np.ndarray, float]:

@@ -85,7 +85,7 @@ def retrieval_values(
     is_scored = np.isin(query_labels, reference_labels)
     if not is_scored.any():
         raise ValueError("reference_labels must hold the class of a query, got none; search other references")
-    rows, labels, columns = _unit_rows(queries)[is_scored], query_labels[is_scored], _unit_rows(references).T
+    rows, labels, columns = unit_rows(queries)[is_scored], query_labels[is_scored], unit_rows(references).T
     num_rows = max(1, tile_size // len(references))
     tiles = [
         _tile_values(
@@ -148,7 +148,7 @@ def clustering_metrics(rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray,
     Source:
         Vinh et al. 2010, JMLR 11, for AMI.
     """
-    values = _clustering_calculator().get_accuracy(_unit_rows(rows), np.asarray(labels))
+    values = _clustering_calculator().get_accuracy(unit_rows(rows), np.asarray(labels))
     return {name.lower(): float(values[name]) for name in ("AMI", "NMI")}
 
 
@@ -178,7 +178,7 @@ def silhouette(rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) 
     classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
         raise ValueError(f"labels must be of at least two classes, got {len(classes)}")
-    unit = _unit_rows(rows).astype(np.float64)
+    unit = unit_rows(rows).astype(np.float64)
     sums = np.zeros((len(classes), unit.shape[1]))
     np.add.at(sums, index, unit)
     products, everyone = unit @ sums.T, np.arange(len(unit))
@@ -192,10 +192,11 @@ def silhouette(rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) 
     return float(np.where(counts[index] > 1, widths, 0).mean())
 
 
-def _unit_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
-    rows = np.asarray(rows, dtype=np.float32)
+def unit_rows(rows: Float[np.ndarray, "n dim"], dtype: Any = np.float32) -> Float[np.ndarray, "n dim"]:
+    """Rows of length 1, in C order; a row of zeros stays one."""
+    rows = np.asarray(rows, dtype=dtype)
     scaled: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return scaled
+    return np.ascontiguousarray(scaled)
 
 
 def _require_labels(name: str, rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> None:

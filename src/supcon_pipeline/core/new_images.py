@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import UInt8
 
 from supcon_pipeline.core.decoding import decode_image, read_pixels
 from supcon_pipeline.core.image_files import ENDINGS, printable, walk_images
 from supcon_pipeline.core.images import pack_image
 from supcon_pipeline.core.packing import Packing, pack_stream
+from supcon_pipeline.core.tensors import NamedTensors
 
 
 def list_images(images: Any) -> list[Any]:
@@ -59,6 +61,31 @@ def find_images(folder: str | PathLike[str] | None, name: str = "inference.path"
     if not found:
         raise ValueError(f"{name} must hold images ({', '.join(ENDINGS)}), got none in {printable(place)!r}")
     return found
+
+
+def read_folder(
+    path: str | None, encoder: NamedTensors, num_workers: int, name: str
+) -> tuple[UInt8[np.ndarray, "n size size c"], pd.DataFrame, pd.DataFrame]:
+    """The images of a folder as an encoder takes them, a table of them, and one of those that are unreadable.
+
+    Args:
+        path: of the folder.
+        encoder: its metadata say how the images of its training were packed.
+        num_workers: processes that decode and resize; 0 does it in this one.
+        name: of the parameter, for errors.
+
+    Returns:
+        Images; their `path`; `path` and `reason` of the others.
+
+    Raises:
+        ValueError: where there is no such folder, or no image in it that can be read.
+    """
+    model, paths = encoder.metadata["model"], find_images(path, name)
+    packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
+    images, readable, unreadable = pack_readable(paths, packing, num_workers, name)
+    reasons = [(printable(paths[index]), reason) for index, reason in unreadable]
+    table = pd.DataFrame({"path": [printable(paths[index]) for index in readable]})
+    return images, table, pd.DataFrame(reasons, columns=["path", "reason"])
 
 
 def pack_readable(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from supcon_pipeline.core.parameters_base import Count, Decay, Fraction, Seed
+from supcon_pipeline.core.parameters_base import Count, Decay, Fraction, KnnParameters, Seed
 from supcon_pipeline.core.parameters_base import Parameters as Parameters
 from supcon_pipeline.core.parameters_batches import (
     ContrastiveLoaderParameters,
@@ -289,13 +289,6 @@ class LrFinderParameters(Parameters):
         if self.max_lr <= self.min_lr:
             raise ValueError(f"max_lr must be above min_lr ({self.min_lr}), got {self.max_lr}")
         return self
-
-
-class KnnParameters(Parameters):
-    """Weighted k-NN classification."""
-
-    k: Count
-    temperature: Annotated[float, Field(gt=0)]
 
 
 class BootstrapParameters(Parameters):

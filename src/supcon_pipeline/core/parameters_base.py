@@ -14,3 +14,10 @@ class Parameters(BaseModel):
     """Base of all: nothing unknown, nothing changed after it was read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KnnParameters(Parameters):
+    """Weighted k-NN classification."""
+
+    k: Count
+    temperature: Annotated[float, Field(gt=0)]

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from supcon_pipeline.core.parameters_base import Count, Parameters
+from supcon_pipeline.core.parameters_base import Count, KnnParameters, Parameters
 
 
 class ExportParameters(Parameters):
@@ -31,13 +31,6 @@ class IndexParameters(Parameters):
     num_queries: Count
 
 
-class VotingParameters(Parameters):
-    """Weighted k-NN classification of new images."""
-
-    k: Count
-    temperature: Annotated[float, Field(gt=0)]
-
-
 class InferenceParameters(Parameters):
     """Of `inference`."""
 
@@ -45,7 +38,7 @@ class InferenceParameters(Parameters):
     num_workers: Annotated[int, Field(ge=0)]
     batch_size: Count
     num_neighbours: Count
-    knn: VotingParameters
+    knn: KnnParameters
     distance_k: Count
     max_gallery_images: Count
 

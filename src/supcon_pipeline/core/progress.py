@@ -4,20 +4,19 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from supcon_pipeline.core.packing import AtomicPath
+
 # Another version of one of these may give other views, weights or steps.
 _NUMERIC_LIBRARIES = ("albumentations", "numpy", "timm", "torch", "torchvision")
 
 logger = logging.getLogger(__name__)
-
-AtomicPath = Callable[[Path], AbstractContextManager[Path]]
 
 
 class ProgressStore:

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from supcon_pipeline.core.metrics import unit_rows
+
 logger = logging.getLogger(__name__)
 
 # Above the one, rows are first reduced to the other: distances are kept, the search of neighbours is faster.
@@ -61,8 +63,7 @@ def _reduced(embeddings: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n red
     """Unit-length rows, by PCA where they are wide."""
     from sklearn.decomposition import PCA
 
-    rows: np.ndarray = np.asarray(embeddings, dtype=np.float64)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = unit_rows(embeddings, np.float64)
     if rows.shape[1] <= MAX_DIM:
         return rows
     num_components = min(REDUCED_DIM, len(rows))

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from supcon_pipeline.core.classification import confused_pairs
+
 # Above, counts do not fit their cells, and the pairs that matter are listed instead.
 MAX_COUNTED = 20
 NUM_LISTED = 25
@@ -63,12 +65,11 @@ def _write_counts(axis: Any, matrix: Any, shares: Any) -> None:
 
 def _list_pairs(matrix: Any, class_names: Sequence[str]) -> str:
     """The most frequent confusions, one a line."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_LISTED]
-    rows, columns = np.unravel_index(order, wrong.shape)
+    pairs = confused_pairs(matrix)
     lines = [
-        f"{wrong[row, column]} of {matrix[row].sum()}   {class_names[row]} → {class_names[column]}"
-        for row, column in zip(rows, columns, strict=True)
-        if wrong[row, column]
+        f"{count} of {matrix[label].sum()}   {class_names[label]} → {class_names[predicted]}"
+        for label, predicted, count in zip(
+            *(pairs[name][:NUM_LISTED] for name in ("label", "predicted", "count")), strict=True
+        )
     ]
     return "\n".join(["most confused, label → predicted", "", *lines])

@@ -16,16 +16,15 @@ def embed_samples(
     params: EvaluationParameters,
 ) -> Any:
     """Embedding and projection of every image of every split, in the order of the samples."""
-    from supcon_pipeline.core.embed import embed_images
-    from supcon_pipeline.core.tensors import NamedTensors, fingerprint, require_origin, restore_model
+    from supcon_pipeline.core.embed import embed_by
+    from supcon_pipeline.core.tensors import NamedTensors, require_origin
     from supcon_pipeline.core.training import pick_device
 
     # Other data may have put into test what this encoder was trained on.
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], "run stage1 on this data")
-    model = restore_model(encoder).to(pick_device())
-    outputs = embed_images(model, prepared_images, np.arange(len(prepared_images)), params.batch_size)
-    metadata = {"checkpoint": _checkpoint(encoder), "model_hash": fingerprint(encoder)}
-    return NamedTensors(outputs, {**metadata, "sample_ids": samples["id"].tolist()})
+    embeddings = embed_by(encoder, prepared_images, params.batch_size, pick_device())
+    origin = {"checkpoint": _checkpoint(encoder), "sample_ids": samples["id"].tolist()}
+    return NamedTensors(embeddings.tensors, {**embeddings.metadata, **origin})
 
 
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:

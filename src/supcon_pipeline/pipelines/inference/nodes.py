@@ -12,28 +12,17 @@ def read_new_images(
     encoder: Any, params: InferenceParameters
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """The images of the folder as the encoder takes them, their paths, and those that cannot be read."""
-    from supcon_pipeline.core.image_files import printable
-    from supcon_pipeline.core.new_images import find_images, pack_readable
-    from supcon_pipeline.core.packing import Packing
+    from supcon_pipeline.core.new_images import read_folder
 
-    model = encoder.metadata["model"]
-    paths = find_images(params.path)
-    packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
-    images, readable, unreadable = pack_readable(paths, packing, params.num_workers)
-    reasons = [(printable(paths[index]), reason) for index, reason in unreadable]
-    new_samples = pd.DataFrame({"path": [printable(paths[index]) for index in readable]})
-    return images, new_samples, pd.DataFrame(reasons, columns=["path", "reason"])
+    return read_folder(params.path, encoder, params.num_workers, "inference.path")
 
 
 def embed_new_images(encoder: Any, new_images: np.ndarray, params: InferenceParameters) -> Any:
     """Embedding and projection of every new image, in their order."""
-    from supcon_pipeline.core.embed import embed_images
-    from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+    from supcon_pipeline.core.embed import embed_by
     from supcon_pipeline.core.training import pick_device
 
-    model = restore_model(encoder).to(pick_device())
-    outputs = embed_images(model, new_images, np.arange(len(new_images)), params.batch_size)
-    return NamedTensors(outputs, {"model_hash": fingerprint(encoder)})
+    return embed_by(encoder, new_images, params.batch_size, pick_device())
 
 
 def search_new_images(

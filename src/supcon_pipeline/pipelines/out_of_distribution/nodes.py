@@ -12,24 +12,13 @@ def embed_outside_images(
     encoder: Any, params: OutOfDistributionParameters
 ) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
     """Embeddings of the images of another kind, their paths, and those that cannot be read."""
-    from supcon_pipeline.core.embed import embed_images
-    from supcon_pipeline.core.image_files import printable
-    from supcon_pipeline.core.new_images import find_images, pack_readable
-    from supcon_pipeline.core.packing import Packing
-    from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+    from supcon_pipeline.core.embed import embed_by
+    from supcon_pipeline.core.new_images import read_folder
     from supcon_pipeline.core.training import pick_device
 
-    description = encoder.metadata["model"]
-    packing = Packing(description["image_size"], len(description["mean"]), encoder.metadata["crop"])
-    paths = find_images(params.path, "out_of_distribution.path")
-    images, readable, unreadable = pack_readable(
-        paths, packing, params.num_workers, "out_of_distribution.path"
-    )
-    model = restore_model(encoder).to(pick_device())
-    outputs = embed_images(model, images, np.arange(len(images)), params.batch_size)
-    outside_samples = pd.DataFrame({"path": [printable(paths[index]) for index in readable]})
-    rejected = pd.DataFrame([(printable(paths[i]), why) for i, why in unreadable], columns=["path", "reason"])
-    return NamedTensors(outputs, {"model_hash": fingerprint(encoder)}), outside_samples, rejected
+    name = "out_of_distribution.path"
+    images, outside_samples, unreadable = read_folder(params.path, encoder, params.num_workers, name)
+    return embed_by(encoder, images, params.batch_size, pick_device()), outside_samples, unreadable
 
 
 def score_outside_images(
