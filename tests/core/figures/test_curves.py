@@ -24,6 +24,7 @@ def test_the_curves_of_each_stage_are_in_a_column_of_their_own():
         axis.lines[0].get_ydata().tolist() for axis in figure.axes if axis.get_ylabel() == "learning rate"
     ]
     assert rates == [[0.1, 0.05], [0.3, 0.2, 0.1]]
+    assert {line.get_marker() for axis in figure.axes for line in axis.lines} == {"."}
     figure.draw_without_rendering()
 
 

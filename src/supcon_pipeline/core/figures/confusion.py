@@ -33,7 +33,8 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
     if not has_list:
         _write_counts(axis, matrix, shares)
     image.set_clim(0, 1)
-    figure.colorbar(image, ax=axis, label="share of the label's images", shrink=0.8, location="left")
+    place = "left" if has_list else "right"
+    figure.colorbar(image, ax=axis, label="share of the label's images", shrink=0.8, location=place)
     if has_list:
         axis.text(1.02, 1.0, _list_pairs(matrix, class_names), transform=axis.transAxes, va="top", fontsize=9)
     return figure

@@ -5,6 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+# Up to so many epochs each has a point: of a single one there is no line.
+MAX_MARKED = 20
+
 
 def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Any:
     """Loss and learning rate above, validation metrics below, one column per training.
@@ -14,12 +17,16 @@ def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Any:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4 * len(histories), 7.2), layout="constrained")
+    figure = Figure(figsize=(6.4 * len(histories), 8.4), layout="constrained")
     axes = figure.subplots(2, len(histories), squeeze=False)
     for (above, below), (title, history) in zip(axes.T, histories.items(), strict=True):
         above.set(title=title)
         _draw_loss(above, history)
         _draw_metrics(below, history)
+    for axis in figure.axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        for line in axis.lines:
+            line.set_marker("." if len(line.get_xdata()) <= MAX_MARKED else "")
     return figure
 
 
@@ -45,7 +52,8 @@ def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
         axis.plot(history["epoch"], history[name], style, color=color, label=name)
     axis.set(xlabel="epoch", ylabel="validation")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="best")
+    # Below, where no curve can be.
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
 
 
 def draw_lr_curve(curve: pd.DataFrame, suggestion: Mapping[str, float]) -> Any:
