@@ -279,6 +279,7 @@ def test_no_more_neighbours_of_new_images_are_asked_for_than_there_are():
     params = InferenceParameters(
         path=None, batch_size=8, num_neighbours=5, knn={"k": 20, "temperature": 0.07}, distance_k=10,
         max_gallery_images=9,
+        num_workers=0,
     )  # fmt: skip
     assert params.within(20) == params
     capped = params.within(4)
