@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 # Up to so many epochs each has a point: of a single one there is no line.
@@ -16,6 +17,7 @@ def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Any:
         histories: by title, with the columns `epoch`, `loss`, `lr`, `collapse_loss` and the metrics.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.4 * len(histories), 8.4), layout="constrained")
     axes = figure.subplots(2, len(histories), squeeze=False)
@@ -24,9 +26,9 @@ def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Any:
         _draw_loss(above, history)
         _draw_metrics(below, history)
     for axis in figure.axes:
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         for line in axis.lines:
-            line.set_marker("." if len(line.get_xdata()) <= MAX_MARKED else "")
+            line.set_marker("." if np.size(line.get_xdata()) <= MAX_MARKED else "")
     return figure
 
 
