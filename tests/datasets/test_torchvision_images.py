@@ -7,7 +7,7 @@ from kedro.io import DatasetError
 from PIL import Image
 
 from supcon_pipeline.core.packing import Packing, pack_stream
-from supcon_pipeline.datasets.torchvision_images import NAMES, SetItems, TorchvisionImagesDataset
+from supcon_pipeline.datasets.torchvision_images import NAMES, TorchvisionImagesDataset, read_image
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -151,10 +151,11 @@ def test_a_transform_of_the_options_is_not_passed_over_for_the_files(tmp_path: P
     assert raw.images[0].shape == (7, 7, 3)
 
 
-def test_images_of_several_parts_follow_one_another_in_grey_or_colour() -> None:
-    parts = [[(Image.new("L", (1, 1), 1), 0)], [(Image.new("RGB", (1, 1), (2, 2, 2)), 0)] * 2]
-    items = SetItems(parts)
-    assert [items[index].ravel().tolist() for index in range(3)] == [[1], [2, 2, 2], [2, 2, 2]]
-    assert [item.ndim for item in items[0:2]] == [2, 3]
-    with pytest.raises(IndexError):
-        items[3]
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("L", 5), ("1", [255] * 3), ("RGB", [5] * 3), ("RGBA", [5] * 3)]
+)
+def test_images_of_a_set_are_grey_or_in_colour(mode: str, expected: object) -> None:
+    image = Image.new("RGB", (2, 1), (5, 5, 5)).convert(mode, dither=Image.Dither.NONE)
+    if mode == "1":
+        image.putpixel((0, 0), 1)
+    assert read_image((image, 0))[0, 0].tolist() == expected

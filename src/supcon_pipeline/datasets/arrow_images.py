@@ -1,8 +1,9 @@
 """Images in a folder of Hugging Face `datasets`, in Arrow format."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -10,34 +11,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
-
-
-class ArrowItems(Sequence[ImageItem]):
-    """The image files of an Arrow table, still encoded, read when they are asked for."""
-
-    def __init__(self, parts: Sequence[Any], column: str):
-        self.parts, self.column = parts, column
-        self.ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    @overload
-    def __getitem__(self, index: int) -> ImageItem: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ImageItem]: ...
-
-    def __getitem__(self, index: int | slice) -> ImageItem | Sequence[ImageItem]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        part = int(np.searchsorted(self.ends, index, side="right"))
-        row = index - int(self.ends[part - 1] if part else 0)
-        file = self.parts[part][row][self.column] or {"bytes": b""}
-        content: bytes | None = file["bytes"]
-        return Path(file["path"]) if content is None else content
+from supcon_pipeline.datasets.items import JoinedItems
 
 
 class ArrowImagesDataset(AbstractDataset[Any, RawImages]):
@@ -66,7 +40,9 @@ class ArrowImagesDataset(AbstractDataset[Any, RawImages]):
         names = np.concatenate([self._read_class_names(split, part) for split, part in parts])
         class_names, labels = np.unique(names, return_inverse=True)
         return RawImages(
-            images=ArrowItems([self._encoded(part) for _, part in parts], self.image_column),
+            images=JoinedItems(
+                [self._encoded(part) for _, part in parts], partial(_read_file, column=self.image_column)
+            ),
             labels=labels.astype(np.int64),
             class_names=class_names.tolist(),
             ids=[f"{split or 'image'}/{index:07d}" for split, part in parts for index in range(len(part))],
@@ -121,3 +97,9 @@ class ArrowImagesDataset(AbstractDataset[Any, RawImages]):
 
     def _describe(self) -> dict[str, Any]:
         return {"path": self.path, "image_column": self.image_column, "label_column": self.label_column}
+
+
+def _read_file(row: Mapping[str, Any], column: str) -> ImageItem:
+    """The image file of a row, still encoded; empty where the row has none."""
+    file = row[column] or {"bytes": b""}
+    return Path(file["path"]) if file["bytes"] is None else file["bytes"]

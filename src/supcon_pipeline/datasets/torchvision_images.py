@@ -3,13 +3,14 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import Any, NoReturn
 
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import FilePaths
+from supcon_pipeline.datasets.items import JoinedItems
 
 # How the sets with an official test split name it; the splits come from the authors.
 _BY_FLAG = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS")
@@ -31,33 +32,6 @@ NAMES = tuple(sorted((*_BY_FLAG, *_BY_NAME)))
 
 # What makes other images than the files hold.
 _CHANGING = ("transform", "transforms", "loader")
-
-
-class SetItems(Sequence[np.ndarray]):
-    """The images of some torchvision sets one after the other, decoded when they are asked for."""
-
-    def __init__(self, parts: Sequence[Any]):
-        self.parts = parts
-        self.ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[np.ndarray]: ...
-
-    def __getitem__(self, index: int | slice) -> np.ndarray | Sequence[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        part = int(np.searchsorted(self.ends, index, side="right"))
-        first = self.ends[part - 1] if part else 0
-        image = self.parts[part][index - first][0]
-        return np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
 
 class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
@@ -99,7 +73,7 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
         """The files where the set has some: those are decoded as files are, and by several processes."""
         files = [_list_files(part) for part in parts]
         if self.options.keys() & set(_CHANGING) or not all(files):
-            return SetItems(parts)
+            return JoinedItems(parts, read_image)
         return FilePaths(
             self.filepath.absolute(), [str(Path(file).absolute()) for part in files for file in part]
         )
@@ -139,6 +113,12 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self.name, "filepath": self.filepath, "options": self.options}
+
+
+def read_image(entry: tuple[Any, Any]) -> np.ndarray:
+    """The pixels of an entry of a set, grey or in colour."""
+    image = entry[0]
+    return np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
 
 def _list_files(part: Any) -> Sequence[str | Path]:
