@@ -8,9 +8,6 @@ from jaxtyping import Int
 
 from supcon_pipeline.core.images import SPLITS
 
-# The batch that the warning of rare classes speaks of.
-_BATCH = 256
-
 
 def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> None:
     """Refuse what cannot be learned, before the work begins.
@@ -162,9 +159,19 @@ def _find_leaked(samples: pd.DataFrame) -> pd.Series:
 
 
 def describe_warnings(
-    samples: pd.DataFrame, num_rejected: int = 0, ignored: Mapping[str, int] | None = None
+    samples: pd.DataFrame,
+    num_rejected: int = 0,
+    ignored: Mapping[str, int] | None = None,
+    batch_size: int | None = None,
 ) -> list[str]:
-    """What someone should know of these samples before they believe a number, a sentence each."""
+    """What someone should know of these samples before they believe a number, a sentence each.
+
+    Args:
+        samples: with the columns `id`, `class_name`, `split` and `pixel_hash`.
+        num_rejected: images that could not be decoded.
+        ignored: counts of what was not taken from the source, by kind.
+        batch_size: of shuffled batches, in which a rare class may be alone; none where batches are balanced.
+    """
     found = []
     if num_rejected:
         found.append(f"{num_rejected:,} images could not be decoded; rejected_images says why")
@@ -184,7 +191,7 @@ def describe_warnings(
             f"{(classes > 1).sum():,} images are in more than one class: "
             f"{_name_some(samples.loc[classes > 1].sort_values(['pixel_hash', 'id'])['id'], 6)}"
         )
-    return [*found, *_describe_counts(samples)]
+    return [*found, *_describe_counts(samples), *_describe_rarest(samples, batch_size)]
 
 
 def _describe_counts(samples: pd.DataFrame) -> list[str]:
@@ -194,13 +201,20 @@ def _describe_counts(samples: pd.DataFrame) -> list[str]:
         absent = counts.index[counts[split] == 0].tolist()
         if absent:
             found.append(f"{len(absent):,} classes have no image in {split}: {_name_some(absent)}")
-    rarest, total = counts["train"].idxmin(), counts["train"].sum()
-    if counts["train"].min() * _BATCH < 2 * total:
-        found.append(
-            f"{rarest} has {counts['train'].min():,} of {total:,} training images: in a shuffled batch of "
-            f"{_BATCH} it is often alone or absent, and an image alone has no positive but its own views"
-        )
     return found
+
+
+def _describe_rarest(samples: pd.DataFrame, batch_size: int | None) -> list[str]:
+    counts = samples.loc[samples["split"] == "train", "class_name"].value_counts()
+    rarest, count, total = counts.index[-1], int(counts.iloc[-1]), int(counts.sum())
+    # A batch is expected to hold fewer than two of its images.
+    if batch_size is None or count * batch_size >= 2 * total:
+        return []
+    return [
+        f"{rarest} has {count:,} of {total:,} training images: in a shuffled batch of {batch_size:,} it is "
+        "often alone or absent, and an image alone has no positive but its own views; "
+        "stage1.loader.sampler class_balanced gives each class its share"
+    ]
 
 
 def _name_some(names: Sequence[str] | pd.Series, most: int = 3) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.images import SPLITS, RawImages, channel_statistics, content_hash, pixel_hashes
-from supcon_pipeline.core.parameters import DataPrepParameters
+from supcon_pipeline.core.parameters import DataPrepParameters, Stage1Parameters
 from supcon_pipeline.core.samples import (
     check_labels,
     check_rejected,
@@ -60,18 +60,20 @@ def describe_dataset(
     samples: pd.DataFrame,
     rejected_images: pd.DataFrame,
     params: DataPrepParameters,
+    stage1: Stage1Parameters,
 ) -> dict[str, Any]:
     """The dataset card: counts, what was left out, channel statistics of train, warnings, content hash."""
     train = np.flatnonzero(samples["split"] == "train")
     mean, std = channel_statistics(prepared_images, train)
     classes = samples.drop_duplicates("label").sort_values("label")["class_name"].tolist()
     counts = pd.crosstab(samples["split"], samples["class_name"])
+    batch_size = stage1.loader.batch_size if stage1.loader.sampler == "shuffled" else None
     return {
         "num_images": len(samples),
         "num_rejected": len(rejected_images),
         "ignored": dict(raw_images.ignored),
         "source": raw_images.source,
-        "warnings": describe_warnings(samples, len(rejected_images), raw_images.ignored),
+        "warnings": describe_warnings(samples, len(rejected_images), raw_images.ignored, batch_size),
         "image_shape": list(prepared_images.shape[1:]),
         "crop": params.crop,
         "class_names": classes,

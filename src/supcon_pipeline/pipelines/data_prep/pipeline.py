@@ -23,7 +23,14 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 describe_dataset,
-                ["raw_images", "prepared_images", "samples", "rejected_images", "params:data_prep"],
+                [
+                    "raw_images",
+                    "prepared_images",
+                    "samples",
+                    "rejected_images",
+                    "params:data_prep",
+                    "params:stage1",
+                ],
                 "dataset_card",
                 name="describe_dataset",
             ),
