@@ -3,6 +3,7 @@ import json
 import re
 import struct
 
+import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 
@@ -50,6 +51,9 @@ def parts():
         "run_record": run,
         "pictures": {"embedding_map": PICTURE, "other_map": PICTURE},
         "interactive_map": '{"data": [], "layout": {"title": "</script>"}}',
+        "confused_pairs": pd.DataFrame(
+            {"label": ["cat"] * 11, "predicted": [f"<b>{index}" for index in range(11)]}
+        ).assign(count=7, share=0.125),
     }
 
 
@@ -89,6 +93,19 @@ def test_tables_of_a_group_are_not_among_its_numbers(parts):
         ("accuracy", "classifier"),
         ("accuracy", "baseline classifier"),
     }
+
+
+def test_the_ten_most_confused_pairs_are_listed(parts):
+    listed = cells(render_report(**parts), "Classes taken for one another")[4:]
+    assert [listed[start : start + 4] for start in (0, 36)] == [
+        ["cat", f"&lt;b&gt;{index}", "7", "12.5 %"] for index in (0, 9)
+    ]
+    assert len(listed) == 40
+
+
+def test_a_classifier_without_a_mistake_has_no_list_of_them(parts):
+    parts["confused_pairs"] = parts["confused_pairs"].head(0)
+    assert "Classes taken for one another" not in render_report(**parts)
 
 
 def without_scripts(page):

@@ -6,8 +6,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+# Of the most confused classes.
+NUM_PAIRS = 10
 
 # Groups of metrics, in order; one that a run has not is left out.
 _TITLES = {
@@ -65,6 +69,7 @@ def render_report(
     run_record: Mapping[str, Any],
     pictures: Mapping[str, bytes],
     interactive_map: str,
+    confused_pairs: pd.DataFrame,
 ) -> str:
     """The HTML of the report.
 
@@ -74,6 +79,7 @@ def render_report(
         run_record: of the run that draws.
         pictures: PNG files by artifact name; one that is not known here has its name as title.
         interactive_map: a plotly figure as JSON.
+        confused_pairs: `label`, `predicted`, `count` and `share`, the most confused first.
     """
     from plotly.offline import get_plotlyjs
 
@@ -91,6 +97,7 @@ def render_report(
         run=run_record,
         parameters=json.dumps(parameters, indent=2),
         pictures=_describe(pictures),
+        pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
         # No text of the figure can end the script that holds it.
         interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
         plotly=Markup(get_plotlyjs()),

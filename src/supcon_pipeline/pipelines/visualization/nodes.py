@@ -127,9 +127,11 @@ def write_report(
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
     interactive_map: Any,
+    confused_pairs: pd.DataFrame,
     **pictures: bytes,
 ) -> str:
     """One page that opens from disk: metrics, pictures, data and parameters."""
     from supcon_pipeline.core.report import render_report
 
-    return render_report(metrics, dataset_card, run_record, pictures, interactive_map.to_json())
+    interactive = interactive_map.to_json()
+    return render_report(metrics, dataset_card, run_record, pictures, interactive, confused_pairs)

@@ -16,6 +16,7 @@ from supcon_pipeline.pipelines.visualization.nodes import (
 )
 
 # Of the report.
+_TABLES = ("metrics", "dataset_card", "run_record", "confused_pairs")
 _PICTURES = (
     "embedding_map",
     "retrieval_gallery",
@@ -53,10 +54,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 write_report,
-                {
-                    name: name
-                    for name in ("metrics", "dataset_card", "run_record", "interactive_map", *_PICTURES)
-                },
+                {name: name for name in (*_TABLES, "interactive_map", *_PICTURES)},
                 "report",
                 name="write_report",
             ),

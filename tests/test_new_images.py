@@ -1,0 +1,201 @@
+import os
+import shutil
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from supcon_pipeline import load_encoder
+from tests.browser import needs_chromium, open_browser, watch
+from tests.conftest import read_catalog, run_session
+from tests.tiny import write_digits
+
+
+def images_folder(project: Path) -> Path:
+    """Six test images of the project by their ids, noise, and a file that is no image."""
+    from PIL import Image
+
+    catalog, folder = read_catalog(project), project / "new"
+    raw, tested = catalog.load("raw_images"), set(catalog.load("predictions")["id"][:6])
+    folder.mkdir()
+    for name, image in zip(raw.ids, raw.images, strict=True):
+        if name in tested:
+            Image.fromarray(image).save(folder / f"{name}.png")
+    noise = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inferred(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished project after a folder of new images; only to be read."""
+    copy = tmp_path_factory.mktemp("inferred") / "project"
+    shutil.copytree(finished_project, copy)
+    params = {"inference": {"path": str(images_folder(copy))}}
+    run_session(copy, pipeline_names=["inference"], runtime_params=params)
+    return copy
+
+
+def test_test_images_as_new_images_are_classified_as_evaluation_did(inferred: Path) -> None:
+    catalog = read_catalog(inferred)
+    table = catalog.load("inference_predictions")
+    table["id"] = [Path(path).stem for path in table["path"]]
+    both = table.merge(catalog.load("predictions"), on="id")
+    assert len(both) == 6
+    assert both["classifier_class"].tolist() == both["predicted_class"].tolist()
+
+
+def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
+    catalog = read_catalog(inferred)
+    table, samples = catalog.load("inference_predictions"), catalog.load("samples")
+    rows = catalog.load("embeddings").tensors["embedding"].numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    train = samples[samples["split"] == "train"]
+    for row in table[~table["path"].str.endswith("noise.png")].to_dict("records"):
+        query = rows[samples.index[samples["id"] == Path(row["path"]).stem][0]]
+        cosines = rows[train.index] @ query
+        nearest = train.iloc[np.argsort(-cosines)[:5]]
+        assert [row[f"nearest_{rank}_id"] for rank in range(1, 6)] == nearest["id"].tolist()
+        assert row["nearest_1_class"] == nearest["class_name"].iloc[0]
+        assert row["nearest_1_similarity"] == pytest.approx(cosines.max(), abs=1e-5)
+        assert row["distance"] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosines)[-10]), abs=1e-4)
+
+
+def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
+    from supcon_pipeline.core.parameters_use import InferenceParameters
+    from supcon_pipeline.pipelines.inference.nodes import search_new_images
+
+    catalog = read_catalog(inferred)
+    names = ("new_embeddings", "embeddings", "train_index", "train_index_card", "samples", "new_samples")
+    parts = {name: catalog.load(name) for name in (*names, "dataset_card")}
+    params = InferenceParameters.model_validate(catalog.load("run_record")["parameters"]["inference"])
+    assert len(search_new_images(**parts, params=params)) == 7
+    parts["train_index_card"] = {**parts["train_index_card"], "model_hash": "another"}
+    with pytest.raises(ValueError, match=r"model_hash of the train_index must be .*, got another; run index"):
+        search_new_images(**parts, params=params)
+
+
+def test_what_is_no_digit_is_farther_from_the_training_images_than_digits(inferred: Path) -> None:
+    table = read_catalog(inferred).load("inference_predictions")
+    is_noise = table["path"].str.endswith("noise.png")
+    assert table.loc[is_noise, "distance"].min() > table.loc[~is_noise, "distance"].max()
+
+
+def test_the_percentile_counts_validation_images_as_a_slow_loop_does(inferred: Path) -> None:
+    catalog = read_catalog(inferred)
+    table, splits = catalog.load("inference_predictions"), catalog.load("samples")["split"].to_numpy()
+    rows = catalog.load("embeddings").tensors["embedding"].numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    train, validation = rows[splits == "train"], rows[splits == "validation"]
+    known = [np.sort(np.linalg.norm(train - row, axis=1))[9] for row in validation]
+    expected = [100 * np.mean([other <= distance for other in known]) for distance in table["distance"]]
+    assert table["distance_percentile"].tolist() == pytest.approx(expected)
+    assert len(set(expected)) > 1
+
+
+def test_the_table_agrees_with_the_encoder_from_python(inferred: Path) -> None:
+    table = read_catalog(inferred).load("inference_predictions")
+    predictions = load_encoder(inferred, env="tiny").classify(table["path"].tolist())
+    assert [each.class_name for each in predictions] == table["classifier_class"].tolist()
+    probabilities = [each.probability for each in predictions]
+    assert probabilities == pytest.approx(table["classifier_probability"].tolist(), abs=1e-4)
+
+
+def test_an_image_that_cannot_be_read_is_listed_and_the_others_go_on(inferred: Path) -> None:
+    catalog = read_catalog(inferred)
+    (row,) = catalog.load("unreadable_images").to_dict("records")
+    assert row["path"].endswith("broken.png")
+    assert "file must be an image" in row["reason"]
+    assert len(catalog.load("inference_predictions")) == len(catalog.load("inference_table")) == 7
+    assert "broken.png" in catalog.load("inference_gallery")
+
+
+@needs_chromium
+def test_the_gallery_page_opens_from_disk_and_shows_every_image(inferred: Path) -> None:
+    (gallery,) = inferred.glob("data/08_reporting/tiny/inference_gallery.html/*/inference_gallery.html")
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 900})
+        errors, requests = watch(page), []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(gallery.as_uri())
+        articles = page.query_selector_all("article")
+        assert len(articles) == 7
+        for picture in page.query_selector_all("img"):
+            page.wait_for_function("picture => picture.complete && picture.naturalWidth > 0", arg=picture)
+        assert all(len(article.query_selector_all(".nearest img")) >= 5 for article in articles)
+        assert "broken.png" in page.text_content("table")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert errors == []
+        assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_the_words_at_the_end_count_classes_and_unreadable_images(
+    inferred: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from supcon_pipeline.pipeline_registry import register_pipelines
+    from supcon_pipeline.results import print_results
+
+    run_params = {"run_id": "it", "env": "tiny"}
+    print_results(run_params, register_pipelines()["inference"], read_catalog(inferred), inferred)
+    words = capsys.readouterr().out
+    for part in ("7 images: ", "1 could not be read", "inference_gallery.html", "--pipelines export"):
+        assert part in words
+
+
+def test_inference_without_a_folder_says_what_it_needs(finished_project: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(finished_project, project)
+    with pytest.raises(click.ClickException, match=r"inference.path must be a folder of images, got None"):
+        run_session(project, pipeline_names=["inference"])
+
+
+def test_images_of_another_kind_are_scored_beside_the_test_images(
+    finished_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(finished_project, project)
+    params = {"out_of_distribution": {"path": str(images_folder(project))}}
+    run_session(project, pipeline_names=["out_of_distribution"], runtime_params=params)
+    catalog = read_catalog(project)
+    scores, found = catalog.load("outside_scores"), catalog.load("out_of_distribution_metrics")
+    outside = scores[scores["is_outside"]]["distance"].to_numpy()
+    inside = scores[~scores["is_outside"]]["distance"].to_numpy()
+    assert (len(inside), len(outside)) == (found["num_inside"], found["num_outside"]) == (24, 7)
+    rows = catalog.load("embeddings").tensors["embedding"].numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    split = catalog.load("samples")["split"].to_numpy()
+    apart = np.linalg.norm(rows[split == "test"][:, None] - rows[split == "train"], axis=2)
+    np.testing.assert_allclose(inside, np.sort(apart, axis=1)[:, 9], atol=1e-3)
+    wins = (outside[:, None] > inside) + (outside[:, None] == inside) / 2
+    assert found["auroc"] == pytest.approx(wins.mean())
+    assert "broken.png" in catalog.load("unreadable_outside_images")["path"].item()
+    assert f"AUROC {found['auroc']:.4f}" in capsys.readouterr().out
+
+
+def test_images_of_another_kind_need_a_folder(project: Path) -> None:
+    with pytest.raises(click.ClickException, match=r"out_of_distribution.path must be a folder of images"):
+        run_session(project, pipeline_names=["out_of_distribution"])
+
+
+def test_inference_reads_an_older_run_by_its_versions(inferred: Path) -> None:
+    record = read_catalog(inferred).load("run_record")
+    assert record["base"] == "2026-01-01"
+    assert record["base_artifacts"]["train_index"] == "2026-01-01"
+
+
+def test_names_that_are_no_text_are_written_as_escapes(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    (name,) = write_digits(folder, 1)
+    name.rename(os.fsdecode(os.fsencode(folder) + b"/good\xff.png"))
+    Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.png")).write_bytes(b"no image")
+    for pipeline, read, unreadable in (
+        ("inference", "inference_table", "unreadable_images"),
+        ("out_of_distribution", "outside_samples", "unreadable_outside_images"),
+    ):
+        params = {pipeline: {"path": str(folder)}}
+        run_session(project, pipeline_names=[pipeline], runtime_params=params)
+        catalog = read_catalog(project)
+        assert catalog.load(read)["path"].item() == str(folder / "good\\xff.png")
+        assert catalog.load(unreadable)["path"].item() == str(folder / "bad\\xff.png")
