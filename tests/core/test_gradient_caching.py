@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -42,12 +43,21 @@ def cached(model, rows, num_rows, criterion=supcon, precision="float32"):
     return cached_backward(model, rows, num_rows, criterion, choose_precision(precision, torch.device("cpu")))
 
 
+def even_parts(rows, num_rows):
+    """As few parts of at most so many rows as there can be, larger ones first, by a slow loop."""
+    num_parts, start = math.ceil(len(rows) / num_rows), 0
+    for index in range(num_parts):
+        size = len(rows) // num_parts + (index < len(rows) % num_parts)
+        yield rows[start : start + size]
+        start += size
+
+
 @pytest.fixture
 def rows():
     return torch.randn(NUM_ROWS, 6)
 
 
-# 22 rows: in parts of one size, with a last part of another, in one part.
+# 22 rows: in parts of one size, in parts that differ by one, in one part.
 @pytest.mark.parametrize("num_rows", [1, 2, 4, 11, 20, 22, 100])
 @pytest.mark.parametrize("criterion", [supcon, both_outputs])
 def test_the_gradient_is_that_of_the_whole_batch(rows, num_rows, criterion):
@@ -60,6 +70,28 @@ def test_the_gradient_is_that_of_the_whole_batch(rows, num_rows, criterion):
     assert not loss.requires_grad
     assert gradients(model).keys() == gradients(plain).keys()
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_rows", "sizes"), [(11, [11, 11]), (21, [11, 11]), (8, [8, 7, 7]), (22, [22])])
+def test_parts_are_of_nearly_one_size_and_none_is_a_row_alone(rows, num_rows, sizes):
+    model, seen = TinyModel(nn.BatchNorm1d(8)), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    cached(model, rows, num_rows)
+    assert seen == sizes * 2
+
+
+def test_a_compiled_model_is_compiled_once_for_each_size_and_pass(rows):
+    model, graphs = TinyModel(nn.BatchNorm1d(8)), []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    model.compile(backend=backend, dynamic=False)
+    for _ in range(3):
+        cached(model, rows, 2)
+    # Eleven parts of one size: without a gradient, and with one.
+    assert len(graphs) == 2
 
 
 def test_the_gradient_is_added_to_what_is_there(rows):
@@ -75,7 +107,7 @@ def test_random_numbers_are_the_same_in_both_passes(rows, num_rows):
     model = TinyModel(nn.Dropout(0.4))
     plain = copy.deepcopy(model)
     torch.manual_seed(5)
-    parts = [plain(part) for part in rows.split(num_rows)]
+    parts = [plain(part) for part in even_parts(rows, num_rows)]
     expected = supcon({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     expected.backward()
     following = torch.rand(3)
@@ -102,7 +134,7 @@ def test_each_part_has_random_numbers_of_its_own():
 def test_each_part_is_normalised_by_its_own_statistics(rows, num_rows):
     model = TinyModel(nn.BatchNorm1d(8))
     plain = copy.deepcopy(model)
-    parts = [plain(part) for part in rows.split(num_rows)]
+    parts = [plain(part) for part in even_parts(rows, num_rows)]
     expected = supcon({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     expected.backward()
     loss = cached(model, rows, num_rows)
@@ -119,7 +151,7 @@ def test_running_statistics_move_once_by_their_mean_over_the_parts(rows, num_row
     mean, var, count = norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.item()
     weight = 1 / (count + 1) if momentum is None else momentum
     with torch.no_grad():
-        parts = [model.body[:2](part) for part in rows.split(num_rows)]
+        parts = [model.body[:2](part) for part in even_parts(rows, num_rows)]
     part_mean = sum(len(part) * part.mean(dim=0) for part in parts) / NUM_ROWS
     part_var = sum(len(part) * part.var(dim=0) for part in parts) / NUM_ROWS
 

@@ -82,7 +82,12 @@ def test_the_speed_is_in_images_per_second_without_the_validation(monkeypatch):
     monkeypatch.setattr(monitoring, "time", SimpleNamespace(perf_counter=clock.__next__))
     log = ScalarList()
     show(Monitor("stage", log, 6, log_every=2), training_records(2, steps_per_epoch=3))
-    assert log.of("step/images_per_second") == [(16 / 2, 2), (8 / 1, 3), (16 / 8, 5), (8 / 1, 6)]
+    assert log.of("step/images_per_second") == [
+        *((16 / 2, step) for step in (1, 2)),
+        (8 / 1, 3),
+        *((16 / 8, step) for step in (4, 5)),
+        (8 / 1, 6),
+    ]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

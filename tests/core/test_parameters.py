@@ -37,6 +37,7 @@ SCHEDULED = {
     "compile": False,
     "early_stopping": {"patience": 1},
     "validation_batch_size": 1,
+    "validation_interval": 1,
     "progress_minutes": 0.0,
 }  # fmt: skip
 VALID = {

@@ -325,22 +325,31 @@ def test_the_baseline_trains_encoder_and_classifier(labelled_splits):
 
 def test_a_stage_that_trains_otherwise_has_another_identity(labelled_splits):
     identities = [
-        stage1(labelled_splits).identity("float32"),
-        stage1(labelled_splits, loss=JOINT).identity("float32"),
-        stage1(labelled_splits, num_views=3).identity("float32"),
-        baseline(labelled_splits).identity("float32"),
-        baseline(labelled_splits, label_smoothing=0.5).identity("float32"),
-        baseline(labelled_splits, {"num_views": 3}).identity("float32"),
-        baseline(labelled_splits, {"backbone": IMAGENET_STEM}).identity("float32"),
+        stage1(labelled_splits).identity(),
+        stage1(labelled_splits, loss=JOINT).identity(),
+        stage1(labelled_splits, num_views=3).identity(),
+        baseline(labelled_splits).identity(),
+        baseline(labelled_splits, label_smoothing=0.5).identity(),
+        baseline(labelled_splits, {"num_views": 3}).identity(),
+        baseline(labelled_splits, {"backbone": IMAGENET_STEM}).identity(),
     ]
     different = [identity for index, identity in enumerate(identities) if identity not in identities[:index]]
     assert len(different) == len(identities)
 
 
-def test_how_often_progress_is_saved_does_not_change_the_identity(labelled_splits):
+def test_what_changes_no_weight_does_not_change_the_identity(labelled_splits):
+    loader = stage1(labelled_splits).params.loader.model_dump()
     first = stage1(labelled_splits, progress_minutes=1, validation_batch_size=5)
-    second = stage1(labelled_splits, progress_minutes=None, validation_batch_size=7)
-    assert first.identity("float32") == second.identity("float32")
+    changes = {"progress_minutes": None, "validation_batch_size": 7, "loader": {**loader, "num_workers": 3}}
+    assert first.identity() == stage1(labelled_splits, **changes).identity()
+
+
+def test_other_first_weights_are_another_training(labelled_splits):
+    stage = stage1(labelled_splits)
+    before = stage.identity()
+    with torch.no_grad():
+        stage.model.encoder.backbone.state_dict(keep_vars=True)["stem.0.weight"][0, 0, 0, 0] += 1
+    assert {name for name, value in stage.identity().items() if before[name] != value} == {"first_weights"}
 
 
 def test_a_classifier_in_the_encoder_is_left_behind_by_stage_2(labelled_splits):

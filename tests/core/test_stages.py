@@ -234,6 +234,28 @@ def test_a_training_that_stopped_early_does_not_go_on_when_asked_again(labelled_
     assert len(results[0]) == 3
 
 
+def test_validation_comes_at_its_interval_and_after_the_last_epoch(labelled_splits, train):
+    # Of six epochs the fourth and, because it is the last, the sixth.
+    checkpoints, history = train(tiny_stage(scores(0.5, 0.4), validation_interval=4), labelled_splits)
+    assert [row.get("accuracy") for row in history] == [None, None, None, 0.5, None, 0.4]
+    assert [part.metadata["epoch"] for part in checkpoints] == [4, 6]
+
+
+def test_epochs_without_a_validation_do_not_count_as_stalled(labelled_splits, train):
+    stage = tiny_stage(scores(0.5, 0.4, 0.4), validation_interval=2, early_stopping={"patience": 1})
+    _, history = train(stage, labelled_splits)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+
+
+def test_validation_changes_no_weight(labelled_splits, train):
+    often, seldom = (
+        train(tiny_stage(scores(*[0.5] * 6), validation_interval=interval), labelled_splits)[0][0]
+        for interval in (1, 3)
+    )
+    assert often.metadata["epoch"] == seldom.metadata["epoch"] == 6
+    assert fingerprint(often) == fingerprint(seldom)
+
+
 def test_a_collapse_is_warned_of_once(labelled_splits, train, caplog):
     stage = tiny_stage(
         criterion=lambda outputs, _: outputs["logits"].sum() * 0 + 2.5,
@@ -264,10 +286,11 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_be
     stage, store = tiny_stage(criterion=FailingLoss(5)), ProgressStore(tmp_path, atomic_path)
     with pytest.raises(
         FloatingPointError,
-        match=r"loss must be finite, got nan at step 5 with learning rate 0\.1; lower the",
+        match=r"loss must be finite, got nan at step 5 with learning rate 0\.1; lower the .*; "
+        r"epoch [12], the best, is kept in .*state\.pt",
     ):
         run_stage(stage, labelled_splits, NoLog(), store)
-    state = store.open(stage.identity("float32")).latest()
+    state = store.open(tiny_stage().identity()).latest()
     assert (state["training"]["epoch"], state["training"]["step"]) == (2, 4)
     assert [row["epoch"] for row in state["history"]] == [1, 2]
     assert all(tensor.isfinite().all() for tensor in state["training"]["model"].values())

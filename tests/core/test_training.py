@@ -204,6 +204,34 @@ def test_a_loss_that_is_not_finite_is_refused_with_its_step(loader, bad):
     assert training.epoch == 1
 
 
+def test_the_learning_rate_that_is_told_is_that_of_the_step(loader):
+    factors, plain = chain([1.0, float("nan")], repeat(1.0)), classification_criterion(0.0)
+    criterion = lambda outputs, batch: plain(outputs, batch) * next(factors)  # noqa: E731
+    records = start(build(TinyClassifier(), loader, criterion=criterion))
+    rates = [next(records).lr for _ in range(3)]
+    assert len(set(rates)) == 3
+    with pytest.raises(FloatingPointError, match=rf"at step 2 with learning rate {rates[1]:.3g}; "):
+        next(records)
+
+
+def test_in_float16_a_training_without_a_finite_gradient_is_stopped(loader):
+    # Its value is 0, its gradient is not a number.
+    criterion = lambda outputs, _: (outputs["logits"] * 0).square().sum().sqrt()  # noqa: E731
+    training = build(TinyClassifier(), loader, criterion=criterion)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, enabled=True)
+    training.precision = replace(training.precision, name="float16", scaler=scaler)
+    with pytest.raises(FloatingPointError, match=r"gradient must be finite, got nan at step 3 "):
+        list(start(training))
+
+
+def test_a_resumed_training_keeps_the_precision_it_began_with(loader):
+    first, second = build(TinyClassifier(), loader), build(TinyClassifier(), loader)
+    first.precision = choose_precision("bfloat16", torch.device("cpu"))
+    next(start(first))
+    second.load_state_dict(first.state_dict())
+    assert second.precision.name == "bfloat16"
+
+
 @pytest.fixture
 def scalar():
     """One weight of 3, whose square is the loss: of gradient 6."""

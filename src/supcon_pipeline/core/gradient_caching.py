@@ -1,5 +1,6 @@
 """Batches larger than memory: the gradient of a loss over a whole batch, one part of it at a time."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from supcon_pipeline.core.averaging import batch_norms, cumulative_batch_norm
+from supcon_pipeline.core.averaging import batch_norms
 from supcon_pipeline.core.encoder import Outputs
 from supcon_pipeline.core.precision import Precision
 
@@ -19,7 +20,7 @@ def cached_backward(
     criterion: Callable[[Outputs], Tensor],
     precision: Precision,
 ) -> Tensor:
-    """Add the gradient of `criterion(model(rows))` to the parameters, `num_rows` rows at a time.
+    """Add the gradient of `criterion(model(rows))` to the parameters, at most `num_rows` rows at a time.
 
     All outputs are computed first, without a graph; the loss gives the gradient of each output; then every
     part passes the network again, with the random state it had, and takes that gradient backward. Memory
@@ -31,7 +32,7 @@ def cached_backward(
     Args:
         model: gives named tensors with the rows first.
         rows: what the model takes, rows first.
-        num_rows: of a part, at least 1.
+        num_rows: most of a part, at least 1; parts differ by one row at most.
         criterion: a scalar from the outputs of all rows.
         precision: of the forward passes.
 
@@ -41,28 +42,32 @@ def cached_backward(
     Source:
         Gao et al. 2021, arXiv:2101.06983, section 3.
     """
-    parts = rows.split(num_rows)
+    num_parts = math.ceil(len(rows) / num_rows)
+    parts = rows.tensor_split(num_parts)
     states, outputs = [], []
-    with torch.no_grad(), _moving_once(model) as announce:
-        for part in parts:
-            announce(len(part))
-            states.append(_random_state(rows.device))
-            with precision.autocast():
-                outputs.append(model(part))
-    whole = {name: torch.cat([output[name] for output in outputs]).requires_grad_() for name in outputs[0]}
-    with precision.autocast():
-        loss = criterion(whole)
-    precision.scaler.scale(loss).backward()
-    gradients = {
-        name: tensor.grad.split(num_rows) for name, tensor in whole.items() if tensor.grad is not None
-    }
-    with _not_moving(model):
+    with _moving_once(model) as keep:
+        with torch.no_grad():
+            for part in parts:
+                states.append(_random_state(rows.device))
+                with precision.autocast():
+                    outputs.append(model(part))
+                keep(len(part) / len(rows))
+        whole = {
+            name: torch.cat([output[name] for output in outputs]).requires_grad_() for name in outputs[0]
+        }
+        with precision.autocast():
+            loss = criterion(whole)
+        precision.scaler.scale(loss).backward()
+        gradients = {
+            name: tensor.grad.tensor_split(num_parts)
+            for name, tensor in whole.items()
+            if tensor.grad is not None
+        }
         for index, part in enumerate(parts):
             with _replaying(states[index], rows.device), precision.autocast():
                 output = model(part)
-            names = list(gradients)
             torch.autograd.backward(
-                [output[name] for name in names], [gradients[name][index] for name in names]
+                [output[name] for name in gradients], [parts[index] for parts in gradients.values()]
             )
     return loss.detach()
 
@@ -82,37 +87,34 @@ def _replaying(state: tuple[Tensor, Tensor | None], device: torch.device) -> Ite
 
 
 @contextmanager
-def _moving_once(model: nn.Module) -> Iterator[Callable[[int], None]]:
-    """Several forward passes move the running statistics as one does, by the mean over the passes."""
-    norms = _moving_norms(model)
+def _moving_once(model: nn.Module) -> Iterator[Callable[[float], None]]:
+    """However many forward passes there are, the running statistics move once, by the mean over those kept.
+
+    Gives a function that keeps the statistics of the pass before, with its share of the rows. The momentum is
+    the same number in all passes: a compiled model is compiled again for another.
+    """
+    norms = [norm for norm in batch_norms(model) if norm.training]
+    momenta = [norm.momentum for norm in norms]
     before = [[buffer.clone() for buffer in _statistics(norm)] for norm in norms]
-    with cumulative_batch_norm(model) as announce:
-        yield announce
-    for norm, (old_mean, old_var, old_count) in zip(norms, before, strict=True):
-        mean, var, count = _statistics(norm)
-        weight = norm.momentum if norm.momentum is not None else 1 / float(old_count + 1)
-        mean.lerp_(old_mean, 1 - weight)
-        var.lerp_(old_var, 1 - weight)
-        count.copy_(old_count + 1)
+    means = [[torch.zeros_like(buffer) for buffer in _statistics(norm)[:2]] for norm in norms]
 
+    def keep(share: float) -> None:
+        for norm, (mean, var) in zip(norms, means, strict=True):
+            mean.add_(norm.get_buffer("running_mean"), alpha=share)
+            var.add_(norm.get_buffer("running_var"), alpha=share)
 
-@contextmanager
-def _not_moving(model: nn.Module) -> Iterator[None]:
-    """Forward passes leave the running statistics as they are."""
-    norms = _moving_norms(model)
-    before = [(norm.momentum, _statistics(norm)[2].clone()) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        # Of each pass alone.
+        norm.momentum = 1.0
     try:
-        yield
+        yield keep
     finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+        for norm, momentum, old, mean in zip(norms, momenta, before, means, strict=True):
             norm.momentum = momentum
-            _statistics(norm)[2].copy_(count)
-
-
-def _moving_norms(model: nn.Module) -> list[_BatchNorm]:
-    return [norm for norm in batch_norms(model) if norm.training]
+            weight = momentum if momentum is not None else 1 / float(old[2] + 1)
+            moved = [torch.lerp(was, now, weight) for was, now in zip(old, mean, strict=False)]
+            for buffer, value in zip(_statistics(norm), [*moved, old[2] + 1], strict=True):
+                buffer.copy_(value)
 
 
 def _statistics(norm: _BatchNorm) -> list[Tensor]:

@@ -91,7 +91,7 @@ def sincere_loss(
     with torch.autocast(projections.device.type, enabled=False):
         rows = _at_least_float32(projections).flatten(0, 1)
         classes = _classes(labels, projections).repeat_interleave(projections.shape[1])
-        num_positives = classes.bincount(minlength=1)[classes] - 1
+        num_positives = _class_sizes(classes) - 1
         height = max(MIN_SINCERE_ROWS, SINCERE_TILE // max(len(rows), 1))
         total = rows.sum() * 0
         for start in range(0, len(rows), height):
@@ -181,6 +181,12 @@ def _classes(labels: Int[Tensor, " batch"] | None, projections: Tensor) -> Int[T
     return torch.searchsorted(labels.sort().values, labels)
 
 
+def _class_sizes(classes: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """How many rows are of the class of each row; `bincount` would wait for a GPU to report the largest."""
+    ordered = classes.sort().values
+    return torch.searchsorted(ordered, classes, right=True) - torch.searchsorted(ordered, classes)
+
+
 def _attraction(
     projections: Float[Tensor, "batch views dim"],
     labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"] | None,
@@ -200,7 +206,7 @@ def _attraction(
     else:
         shares = _classes(labels, projections)
         own_weight = torch.ones_like(images[:, 0])
-        weight = num_views * shares.bincount(minlength=1)[shares] - own_weight
+        weight = num_views * _class_sizes(shares) - own_weight
     has_positive = weight > own_weight * math.sqrt(torch.finfo(exact.dtype).eps)
     # Divided by 1 where there is no positive: where() alone would leave a NaN in the gradient.
     scale = has_positive / torch.where(has_positive, weight, 1.0)

@@ -90,7 +90,8 @@ class Monitor:
             if record.is_gradient_trusted:
                 require_finite("gradient norm", norm, record.step, record.lr)
             self._log_step(record, loss, norm)
-        self.log.add_scalar("step/images_per_second", speed, steps[-1].step)
+            # Steps are not waited for one by one: theirs is the speed since the last reading.
+            self.log.add_scalar("step/images_per_second", speed, record.step)
         numbers = f"loss {losses[-1]:.3f}  lr {steps[-1].lr:.2e}  {speed:,.0f} images/s"
         self._progress.update(self._task, completed=steps[-1].step, numbers=numbers)
 

@@ -219,6 +219,7 @@ class TrainingParameters(Parameters):
     checkpoints: CheckpointParameters
     early_stopping: EarlyStoppingParameters | None
     validation_batch_size: Count
+    validation_interval: Count
     progress_minutes: Annotated[float, Field(ge=0)] | None
 
 

@@ -104,12 +104,16 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def code_hash() -> str:
-    """SHA-256 over the source of the learning library and the versions of what makes its numbers."""
-    import cv2
-
-    # OpenCV comes under several names.
-    versions = {"cv2": cv2.__version__, **{name: version(name) for name in _NUMERIC_LIBRARIES}}
-    digest = hashlib.sha256(json.dumps(versions).encode())
+    """SHA-256 over the source of the learning library."""
+    digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what makes the numbers, by name."""
+    import cv2
+
+    # OpenCV comes under several names.
+    return {"cv2": cv2.__version__, **{name: version(name) for name in _NUMERIC_LIBRARIES}}

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,13 @@ from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
 from supcon_pipeline.core.parameters import TrainingParameters
 from supcon_pipeline.core.precision import choose_precision
-from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash
-from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash, library_versions
+from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import (
     Criterion,
     EpochRecord,
     Metrics,
+    StepRecord,
     Training,
     fit,
     pick_device,
@@ -69,20 +70,19 @@ class Stage:
     micro_batch_size: int | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
 
-    def identity(self, precision: str) -> dict[str, Any]:
-        """What a training must share with this one for its progress to be of use.
-
-        Args:
-            precision: what `auto` has come to on this machine.
-        """
-        how_often_saved = {"progress_minutes", "validation_batch_size"}
+    def identity(self) -> dict[str, Any]:
+        """What a training must share with this one for its progress to be of use."""
+        # How often something is done and by how many changes no weight.
+        unrelated: Any = {"progress_minutes": True, "validation_batch_size": True, "loader": {"num_workers"}}
+        weights = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
         return {
             "stage": self.title,
-            "parameters": self.params.model_dump(mode="json", exclude=how_often_saved),
+            "parameters": self.params.model_dump(mode="json", exclude=unrelated),
             **self.origin,
+            "first_weights": fingerprint(NamedTensors(weights)),
             "device": pick_device().type,
-            "precision": precision,
             "code_hash": code_hash(),
+            "libraries": library_versions(),
         }
 
 
@@ -158,26 +158,39 @@ def run_stage(
     """
     training, params = build_training(stage, data), stage.params
     top = TopCheckpoints(params.checkpoints.metric, params.checkpoints.top_k, stage.metadata)
-    progress = store.open(stage.identity(training.precision.name))
+    progress = store.open(stage.identity())
     session = Session(training, top, progress, params.progress_minutes)
     session.resume(stage.title, log)
-    if not training.step:
-        log.add_images("views", first_views(training, data), 0, dataformats="NHWC")
-    num_epochs = params.schedule.num_epochs
-    records = fit(training, num_epochs, stage.validate, params.checkpoints.metric, stage.state_of)
+    log.add_images("views", first_views(training, data), 0, dataformats="NHWC")
+    num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
+    interval = params.validation_interval
+    records = fit(training, num_epochs, stage.validate, metric, stage.state_of, interval)
     with Monitor(stage.title, log, num_epochs * len(training.loader), training.step) as monitor:
-        has_warned = False
-        while not session.is_finished(num_epochs, params):
-            record = next(records)
-            if isinstance(record, EpochRecord):
-                monitor.show_epoch(record)
-                session.take_epoch(record)
-                has_warned = has_warned or warn_of_collapse(session.history, params.schedule.warmup_epochs)
-            else:
-                monitor.show_step(record)
-                session.take_step()
+        try:
+            _follow(records, session, monitor, params)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; {session.describe_kept()}") from error
     log.add_hparams(flatten_parameters(params), final_metrics(session.history), run_name=".")
     return top.checkpoints, session.history
+
+
+def _follow(
+    records: Iterator[StepRecord | EpochRecord],
+    session: "Session",
+    monitor: Monitor,
+    params: TrainingParameters,
+) -> None:
+    """Show and keep the records as they come, until the training is at its end."""
+    has_warned = False
+    while not session.is_finished(params.schedule.num_epochs, params):
+        record = next(records)
+        if isinstance(record, EpochRecord):
+            monitor.show_epoch(record)
+            session.take_epoch(record)
+            has_warned = has_warned or warn_of_collapse(session.history, params.schedule.warmup_epochs)
+        else:
+            monitor.show_step(record)
+            session.take_step()
 
 
 class Session:
@@ -211,7 +224,8 @@ class Session:
 
     def take_epoch(self, record: EpochRecord) -> None:
         """Keep what an epoch came to."""
-        self.top.offer(record)
+        if record.metrics:
+            self.top.offer(record)
         row = {"epoch": record.epoch, "loss": record.loss, "lr": record.lr}
         self.history.append({**row, "collapse_loss": record.collapse_loss, **record.metrics})
         self._save()
@@ -226,6 +240,12 @@ class Session:
             require_all_finite(self.training)
             self._save()
 
+    def describe_kept(self) -> str:
+        """Where the best epoch is, for a training that has gone wrong."""
+        if not self.top.checkpoints:
+            return "no epoch was validated before"
+        return f"epoch {self.top.checkpoints[0].metadata['epoch']}, the best, is kept in {self.progress.path}"
+
     def _save(self) -> None:
         state = {
             "training": self.training.state_dict(),
@@ -238,7 +258,8 @@ class Session:
     def is_finished(self, num_epochs: int, params: TrainingParameters) -> bool:
         """Whether all epochs are done, or no more are of use."""
         patience = params.early_stopping.patience if params.early_stopping else None
-        has_stalled = should_stop(self.history, params.checkpoints.metric, patience)
+        metric = params.checkpoints.metric
+        has_stalled = should_stop([row for row in self.history if metric in row], metric, patience)
         return self.training.epoch >= num_epochs or (has_stalled and not self.training.losses)
 
 

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from supcon_pipeline.core.encoder import Outputs
 from supcon_pipeline.core.gradient_caching import cached_backward
 from supcon_pipeline.core.metrics import score
 from supcon_pipeline.core.optim import Schedule
-from supcon_pipeline.core.precision import Precision
+from supcon_pipeline.core.precision import Precision, choose_precision
 
 
 class Criterion(Protocol):
@@ -31,7 +31,7 @@ class Criterion(Protocol):
 
 Metrics = dict[str, float]
 
-_POSITION = ("epoch", "step", "lr", "losses", "grad_norm", "collapse_losses")
+_POSITION = ("epoch", "step", "losses", "lrs", "grad_norm", "collapse_losses")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch came to: its number from 1, mean loss, validation metrics and the validated weights."""
+    """What one epoch came to: its number from 1, mean loss, validation metrics and the validated weights.
+
+    Without metrics and weights where the epoch was not validated.
+    """
 
     epoch: int
     loss: float
@@ -97,8 +100,8 @@ class Training:
     collapse_loss: Callable[[Tensor, int], float] | None = None
     epoch: int = 0
     step: int = 0
-    lr: float = 0.0
     losses: list[Tensor] = field(default_factory=list)
+    lrs: list[float] = field(default_factory=list)
     grad_norm: Tensor | None = None
     collapse_losses: list[float] = field(default_factory=list)
 
@@ -125,14 +128,17 @@ class Training:
         """Weights, optimizer, schedule, average, scaler, position and random states."""
         position = {name: getattr(self, name) for name in _POSITION}
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return {**parts, **position, "random": random_states()}
+        return {**parts, **position, "precision": self.precision.name, "random": random_states()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state: the steps to come are those that would have come.
 
+        In its precision too, because what `auto` measures may come out otherwise another time.
+
         Raises:
             RuntimeError: where the weights do not fit.
         """
+        self.precision = choose_precision(state["precision"], self.precision.device)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         for name in _POSITION:
@@ -151,6 +157,7 @@ def fit(
     validate: Callable[[nn.Module], Metrics],
     metric: str,
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict,
+    validation_interval: int = 1,
 ) -> Iterator[StepRecord | EpochRecord]:
     """Train from where `training` stands to the end, one record per step and one per epoch.
 
@@ -159,61 +166,67 @@ def fit(
     Args:
         training: changed in place.
         num_epochs: of the whole training.
-        validate: the metrics of a model; asked once per epoch.
+        validate: the metrics of a model.
         metric: the validation metric that the schedule may look at.
         state_of: which weights of the validated model the records carry.
+        validation_interval: epochs from one validation to the next; the last epoch always has one.
 
     Raises:
         FloatingPointError: where a loss is not finite, at the end of its epoch.
     """
     while training.epoch < num_epochs:
         yield from _train_epoch(training)
-        yield _finish_epoch(training, validate, state_of, metric)
+        record = _finish_epoch(training)
+        if training.epoch % validation_interval == 0 or training.epoch == num_epochs:
+            metrics = _validate(training, validate, metric)
+            state = state_of(training.validated)
+            tensors = {name: value.detach().cpu().clone() for name, value in state.items()}
+            record = replace(record, metrics=metrics, tensors=tensors)
+        yield record
 
 
 def _train_epoch(training: Training) -> Iterator[StepRecord]:
     """The steps of the epoch that are still to be done."""
     training.model.train()
     for batch in training.loader.epoch(training.epoch, first_batch=len(training.losses)):
-        training.lr, collapse = training.schedule.lr, None
+        lr, collapse = training.schedule.lr, None
         if training.collapse_loss is not None:
             collapse = training.collapse_loss(batch.labels, batch.views.shape[1])
             training.collapse_losses.append(collapse)
         loss, grad_norm = train_step(training, batch)
         training.step += 1
         training.losses.append(loss)
+        training.lrs.append(lr)
         training.grad_norm = grad_norm
         yield StepRecord(
             step=training.step,
             epoch=training.epoch + 1,
             loss=loss,
             grad_norm=grad_norm,
-            lr=training.lr,
+            lr=lr,
             num_images=len(batch.labels),
             collapse_loss=collapse,
             is_gradient_trusted=training.is_gradient_trusted,
         )
 
 
-def _finish_epoch(
-    training: Training,
-    validate: Callable[[nn.Module], Metrics],
-    state_of: Callable[[nn.Module], Mapping[str, Tensor]],
-    metric: str,
-) -> EpochRecord:
+def _finish_epoch(training: Training) -> EpochRecord:
     require_all_finite(training)
     loss = float(torch.stack([value.cpu() for value in training.losses]).mean())
     collapse = fmean(training.collapse_losses) if training.collapse_losses else None
-    training.losses, training.collapse_losses = [], []
+    record = EpochRecord(training.epoch + 1, loss, training.lrs[-1], collapse, {}, {})
+    training.losses, training.lrs, training.collapse_losses = [], [], []
     training.epoch += 1
+    return record
+
+
+def _validate(training: Training, validate: Callable[[nn.Module], Metrics], metric: str) -> Metrics:
     with training.precision.autocast():
         metrics = validate(training.validated)
         is_raw_asked = training.ema is not None and training.is_raw_validated
         raw = validate(training.model) if is_raw_asked else {}
     training.schedule.epoch_end(score(metrics, metric))
-    metrics = {**metrics, **{f"raw.{name}": value for name, value in raw.items()}}
-    tensors = {name: value.detach().cpu().clone() for name, value in state_of(training.validated).items()}
-    return EpochRecord(training.epoch, loss, training.lr, collapse, metrics, tensors)
+    return {**metrics, **{f"raw.{name}": value for name, value in raw.items()}}
 
 
 def require_all_finite(training: Training) -> None:
@@ -223,10 +236,15 @@ def require_all_finite(training: Training) -> None:
         FloatingPointError: as `require_finite`, with the first step that was wrong.
     """
     losses = torch.stack([loss.cpu() for loss in training.losses]).tolist()
-    for step, loss in enumerate(losses, start=training.step - len(losses) + 1):
-        require_finite("loss", loss, step, training.lr)
+    steps = range(training.step - len(losses) + 1, training.step + 1)
+    for step, loss, lr in zip(steps, losses, training.lrs, strict=True):
+        require_finite("loss", loss, step, lr)
     if training.grad_norm is not None and training.is_gradient_trusted:
-        require_finite("gradient norm", float(training.grad_norm), training.step, training.lr)
+        require_finite("gradient norm", float(training.grad_norm), training.step, training.lrs[-1])
+    scale = training.precision.scaler.get_scale()
+    if scale < 1:
+        # Halved at every step whose gradient is not finite: by now none is, and all steps are left out.
+        require_finite("gradient", math.nan, training.step, training.lrs[-1])
 
 
 def require_finite(name: str, value: float, step: int, lr: float) -> None:

@@ -51,7 +51,9 @@ def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
     for name in metrics:
         style = ":" if name.startswith("projection.") else "-"
         color = f"C{kinds.index(name.rpartition('.')[2])}"
-        axis.plot(history["epoch"], history[name], style, color=color, label=name)
+        # Not every epoch needs to have been validated.
+        validated = history[["epoch", name]].dropna()
+        axis.plot(validated["epoch"], validated[name], style, color=color, label=name)
     axis.set(xlabel="epoch", ylabel="validation")
     axis.grid(alpha=0.3)
     # Below, where no curve can be.
