@@ -2,8 +2,9 @@
 
 The straightforward loop has the default memory layout, transforms and normalises each view by itself in the
 main process, reads the loss at every step, and embeds train and validation images twice: once for the
-embedding, once for the projection. Backbone, batch, views, resolution, loss and metrics are the same, and so
-is the number of validated models: one, the averaged. Both take turns.
+embedding, once for the projection. Backbone, batch, views, resolution, loss and metrics are the same. Both
+take turns. `wait` is for views, `step` is all else of the training. With `--raw-validated` this project
+validates two models, the averaged and the raw, as its default does, against one of the straightforward loop.
 
     python benchmarks/epoch.py --backbone resnet_narrow resnet18 --precision auto --num-workers 2
 """
@@ -11,8 +12,9 @@ is the number of validated models: one, the averaged. Both take turns.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +86,23 @@ def plain_loss(projections: torch.Tensor, labels: torch.Tensor, temperature: flo
     return -((log_probability * positives).sum(1) / positives.sum(1)).mean()
 
 
+def timed(batches: Iterable[Any], waits: list[float]) -> Iterator[Any]:
+    """The batches; the seconds until each came are added to `waits`."""
+    iterator = iter(batches)
+    while True:
+        start = time.perf_counter()
+        batch = next(iterator, None)
+        waits.append(time.perf_counter() - start)
+        if batch is None:
+            return
+        yield batch
+
+
+def parts_of(train: float, wait: float, validate: float) -> dict[str, float]:
+    """Where the seconds of an epoch have gone."""
+    return {"wait": wait, "step": train - wait, "validate": validate}
+
+
 def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
     """The straightforward loop; gives the seconds of its parts."""
     stage = contrastive_stage(data, MEAN, STD, params, {}, "benchmark")
@@ -99,9 +118,9 @@ def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], 
             return torch.cat([network(views[:, 0], has_projection) for views, _ in plain]).numpy()
 
     def run() -> dict[str, float]:
-        start = time.perf_counter()
+        start, waits = time.perf_counter(), []
         network.train()
-        for views, labels in loader:
+        for views, labels in timed(loader, waits):
             optimizer.zero_grad()
             loss = plain_loss(network(views.flatten(0, 1)), labels, params.loss.temperature)
             loss.backward()
@@ -112,7 +131,7 @@ def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], 
         for has_projection in (False, True):
             queries, references = embed(validation, has_projection), embed(train, has_projection)
             embedding_metrics(queries, data.labels[validation], references, data.labels[train])
-        return {"train": trained - start, "validate": time.perf_counter() - trained}
+        return parts_of(trained - start, sum(waits), time.perf_counter() - trained)
 
     return run
 
@@ -121,7 +140,10 @@ def our_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], di
     """The trainer of this project; gives the seconds of its parts."""
     stage = contrastive_stage(data, MEAN, STD, params, {}, "benchmark")
     training = build_training(stage, data)
-    validating = []
+    waits: list[float] = []
+    validating: list[float] = []
+    batches_of = training.loader.epoch
+    training.loader.epoch = lambda *args, **options: timed(batches_of(*args, **options), waits)  # type: ignore[method-assign]
 
     def validate(model: nn.Module) -> dict[str, float]:
         start = time.perf_counter()
@@ -132,10 +154,13 @@ def our_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], di
     records = fit(training, params.schedule.num_epochs, validate, params.checkpoints.metric)
 
     def run() -> dict[str, float]:
+        waits.clear()
+        validating.clear()
         start = time.perf_counter()
         while not isinstance(next(records), EpochRecord):
             pass
-        return {"train": time.perf_counter() - start - validating[-1], "validate": validating[-1]}
+        total, validated = time.perf_counter() - start, sum(validating)
+        return parts_of(total - validated, sum(waits), validated)
 
     return run
 
@@ -160,14 +185,15 @@ def main() -> None:
     parser.add_argument("--backbone", nargs="+", default=["resnet_narrow"])
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--num-workers", type=int, default=2)
+    parser.add_argument("--raw-validated", action="store_true")
     arguments = parser.parse_args()
     with open(arguments.parameters) as file:
         raw = yaml.safe_load(file.read().replace("${seed}", "0"))["stage1"]
     raw["loader"]["num_workers"] = arguments.num_workers
-    raw["ema"]["is_raw_validated"] = False
+    raw["ema"]["is_raw_validated"] = arguments.raw_validated
     precision = choose_precision(arguments.precision, torch.device("cpu")).name
     data = load_digits()
-    table = Table("backbone", "loop", "train s", "validate s", "epoch s", "ratio")
+    table = Table("backbone", "loop", "wait s", "step s", "validate s", "epoch s", "ratio")
     ratios = {}
     for backbone in arguments.backbone:
         changes = {"backbone": {**raw["backbone"], "name": backbone}, "precision": precision}
@@ -175,12 +201,12 @@ def main() -> None:
         totals = {name: [sum(parts.values()) for parts in rounds] for name, rounds in seconds.items()}
         ratios[backbone] = median(np.divide(totals["supcon_pipeline"], totals["straightforward"]).tolist())
         for name, rounds in seconds.items():
-            parts = [median(one[part] for one in rounds) for part in ("train", "validate")]
+            parts = [median(one[part] for one in rounds) for part in ("wait", "step", "validate")]
             ratio = f"{ratios[backbone]:.2f}" if name == "supcon_pipeline" else ""
             table.add_row(backbone, name, *(f"{value:.2f}" for value in (*parts, sum(parts))), ratio)
     Console(width=90).print(table)
-    settings = {"precision": precision, "num_workers": arguments.num_workers, "rounds": arguments.rounds}
-    print("RESULT", json.dumps({**settings, "ratios": ratios}))
+    settings = {name: getattr(arguments, name) for name in ("num_workers", "rounds", "raw_validated")}
+    print("RESULT", json.dumps({"precision": precision, **settings, "ratios": ratios}))
 
 
 if __name__ == "__main__":

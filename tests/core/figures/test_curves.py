@@ -28,6 +28,13 @@ def test_the_curves_of_each_stage_are_in_a_column_of_their_own():
     figure.draw_without_rendering()
 
 
+def test_epochs_without_a_validation_leave_no_gap_in_its_curve():
+    history = {"epoch": [1, 2, 3], "loss": [1.0, 0.9, 0.8], "lr": [0.1] * 3, "collapse_loss": [None] * 3}
+    figure = draw_curves({"stage 2": pd.DataFrame({**history, "accuracy": [0.5, None, 0.7]})})
+    (line,) = (line for axis in figure.axes for line in axis.lines if line.get_label() == "accuracy")
+    assert np.asarray(line.get_data()).tolist() == [[1, 3], [0.5, 0.7]]
+
+
 def test_the_learning_rates_are_drawn_with_the_suggestion():
     curve = pd.DataFrame({"lr": [0.01, 0.1, 1.0], "loss": [3.0, 1.0, 2.0], "smoothed_loss": [3.0, 2.0, 2.5]})
     figure = draw_lr_curve(curve, {"suggested_lr": 0.01, "lowest_lr": 0.1})
