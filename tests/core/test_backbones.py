@@ -10,6 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from timm.models import adapt_input_conv
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from supcon_pipeline.core.backbones import NarrowResNet, build_backbone, require_backbone
 from supcon_pipeline.core.encoder import build_contrastive_model, build_model
@@ -139,20 +140,26 @@ def test_the_narrow_network_takes_colour_and_grey_and_one_image():
 
 
 def test_the_narrow_network_has_the_parameters_counted_by_hand():
-    stem = 3 * 9 * 8 + 2 * 8
-    first_stage = 2 * (8 * 9 * 8 + 2 * 8)
-    second_stage = 8 * 9 * 16 + 2 * 16 + 16 * 9 * 16 + 2 * 16
-    shortcut = 8 * 16 + 2 * 16
-    network = NarrowResNet(widths=(8, 16))
-    assert sum(p.numel() for p in network.parameters()) == stem + first_stage + second_stage + shortcut
+    def block(width_in, width):
+        return width_in * 9 * width + 2 * width + width * 9 * width + 2 * width
+
+    stem = 3 * 9 * 32 + 2 * 32
+    stages = block(32, 32) + block(32, 64) + block(64, 128) + block(128, 256)
+    shortcuts = 32 * 64 + 2 * 64 + 64 * 128 + 2 * 128 + 128 * 256 + 2 * 256
+    assert sum(p.numel() for p in NarrowResNet().parameters()) == stem + stages + shortcuts
 
 
-@pytest.mark.parametrize(("stem_stride", "size"), [(2, 2), (1, 4)])
-def test_the_narrow_network_leaves_two_by_two_of_32_pixels_or_twice_that_without_a_halving_stem(
-    stem_stride, size
-):
-    network = NarrowResNet(widths=(4, 4, 4, 4), stem_stride=stem_stride)
-    assert output_sizes(network, 32)[-1] == size
+@pytest.mark.parametrize(("stem", "sizes"), [("small_image", [32, 16, 8, 4]), ("imagenet", [16, 8, 4, 2])])
+def test_the_stem_of_the_narrow_network_halves_once_for_small_images_and_twice_for_photographs(stem, sizes):
+    network, _ = build_backbone("resnet_narrow", stem)
+    assert output_sizes(network, 64, BasicBlock) == sizes
+
+
+def test_both_stems_of_the_narrow_network_take_the_same_weights():
+    small, large = (build_backbone("resnet_narrow", stem)[0] for stem in ("small_image", "imagenet"))
+    large.load_state_dict(small.state_dict())
+    images = torch.rand(2, 3, 16, 16)
+    assert not torch.allclose(large.eval()(images), small.eval()(images))
 
 
 def test_the_narrow_network_starts_with_weights_scaled_to_their_fan_out():
