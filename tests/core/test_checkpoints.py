@@ -124,7 +124,7 @@ def test_early_stopping_ends_where_a_plateau_begins_whatever_is_no_number(rng, m
     for _ in range(50):
         rows = [{metric: value} for value in rng.choice([NAN, 0.1, 0.2, 0.3, 0.4], 8)]
         # A plateau bears as many epochs as its patience, and acts at the next one.
-        plateau, has_reduced = Plateau(0.5, patience - 1, is_higher_better=True), []
+        plateau, has_reduced = Plateau(0.5, patience - 1), []
         for row in rows:
             plateau.observe(score(row, metric))
             has_reduced.append(plateau.factor < 1)

@@ -306,9 +306,7 @@ def test_a_constant_rate_rises_and_stays():
     assert rates("constant", 6, 3) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
 
-@pytest.mark.parametrize("is_higher_better", [True, False])
-def test_a_plateau_reduces_the_rate_after_patience_epochs_without_improvement(is_higher_better):
-    sign = 1 if is_higher_better else -1
+def test_a_plateau_reduces_the_rate_after_patience_epochs_without_improvement():
     optimizer = sgd()
     schedule = build_schedule(
         optimizer,
@@ -318,14 +316,13 @@ def test_a_plateau_reduces_the_rate_after_patience_epochs_without_improvement(is
         warmup_epochs=1,
         decay_factor=0.5,
         patience=1,
-        is_higher_better=is_higher_better,
     )
     found = []
     for score in [0.9, 0.5, 0.5, 0.6, 0.6, 0.6, 0.7, 0.1, math.nan, 0.1]:
         for _ in range(2):
             found.append(schedule.lr)
             schedule.step()
-        schedule.epoch_end(sign * score)
+        schedule.epoch_end(score)
     # The first metric is that of the last step of the warm-up: 0.9 is never reached again, and every second
     # epoch after it reduces.
     halves = [1 / 3, 2 / 3, *[1] * 4, *[1 / 2] * 4, *[1 / 4] * 4, *[1 / 8] * 4, *[1 / 16] * 2]
@@ -343,14 +340,11 @@ def test_metrics_of_an_unfinished_warm_up_do_not_count():
     assert schedule.lr == 1
 
 
-@pytest.mark.parametrize("is_higher_better", [True, False])
 @pytest.mark.parametrize("patience", [0, 1, 3])
-def test_a_plateau_reduces_when_torchs_does(patience, is_higher_better):
+def test_a_plateau_reduces_when_torchs_does(patience):
     reference = sgd()
-    torchs = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        reference, "max" if is_higher_better else "min", 0.5, patience, threshold=0, eps=0
-    )
-    plateau = Plateau(0.5, patience, is_higher_better)
+    torchs = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, "max", 0.5, patience, threshold=0, eps=0)
+    plateau = Plateau(0.5, patience)
     for metric in torch.randn(60).round(decimals=1).tolist():
         torchs.step(metric)
         plateau.observe(metric)
@@ -452,7 +446,7 @@ def test_one_parameter_switches_the_optimizer(model, stage, name):
 def test_one_parameter_switches_the_schedule(stage, name):
     defaults = yaml.safe_load((ROOT / f"conf/base/parameters_{stage}.yml").read_text())[stage]["schedule"]
     params = ScheduleParameters.model_validate({**defaults, "name": name})
-    build_schedule(sgd(), 7, **params.model_dump(), is_higher_better=False)
+    build_schedule(sgd(), 7, **params.model_dump())
 
 
 def test_the_names_of_the_parameters_are_those_of_the_library():

@@ -197,22 +197,19 @@ class Plateau:
     Args:
         decay_factor: of each reduction.
         patience: epochs in a row without improvement that are borne; the next one reduces.
-        is_higher_better: of the metric.
-        best: so far, negated where lower is better.
+        best: score so far.
         num_bad_epochs: without improvement since the last improvement or reduction.
         factor: what the reductions come to.
     """
 
     decay_factor: float
     patience: int
-    is_higher_better: bool
     best: float = -math.inf
     num_bad_epochs: int = 0
     factor: float = 1.0
 
-    def observe(self, metric: float) -> None:
-        """Take in the metric of one more epoch."""
-        score = metric if self.is_higher_better else -metric
+    def observe(self, score: float) -> None:
+        """Take in the score of one more epoch, of which up is better."""
         self.num_bad_epochs = 0 if score > self.best else self.num_bad_epochs + 1
         if score > self.best:
             self.best = score
@@ -258,10 +255,10 @@ class Schedule:
         self._step += 1
         self._set_rates()
 
-    def epoch_end(self, metric: float) -> None:
-        """Take in the metric of an epoch, after its last `step`; only a plateau heeds it."""
+    def epoch_end(self, score: float) -> None:
+        """Take in the score of an epoch, after its last `step`; up is better, and only a plateau heeds it."""
         if self._plateau is not None and self._step >= self._num_warmup_steps:
-            self._plateau.observe(metric)
+            self._plateau.observe(score)
             self._set_rates()
 
     def state_dict(self) -> dict[str, Any]:
@@ -312,7 +309,6 @@ def build_schedule(
     milestones: Sequence[float] | None = None,
     decay_factor: float | None = None,
     patience: int | None = None,
-    is_higher_better: bool = True,
 ) -> Schedule:
     """Linear warm-up, then the shape of a name.
 
@@ -325,7 +321,6 @@ def build_schedule(
         milestones: of `step`, as shares of the training, ascending; None here and below for the usual value.
         decay_factor: of `step` and `plateau`, what one reduction multiplies the rate by.
         patience: of `plateau`, epochs in a row without improvement that are borne.
-        is_higher_better: of the metric that `plateau` is given.
 
     Raises:
         ValueError: where the name is unknown, an option is given that it does not use, or the rate would
@@ -336,7 +331,7 @@ def build_schedule(
     check_schedule(name, num_epochs, warmup_epochs, options.get("milestones"))
     plateau = None
     if name == "plateau":
-        plateau, options = Plateau(**options, is_higher_better=is_higher_better), {}
+        plateau, options = Plateau(**options), {}
     curves = {"cosine": warmup_cosine_factor, "onecycle": warmup_onecycle_factor}
     num_steps, num_warmup_steps = num_epochs * steps_per_epoch, warmup_epochs * steps_per_epoch
     factor = partial(
