@@ -17,10 +17,10 @@ from supcon_pipeline.core.optim import (
     build_optimizer,
     build_schedule,
     complete_options,
-    parameter_groups,
     warmup_cosine_factor,
 )
 from supcon_pipeline.core.parameters import OptimizerParameters, ScheduleParameters
+from supcon_pipeline.core.weight_decay import parameter_groups
 
 # With LARS's trust coefficient of 0.001, its rates are of another order.
 RATES = {"sgd": 0.05, "lookahead": 0.05, "lars": 1.0}
@@ -71,21 +71,6 @@ def rates(name, num_epochs, warmup_epochs, steps_per_epoch=1, lr=1.0, **options)
         found.append(schedule.lr)
         schedule.step()
     return found
-
-
-def test_weights_decay_and_biases_and_norms_do_not(model):
-    conv, norm, _, linear = model
-    decayed, others = parameter_groups(model, weight_decay=0.1)
-    assert decayed["weight_decay"] == 0.1
-    assert others["weight_decay"] == 0.0
-    assert {id(p) for p in decayed["params"]} == {id(conv.weight), id(linear.weight)}
-    assert {id(p) for p in others["params"]} == {id(p) for p in (conv.bias, *norm.parameters(), linear.bias)}
-
-
-def test_frozen_parameters_are_in_no_group(model):
-    model[0].requires_grad_(False)
-    grouped = [id(p) for group in parameter_groups(model, 0.1) for p in group["params"]]
-    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers and schedules."""
+"""Optimizers and schedules."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
+
+from supcon_pipeline.core.weight_decay import parameter_groups
 
 # Options by name, each with its usual value: that of the implementation, but for the momentum of SGD and LARS
 # and Nesterov in SGD and Muon, which the implementations leave out and their papers have.
@@ -52,15 +54,6 @@ def complete_options(
             raise ValueError(f"{option} must be null with {name}, got {value}; it belongs to {users}")
     chosen = {option: value for option, value in given.items() if value is not None}
     return {**table[name], **chosen}
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: weights with decay, biases and norms without."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def build_optimizer(
