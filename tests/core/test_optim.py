@@ -209,6 +209,16 @@ def test_muon_orthogonalises_matrices_and_kernels_and_nothing_else(model, batch)
             torch.testing.assert_close(update * (key != "0.bias"), expected, atol=0.01, rtol=0)
 
 
+def test_muon_leaves_a_table_of_positions_to_adamw():
+    model = nn.Linear(8, 8, bias=False)
+    model.register_parameter("positions", nn.Parameter(torch.randn(6, 8)))
+    optimizer = build_optimizer(model, "muon", lr=0.1, weight_decay=0.1, nesterov=False)
+    before = model.positions.detach().clone()
+    model.positions.grad, model.weight.grad = torch.randn(6, 8), torch.randn(8, 8)
+    optimizer.step()
+    torch.testing.assert_close(model.positions.detach(), before - 0.1 * model.positions.grad.sign())
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_model_without_biases_can_be_optimized(name):
     model = nn.Linear(8, 8, bias=False)

@@ -87,7 +87,7 @@ def build_optimizer(
         Lookahead: Zhang et al. 2019, arXiv:1907.08610, but timm's slow weights begin as the fast ones of the
         first slow step, which so changes nothing. LARS: You et al. 2017, arXiv:1708.03888, on weights alone.
         Muon: Jordan 2024 with the step sizes of Liu et al. 2025, arXiv:2502.16982. It orthogonalises matrices
-        and flattened kernels; norms, biases and kernels of one channel go to AdamW (NAdamW with Nesterov).
+        and flattened kernels; kernels of one channel and what does not decay go to AdamW (or NAdamW).
     """
     options = complete_options(
         OPTIMIZERS,
@@ -105,6 +105,9 @@ def build_optimizer(
     if name == "lars":
         # Else timm adapts only groups that decay: without weight decay, LARS would be SGD.
         groups[0]["always_adapt"] = True
+    if name == "muon":
+        # Else it would orthogonalise tables of positions as it does matrices.
+        groups[1]["use_fallback"] = True
     optimizer = _step_taker(name)(groups, lr=lr, **options)
     return _look_ahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer
 
