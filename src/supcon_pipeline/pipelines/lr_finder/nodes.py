@@ -40,7 +40,10 @@ def trace_stage2_loss(
     """Loss of stage 2 against a rising learning rate."""
     from supcon_pipeline.core.lr_range import lr_curve
     from supcon_pipeline.core.recipes import classifier_stage
+    from supcon_pipeline.core.tensors import require_origin
 
+    remedy = "run stage1 and its swa on this data"
+    require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
     origin = {"data_hash": dataset_card["data_hash"]}
     stage = classifier_stage(encoder, data, stage2, origin, run_record["run_id"])
