@@ -26,7 +26,7 @@ def train_linear_classifier(
 
     remedy = "run stage1 and its swa on this data"
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    data = LabelledImages.of(prepared_images, samples)
     origin = {"data_hash": dataset_card["data_hash"]}
     stage = classifier_stage(encoder, data, params, origin, run_record["run_id"])
     with tensorboard as log:

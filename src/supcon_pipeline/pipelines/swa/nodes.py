@@ -22,5 +22,5 @@ def average_checkpoints(
 
     parts, data_hash = split_parts(checkpoints), dataset_card["data_hash"]
     require_origin("checkpoints", parts[0], "data_hash", data_hash, "run their stage on this data")
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    data = LabelledImages.of(prepared_images, samples)
     return average_models(parts, data, params.batch_size)
