@@ -245,6 +245,26 @@ def test_auxiliary_classifiers_in_a_file_are_left_out(tmp_path):
 
 
 @pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize("name", ["levit_128s", "repvit_m0_9"])
+def test_a_classifier_of_several_layers_in_a_file_of_timm_is_left_out(tmp_path, name):
+    path = tmp_path / "weights.pth"
+    state = timm.create_model(name).state_dict()
+    torch.save(state, path)
+    network, _ = build_backbone(f"timm/{name}", "imagenet", weights=str(path))
+    assert any(key.startswith("head") and "bn" in key for key in state)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_of_a_head_of_timm_only_the_classifier_is_left_out(tmp_path):
+    path = tmp_path / "weights.pth"
+    state = timm.create_model("test_convnext").state_dict()
+    torch.save({key: value for key, value in state.items() if key != "head.norm.weight"}, path)
+    with pytest.raises(ValueError, match=r"must fit timm/test_convnext, .*Missing key.*head\.norm\.weight"):
+        build_backbone("timm/test_convnext", "imagenet", weights=str(path))
+
+
+@pytest.mark.usefixtures("quick_start")
 def test_the_positions_of_a_transformer_are_interpolated_to_the_image_size(tmp_path):
     path = tmp_path / "vit.pth"
     torch.save(torchvision.models.vit_b_32(image_size=96).state_dict(), path)

@@ -18,8 +18,8 @@ from supcon_pipeline.core.weights import (
 )
 
 NARROW = "resnet_narrow"
-_NARROW_WIDTHS = (32, 64, 128, 256)
 TIMM = "timm/"
+_NARROW_WIDTHS = (32, 64, 128, 256)
 
 # Families of torchvision that are built for one image size.
 _FIXED_SIZE = ("vit_", "maxvit_")
@@ -242,8 +242,7 @@ def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[s
     """The network of timm with given weights; timm renames, resizes and adapts them as it does its own."""
     import timm
 
-    head = [f"{part}.{kind}" for part in _listed(config.classifier) for kind in ("weight", "bias")]
-    entries = {key: value for key, value in state.items() if key not in head}
+    entries = _without_classifier(name, state, _listed(config.classifier), options)
     # timm loads loosely where it drops a classifier itself; told of none, it loads strictly.
     overlay = {"state_dict": entries, "classifier": None, "label_offset": 0}
     try:
@@ -255,6 +254,19 @@ def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[s
     # timm leaves the overlay on the network, where every copy of it would hold the weights once more.
     network.pretrained_cfg = network.default_cfg = config.to_dict()
     return network
+
+
+def _without_classifier(
+    name: str, state: dict[str, Tensor], classifiers: Sequence[str], options: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The state without what is beside the linear layers of the classifiers and not in the network."""
+    import timm
+
+    # Some have a norm or another layer before the linear one; of others the norm belongs to the network.
+    with torch.device("meta"):
+        wanted = timm.create_model(name.removeprefix(TIMM), **options).state_dict()
+    heads = tuple(f"{classifier.rpartition('.')[0] or classifier}." for classifier in classifiers)
+    return {key: value for key, value in state.items() if key in wanted or not key.startswith(heads)}
 
 
 def _download_timm(name: str, config: Any, options: dict[str, Any]) -> nn.Module:
