@@ -40,8 +40,15 @@ FAMILIES = {
     "timm/test_resnet": (32, 96),
     "timm/test_convnext": (32, 64),
     "timm/test_efficientnet": (32, 256),
+    "timm/hgnetv2_b0": (32, 2048),
 }
-TRANSFORMERS = {"vit_b_32": (64, 768), "timm/test_vit": (48, 64), "timm/vit_tiny_patch16_224": (32, 192)}
+TRANSFORMERS = {
+    "vit_b_32": (64, 768),
+    "timm/test_vit": (48, 64),
+    "timm/vit_tiny_patch16_224": (32, 192),
+    # Torchvision's MaxViT has windows of 7 x 7 places and so needs multiples of 224 pixels.
+    "timm/maxvit_rmlp_pico_rw_256": (64, 256),
+}
 TWICE_AS_FINE = [
     "resnet18",
     "mobilenet_v3_small",
@@ -49,6 +56,7 @@ TWICE_AS_FINE = [
     "convnext_tiny",
     "timm/test_resnet",
     "timm/test_convnext",
+    "timm/hgnetv2_b0",
 ]
 POOLED_TO_ONE_PLACE = {"alexnet": 256, "vgg11": 512}
 LITE0 = Path(__file__).parents[2].parent / "shared/data/tf_efficientnet_lite0.pth"
