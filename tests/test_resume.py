@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import ROOT, Kedro, make_project, read_catalog, run_session
 
@@ -44,7 +45,18 @@ def test_the_range_test_of_both_stages_leaves_curve_suggestion_and_picture(proje
     run_session(project, pipeline_names=["lr_finder"])
     catalog = read_catalog(project)
     for stage in ("stage1", "stage2"):
-        curve, suggestion = catalog.load(f"{stage}_lr_curve"), catalog.load(f"{stage}_lr_suggestion")
-        assert curve["lr"].is_monotonic_increasing
-        assert curve["lr"].min() <= suggestion["suggested_lr"] <= curve["lr"].max()
-        assert catalog.load(f"{stage}_lr_figure").startswith(b"\x89PNG")
+        check_range_test(catalog, stage)
+
+
+def test_the_range_test_of_stage_1_needs_nothing_but_prepared_images(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    run_session(project, pipeline_names=["data_prep"])
+    run_session(project, pipeline_names=["stage1_lr_finder"])
+    check_range_test(read_catalog(project), "stage1")
+
+
+def check_range_test(catalog: Any, stage: str) -> None:
+    curve, suggestion = catalog.load(f"{stage}_lr_curve"), catalog.load(f"{stage}_lr_suggestion")
+    assert curve["lr"].is_monotonic_increasing
+    assert curve["lr"].min() <= suggestion["suggested_lr"] <= curve["lr"].max()
+    assert catalog.load(f"{stage}_lr_figure").startswith(b"\x89PNG")

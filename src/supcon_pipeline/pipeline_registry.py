@@ -33,8 +33,11 @@ def register_pipelines() -> dict[str, Pipeline]:
         "index": create_index(),
         "visualization": create_visualization(),
     }
+    # That of stage 1 comes before there is an encoder, which that of stage 2 needs.
+    range_tests = {f"{stage}_lr_finder": create_lr_finder(stage) for stage in ("stage1", "stage2")}
     beside = {
-        "lr_finder": create_lr_finder("stage1") + create_lr_finder("stage2"),
+        **range_tests,
+        "lr_finder": sum(range_tests.values(), Pipeline([])),
         "export": create_export(),
         "inference": create_inference(),
         "out_of_distribution": create_outside(),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
+from torchvision.ops import StochasticDepth
 
 from supcon_pipeline.core.averaging import (
     average_states,
@@ -137,6 +138,18 @@ def test_batches_of_equal_size_give_the_statistics_of_torchs_own(model):
     reestimate_batch_norm(model, batches)
     update_bn(batches, reference)
     torch.testing.assert_close(dict(model.state_dict()), dict(reference.state_dict()))
+
+
+def test_what_a_model_drops_at_random_is_in_no_statistics():
+    images, statistics = torch.randn(12, 3) * 2 + 5, []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Dropout(0.5), StochasticDepth(0.5, "row"), nn.BatchNorm1d(3))
+        reestimate_batch_norm(model, [images])
+        statistics.append(torch.stack([model[2].running_mean, model[2].running_var]))
+        assert all(module.training for module in model.modules())
+    assert torch.equal(*statistics)
+    torch.testing.assert_close(statistics[0], torch.stack([images.mean(dim=0), images.var(dim=0)]))
 
 
 def test_earlier_statistics_are_forgotten_and_everything_else_is_kept(model):

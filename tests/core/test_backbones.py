@@ -10,6 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from timm.models import adapt_input_conv
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from supcon_pipeline.core.backbones import NarrowResNet, build_backbone, require_backbone
 from supcon_pipeline.core.encoder import build_contrastive_model, build_model
@@ -39,8 +40,15 @@ FAMILIES = {
     "timm/test_resnet": (32, 96),
     "timm/test_convnext": (32, 64),
     "timm/test_efficientnet": (32, 256),
+    "timm/hgnetv2_b0": (32, 2048),
 }
-TRANSFORMERS = {"vit_b_32": (64, 768), "timm/test_vit": (48, 64), "timm/vit_tiny_patch16_224": (32, 192)}
+TRANSFORMERS = {
+    "vit_b_32": (64, 768),
+    "timm/test_vit": (48, 64),
+    "timm/vit_tiny_patch16_224": (32, 192),
+    # Torchvision's MaxViT has windows of 7 x 7 places and so needs multiples of 224 pixels.
+    "timm/maxvit_rmlp_pico_rw_256": (64, 256),
+}
 TWICE_AS_FINE = [
     "resnet18",
     "mobilenet_v3_small",
@@ -48,6 +56,7 @@ TWICE_AS_FINE = [
     "convnext_tiny",
     "timm/test_resnet",
     "timm/test_convnext",
+    "timm/hgnetv2_b0",
 ]
 POOLED_TO_ONE_PLACE = {"alexnet": 256, "vgg11": 512}
 LITE0 = Path(__file__).parents[2].parent / "shared/data/tf_efficientnet_lite0.pth"
@@ -139,20 +148,26 @@ def test_the_narrow_network_takes_colour_and_grey_and_one_image():
 
 
 def test_the_narrow_network_has_the_parameters_counted_by_hand():
-    stem = 3 * 9 * 8 + 2 * 8
-    first_stage = 2 * (8 * 9 * 8 + 2 * 8)
-    second_stage = 8 * 9 * 16 + 2 * 16 + 16 * 9 * 16 + 2 * 16
-    shortcut = 8 * 16 + 2 * 16
-    network = NarrowResNet(widths=(8, 16))
-    assert sum(p.numel() for p in network.parameters()) == stem + first_stage + second_stage + shortcut
+    def block(width_in, width):
+        return width_in * 9 * width + 2 * width + width * 9 * width + 2 * width
+
+    stem = 3 * 9 * 32 + 2 * 32
+    stages = block(32, 32) + block(32, 64) + block(64, 128) + block(128, 256)
+    shortcuts = 32 * 64 + 2 * 64 + 64 * 128 + 2 * 128 + 128 * 256 + 2 * 256
+    assert sum(p.numel() for p in NarrowResNet().parameters()) == stem + stages + shortcuts
 
 
-@pytest.mark.parametrize(("stem_stride", "size"), [(2, 2), (1, 4)])
-def test_the_narrow_network_leaves_two_by_two_of_32_pixels_or_twice_that_without_a_halving_stem(
-    stem_stride, size
-):
-    network = NarrowResNet(widths=(4, 4, 4, 4), stem_stride=stem_stride)
-    assert output_sizes(network, 32)[-1] == size
+@pytest.mark.parametrize(("stem", "sizes"), [("small_image", [32, 16, 8, 4]), ("imagenet", [16, 8, 4, 2])])
+def test_the_stem_of_the_narrow_network_halves_once_for_small_images_and_twice_for_photographs(stem, sizes):
+    network, _ = build_backbone("resnet_narrow", stem)
+    assert output_sizes(network, 64, BasicBlock) == sizes
+
+
+def test_both_stems_of_the_narrow_network_take_the_same_weights():
+    small, large = (build_backbone("resnet_narrow", stem)[0] for stem in ("small_image", "imagenet"))
+    large.load_state_dict(small.state_dict())
+    images = torch.rand(2, 3, 16, 16)
+    assert not torch.allclose(large.eval()(images), small.eval()(images))
 
 
 def test_the_narrow_network_starts_with_weights_scaled_to_their_fan_out():
@@ -235,6 +250,26 @@ def test_auxiliary_classifiers_in_a_file_are_left_out(tmp_path):
     network, _ = build_backbone("googlenet", weights=str(path))
     assert any(key.startswith("aux") for key in state)
     assert torch.equal(network.conv2.conv.weight, state["conv2.conv.weight"])
+
+
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize("name", ["levit_128s", "repvit_m0_9"])
+def test_a_classifier_of_several_layers_in_a_file_of_timm_is_left_out(tmp_path, name):
+    path = tmp_path / "weights.pth"
+    state = timm.create_model(name).state_dict()
+    torch.save(state, path)
+    network, _ = build_backbone(f"timm/{name}", "imagenet", weights=str(path))
+    assert any(key.startswith("head") and "bn" in key for key in state)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_of_a_head_of_timm_only_the_classifier_is_left_out(tmp_path):
+    path = tmp_path / "weights.pth"
+    state = timm.create_model("test_convnext").state_dict()
+    torch.save({key: value for key, value in state.items() if key != "head.norm.weight"}, path)
+    with pytest.raises(ValueError, match=r"must fit timm/test_convnext, .*Missing key.*head\.norm\.weight"):
+        build_backbone("timm/test_convnext", "imagenet", weights=str(path))
 
 
 @pytest.mark.usefixtures("quick_start")

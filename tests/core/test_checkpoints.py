@@ -5,18 +5,20 @@ import pytest
 import torch
 
 from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
+from supcon_pipeline.core.metrics import score
+from supcon_pipeline.core.optim import Plateau
 from supcon_pipeline.core.training import EpochRecord
 
 
-def epoch_record(epoch, score, **others):
-    metrics = {"score": score, **others}
+def epoch_record(epoch, value, **others):
+    metrics = {"score": value, **others}
     return EpochRecord(epoch, epoch / 2, epoch / 10, None, metrics, {"w": torch.tensor(epoch)})
 
 
 def kept(scores, top_k, metric="score"):
     top = TopCheckpoints(metric, top_k, {})
-    for epoch, score in enumerate(scores, start=1):
-        top.offer(epoch_record(epoch, score, log_loss=score))
+    for epoch, value in enumerate(scores, start=1):
+        top.offer(epoch_record(epoch, value, log_loss=value))
     return top.checkpoints
 
 
@@ -102,6 +104,32 @@ def test_training_stops_once_the_best_is_as_old_as_the_patience(scores, patience
     assert should_stop([{"score": score} for score in scores], "score", patience) is is_over
     falling = [{"log_loss": -score} for score in scores]
     assert should_stop(falling, "log_loss", patience) is is_over
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("metric", ["score", "log_loss"])
+def test_an_epoch_whose_metric_is_not_a_number_is_kept_only_where_there_is_no_better(metric):
+    scores = [NAN, 0.5, 0.5]
+    assert kept_epochs(scores, 1, metric) == [3]
+    assert kept_epochs(scores[::-1], 2, metric) == [2, 1]
+    assert kept_epochs(scores, 3, metric) == [3, 2, 1]
+    assert kept_epochs([NAN, NAN], 1, metric) == [2]
+
+
+@pytest.mark.parametrize("metric", ["score", "log_loss"])
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_early_stopping_ends_where_a_plateau_begins_whatever_is_no_number(rng, metric, patience):
+    for _ in range(50):
+        rows = [{metric: value} for value in rng.choice([NAN, 0.1, 0.2, 0.3, 0.4], 8)]
+        # A plateau bears as many epochs as its patience, and acts at the next one.
+        plateau, has_reduced = Plateau(0.5, patience - 1), []
+        for row in rows:
+            plateau.observe(score(row, metric))
+            has_reduced.append(plateau.factor < 1)
+        has_ended = [should_stop(rows[: count + 1], metric, patience) for count in range(len(rows))]
+        assert [*has_ended, True].index(True) == [*has_reduced, True].index(True)
 
 
 def test_a_slow_loop_stops_at_the_same_epoch(rng):

@@ -88,6 +88,26 @@ def test_the_classifier_and_the_head_of_a_model_both_train_its_encoder(images):
         assert all(parameter.grad.norm() > 0 for parameter in model.encoder.backbone.stem.parameters())
 
 
+@pytest.mark.parametrize("kind", ["contrastive", "image_classifier"])
+@pytest.mark.parametrize(
+    ("backbone", "stem"),
+    [("resnet_narrow", "small_image"), ("resnet18", "small_image"), ("resnet18", "imagenet")],
+)
+def test_every_kernel_is_laid_out_with_its_channels_last_as_its_activations_are(images, kind, backbone, stem):
+    description = {**CONTRASTIVE, "kind": kind, "backbone": backbone, "stem": stem}
+    if kind == "image_classifier":
+        del description["hidden_dim"], description["dim"]
+        description["num_classes"] = 3
+    model, layouts = build_model(description).eval(), []
+    kernels = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    for kernel in kernels:
+        kernel.register_forward_hook(lambda _kernel, _inputs, output: layouts.append(output.stride(1)))
+    model(images)
+    # The stride of the channels: in the other layout it is the number of places of a kernel.
+    assert [kernel.weight.stride(1) for kernel in kernels] == layouts == [1] * len(kernels)
+    assert len(kernels) > 5
+
+
 def test_the_memory_layout_of_the_weights_changes_no_embedding(images):
     model = build_model(CONTRASTIVE).eval()
     before = model(images)["embedding"]

@@ -1,9 +1,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from supcon_pipeline.core.images import (
+    LabelledImages,
     RawImages,
     channel_statistics,
     content_hash,
@@ -195,3 +197,13 @@ def test_every_class_of_a_sorted_set_has_its_share_of_the_spread(rng, count):
 def test_a_spread_of_none_is_refused():
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         spread_evenly(np.arange(3), 0)
+
+
+def test_images_have_the_label_and_the_split_of_their_samples(rng):
+    images = rng.integers(0, 256, (3, 2, 2, 1), dtype=np.uint8)
+    # As samples are read back: rows in the order of the images, whatever their index.
+    samples = pd.DataFrame({"label": [4, 0, 2], "split": ["test", "train", "train"]}, index=[7, 1, 5])
+    data = LabelledImages.of(images, samples)
+    assert data.images is images
+    assert (data.labels.tolist(), data.num_classes) == ([4, 0, 2], 5)
+    assert data.indices("train").tolist() == [1, 2]

@@ -13,6 +13,7 @@ from supcon_pipeline.core.metrics import (
     accuracy,
     embedding_metrics,
     retrieval_values,
+    score,
     silhouette,
     unit_rows,
 )
@@ -267,3 +268,10 @@ def test_rows_of_length_one_depend_on_no_scale_and_have_the_type_asked_for(rng):
     np.testing.assert_allclose(scaled, unit_rows(rows, np.float64), rtol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), 1, rtol=1e-12)
     assert unit_rows(np.asfortranarray(rows)).flags.c_contiguous
+
+
+def test_a_score_is_up_where_a_metric_is_better_and_lowest_where_it_is_no_number():
+    metrics = {"accuracy": 0.8, "log_loss": 0.3, "nothing": float("nan")}
+    assert score(metrics, "accuracy") == 0.8
+    assert score(metrics, "log_loss") == -0.3
+    assert score(metrics, "nothing") == score({"log_loss": float("nan")}, "log_loss") == -np.inf

@@ -100,9 +100,11 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
         ValueError: where there is no batch.
     """
     was_training, count = model.training, 0
+    # All else as it will be evaluated: dropout and drop-path would make the statistics random, and others.
+    model.eval()
     for norm in batch_norms(model):
         norm.reset_running_stats()
-    model.train()
+        norm.train()
     with cumulative_batch_norm(model) as announce:
         for batch in batches:
             count += len(batch)

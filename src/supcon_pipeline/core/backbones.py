@@ -19,6 +19,7 @@ from supcon_pipeline.core.weights import (
 
 NARROW = "resnet_narrow"
 TIMM = "timm/"
+_NARROW_WIDTHS = (32, 64, 128, 256)
 
 # Families of torchvision that are built for one image size.
 _FIXED_SIZE = ("vit_", "maxvit_")
@@ -29,29 +30,28 @@ _IMAGENET_IMAGE = 224
 class NarrowResNet(nn.Module):
     """A residual network that a CPU trains in seconds per thousand images.
 
-    One basic block (He et al. 2015, arXiv:1512.03385, Fig. 5 left) per stage. The stem halves the
-    resolution and so does every stage but the first, which leaves 2 x 2 of 32 x 32 pixels.
+    One basic block (He et al. 2015, arXiv:1512.03385, Fig. 5 left) per stage. Every stage but the first
+    halves the resolution, which with the `small_image` stem leaves 2 x 2 of 32 x 32 pixels.
 
     Args:
         num_channels: channels of the input.
-        widths: channels of each stage; the last is the feature width.
-        stem_stride: 2 for a quarter of the computation, 1 to keep the resolution.
+        stem: `small_image` halves the resolution once, `imagenet` again by the max-pool of that paper's stem.
     """
 
-    def __init__(
-        self, num_channels: int = 3, widths: Sequence[int] = (32, 64, 128, 256), stem_stride: int = 2
-    ):
+    def __init__(self, num_channels: int = 3, stem: str = "small_image"):
         from torchvision.models.resnet import BasicBlock
 
         super().__init__()
-        stem = nn.Conv2d(num_channels, widths[0], 3, stem_stride, padding=1, bias=False)
-        self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
-        stages: list[nn.Module] = [BasicBlock(widths[0], widths[0])]
-        for width_in, width in pairwise(widths):
+        width = _NARROW_WIDTHS[0]
+        conv = nn.Conv2d(num_channels, width, 3, 2, padding=1, bias=False)
+        pools = [nn.MaxPool2d(3, 2, padding=1)] if stem == "imagenet" else []
+        self.stem = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True), *pools)
+        stages: list[nn.Module] = [BasicBlock(width, width)]
+        for width_in, width in pairwise(_NARROW_WIDTHS):
             shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, 2, bias=False), nn.BatchNorm2d(width))
             stages.append(BasicBlock(width_in, width, 2, shortcut))
         self.stages = nn.Sequential(*stages)
-        self.num_features = widths[-1]
+        self.num_features = width
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -95,8 +95,8 @@ def build_backbone(
 
     Args:
         name: `resnet_narrow`, a classification model of torchvision, or `timm/` and a model of timm.
-        stem: `small_image` keeps the detail of inputs around 32 pixels (`core.stems`; `resnet_narrow`
-            halves once), `imagenet` is the network as published.
+        stem: `small_image` keeps the detail of inputs around 32 pixels (`core.stems`), `imagenet` is the
+            network as published; that of `resnet_narrow` halves once or twice.
         num_channels: channels of the input; pretrained weights of three are summed or rescaled.
         pretrained: whether to start from the weights that torchvision or timm publish.
         weights: a file to start from instead, as torchvision or timm would save the network; entries of
@@ -117,7 +117,7 @@ def build_backbone(
     if pretrained and weights:
         raise ValueError(f"backbone.pretrained must be false where backbone.weights is set, got {weights!r}")
     if name == NARROW:
-        return _build_narrow(num_channels, pretrained, weights)
+        return _build_narrow(stem, num_channels, pretrained, weights)
     build = _build_timm if name.startswith(TIMM) else _build_torchvision
     network, native_size = build(name, stem, num_channels, pretrained, weights, image_size)
     size = image_size or (_SMALL_IMAGE if stem == "small_image" else native_size)
@@ -138,12 +138,14 @@ def _timm_names(name: str) -> list[str]:
     return [TIMM + model for model in (timm.list_pretrained() if "." in name else timm.list_models())]
 
 
-def _build_narrow(num_channels: int, pretrained: bool, weights: str | None) -> tuple[nn.Module, int]:
+def _build_narrow(
+    stem: str, num_channels: int, pretrained: bool, weights: str | None
+) -> tuple[nn.Module, int]:
     if pretrained:
         raise ValueError(
             f"backbone.pretrained must be false for {NARROW}, got True; nobody publishes weights"
         )
-    network = NarrowResNet(num_channels)
+    network = NarrowResNet(num_channels, stem)
     if weights:
         load_state(network, NARROW, read_state(weights), head=())
     return network, network.num_features
@@ -240,8 +242,7 @@ def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[s
     """The network of timm with given weights; timm renames, resizes and adapts them as it does its own."""
     import timm
 
-    head = [f"{part}.{kind}" for part in _listed(config.classifier) for kind in ("weight", "bias")]
-    entries = {key: value for key, value in state.items() if key not in head}
+    entries = _without_classifier(name, state, _listed(config.classifier), options)
     # timm loads loosely where it drops a classifier itself; told of none, it loads strictly.
     overlay = {"state_dict": entries, "classifier": None, "label_offset": 0}
     try:
@@ -253,6 +254,19 @@ def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[s
     # timm leaves the overlay on the network, where every copy of it would hold the weights once more.
     network.pretrained_cfg = network.default_cfg = config.to_dict()
     return network
+
+
+def _without_classifier(
+    name: str, state: dict[str, Tensor], classifiers: Sequence[str], options: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The state without what is beside the linear layers of the classifiers and not in the network."""
+    import timm
+
+    # Some have a norm or another layer before the linear one; of others the norm belongs to the network.
+    with torch.device("meta"):
+        wanted = timm.create_model(name.removeprefix(TIMM), **options).state_dict()
+    heads = tuple(f"{classifier.rpartition('.')[0] or classifier}." for classifier in classifiers)
+    return {key: value for key, value in state.items() if key in wanted or not key.startswith(heads)}
 
 
 def _download_timm(name: str, config: Any, options: dict[str, Any]) -> nn.Module:

@@ -1,5 +1,6 @@
 """Which epochs are kept, and when there is no use in more of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ class TopCheckpoints:
 
 def should_stop(history: Sequence[Mapping[str, float]], metric: str, patience: int | None) -> bool:
     """Whether the metric has not risen above its best for `patience` epochs; never without a patience."""
-    if patience is None or not history:
+    if patience is None:
         return False
-    scores = [score(row, metric) for row in history]
+    # Before the first epoch there is nothing to be above: NaN is no rise, even at first.
+    scores = [-math.inf, *(score(row, metric) for row in history)]
     return len(scores) - 1 - scores.index(max(scores)) >= patience

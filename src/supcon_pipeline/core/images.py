@@ -5,9 +5,10 @@ import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int, UInt8
 
 SPLITS = ("train", "validation", "test")
@@ -77,6 +78,11 @@ class LabelledImages:
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
     splits: np.ndarray
+
+    @classmethod
+    def of(cls, images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame) -> Self:
+        """Packed images with the `label` and the `split` of the samples, one row for each."""
+        return cls(images, samples["label"].to_numpy(), samples["split"].to_numpy())
 
     @property
     def num_classes(self) -> int:

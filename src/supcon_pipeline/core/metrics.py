@@ -1,5 +1,6 @@
 """Metrics of retrieval and clustering, and accuracy."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -219,11 +220,13 @@ def accuracy(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) ->
 
 
 def score(metrics: Mapping[str, float], metric: str) -> float:
-    """The value of a metric, turned so that up is better.
+    """The value of a metric, turned so that up is better; what is no number is worse than any.
 
     Raises:
         ValueError: where the metric is not among those measured.
     """
     if metric not in metrics:
         raise ValueError(f"checkpoints.metric must be one of {', '.join(metrics)}, got {metric!r}")
-    return -metrics[metric] if metric in LOWER_IS_BETTER else metrics[metric]
+    value = -metrics[metric] if metric in LOWER_IS_BETTER else metrics[metric]
+    # NaN is neither above nor below anything: what sorts by it, or takes the largest, goes astray.
+    return -math.inf if math.isnan(value) else value

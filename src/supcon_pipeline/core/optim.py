@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers and schedules."""
+"""Optimizers and schedules."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
+
+from supcon_pipeline.core.weight_decay import parameter_groups
 
 # Options by name, each with its usual value: that of the implementation, but for the momentum of SGD and LARS
 # and Nesterov in SGD and Muon, which the implementations leave out and their papers have.
@@ -54,15 +56,6 @@ def complete_options(
     return {**table[name], **chosen}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: weights with decay, biases and norms without."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
 def build_optimizer(
     model: nn.Module,
     name: str,
@@ -94,7 +87,7 @@ def build_optimizer(
         Lookahead: Zhang et al. 2019, arXiv:1907.08610, but timm's slow weights begin as the fast ones of the
         first slow step, which so changes nothing. LARS: You et al. 2017, arXiv:1708.03888, on weights alone.
         Muon: Jordan 2024 with the step sizes of Liu et al. 2025, arXiv:2502.16982. It orthogonalises matrices
-        and flattened kernels; norms, biases and kernels of one channel go to AdamW (NAdamW with Nesterov).
+        and flattened kernels; kernels of one channel and what does not decay go to AdamW (or NAdamW).
     """
     options = complete_options(
         OPTIMIZERS,
@@ -112,6 +105,9 @@ def build_optimizer(
     if name == "lars":
         # Else timm adapts only groups that decay: without weight decay, LARS would be SGD.
         groups[0]["always_adapt"] = True
+    if name == "muon":
+        # Else it would orthogonalise tables of positions as it does matrices.
+        groups[1]["use_fallback"] = True
     optimizer = _step_taker(name)(groups, lr=lr, **options)
     return _look_ahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer
 
@@ -197,22 +193,19 @@ class Plateau:
     Args:
         decay_factor: of each reduction.
         patience: epochs in a row without improvement that are borne; the next one reduces.
-        is_higher_better: of the metric.
-        best: so far, negated where lower is better.
+        best: score so far.
         num_bad_epochs: without improvement since the last improvement or reduction.
         factor: what the reductions come to.
     """
 
     decay_factor: float
     patience: int
-    is_higher_better: bool
     best: float = -math.inf
     num_bad_epochs: int = 0
     factor: float = 1.0
 
-    def observe(self, metric: float) -> None:
-        """Take in the metric of one more epoch."""
-        score = metric if self.is_higher_better else -metric
+    def observe(self, score: float) -> None:
+        """Take in the score of one more epoch, of which up is better."""
         self.num_bad_epochs = 0 if score > self.best else self.num_bad_epochs + 1
         if score > self.best:
             self.best = score
@@ -258,10 +251,10 @@ class Schedule:
         self._step += 1
         self._set_rates()
 
-    def epoch_end(self, metric: float) -> None:
-        """Take in the metric of an epoch, after its last `step`; only a plateau heeds it."""
+    def epoch_end(self, score: float) -> None:
+        """Take in the score of an epoch, after its last `step`; up is better, and only a plateau heeds it."""
         if self._plateau is not None and self._step >= self._num_warmup_steps:
-            self._plateau.observe(metric)
+            self._plateau.observe(score)
             self._set_rates()
 
     def state_dict(self) -> dict[str, Any]:
@@ -312,7 +305,6 @@ def build_schedule(
     milestones: Sequence[float] | None = None,
     decay_factor: float | None = None,
     patience: int | None = None,
-    is_higher_better: bool = True,
 ) -> Schedule:
     """Linear warm-up, then the shape of a name.
 
@@ -325,7 +317,6 @@ def build_schedule(
         milestones: of `step`, as shares of the training, ascending; None here and below for the usual value.
         decay_factor: of `step` and `plateau`, what one reduction multiplies the rate by.
         patience: of `plateau`, epochs in a row without improvement that are borne.
-        is_higher_better: of the metric that `plateau` is given.
 
     Raises:
         ValueError: where the name is unknown, an option is given that it does not use, or the rate would
@@ -336,7 +327,7 @@ def build_schedule(
     check_schedule(name, num_epochs, warmup_epochs, options.get("milestones"))
     plateau = None
     if name == "plateau":
-        plateau, options = Plateau(**options, is_higher_better=is_higher_better), {}
+        plateau, options = Plateau(**options), {}
     curves = {"cosine": warmup_cosine_factor, "onecycle": warmup_onecycle_factor}
     num_steps, num_warmup_steps = num_epochs * steps_per_epoch, warmup_epochs * steps_per_epoch
     factor = partial(

@@ -103,9 +103,11 @@ def _shrink_kernel(conv: nn.Conv2d, size: int) -> None:
 def _remove_stem_pool(network: nn.Module) -> None:
     modules = _modules(network)
     for name in _STEM_POOLS:
-        # Some timm stems halve the resolution by a convolution under this name: that one is kept.
-        if name in modules and not any(True for _ in modules[name].parameters()):
-            network.set_submodule(name, nn.Identity())
+        # Kept: what some timm stems have under this name, a convolution that halves or a pool that does not.
+        pool = modules.get(name)
+        if pool is None or getattr(pool, "stride", None) == 1 or any(True for _ in pool.parameters()):
+            continue
+        network.set_submodule(name, nn.Identity())
 
 
 def _modules(network: nn.Module) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def train_baseline(
     from supcon_pipeline.core.stages import run_stage
     from supcon_pipeline.core.tensors import join_parts
 
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    data = LabelledImages.of(prepared_images, samples)
     mean, std = dataset_card["mean"], dataset_card["std"]
     origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
     stage = baseline_stage(data, mean, std, stage1, params, origin, run_record["run_id"])

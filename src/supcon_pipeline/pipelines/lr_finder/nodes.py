@@ -21,7 +21,7 @@ def trace_stage1_loss(
     from supcon_pipeline.core.lr_range import lr_curve
     from supcon_pipeline.core.recipes import contrastive_stage
 
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    data = LabelledImages.of(prepared_images, samples)
     mean, std = dataset_card["mean"], dataset_card["std"]
     origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
     stage = contrastive_stage(data, mean, std, stage1, origin, run_record["run_id"])
@@ -40,8 +40,11 @@ def trace_stage2_loss(
     """Loss of stage 2 against a rising learning rate."""
     from supcon_pipeline.core.lr_range import lr_curve
     from supcon_pipeline.core.recipes import classifier_stage
+    from supcon_pipeline.core.tensors import require_origin
 
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    remedy = "run stage1 and its swa on this data"
+    require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
+    data = LabelledImages.of(prepared_images, samples)
     origin = {"data_hash": dataset_card["data_hash"]}
     stage = classifier_stage(encoder, data, stage2, origin, run_record["run_id"])
     return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))

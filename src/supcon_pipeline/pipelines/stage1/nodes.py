@@ -23,7 +23,7 @@ def pretrain_encoder(
     from supcon_pipeline.core.stages import run_stage
     from supcon_pipeline.core.tensors import join_parts
 
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    data = LabelledImages.of(prepared_images, samples)
     mean, std = dataset_card["mean"], dataset_card["std"]
     origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
     stage = contrastive_stage(data, mean, std, params, origin, run_record["run_id"])
@@ -39,6 +39,6 @@ def draw_training_views(
     from supcon_pipeline.core.stages import sample_views
     from supcon_pipeline.core.view_figure import draw_views
 
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    data = LabelledImages.of(prepared_images, samples)
     images, batch = sample_views(params, params.num_views, data)
     return draw_views(images, batch.views.numpy(), batch.labels.numpy(), dataset_card["class_names"])

@@ -22,9 +22,11 @@ def train_linear_classifier(
     """The best checkpoints of the classifier, and the history of its training."""
     from supcon_pipeline.core.recipes import classifier_stage
     from supcon_pipeline.core.stages import run_stage
-    from supcon_pipeline.core.tensors import join_parts
+    from supcon_pipeline.core.tensors import join_parts, require_origin
 
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
+    remedy = "run stage1 and its swa on this data"
+    require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
+    data = LabelledImages.of(prepared_images, samples)
     origin = {"data_hash": dataset_card["data_hash"]}
     stage = classifier_stage(encoder, data, params, origin, run_record["run_id"])
     with tensorboard as log:

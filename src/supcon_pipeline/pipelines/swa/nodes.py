@@ -10,11 +10,17 @@ from supcon_pipeline.core.parameters import SwaParameters
 
 
 def average_checkpoints(
-    checkpoints: Any, prepared_images: np.ndarray, samples: pd.DataFrame, params: SwaParameters
+    checkpoints: Any,
+    prepared_images: np.ndarray,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: SwaParameters,
 ) -> Any:
     """One model from the best checkpoints of a stage."""
     from supcon_pipeline.core.stages import average_models
-    from supcon_pipeline.core.tensors import split_parts
+    from supcon_pipeline.core.tensors import require_origin, split_parts
 
-    data = LabelledImages(prepared_images, samples["label"].to_numpy(), samples["split"].to_numpy())
-    return average_models(split_parts(checkpoints), data, params.batch_size)
+    parts, data_hash = split_parts(checkpoints), dataset_card["data_hash"]
+    require_origin("checkpoints", parts[0], "data_hash", data_hash, "run their stage on this data")
+    data = LabelledImages.of(prepared_images, samples)
+    return average_models(parts, data, params.batch_size)

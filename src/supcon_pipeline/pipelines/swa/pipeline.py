@@ -11,7 +11,7 @@ def create_pipeline(stage: str, model: str) -> Pipeline:
         [
             node(
                 average_checkpoints,
-                ["checkpoints", "prepared_images", "samples", "params:swa"],
+                ["checkpoints", "prepared_images", "samples", "dataset_card", "params:swa"],
                 "model",
                 name="average_checkpoints",
             )
@@ -23,6 +23,7 @@ def create_pipeline(stage: str, model: str) -> Pipeline:
             "checkpoints": f"{stage}_checkpoints",
             "prepared_images": "prepared_images",
             "samples": "samples",
+            "dataset_card": "dataset_card",
         },
         outputs={"model": model},
         parameters={"params:swa": "params:swa"},

@@ -1,0 +1,29 @@
+"""Nodes refuse what was made from other data before they begin."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from supcon_pipeline.core.tensors import NamedTensors, join_parts
+from supcon_pipeline.pipelines.lr_finder.nodes import trace_stage2_loss
+from supcon_pipeline.pipelines.stage2.nodes import train_linear_classifier
+from supcon_pipeline.pipelines.swa.nodes import average_checkpoints
+
+CARD = {"data_hash": "this data"}
+IMAGES = np.zeros((3, 8, 8, 1), np.uint8)
+SAMPLES = pd.DataFrame({"label": [0, 1, 0], "split": ["train", "train", "validation"]})
+OTHER = NamedTensors({}, {"data_hash": "other data"})
+
+
+def test_a_classifier_is_not_trained_on_an_encoder_of_other_data():
+    message = "data_hash of the encoder must be this data, got other data; run stage1 and its swa on this"
+    with pytest.raises(ValueError, match=message):
+        train_linear_classifier(OTHER, IMAGES, SAMPLES, CARD, {}, None, None, None)
+    with pytest.raises(ValueError, match=message):
+        trace_stage2_loss(OTHER, IMAGES, SAMPLES, CARD, {}, None, None)
+
+
+def test_checkpoints_of_other_data_are_not_averaged():
+    message = "data_hash of the checkpoints must be this data, got other data; run their stage on this data"
+    with pytest.raises(ValueError, match=message):
+        average_checkpoints(join_parts([OTHER]), IMAGES, SAMPLES, CARD, None)
