@@ -141,6 +141,24 @@ def test_few_images_are_trained_on_evaluated_drawn_and_searched_with_the_paramet
     assert len(catalog.load("outside_scores")) == 2 + 8
 
 
+def test_rows_stay_with_their_pixels_where_the_folder_changes_between_two_nodes(
+    project_with_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project_with_images.parent / "images"
+    before = prepare(project_with_images).load("samples").set_index("id")["pixel_hash"]
+    params = {"images": {"path": str(folder)}, "data_prep": SMALL}
+    monkeypatch.setenv("SUPCON_RUN_ID", "9-again")
+    arguments = {"env": "images", "runtime_params": params}
+    run_session(project_with_images, node_names=["data_prep.pack_images"], **arguments)
+    # As many as before, and all but the last are another one.
+    (folder / "cat/0.png").rename(folder / "dog/z.png")
+    (folder / "dog/9.png").write_text("no image")
+    run_session(project_with_images, pipeline_names=["data_prep"], only_missing_outputs=True, **arguments)
+    after = read_catalog(project_with_images, "images")
+    assert after.load("samples").set_index("id")["pixel_hash"].equals(before)
+    assert after.load("dataset_card")["source"] == str(folder)
+
+
 @pytest.mark.parametrize(
     ("env", "params", "message"),
     [

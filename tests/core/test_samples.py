@@ -2,12 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from supcon_pipeline.core.images import RawImages
 from supcon_pipeline.core.samples import (
     check_labels,
     check_rejected,
+    count_images,
     describe_warnings,
     handle_leakage,
     split_samples,
+    tabulate_packed,
 )
 
 
@@ -38,13 +41,48 @@ def test_what_cannot_be_learned_is_refused(labels, names, message):
 
 def test_rejected_images_are_borne_up_to_the_limit_and_then_named():
     rejected = pd.DataFrame({"id": list("abcd"), "class_name": "cat", "reason": "cut short"})
-    check_rejected(rejected, 4)
+    packed = pd.DataFrame({"class_name": ["cat", "dog"]})
+    check_rejected(rejected, packed, 4)
     with pytest.raises(
         ValueError,
         match=r"at most 3, got 4: a \(cut short\); b \(cut short\); c \(cut short\); and others; .*"
         "raise data_prep.max_rejected",
     ):
-        check_rejected(rejected, 3)
+        check_rejected(rejected, packed, 3)
+
+
+def test_a_class_without_an_image_that_can_be_decoded_is_refused_within_the_limit():
+    rejected = pd.DataFrame({"id": ["a", "b"], "class_name": ["cat", "fox"], "reason": "cut short"})
+    with pytest.raises(ValueError, match=r"image that can be decoded, got none of fox; rejected_images"):
+        check_rejected(rejected, pd.DataFrame({"class_name": ["cat", "dog"]}), 2)
+
+
+@pytest.mark.parametrize("splits", [None, ["test", "train", "train", "test"]])
+def test_rows_are_told_apart_by_their_position(splits):
+    images = [np.zeros((1, 1), np.uint8)] * 4
+    ids = ["a", "b", "a\r", "c"]
+    raw = RawImages(images, np.array([1, 0, 1, 0]), ["cat", "dog"], ids, "made up", splits)
+    packed, rejected = tabulate_packed(raw, [(0, "cut short"), (3, "empty")])
+    assert packed.to_dict("list") == {
+        "id": ["b", "a\r"], "split": ["train", "train"], "label": [0, 1], "class_name": ["cat", "dog"],
+        "source": ["made up"] * 2,
+    }  # fmt: skip
+    assert packed.index.tolist() == [0, 1]
+    assert rejected.to_dict("list") == {
+        "id": ["a", "c"], "class_name": ["dog", "cat"], "reason": ["cut short", "empty"],
+    }  # fmt: skip
+
+
+def test_images_are_counted_in_the_order_of_the_labels():
+    rows = {
+        "split": ["test", "train", "train", "validation"],
+        "class_name": list("baba"),
+        "label": [0, 1, 0, 1],
+    }
+    assert count_images(pd.DataFrame(rows)) == {
+        "train": {"b": 1, "a": 1}, "validation": {"b": 0, "a": 1}, "test": {"b": 1, "a": 0},
+    }  # fmt: skip
+    assert list(count_images(pd.DataFrame(rows))["train"]) == ["b", "a"]
 
 
 @pytest.mark.parametrize("given", [("train",), ("train", "test"), ("train", "validation")])

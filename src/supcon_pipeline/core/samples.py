@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from supcon_pipeline.core.images import SPLITS
+from supcon_pipeline.core.images import SPLITS, RawImages
 
 
 def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> None:
@@ -31,18 +31,49 @@ def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> N
         )
 
 
-def check_rejected(rejected: pd.DataFrame, max_rejected: int) -> None:
+def tabulate_packed(raw: RawImages, rejected: Sequence[tuple[int, str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per image that was packed, in their order, and one per image that was not.
+
+    Args:
+        raw: the images as their source gives them.
+        rejected: position and reason of each that could not be packed.
+
+    Returns:
+        `id`, `split` (train where the source has none), `label`, `class_name` and `source` of the packed;
+        `id`, `class_name` and `reason` of the others.
+    """
+    columns = {"id": list(raw.ids), "split": raw.splits or "train", "label": raw.labels}
+    table = pd.DataFrame(columns)
+    table["class_name"] = np.array(raw.class_names)[raw.labels]
+    table["source"] = raw.source
+    positions = [position for position, _ in rejected]
+    others = table.loc[positions, ["id", "class_name"]].assign(reason=[reason for _, reason in rejected])
+    return table.drop(index=positions).reset_index(drop=True), others.reset_index(drop=True)
+
+
+def check_rejected(rejected: pd.DataFrame, packed: pd.DataFrame, max_rejected: int) -> None:
     """Refuse to go on without too many images.
 
+    Args:
+        rejected: `id`, `class_name` and `reason` of those that could not be decoded.
+        packed: those that could, with their `class_name`.
+        max_rejected: how many may be rejected.
+
     Raises:
-        ValueError: where more than `max_rejected` could not be decoded; names the first few.
+        ValueError: where there are more; names the first few. Where no image of a class is left.
     """
     if len(rejected) > max_rejected:
         first = "; ".join(f"{row.id} ({row.reason})" for row in rejected.head(3).itertuples())
         raise ValueError(
             f"rejected images must be at most {max_rejected}, got {len(rejected)}: {first}"
-            f"{'; and others' if len(rejected) > 3 else ''}; rejected_images has all, mend or remove them, "
-            "or raise data_prep.max_rejected to go on without them"
+            f"{'; and others' if len(rejected) > 3 else ''}; rejected_images has all, mend or remove them "
+            "and run all of data_prep again, or raise data_prep.max_rejected to go on without them"
+        )
+    lost = rejected.loc[~rejected["class_name"].isin(packed["class_name"]), "class_name"].drop_duplicates()
+    if len(lost):
+        raise ValueError(
+            f"every class must have an image that can be decoded, got none of {_name_some(lost)}; "
+            "rejected_images says why, mend its images or leave the class out"
         )
 
 
@@ -125,8 +156,9 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
     if on_leakage == "refuse":
         raise ValueError(
             "images of train must not be in validation or test, nor those of validation in test, "
-            f"got {leaked.sum()} that are: {_name_some(samples.loc[leaked, 'id'])}; take them out, "
-            "or set data_prep.on_leakage to remove (from train and validation) or report"
+            f"got {leaked.sum()} that are: {_name_some(samples.loc[leaked, 'id'])}; take them out "
+            "and run all of data_prep again, or set data_prep.on_leakage to remove (from train and validation) "
+            "or report"
         )
     left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
     _require_left(left, samples.loc[leaked & (samples["split"] == "train"), "class_name"])
@@ -156,6 +188,15 @@ def _find_leaked(samples: pd.DataFrame) -> pd.Series:
         later = samples.loc[samples["split"].isin(SPLITS[position + 1 :]), "pixel_hash"]
         is_leaked |= (samples["split"] == split) & samples["pixel_hash"].isin(later)
     return is_leaked
+
+
+def count_images(samples: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Images by split and class name, the classes in the order of their labels."""
+    classes = samples.drop_duplicates("label").sort_values("label")["class_name"]
+    counts = pd.crosstab(samples["split"], samples["class_name"]).reindex(
+        index=SPLITS, columns=classes, fill_value=0
+    )
+    return {split: {str(name): int(count) for name, count in counts.loc[split].items()} for split in SPLITS}
 
 
 def describe_warnings(
