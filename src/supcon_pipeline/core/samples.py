@@ -157,8 +157,8 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
         raise ValueError(
             "images of train must not be in validation or test, nor those of validation in test, "
             f"got {leaked.sum()} that are: {_name_some(samples.loc[leaked, 'id'])}; take them out "
-            "and run all of data_prep again, or set data_prep.on_leakage to remove (from train and validation) "
-            "or report"
+            "and run all of data_prep again, or set data_prep.on_leakage to remove (from train and "
+            "validation) or report"
         )
     left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
     _require_left(left, samples.loc[leaked & (samples["split"] == "train"), "class_name"])
@@ -196,7 +196,7 @@ def count_images(samples: pd.DataFrame) -> dict[str, dict[str, int]]:
     counts = pd.crosstab(samples["split"], samples["class_name"]).reindex(
         index=SPLITS, columns=classes, fill_value=0
     )
-    return {split: {str(name): int(count) for name, count in counts.loc[split].items()} for split in SPLITS}
+    return {split: dict(zip(classes, counts.loc[split].tolist(), strict=True)) for split in SPLITS}
 
 
 def describe_warnings(
