@@ -141,6 +141,32 @@ def test_few_images_are_trained_on_evaluated_drawn_and_searched_with_the_paramet
     assert len(catalog.load("outside_scores")) == 2 + 8
 
 
+def write_path(project: Path, path: str) -> None:
+    file = project / "conf/images/parameters.yml"
+    text = file.read_text()
+    assert "path: null" in text
+    file.write_text(text.replace("path: null", f"path: {path}"))
+
+
+@pytest.mark.parametrize("name", ["~/plain", "~/Fotos, Bäume & (1) [neu] $x", "~/it's"])
+def test_a_path_in_the_parameters_is_kept_whatever_it_is_called(
+    project_with_images: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home = project_with_images.parent
+    monkeypatch.setenv("HOME", str(home))
+    (home / "images").rename(home / name[2:])
+    write_path(project_with_images, f'"{name}"')
+    arguments = {"env": "images", "pipeline_names": ["data_prep"]}
+    run_session(project_with_images, runtime_params={"data_prep": SMALL}, **arguments)
+    card = read_catalog(project_with_images, "images").load("dataset_card")
+    assert (card["num_images"], card["source"]) == (24, str(home / name[2:]))
+
+
+def test_a_path_of_the_command_line_goes_before_that_in_the_parameters(project_with_images: Path) -> None:
+    write_path(project_with_images, "/gone")
+    assert prepare(project_with_images).load("dataset_card")["num_images"] == 24
+
+
 def test_rows_stay_with_their_pixels_where_the_folder_changes_between_two_nodes(
     project_with_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,8 @@ def require_folder(path: str | None) -> Path:
     """
     if path is None:
         raise ValueError(
-            "images.path must be given, got nothing; add --params images.path=<folder of your images>"
+            "images.path must be given, got nothing; add --params images.path=<folder of your images>, "
+            "or write it in conf/<experiment>/parameters.yml"
         )
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
