@@ -196,7 +196,8 @@ def count_images(samples: pd.DataFrame) -> dict[str, dict[str, int]]:
     counts = pd.crosstab(samples["split"], samples["class_name"]).reindex(
         index=SPLITS, columns=classes, fill_value=0
     )
-    return {split: dict(zip(classes, counts.loc[split].tolist(), strict=True)) for split in SPLITS}
+    rows = zip(SPLITS, counts.to_numpy().tolist(), strict=True)
+    return {split: dict(zip(classes, row, strict=True)) for split, row in rows}
 
 
 def describe_warnings(
