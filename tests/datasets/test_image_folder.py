@@ -49,6 +49,37 @@ def test_a_class_named_test_is_a_class_where_there_is_no_train(tmp_path: Path) -
     assert load(tmp_path).class_names == ["rest", "test"]
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("bus/a.png", "car/b.png", "train/c.png"),
+            "beside train must be valid, .* test, got bus, car; rename",
+        ),
+        (("train/cat/a.png", "testing/cat/b.png"), "beside train must be valid, .*, got testing; rename"),
+        (
+            ("training/cat/a.png", "test/cat/b.png", "Val/cat/c.png"),
+            "must hold train, got Val, test, training in",
+        ),
+        (("test/cat/a.png", "valid/cat/b.png"), "must hold train, got test, valid in"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_not_guessed(
+    tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    for name in names:
+        put(tmp_path / name)
+    with pytest.raises(DatasetError, match=message):
+        load(tmp_path)
+
+
+def test_a_folder_without_images_beside_train_is_counted(tmp_path: Path) -> None:
+    put(tmp_path / "train/cat/a.png")
+    (tmp_path / "notes/deep").mkdir(parents=True)
+    (tmp_path / "notes/deep/text.md").write_text("text")
+    assert load(tmp_path).ignored == {"folders beside train": 1}
+
+
 def test_endings_of_any_case_spaces_and_any_script_are_taken(tmp_path: Path) -> None:
     for name in ("grün é/A b.PNG", "猫/图.JPeG", "grün é/c.TIF"):
         put(tmp_path / name)

@@ -20,6 +20,8 @@ SPLIT_FOLDERS = {
     "val": "validation",
     "test": "test",
 }
+# What else people call them: where all folders have such names, they are no classes.
+_OTHER_SPLIT_FOLDERS = ("training", "testing")
 
 
 class FilePaths(Sequence[Path]):
@@ -117,16 +119,38 @@ def require_folder(path: str | None) -> Path:
 
 
 def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """The split, empty where there is none, and the folder of each class, in the order of their names."""
+    """The split, empty where there is none, and the folder of each class, in the order of their names.
+
+    Raises:
+        ValueError: where it cannot be told which folders are splits and which are classes.
+    """
     children = _folders(folder, ignored)
     splits = [child for child in children if child.name.lower() in SPLIT_FOLDERS]
-    if not any(child.name.lower() == "train" for child in splits):
-        yield from (("", child) for child in children)
+    others = [child for child in children if child not in splits]
+    if any(child.name.lower() == "train" for child in splits):
+        _require_no_images(others)
+        ignored["folders beside train"] += len(others)
+        for child in splits:
+            split = SPLIT_FOLDERS[child.name.lower()]
+            yield from ((split, class_folder) for class_folder in _folders(child, ignored))
         return
-    ignored["folders beside train"] += len(children) - len(splits)
-    for child in splits:
-        split = SPLIT_FOLDERS[child.name.lower()]
-        yield from ((split, class_folder) for class_folder in _folders(child, ignored))
+    if children and all(child.name.lower() in (*SPLIT_FOLDERS, *_OTHER_SPLIT_FOLDERS) for child in children):
+        found = ", ".join(child.name for child in children)
+        raise ValueError(
+            f"folder of splits must hold train, got {found} in {folder}; "
+            f"the names of splits are {', '.join(SPLIT_FOLDERS)}"
+        )
+    yield from (("", child) for child in children)
+
+
+def _require_no_images(folders: Sequence[Path]) -> None:
+    full = [child.name for child in folders if any(True for _ in walk_images(child, Counter()))]
+    if full:
+        found = ", ".join(map(printable, full[:3])) + (", and others" if len(full) > 3 else "")
+        raise ValueError(
+            f"folders of images beside train must be {', '.join(list(SPLIT_FOLDERS)[1:])}, got {found}; "
+            "rename or move them, or rename train where it is a class"
+        )
 
 
 def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
