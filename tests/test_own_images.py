@@ -63,12 +63,15 @@ def test_an_image_that_cannot_be_decoded_stops_the_run_after_it_was_listed(proje
     ]
 
 
-def test_the_run_goes_on_without_it_where_that_is_allowed(project_with_images: Path) -> None:
+def test_the_run_goes_on_without_it_where_that_is_allowed(
+    project_with_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (project_with_images.parent / "images/cat/0.png").write_text("no image")
     catalog = prepare(project_with_images, max_rejected=1)
     card, samples = catalog.load("dataset_card"), catalog.load("samples")
     assert card["num_rejected"] == 1
     assert card["warnings"] == ["1 images could not be decoded; rejected_images says why"]
+    assert f"WARNING {card['warnings'][0]}" in " ".join(capsys.readouterr().out.split())
     assert "cat/0.png" not in set(samples["id"])
     images = catalog.load("prepared_images")
     assert len(images) == len(samples) == 23

@@ -1,5 +1,6 @@
 """Nodes of `data_prep`."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from supcon_pipeline.core.samples import (
     split_samples,
     tabulate_packed,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def pack_images(
@@ -57,16 +60,22 @@ def describe_dataset(
     params: DataPrepParameters,
     stage1: Stage1Parameters,
 ) -> dict[str, Any]:
-    """The dataset card: counts, what was left out, channel statistics of train, warnings, content hash."""
+    """The dataset card: counts, what was left out, channel statistics of train, warnings, content hash.
+
+    The warnings are shown too, a line each.
+    """
     mean, std = channel_statistics(prepared_images, np.flatnonzero(samples["split"] == "train"))
     counts = count_images(samples)
     batch_size = stage1.loader.batch_size if stage1.loader.sampler == "shuffled" else None
+    warnings = describe_warnings(samples, len(rejected_images), ignored_files, batch_size)
+    for warning in warnings:
+        logger.warning("%s", warning)
     return {
         "num_images": len(samples),
         "num_rejected": len(rejected_images),
         "ignored": ignored_files,
         "source": samples["source"].iloc[0],
-        "warnings": describe_warnings(samples, len(rejected_images), ignored_files, batch_size),
+        "warnings": warnings,
         "image_shape": list(prepared_images.shape[1:]),
         "crop": params.crop,
         "class_names": list(counts["train"]),
