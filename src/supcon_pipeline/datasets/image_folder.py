@@ -10,7 +10,7 @@ from typing import Any, NoReturn, overload
 import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 
-from supcon_pipeline.core.image_files import ENDINGS, list_entries, printable, walk_images
+from supcon_pipeline.core.image_files import ENDINGS, is_folder, list_entries, printable, walk_images
 from supcon_pipeline.core.images import RawImages
 
 SPLIT_FOLDERS = {
@@ -154,9 +154,16 @@ def _require_no_images(folders: Sequence[Path]) -> None:
 
 
 def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
-    """The folders in a folder; what lies beside them belongs to no class."""
-    entries = list_entries(folder, ignored)
-    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    """The folders in a folder; what lies beside them belongs to no class.
+
+    Raises:
+        ValueError: where it cannot be read.
+    """
+    try:
+        entries = list_entries(folder, ignored)
+    except OSError as error:
+        raise ValueError(f"folder must be readable, got {folder} ({error.strerror})") from error
+    folders = [Path(entry.path) for entry in entries if is_folder(entry)]
     ignored["outside the class folders"] += len(entries) - len(folders)
     return folders
 
