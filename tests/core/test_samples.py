@@ -212,6 +212,13 @@ def test_what_was_left_out_is_told():
     ]
 
 
+@pytest.mark.parametrize(("mean", "is_dark"), [([0.002, 0.007], True), ([0.002, 0.009], False)])
+def test_images_that_are_nearly_black_are_told(mean, is_dark):
+    found = describe_warnings(make_samples(CLEAN), mean=mean)
+    expected = "the training images are nearly black, 1.8 of 255 in the mean: "
+    assert [text[: len(expected)] for text in found] == ([expected] if is_dark else [])
+
+
 def test_an_image_in_two_classes_is_told():
     rows = [*CLEAN, ("dog/again", "dog", "train", "cattrain0")]
     assert describe_warnings(make_samples(rows)) == [

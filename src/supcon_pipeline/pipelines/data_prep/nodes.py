@@ -67,7 +67,7 @@ def describe_dataset(
     mean, std = channel_statistics(prepared_images, np.flatnonzero(samples["split"] == "train"))
     counts = count_images(samples)
     batch_size = stage1.loader.batch_size if stage1.loader.sampler == "shuffled" else None
-    warnings = describe_warnings(samples, len(rejected_images), ignored_files, batch_size)
+    warnings = describe_warnings(samples, len(rejected_images), ignored_files, batch_size, mean)
     for warning in warnings:
         logger.warning("%s", warning)
     return {
