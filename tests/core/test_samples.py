@@ -115,17 +115,17 @@ def test_a_source_with_all_splits_is_taken_as_it_is():
         (
             ["cat"] * 4 + ["dog"] * 3,
             ["train", "train", "validation", "test", "train", "validation", "test"],
-            "at least 2 samples in train, got 1 of class dog; a class of one image has no pair",
+            "at least 2 samples in train, got 1 of class dog; two must stay, for one alone has no pair",
         ),
         (
             ["cat"] * 4 + ["dog"],
             None,
-            "at least 3 samples, one for each split, got 1 of class dog; add images",
+            "at least 4 samples in train to hold test and validation out of it, got 1 of class dog;",
         ),
         (
             ["cat"] * 4 + ["dog"] * 2,
             ["train", "train", "train", "test", "train", "test"],
-            "at least 2 samples, one for each split, got 1 of class dog",
+            "at least 3 samples in train to hold validation out of it, got 1 of class dog",
         ),
     ],
 )
@@ -259,24 +259,25 @@ def test_the_split_depends_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_class_of_three_samples_has_one_in_each_split(seed):
-    labels = np.repeat([0, 1], [97, 3])
+def test_a_class_of_four_samples_has_a_pair_to_train_on_and_one_in_each_other_split(seed):
+    labels = np.repeat([0, 1], [97, 4])
     splits = split_samples(labels, 0.1, 0.1, seed)
-    assert sorted(splits[labels == 1]) == ["test", "train", "validation"]
+    assert sorted(splits[labels == 1]) == ["test", "train", "train", "validation"]
 
 
-def test_a_class_of_two_samples_is_refused():
-    with pytest.raises(ValueError, match="at least 3 samples, one for each split, got 2 of class 7"):
-        split_samples(np.array([0] * 20 + [7] * 2), 0.2, 0.2, seed=0)
+def test_a_class_of_three_samples_is_refused():
+    with pytest.raises(ValueError, match=r"at least 4 samples in train .*, got 3 of class 7"):
+        split_samples(np.array([0] * 20 + [7] * 3), 0.2, 0.2, seed=0)
 
 
-@pytest.mark.parametrize("count", [3, 4, 7])
+@pytest.mark.parametrize("count", [4, 5, 7])
 @pytest.mark.parametrize(("validation", "test"), [(0.05, 0.3), (0.3, 0.05), (0.48, 0.48), (0.9, 0.05)])
 def test_every_class_is_in_every_split_however_small_the_share(count, validation, test):
     labels = np.repeat(np.arange(4), count)
     splits = split_samples(labels, validation, test, seed=0)
     for label in range(4):
         assert set(splits[labels == label]) == {"train", "validation", "test"}
+        assert (splits[labels == label] == "train").sum() >= 2
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.5, 0.5), (0.7, 0.4)])

@@ -91,7 +91,7 @@ def split_samples(
     """`train`, `validation` or `test` for each sample, in the order of `labels`.
 
     A split that there is already stays as it is. One that there is not is held out of train, stratified: it
-    has at least one sample of every class.
+    has at least one sample of every class, and train keeps two, a pair to learn from.
 
     Args:
         labels: class index or class name of each sample, `[n]`.
@@ -118,8 +118,8 @@ def split_samples(
         order = generator.permutation(order) if fractions else order
         left = len(order)
         for position, (name, share) in enumerate(fractions.items()):
-            # One sample stays for each split after this one, and one for train.
-            count = min(max(1, round(len(order) * share)), left - len(fractions) + position)
+            # One sample stays for each split after this one, and two for train.
+            count = min(max(1, round(len(order) * share)), left - len(fractions) + position - 1)
             chosen[order[len(order) - left : len(order) - left + count]] = name
             left -= count
     return chosen
@@ -131,15 +131,12 @@ def _require_train(label: object, count: int, where: np.ndarray, held_out: list[
             f"every class must be in train, got {label} in {' and '.join(sorted(set(where)))} only; "
             "add images of it to train or leave the class out"
         )
-    if count <= len(held_out):
+    if count < len(held_out) + 2:
+        purpose = f" to hold {' and '.join(sorted(held_out))} out of it" if held_out else ""
         raise ValueError(
-            f"every class must have at least {len(held_out) + 1} samples, one for each split, "
-            f"got {count} of class {label}; add images or leave the class out"
-        )
-    if count < 2:
-        raise ValueError(
-            f"every class must have at least 2 samples in train, got 1 of class {label}; "
-            "a class of one image has no pair to learn from: add images or leave the class out"
+            f"every class must have at least {len(held_out) + 2} samples in train{purpose}, got {count} of "
+            f"class {label}; two must stay, for one alone has no pair to learn from: "
+            "add images or leave the class out"
         )
 
 
