@@ -258,6 +258,25 @@ def test_the_split_depends_on_the_seed_alone():
     assert not np.array_equal(first, split_samples(labels, 0.2, 0.2, seed=4))
 
 
+@pytest.mark.parametrize("given", [None, "test"])
+@pytest.mark.parametrize(
+    "names", [np.arange(30), np.array([f"class {index}" for index in range(30)], object)]
+)
+def test_the_split_is_that_of_looking_for_each_class_in_all_labels(rng, names, given):
+    labels = names[rng.permutation(np.repeat(np.arange(30), rng.integers(12, 60, 30)))]
+    splits = None if given is None else np.where(rng.random(len(labels)) < 0.2, given, "train").tolist()
+    expected = np.array(splits or ["train"] * len(labels), dtype=object)
+    generator = np.random.default_rng(4)
+    for name in sorted(set(labels)):
+        order = generator.permutation(
+            [i for i in range(len(labels)) if labels[i] == name and expected[i] == "train"]
+        )
+        num_test = 0 if given else round(0.3 * len(order))
+        expected[order[:num_test]] = "test"
+        expected[order[num_test : num_test + round(0.2 * len(order))]] = "validation"
+    assert split_samples(labels, 0.2, 0.3, 4, splits).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_class_of_four_samples_has_a_pair_to_train_on_and_one_in_each_other_split(seed):
     labels = np.repeat([0, 1], [97, 4])
