@@ -50,10 +50,11 @@ class RawImages:
     def __post_init__(self) -> None:
         counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
         counts |= {} if self.splits is None else {"splits": len(self.splits)}
-        if len(set(counts.values())) != 1 or not len(self.ids):
+        if not len(self.ids):
+            raise ValueError(f"raw images must be at least one, got none in {self.source}")
+        if len(set(counts.values())) != 1:
             raise ValueError(f"raw images must have one label and one id each, got {counts}")
-        if len(set(self.ids)) != len(self.ids):
-            raise ValueError(f"ids must be unique, got {len(self.ids) - len(set(self.ids))} repeated")
+        _require_unique(self.ids)
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise ValueError(
                 f"labels must be class indices below {len(self.class_names)}, "
@@ -62,6 +63,17 @@ class RawImages:
         unknown = set(self.splits or ()) - set(SPLITS)
         if unknown:
             raise ValueError(f"splits must be {', '.join(SPLITS)}, got {sorted(unknown)}")
+
+
+def _require_unique(ids: Sequence[str]) -> None:
+    if len(set(ids)) != len(ids):
+        seen: dict[str, int] = {}
+        # `setdefault` gives where a name was first, which is here for one that is new.
+        place = next(index for index, name in enumerate(ids) if seen.setdefault(name, index) != index)
+        raise ValueError(
+            f"ids must be unique, got {len(ids) - len(set(ids))} repeated, the first is {ids[place]} "
+            f"of image {place + 1}, which image {seen[ids[place]] + 1} has; remove one"
+        )
 
 
 @dataclass(frozen=True)

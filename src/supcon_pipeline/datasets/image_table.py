@@ -45,7 +45,7 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
         for column in (self.columns["path"], self.columns["label"]):
             self._require(column, table)
         names = table[self.columns["path"]].astype(str).tolist()
-        class_names, labels = np.unique(table[self.columns["label"]].astype(str), return_inverse=True)
+        class_names, labels = np.unique(_clean(table[self.columns["label"]]), return_inverse=True)
         return RawImages(
             images=FilePaths(self.folder.absolute(), names),
             labels=labels.astype(np.int64),
@@ -61,9 +61,21 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
         if self.filepath.suffix.lower() == ".parquet":
             return pd.read_parquet(self.filepath)
         if self.filepath.suffix.lower() == ".csv":
-            # As text, so that a class `01` stays one; only an empty cell is no value, one may be `NA`.
-            return pd.read_csv(self.filepath, dtype=str, keep_default_na=False, na_values=[""])
+            return self._read_csv()
         raise ValueError(f"table must be a .csv or .parquet file, got {self.filepath.name}")
+
+    def _read_csv(self) -> pd.DataFrame:
+        try:
+            # As text, so that a class `01` stays one, and one may be `NA`.
+            return pd.read_csv(self.filepath, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"table must be in UTF-8, got {self.filepath.name}, in which byte {error.start + 1} is none; "
+                "save it as CSV UTF-8"
+            ) from error
+        except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"table must be CSV, got {self.filepath.name}: {reason}") from error
 
     def _require(self, column: str, table: pd.DataFrame) -> None:
         if column not in table:
@@ -71,11 +83,15 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
                 f"table must have a column {column}, got {', '.join(map(str, table.columns))}; "
                 "name yours in the catalog"
             )
-        rows = np.flatnonzero(table[column].isna())
+        if not len(table):
+            raise ValueError(f"table must have rows, got none in {self.filepath.name}")
+        # `nan` is what other programs write for a value that they do not have.
+        rows = np.flatnonzero(table[column].isna() | _clean(table[column]).str.lower().isin(["", "nan"]))
         if len(rows):
+            first = ", ".join(str(row + 1) for row in rows[:3]) + (", and others" if len(rows) > 3 else "")
             raise ValueError(
-                f"{column} must be given in every row of {self.filepath.name}, got none in {len(rows)}, "
-                f"the first is row {rows[0] + 1}; fill them or remove the rows"
+                f"{column} must be given in every row of {self.filepath.name}, got none in {len(rows)}: "
+                f"row {first}; fill them or remove the rows"
             )
 
     def _read_splits(self, table: pd.DataFrame) -> list[str] | None:
@@ -83,7 +99,7 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
         if column not in table:
             return None
         self._require(column, table)
-        given = table[column].astype(str).str.lower()
+        given = _clean(table[column]).str.lower()
         unknown = sorted(set(given) - set(SPLIT_FOLDERS))
         if unknown:
             raise ValueError(
@@ -100,3 +116,8 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self.filepath, "folder": self.folder, **self.columns}
+
+
+def _clean(column: pd.Series) -> pd.Series:
+    """The words of a column as they look: without spaces around them, each accent spelled in one way."""
+    return column.astype(str).str.strip().str.normalize("NFC")
