@@ -52,10 +52,15 @@ class Packing:
         """Of one image."""
         return self.image_size, self.image_size, self.num_channels
 
+    @property
+    def least_side(self) -> int:
+        """What a large JPEG may be decoded down to: sharp enough to be shrunk by area."""
+        return 2 * self.image_size
+
     def pack(self, item: ImageItem) -> Packed:
         """The image at storage size, or why there is none."""
         try:
-            pixels = item if isinstance(item, np.ndarray) else decode_image(item, 2 * self.image_size)
+            pixels = item if isinstance(item, np.ndarray) else decode_image(item, self.least_side)
             return pack_image(pixels, self.image_size, self.num_channels, self.crop)
         except Exception as error:
             # Whatever a decoder stumbles over is the file's fault, and one file must not end the others.
