@@ -126,15 +126,7 @@ def pack_image(
     """
     import cv2
 
-    channels = 1 if image.ndim == 2 else image.shape[-1]
-    if image.dtype != np.uint8 or channels not in (1, 3):
-        raise ValueError(
-            f"image must be uint8 with 1 or 3 channels, got {image.dtype} with shape {image.shape}"
-        )
-    if channels == 1 and num_channels == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    elif channels == 3 and num_channels == 1:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    image = _convert_channels(image, num_channels)
     if crop == "crop":
         side = min(image.shape[:2])
         top, left = ((length - side) // 2 for length in image.shape[:2])
@@ -149,6 +141,24 @@ def pack_image(
     bottom, right = image_size - size[1] - top, image_size - size[0] - left
     image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE)
     return image.reshape(image_size, image_size, num_channels)
+
+
+def _convert_channels(image: np.ndarray, num_channels: int) -> np.ndarray:
+    """The image in grey (1) or in colour (3), whichever it is in.
+
+    Raises:
+        ValueError: where the image is not uint8 or has neither 1 nor 3 channels.
+    """
+    import cv2
+
+    channels = 1 if image.ndim == 2 else image.shape[-1]
+    if image.dtype != np.uint8 or channels not in (1, 3):
+        raise ValueError(
+            f"image must be uint8 with 1 or 3 channels, got {image.dtype} with shape {image.shape}"
+        )
+    if channels == num_channels:
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if num_channels == 3 else cv2.COLOR_RGB2GRAY)
 
 
 def read_chunks(

@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
+from supcon_pipeline.datasets.image_source import ImageSource
 from supcon_pipeline.datasets.items import JoinedItems
 
 
-class ArrowImagesDataset(AbstractDataset[Any, RawImages]):
+class ArrowImagesDataset(ImageSource):
     """Labelled images that `datasets.save_to_disk` has written, one set or a dictionary of splits.
 
     Args:
@@ -87,10 +87,6 @@ class ArrowImagesDataset(AbstractDataset[Any, RawImages]):
                 "fill them or remove the rows"
             )
         return np.array([names[label] if names else str(label) for label in labels], dtype=object)
-
-    def save(self, data: Any) -> NoReturn:
-        """Refused: one's own images are only read."""
-        raise DatasetError(f"ArrowImagesDataset must only be read, got {type(data).__name__} to save")
 
     def _exists(self) -> bool:
         return Path(self.path).is_dir()

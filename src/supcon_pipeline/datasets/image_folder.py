@@ -5,13 +5,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import Any, overload
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.image_files import ENDINGS, is_folder, list_entries, printable, walk_images
 from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.datasets.image_source import ImageSource
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -45,7 +45,7 @@ class FilePaths(Sequence[Path]):
         return self.folder / self.names[index]
 
 
-class ImageFolderDataset(AbstractDataset[Any, RawImages]):
+class ImageFolderDataset(ImageSource):
     """Images in `train/<class>/` with optional `valid/`, `validation/` or `val/` and `test/`; or `<class>/`.
 
     Folders inside a class belong to it. Links are followed, and each folder is read once. Hidden files and
@@ -88,10 +88,6 @@ class ImageFolderDataset(AbstractDataset[Any, RawImages]):
             splits=splits if all(splits) else None,
             ignored=dict(sorted((+ignored).items())),
         )
-
-    def save(self, data: Any) -> NoReturn:
-        """Refused: one's own images are only read."""
-        raise DatasetError(f"ImageFolderDataset must only be read, got {type(data).__name__} to save")
 
     def _exists(self) -> bool:
         return self.path is not None and Path(self.path).is_dir()

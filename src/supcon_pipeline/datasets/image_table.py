@@ -1,17 +1,17 @@
 """A table of images: a path and a label per row."""
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
+from supcon_pipeline.datasets.image_source import ImageSource
 
 
-class ImageTableDataset(AbstractDataset[Any, RawImages]):
+class ImageTableDataset(ImageSource):
     """Images named by a CSV or Parquet table with a path, a label and, if there is one, a split.
 
     Args:
@@ -106,10 +106,6 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
                 f"{column} must be one of {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown[:3])}"
             )
         return given.map(SPLIT_FOLDERS).tolist()
-
-    def save(self, data: Any) -> NoReturn:
-        """Refused: one's own images are only read."""
-        raise DatasetError(f"ImageTableDataset must only be read, got {type(data).__name__} to save")
 
     def _exists(self) -> bool:
         return self.filepath.is_file()

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import FilePaths
+from supcon_pipeline.datasets.image_source import ImageSource
 from supcon_pipeline.datasets.items import JoinedItems
 from supcon_pipeline.datasets.torchvision_sets import SETS, TorchvisionSet
 
 
-class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
+class TorchvisionImagesDataset(ImageSource):
     """A classification set of torchvision, with the splits of its authors, if they have made some.
 
     Downloaded where there is a network and the files are not there yet.
@@ -95,10 +95,6 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
         except (RuntimeError, FileNotFoundError):
             self.filepath.mkdir(parents=True, exist_ok=True)
             return kind(**given, download=True)
-
-    def save(self, data: Any) -> NoReturn:
-        """Refused: the set is only read."""
-        raise DatasetError(f"TorchvisionImagesDataset must only be read, got {type(data).__name__} to save")
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self.name, "filepath": self.filepath, "options": self.options}
