@@ -10,7 +10,7 @@ import pandas as pd
 
 from supcon_pipeline.core.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
-from supcon_pipeline.datasets.image_source import ImageSource
+from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 from supcon_pipeline.datasets.items import JoinedItems
 
 
@@ -79,14 +79,15 @@ class ArrowImagesDataset(ImageSource):
         labels = pd.Series(part.with_format("arrow")[self.label_column].to_pylist(), dtype=object)
         names = getattr(part.features[self.label_column], "names", None)
         # A ClassLabel writes -1 for none.
-        missing = labels.isna() | (labels.eq(-1) if names else False)
+        missing = labels.isna() | labels.eq(-1) if names else is_missing(labels)
         if missing.any():
             where = f" of {split}" if split else ""
             raise ValueError(
                 f"{self.label_column} must be given for every image{where}, got none for {missing.sum():,}; "
                 "fill them or remove the rows"
             )
-        return np.array([names[label] if names else str(label) for label in labels], dtype=object)
+        words = labels.map(names.__getitem__) if names else clean_words(labels)
+        return words.to_numpy(dtype=object)
 
     def _exists(self) -> bool:
         return Path(self.path).is_dir()

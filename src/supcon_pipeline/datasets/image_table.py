@@ -8,7 +8,7 @@ import pandas as pd
 
 from supcon_pipeline.core.images import RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
-from supcon_pipeline.datasets.image_source import ImageSource
+from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 
 
 class ImageTableDataset(ImageSource):
@@ -45,7 +45,7 @@ class ImageTableDataset(ImageSource):
         for column in (self.columns["path"], self.columns["label"]):
             self._require(column, table)
         names = table[self.columns["path"]].astype(str).tolist()
-        class_names, labels = np.unique(_clean(table[self.columns["label"]]), return_inverse=True)
+        class_names, labels = np.unique(clean_words(table[self.columns["label"]]), return_inverse=True)
         return RawImages(
             images=FilePaths(self.folder.absolute(), names),
             labels=labels.astype(np.int64),
@@ -85,8 +85,7 @@ class ImageTableDataset(ImageSource):
             )
         if not len(table):
             raise ValueError(f"table must have rows, got none in {self.filepath.name}")
-        # `nan` is what other programs write for a value that they do not have.
-        rows = np.flatnonzero(table[column].isna() | _clean(table[column]).str.lower().isin(["", "nan"]))
+        rows = np.flatnonzero(is_missing(table[column]))
         if len(rows):
             first = ", ".join(str(row + 1) for row in rows[:3]) + (", and others" if len(rows) > 3 else "")
             raise ValueError(
@@ -99,7 +98,7 @@ class ImageTableDataset(ImageSource):
         if column not in table:
             return None
         self._require(column, table)
-        given = _clean(table[column]).str.lower()
+        given = clean_words(table[column]).str.lower()
         unknown = sorted(set(given) - set(SPLIT_FOLDERS))
         if unknown:
             raise ValueError(
@@ -112,8 +111,3 @@ class ImageTableDataset(ImageSource):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self.filepath, "folder": self.folder, **self.columns}
-
-
-def _clean(column: pd.Series) -> pd.Series:
-    """The words of a column as they look: without spaces around them, each accent spelled in one way."""
-    return column.astype(str).str.strip().str.normalize("NFC")
