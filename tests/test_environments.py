@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from supcon_pipeline.core.presets import PRESETS
+from supcon_pipeline.core.views import ViewPolicy
 from tests.conftest import ROOT, make_project, read_catalog
 
 EXPERIMENTS = sorted(
@@ -25,15 +27,15 @@ def read_parameters(project: Path, experiment: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_the_parameters_of_an_experiment_are_valid_and_its_views_fit_its_images(
+def test_the_parameters_of_an_experiment_are_valid_and_its_views_are_of_the_size_of_its_images(
     tmp_path: Path, experiment: str
 ) -> None:
     # Reading the catalog validates the parameters.
     parameters = read_parameters(make_project(tmp_path / "project", ()), experiment)
-    size = parameters["data_prep"]["image_size"]
     for stage in ("stage1", "stage2"):
-        for transform in parameters[stage]["transforms"]:
-            assert transform.get("args", {}).get("size", [size, size]) == [size, size]
+        for size in (parameters["data_prep"]["image_size"], 20):
+            policy = ViewPolicy(parameters[stage]["transforms"], 1, (size, size, 3))
+            assert policy(np.zeros((1, size, size, 3), np.uint8), 0).shape == (1, 1, size, size, 3)
 
 
 @pytest.mark.parametrize("experiment", ["cifar10", "cifar100"])
@@ -42,6 +44,7 @@ def test_the_full_recipe_is_that_of_small_images(tmp_path: Path, experiment: str
     backbone = parameters["stage1"]["backbone"]
     assert (backbone["name"], backbone["stem"]) == ("resnet18", "small_image")
     assert parameters["data_prep"]["image_size"] == 32
+    assert parameters["stage1"]["ema"] == {"decay_per_epoch": 0.3, "is_raw_validated": False}
     assert parameters["stage1"]["precision"] == parameters["stage2"]["precision"] == "auto"
 
 

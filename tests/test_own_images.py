@@ -63,12 +63,15 @@ def test_an_image_that_cannot_be_decoded_stops_the_run_after_it_was_listed(proje
     ]
 
 
-def test_the_run_goes_on_without_it_where_that_is_allowed(project_with_images: Path) -> None:
+def test_the_run_goes_on_without_it_where_that_is_allowed(
+    project_with_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (project_with_images.parent / "images/cat/0.png").write_text("no image")
     catalog = prepare(project_with_images, max_rejected=1)
     card, samples = catalog.load("dataset_card"), catalog.load("samples")
     assert card["num_rejected"] == 1
     assert card["warnings"] == ["1 images could not be decoded; rejected_images says why"]
+    assert f"WARNING {card['warnings'][0]}" in " ".join(capsys.readouterr().out.split())
     assert "cat/0.png" not in set(samples["id"])
     images = catalog.load("prepared_images")
     assert len(images) == len(samples) == 23
@@ -139,6 +142,50 @@ def test_few_images_are_trained_on_evaluated_drawn_and_searched_with_the_paramet
     assert len(catalog.load("tsne_points")) == 2 * 8
     assert len(catalog.load("inference_table")) == 8
     assert len(catalog.load("outside_scores")) == 2 + 8
+
+
+def write_path(project: Path, path: str) -> None:
+    file = project / "conf/images/parameters.yml"
+    text = file.read_text()
+    assert "path: null" in text
+    file.write_text(text.replace("path: null", f"path: {path}"))
+
+
+@pytest.mark.parametrize("name", ["~/plain", "~/Fotos, Bäume & (1) [neu] $x", "~/it's"])
+def test_a_path_in_the_parameters_is_kept_whatever_it_is_called(
+    project_with_images: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home = project_with_images.parent
+    monkeypatch.setenv("HOME", str(home))
+    (home / "images").rename(home / name[2:])
+    write_path(project_with_images, f'"{name}"')
+    arguments = {"env": "images", "pipeline_names": ["data_prep"]}
+    run_session(project_with_images, runtime_params={"data_prep": SMALL}, **arguments)
+    card = read_catalog(project_with_images, "images").load("dataset_card")
+    assert (card["num_images"], card["source"]) == (24, str(home / name[2:]))
+
+
+def test_a_path_of_the_command_line_goes_before_that_in_the_parameters(project_with_images: Path) -> None:
+    write_path(project_with_images, "/gone")
+    assert prepare(project_with_images).load("dataset_card")["num_images"] == 24
+
+
+def test_rows_stay_with_their_pixels_where_the_folder_changes_between_two_nodes(
+    project_with_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project_with_images.parent / "images"
+    before = prepare(project_with_images).load("samples").set_index("id")["pixel_hash"]
+    params = {"images": {"path": str(folder)}, "data_prep": SMALL}
+    monkeypatch.setenv("SUPCON_RUN_ID", "9-again")
+    arguments = {"env": "images", "runtime_params": params}
+    run_session(project_with_images, node_names=["data_prep.pack_images"], **arguments)
+    # As many as before, and all but the last are another one.
+    (folder / "cat/0.png").rename(folder / "dog/z.png")
+    (folder / "dog/9.png").write_text("no image")
+    run_session(project_with_images, pipeline_names=["data_prep"], only_missing_outputs=True, **arguments)
+    after = read_catalog(project_with_images, "images")
+    assert after.load("samples").set_index("id")["pixel_hash"].equals(before)
+    assert after.load("dataset_card")["source"] == str(folder)
 
 
 @pytest.mark.parametrize(

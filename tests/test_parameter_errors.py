@@ -75,6 +75,35 @@ def test_a_mistake_in_the_parameters_is_one_line_before_anything_runs(
     assert not (project / "data").exists()
 
 
+NORMALIZED = {"transforms": [{"name": "Normalize"}]}
+UNEQUAL = {"transforms": [{"name": "RandomCrop", "args": {"height": 4, "width": 4, "p": 0.5}}]}
+
+
+def test_transforms_of_a_later_stage_that_cannot_work_are_refused_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    project = make_project(tmp_path / "project")
+    with pytest.raises(click.ClickException) as error:
+        run_session(project, runtime_params={"stage1": UNEQUAL, "stage2": NORMALIZED})
+    first, second = error.value.message.splitlines()
+    assert re.match(
+        r"stage1.transforms must give views of one shape, got \[4, 4, 3\] and .* because of RandomCrop;",
+        first,
+    )
+    assert re.match(
+        r"stage2.transforms: transform Normalize must give uint8 images with 3 channels, got float", second
+    )
+    assert not (project / "data").exists()
+
+
+def test_transforms_are_tried_on_the_images_that_the_run_reads_and_of_its_stages_alone(project: Path) -> None:
+    large = {"data_prep": {"image_size": 4096}, "stage1": NORMALIZED}
+    with pytest.raises(
+        click.ClickException, match=r"^stage2.transforms: transform Normalize .*float32 \[8, 8, 3\]"
+    ):
+        run_session(project, pipeline_names=["stage2"], runtime_params={**large, "stage2": NORMALIZED})
+
+
 def test_a_parameter_on_the_command_line_changes_that_and_nothing_else(project: Path) -> None:
     before = read_catalog(project).load("run_record")["parameters"]
     params = {"stage1": {"optimizer": {"lr": 0.3}}}

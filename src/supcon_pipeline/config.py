@@ -11,10 +11,11 @@ _PATHS = ("path", "filepath", "folder")
 
 
 class ExperimentConfigLoader(OmegaConfigLoader):
-    """Kedro's loader with the resolver `${experiment:}`, which gives the name of the environment.
+    """Kedro's loader with two resolvers for the catalog, in which a path may begin with `~`.
 
-    The catalog puts it into every path, so that two environments never read each other's artifacts. A path in
-    the catalog may begin with `~`.
+    `${experiment:}` gives the name of the environment. The catalog puts it into every path, so that two
+    environments never read each other's artifacts. `${parameter:images.path}` gives a parameter, wherever it
+    was set; characters that mean something in a resolver mean nothing in its value.
     """
 
     @property
@@ -25,8 +26,16 @@ class ExperimentConfigLoader(OmegaConfigLoader):
     def __getitem__(self, key: str) -> dict[str, Any]:
         # Registered at every reading: resolvers are global, and a process may hold several loaders.
         OmegaConf.register_new_resolver("experiment", lambda: self.experiment, replace=True)
+        OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
         config = super().__getitem__(key)
         return _expand_home(config) if key == "catalog" else config
+
+    def _parameter(self, name: str) -> Any:
+        """The parameter of a name with dots; none where it is not given."""
+        value: Any = self["parameters"]
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
 
 def _expand_home(entry: dict[str, Any]) -> dict[str, Any]:

@@ -133,15 +133,28 @@ class RunHooks:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Open the run and pin what it reads to whole runs, which `--load-versions` may choose."""
+        """Open the run and pin what it reads to whole runs, which `--load-versions` may choose.
+
+        Raises:
+            ParameterError: where the transforms of a stage that will run do not work on its images.
+        """
         book = RunBook(catalog, self.graph)
+        parameters = _plain(catalog.load("parameters"))
+        stages = {
+            name: parameters[name]["transforms"]
+            for name in ("stage1", "stage2")
+            if f"params:{name}" in pipeline.inputs()
+        }
+        if "prepared_images" in pipeline.all_outputs():
+            size, num_channels = (parameters["data_prep"][name] for name in ("image_size", "num_channels"))
+            try_views(stages, (size, size, num_channels))
 
         def describe() -> dict[str, Any]:
             return {
                 "experiment": self.experiment,
                 "started": datetime.now(UTC).isoformat(),
                 "commit": describe_commit(self.project_path),
-                "parameters": _plain(catalog.load("parameters")),
+                "parameters": parameters,
             }
 
         open_run(
@@ -152,6 +165,9 @@ class RunHooks:
             load_versions=run_params["load_versions"] or {},
             is_going_on=run_params["only_missing_outputs"],
         )
+        if stages and "dataset_card" in pipeline.inputs():
+            # Their shape is known once the run that has them is.
+            try_views(stages, tuple(catalog.load("dataset_card")["image_shape"]))
 
     @hook_impl
     def after_pipeline_run(
@@ -166,6 +182,27 @@ class RunHooks:
                 dataset.clear()
 
         print_results(run_params, pipeline, catalog, self.project_path)
+
+
+def try_views(stages: dict[str, list[dict[str, Any]]], image_shape: tuple[int, int, int]) -> None:
+    """Try the transforms of each stage, so that the last one is not refused when the first has been trained.
+
+    Raises:
+        ParameterError: with a line for each stage whose transforms do not work on images of that shape.
+    """
+    from supcon_pipeline.core.views import ViewPolicy
+
+    lines = []
+    for name, transforms in stages.items():
+        try:
+            ViewPolicy(transforms, 1, image_shape)
+        except ValueError as error:
+            message = str(error)
+            lines.append(
+                f"{name}.{message}" if message.startswith("transforms ") else f"{name}.transforms: {message}"
+            )
+    if lines:
+        raise ParameterError("\n".join(lines))
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supcon_pipeline.core.decoding import decode_image
+from supcon_pipeline.core.decoding import decode_image, read_pixels
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -61,6 +61,25 @@ def test_one_bit_becomes_black_and_white():
 def test_sixteen_bits_are_scaled_and_not_clipped(kind):
     deep = np.array([[0, 257, 32896, 65535]], np.uint16)
     assert decode_image(encode(Image.fromarray(deep), kind)).tolist() == [[0, 1, 128, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0, 77, 255], [0, 77, 255]), ([0, 257, 65535], [0, 1, 255])]
+)
+def test_whole_numbers_of_32_bits_are_those_of_8_or_of_16(values, expected):
+    image = Image.fromarray(np.array([values], np.int32))
+    assert decode_image(encode(image, "TIFF")).tolist() == [expected]
+    assert read_pixels(image).tolist() == [expected]
+
+
+def test_a_dark_image_of_16_bits_stays_dark():
+    dark = np.array([[0, 100, 255]], np.uint16)
+    for content in (
+        encode(Image.fromarray(dark)),
+        encode(Image.fromarray(dark), "TIFF"),
+        b"P5 3 1 65535 " + dark.astype(">u2").tobytes(),
+    ):
+        assert decode_image(content).tolist() == [[0, 0, 1]]
 
 
 def test_fractions_are_scaled_to_the_whole_range():

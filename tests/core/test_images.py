@@ -32,8 +32,11 @@ def test_images_of_different_sizes_are_taken_as_they_are():
     [
         ({"num_images": 3}, "one label and one id each, got {'images': 3, 'labels': 2, 'ids': 2}"),
         ({"ids": ("a",)}, "one label and one id each"),
-        ({"num_images": 0, "labels": (), "ids": ()}, "one label and one id each"),
-        ({"ids": ("a", "a")}, "ids must be unique, got 1 repeated"),
+        ({"num_images": 0, "labels": (), "ids": ()}, "raw images must be at least one, got none in made up"),
+        (
+            {"ids": ("a", "a")},
+            "ids must be unique, got 1 repeated, the first is a of image 2, which image 1 has;",
+        ),
         ({"labels": (0, 2)}, "labels must be class indices below 2, got 0 to 2"),
         ({"labels": (-1, 1)}, "labels must be class indices below 2, got -1 to 1"),
         ({"splits": ["train"]}, "one label and one id each, got .*'splits': 1"),

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,6 +29,22 @@ def test_a_path_a_picture_and_an_array_are_packed_alike(tmp_path, pixels):
     expected = pack_image(pixels, 8, 3)
     for image in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels):
         assert np.array_equal(pack_new_image(image, PADDED), expected)
+
+
+def test_the_content_of_a_file_and_the_open_file_are_one_image(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    content, expected = (tmp_path / "a.png").read_bytes(), pack_image(pixels, 8, 3)
+    with (tmp_path / "a.png").open("rb") as file:
+        for image in (content, io.BytesIO(content), file):
+            (listed,) = list_images(image)
+            assert np.array_equal(pack_new_image(listed, PADDED), expected)
+
+
+def test_an_array_with_transparency_lies_on_white_as_its_picture_does(rng):
+    pixels = rng.integers(0, 256, (6, 9, 4), dtype=np.uint8)
+    expected = pack_new_image(Image.fromarray(pixels), PADDED)
+    assert np.array_equal(pack_new_image(pixels, PADDED), expected)
+    assert pack_new_image(np.zeros((2, 2, 4), np.uint8), PADDED).min() == 255
 
 
 @pytest.mark.parametrize("crop", ["pad", "crop", "stretch"])

@@ -1,7 +1,9 @@
 import io
 import os
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -166,6 +168,22 @@ class Killer:
         return os._exit, (3,)
 
 
-def test_a_killed_process_is_one_line_and_no_endless_wait():
+def test_an_image_that_ends_its_process_is_rejected_and_no_other_is(rng):
+    images = list(rng.integers(0, 256, (200, 8, 8, 3), dtype=np.uint8))
+    given = [*images[:70], Killer(), *images[70:71], Killer(), *images[71:]]
+    packed = list(pack_stream(given, PACKING, 2))
+    reasons = {index: image for index, image in enumerate(packed) if isinstance(image, str)}
+    assert reasons.keys() == {70, 72}
+    assert reasons[70].startswith("the process that decoded it was killed")
+    assert np.array_equal(np.stack([image for image in packed if not isinstance(image, str)]), images)
+
+
+def test_a_process_that_cannot_start_is_one_line_and_no_endless_wait(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packing_module, "_use_one_thread", partial(os._exit, 3))
     with pytest.raises(ValueError, match=r"num_workers must leave memory for all, got 1 and one was killed"):
-        list(pack_stream([Killer()], PACKING, 1))
+        list(pack_stream([np.zeros((1, 1), np.uint8)], PACKING, 1))
+
+
+def test_a_process_that_decodes_has_one_thread():
+    with packing_module._start_pool(1) as pool:
+        assert pool.submit(cv2.getNumThreads).result() == 1

@@ -2,12 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from supcon_pipeline.core.images import RawImages
 from supcon_pipeline.core.samples import (
     check_labels,
     check_rejected,
+    count_images,
     describe_warnings,
     handle_leakage,
     split_samples,
+    tabulate_packed,
 )
 
 
@@ -38,13 +41,48 @@ def test_what_cannot_be_learned_is_refused(labels, names, message):
 
 def test_rejected_images_are_borne_up_to_the_limit_and_then_named():
     rejected = pd.DataFrame({"id": list("abcd"), "class_name": "cat", "reason": "cut short"})
-    check_rejected(rejected, 4)
+    packed = pd.DataFrame({"class_name": ["cat", "dog"]})
+    check_rejected(rejected, packed, 4)
     with pytest.raises(
         ValueError,
         match=r"at most 3, got 4: a \(cut short\); b \(cut short\); c \(cut short\); and others; .*"
         "raise data_prep.max_rejected",
     ):
-        check_rejected(rejected, 3)
+        check_rejected(rejected, packed, 3)
+
+
+def test_a_class_without_an_image_that_can_be_decoded_is_refused_within_the_limit():
+    rejected = pd.DataFrame({"id": ["a", "b"], "class_name": ["cat", "fox"], "reason": "cut short"})
+    with pytest.raises(ValueError, match=r"image that can be decoded, got none of fox; rejected_images"):
+        check_rejected(rejected, pd.DataFrame({"class_name": ["cat", "dog"]}), 2)
+
+
+@pytest.mark.parametrize("splits", [None, ["test", "train", "train", "test"]])
+def test_rows_are_told_apart_by_their_position(splits):
+    images = [np.zeros((1, 1), np.uint8)] * 4
+    ids = ["a", "b", "a\r", "c"]
+    raw = RawImages(images, np.array([1, 0, 1, 0]), ["cat", "dog"], ids, "made up", splits)
+    packed, rejected = tabulate_packed(raw, [(0, "cut short"), (3, "empty")])
+    assert packed.to_dict("list") == {
+        "id": ["b", "a\r"], "split": ["train", "train"], "label": [0, 1], "class_name": ["cat", "dog"],
+        "source": ["made up"] * 2,
+    }  # fmt: skip
+    assert packed.index.tolist() == [0, 1]
+    assert rejected.to_dict("list") == {
+        "id": ["a", "c"], "class_name": ["dog", "cat"], "reason": ["cut short", "empty"],
+    }  # fmt: skip
+
+
+def test_images_are_counted_in_the_order_of_the_labels():
+    rows = {
+        "split": ["test", "train", "train", "validation"],
+        "class_name": list("baba"),
+        "label": [0, 1, 0, 1],
+    }
+    assert count_images(pd.DataFrame(rows)) == {
+        "train": {"b": 1, "a": 1}, "validation": {"b": 0, "a": 1}, "test": {"b": 1, "a": 0},
+    }  # fmt: skip
+    assert list(count_images(pd.DataFrame(rows))["train"]) == ["b", "a"]
 
 
 @pytest.mark.parametrize("given", [("train",), ("train", "test"), ("train", "validation")])
@@ -77,17 +115,17 @@ def test_a_source_with_all_splits_is_taken_as_it_is():
         (
             ["cat"] * 4 + ["dog"] * 3,
             ["train", "train", "validation", "test", "train", "validation", "test"],
-            "at least 2 samples in train, got 1 of class dog; a class of one image has no pair",
+            "at least 2 samples in train, got 1 of class dog; two must stay, for one alone has no pair",
         ),
         (
             ["cat"] * 4 + ["dog"],
             None,
-            "at least 3 samples, one for each split, got 1 of class dog; add images",
+            "at least 4 samples in train to hold test and validation out of it, got 1 of class dog;",
         ),
         (
             ["cat"] * 4 + ["dog"] * 2,
             ["train", "train", "train", "test", "train", "test"],
-            "at least 2 samples, one for each split, got 1 of class dog",
+            "at least 3 samples in train to hold validation out of it, got 1 of class dog",
         ),
     ],
 )
@@ -174,6 +212,13 @@ def test_what_was_left_out_is_told():
     ]
 
 
+@pytest.mark.parametrize(("mean", "is_dark"), [([0.002, 0.007], True), ([0.002, 0.009], False)])
+def test_images_that_are_nearly_black_are_told(mean, is_dark):
+    found = describe_warnings(make_samples(CLEAN), mean=mean)
+    expected = "the training images are nearly black, 1.8 of 255 in the mean: "
+    assert [text[: len(expected)] for text in found] == ([expected] if is_dark else [])
+
+
 def test_an_image_in_two_classes_is_told():
     rows = [*CLEAN, ("dog/again", "dog", "train", "cattrain0")]
     assert describe_warnings(make_samples(rows)) == [
@@ -213,25 +258,45 @@ def test_the_split_depends_on_the_seed_alone():
     assert not np.array_equal(first, split_samples(labels, 0.2, 0.2, seed=4))
 
 
+@pytest.mark.parametrize("given", [None, "test"])
+@pytest.mark.parametrize(
+    "names", [np.arange(30), np.array([f"class {index}" for index in range(30)], object)]
+)
+def test_the_split_is_that_of_looking_for_each_class_in_all_labels(rng, names, given):
+    labels = names[rng.permutation(np.repeat(np.arange(30), rng.integers(12, 60, 30)))]
+    splits = None if given is None else np.where(rng.random(len(labels)) < 0.2, given, "train").tolist()
+    expected = np.array(splits or ["train"] * len(labels), dtype=object)
+    generator = np.random.default_rng(4)
+    for name in sorted(set(labels)):
+        order = generator.permutation(
+            [i for i in range(len(labels)) if labels[i] == name and expected[i] == "train"]
+        )
+        num_test = 0 if given else round(0.3 * len(order))
+        expected[order[:num_test]] = "test"
+        expected[order[num_test : num_test + round(0.2 * len(order))]] = "validation"
+    assert split_samples(labels, 0.2, 0.3, 4, splits).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_a_class_of_three_samples_has_one_in_each_split(seed):
-    labels = np.repeat([0, 1], [97, 3])
+def test_a_class_of_four_samples_has_a_pair_to_train_on_and_one_in_each_other_split(seed):
+    labels = np.repeat([0, 1], [97, 4])
     splits = split_samples(labels, 0.1, 0.1, seed)
-    assert sorted(splits[labels == 1]) == ["test", "train", "validation"]
+    assert sorted(splits[labels == 1]) == ["test", "train", "train", "validation"]
 
 
-def test_a_class_of_two_samples_is_refused():
-    with pytest.raises(ValueError, match="at least 3 samples, one for each split, got 2 of class 7"):
-        split_samples(np.array([0] * 20 + [7] * 2), 0.2, 0.2, seed=0)
+def test_a_class_of_three_samples_is_refused():
+    with pytest.raises(ValueError, match=r"at least 4 samples in train .*, got 3 of class 7"):
+        split_samples(np.array([0] * 20 + [7] * 3), 0.2, 0.2, seed=0)
 
 
-@pytest.mark.parametrize("count", [3, 4, 7])
+@pytest.mark.parametrize("count", [4, 5, 7])
 @pytest.mark.parametrize(("validation", "test"), [(0.05, 0.3), (0.3, 0.05), (0.48, 0.48), (0.9, 0.05)])
 def test_every_class_is_in_every_split_however_small_the_share(count, validation, test):
     labels = np.repeat(np.arange(4), count)
     splits = split_samples(labels, validation, test, seed=0)
     for label in range(4):
         assert set(splits[labels == label]) == {"train", "validation", "test"}
+        assert (splits[labels == label] == "train").sum() >= 2
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.5, 0.5), (0.7, 0.4)])

@@ -63,6 +63,7 @@ def test_images_that_are_only_named_are_read_from_their_files(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
+        (["a", " ", "b", "NaN"], "string", "label must be given for every image, got none for 2;"),
         (["a", None, "b", "a"], "string", "label must be given for every image, got none for 1;"),
         ([1.0, float("nan"), 2.0, 1.0], "float64", "label must be given for every image, got none for 1;"),
     ],
@@ -70,6 +71,11 @@ def test_images_that_are_only_named_are_read_from_their_files(tmp_path: Path) ->
 def test_an_image_without_a_label_is_refused(tmp_path: Path, pixels, labels, kind: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         load(tmp_path, make_part(pixels, labels, datasets.Value(kind)))
+
+
+def test_words_that_look_alike_are_one(tmp_path: Path, pixels) -> None:
+    raw = load(tmp_path, make_part(pixels, ["caf\u00e9", " cafe\u0301", "b", "b "], datasets.Value("string")))
+    assert (raw.class_names, raw.labels.tolist()) == (["b", "caf\u00e9"], [1, 1, 0, 0])
 
 
 def test_a_split_or_a_column_or_a_folder_that_there_is_not_is_refused(tmp_path: Path, pixels) -> None:

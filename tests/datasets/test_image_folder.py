@@ -6,6 +6,7 @@ import pytest
 from kedro.io import DatasetError
 from PIL import Image
 
+from supcon_pipeline.core.new_images import find_images
 from supcon_pipeline.core.packing import Packing, pack_stream
 from supcon_pipeline.datasets.image_folder import ImageFolderDataset
 
@@ -47,6 +48,37 @@ def test_a_class_named_test_is_a_class_where_there_is_no_train(tmp_path: Path) -
     for name in ("test", "rest"):
         put(tmp_path / name / "a.png")
     assert load(tmp_path).class_names == ["rest", "test"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("bus/a.png", "car/b.png", "train/c.png"),
+            "beside train must be valid, .* test, got bus, car; rename",
+        ),
+        (("train/cat/a.png", "testing/cat/b.png"), "beside train must be valid, .*, got testing; rename"),
+        (
+            ("training/cat/a.png", "test/cat/b.png", "Val/cat/c.png"),
+            "must hold train, got Val, test, training in",
+        ),
+        (("test/cat/a.png", "valid/cat/b.png"), "must hold train, got test, valid in"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_not_guessed(
+    tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    for name in names:
+        put(tmp_path / name)
+    with pytest.raises(DatasetError, match=message):
+        load(tmp_path)
+
+
+def test_a_folder_without_images_beside_train_is_counted(tmp_path: Path) -> None:
+    put(tmp_path / "train/cat/a.png")
+    (tmp_path / "notes/deep").mkdir(parents=True)
+    (tmp_path / "notes/deep/text.md").write_text("text")
+    assert load(tmp_path).ignored == {"folders beside train": 1}
 
 
 def test_endings_of_any_case_spaces_and_any_script_are_taken(tmp_path: Path) -> None:
@@ -100,6 +132,41 @@ def test_links_are_followed_and_no_loop_is_endless(tmp_path: Path) -> None:
     raw = load(tmp_path / "images")
     assert list(raw.ids) == ["cat/b.png", "cat/c.png", "cat/more/a.png", "dog/photos/a.png"]
     assert raw.ignored == {"links to a folder already read": 1}
+
+
+def test_a_link_to_itself_is_no_folder_and_as_an_image_is_rejected_with_its_reason(tmp_path: Path) -> None:
+    put(tmp_path / "cat/a.png")
+    for name in ("cat/b.png", "cat/loop", "dog"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    raw = load(tmp_path)
+    assert list(raw.ids) == ["cat/a.png", "cat/b.png"]
+    assert raw.ignored == {"files without an ending": 1, "outside the class folders": 1}
+    _, reason = pack_stream(raw.images, Packing(8, 3, "pad"), 0)
+    assert reason == "Too many levels of symbolic links"
+
+
+def test_a_folder_that_cannot_be_read_is_rejected_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cat/a.png", "cat/closed/b.png", "dog/c.png"):
+        put(tmp_path / name)
+    scan = os.scandir
+
+    # Permissions mean nothing to the user that tests run as in a container.
+    def refuse(folder: str | os.PathLike[str]):
+        if os.fspath(folder).endswith(closed):
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    closed = "closed"
+    raw = load(tmp_path)
+    assert list(raw.ids) == ["cat/a.png", "cat/closed", "dog/c.png"]
+    assert isinstance(list(pack_stream(raw.images, Packing(8, 3, "pad"), 0))[1], str)
+    assert [path.name for path in find_images(tmp_path)] == ["a.png", "closed", "c.png"]
+    closed = tmp_path.name
+    with pytest.raises(DatasetError, match=r"folder must be readable, got .* \(Permission denied\)"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

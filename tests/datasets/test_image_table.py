@@ -61,12 +61,12 @@ def test_a_relative_folder_is_that_beside_the_table_from_wherever_it_is_read(
         (
             "t.csv",
             {"path": ["a.png", "b.png", "c.png"], "label": ["cat", None, None]},
-            "label must be given in every row of t.csv, got none in 2, the first is row 2;",
+            "label must be given in every row of t.csv, got none in 2: row 2, 3; fill",
         ),
         (
             "t.parquet",
             {"path": ["a.png", "b.png"], "label": [1.0, np.nan]},
-            "label must be given in every row of t.parquet, got none in 1, the first is row 2;",
+            "label must be given in every row of t.parquet, got none in 1: row 2; fill",
         ),
         (
             "t.csv",
@@ -76,8 +76,16 @@ def test_a_relative_folder_is_that_beside_the_table_from_wherever_it_is_read(
         (
             "t.csv",
             {"path": ["a.png", "a.png"], "label": ["cat", "dog"]},
-            "ids must be unique, got 1 repeated",
+            "ids must be unique, got 1 repeated, the first is a.png of image 2, which image 1 has;",
         ),
+        (
+            "t.csv",
+            {"path": list("abcdef"), "label": ["cat", "nan", "NaN", " ", "NAN", "dog"]},
+            "got none in 4: row 2, 3, 4, and others; fill",
+        ),
+        ("t.parquet", {"path": ["a", "b"], "label": ["cat", ""]}, "got none in 1: row 2; fill"),
+        ("t.parquet", {"path": [" ", "b"], "label": ["cat", "dog"]}, "path must be given in .*: row 1; fill"),
+        ("t.csv", {"path": [], "label": []}, "table must have rows, got none in t.csv"),
         ("t.txt", {"path": ["a.png"], "label": ["cat"]}, "table must be a .csv or .parquet file, got t.txt"),
         (None, {}, "table must be a file, got .*gone.csv, which is not there"),
     ],
@@ -90,3 +98,40 @@ def test_a_table_that_cannot_be_is_refused(
         ImageTableDataset(str(path)).load()
     with pytest.raises(ValueError, match=message):
         raise error.value.__cause__ or error.value
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_words_that_look_alike_are_one(folder: Path, ending: str) -> None:
+    path = write(
+        folder / f"table.{ending}",
+        path=["a.png", "b.png", "c.png"], label=["caf\u00e9", " cafe\u0301", "dog "],
+        split=["train ", "Train", " test"],
+    )  # fmt: skip
+    raw = ImageTableDataset(str(path)).load()
+    assert (raw.class_names, raw.labels.tolist()) == (["caf\u00e9", "dog"], [0, 0, 1])
+    assert raw.splits == ["train", "train", "test"]
+
+
+def test_a_csv_of_a_spreadsheet_with_a_mark_at_its_start_is_read(folder: Path) -> None:
+    (folder / "t.csv").write_text("path,label\na.png,cat\nb.png,dog\n", "utf-8-sig")
+    assert ImageTableDataset(str(folder / "t.csv")).load().class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "path,label\na.png,gr\u00fcn\n".encode("latin-1"),
+            "must be in UTF-8, got t.csv, in which byte 20 is none;",
+        ),
+        (b"", "table must be CSV, got t.csv: No columns"),
+        (b"path,label\na,b\na,b,c,d\n", "table must be CSV, got t.csv: .*line 3"),
+    ],
+)
+def test_a_file_that_is_no_csv_is_one_line(folder: Path, content: bytes, message: str) -> None:
+    (folder / "t.csv").write_bytes(content)
+    with pytest.raises(DatasetError) as error:
+        ImageTableDataset(str(folder / "t.csv")).load()
+    assert isinstance(error.value.__cause__, ValueError)
+    with pytest.raises(ValueError, match=message):
+        raise error.value.__cause__

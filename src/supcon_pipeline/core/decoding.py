@@ -34,7 +34,7 @@ def decode_image(
     """The pixels of an image file, upright, on the scale 0 to 255.
 
     Grayscale keeps one channel, all else becomes RGB. Transparency is laid on white, 16 bits are scaled to
-    8, of a moving picture the first frame is taken.
+    8, of a moving picture the first frame is taken. 32 bits are scaled as 16, unless none is above 255.
 
     Args:
         file: its path or its content.
@@ -79,10 +79,12 @@ def read_pixels(
     if least_side is not None:
         image.draft(None, (least_side, least_side))
     orientation = _read_orientation(image)
+    # Pillow gives 16 bits of a PPM as 32, scaled to the whole range.
+    has_sixteen_bits = image.mode.startswith("I;16") or image.format == "PPM"
     image.load()
     upright = _UPRIGHT.get(orientation)
     image = image.transpose(Image.Transpose[upright]) if upright else image
-    return _to_eight_bits(image)
+    return _to_eight_bits(image, has_sixteen_bits)
 
 
 def _read_orientation(image: Any) -> int:
@@ -93,12 +95,12 @@ def _read_orientation(image: Any) -> int:
         return 1
 
 
-def _to_eight_bits(image: Any) -> np.ndarray:
+def _to_eight_bits(image: Any, has_sixteen_bits: bool) -> np.ndarray:
     """One or three channels, uint8."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
-        return _scale_deep(np.asarray(image))
+        return _scale_deep(np.asarray(image), has_sixteen_bits)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -106,13 +108,18 @@ def _to_eight_bits(image: Any) -> np.ndarray:
     return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 
-def _scale_deep(pixels: np.ndarray) -> np.ndarray:
-    """Pixels of more than 8 bits on the scale 0 to 255: whole numbers of 16 bits, fractions to 1 or 255."""
+def _scale_deep(pixels: np.ndarray, has_sixteen_bits: bool) -> np.ndarray:
+    """Pixels of more than 8 bits on the scale 0 to 255: whole numbers of 16 bits, fractions to 1 or 255.
+
+    Whole numbers of 32 bits are those of 16, or of 8 where none is above 255: programs write both.
+    """
     low, high = pixels.min(), pixels.max()
     is_whole = np.issubdtype(pixels.dtype, np.integer)
     limit = 65535 if is_whole else 255
     if not (low >= 0 and high <= limit):
         raise ValueError(f"pixels must be between 0 and {limit}, got {low} to {high}")
-    scale = 1 / 257 if is_whole else 255 if high <= 1 else 1
+    scale = 255.0 if high <= 1 else 1.0
+    if is_whole:
+        scale = 1 / 257 if has_sixteen_bits or high > 255 else 1.0
     scaled: np.ndarray = np.round(pixels * np.float32(scale)).astype(np.uint8)
     return scaled

@@ -33,8 +33,8 @@ class Prediction(NamedTuple):
 class ImageEncoder:
     """Images in, embeddings and classes out.
 
-    Images are paths, PIL images, or uint8 arrays `[height, width]` or `[height, width, channels]` of any
-    size: one or a sequence of them. They are packed as the images of training were.
+    Images are paths, bytes of image files, PIL images, or uint8 arrays `[height, width]` or `[height, width,
+    channels]` of any size: one or a sequence of them. They are packed as the images of training were.
 
     Args:
         run: gives the outputs for packed images by their names.

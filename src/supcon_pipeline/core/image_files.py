@@ -13,7 +13,8 @@ ENDINGS = (
 def walk_images(top: str | os.PathLike[str], ignored: Counter[str]) -> Iterator[str]:
     """The image files in a folder, in the order of their names, and then those of each folder below it.
 
-    Links are followed, and each real folder is read once.
+    Links are followed, and each real folder is read once. A folder that cannot be read is given as if
+    it were an image: whoever decodes it gets the reason, and nothing is lost without a word.
 
     Args:
         top: the folder.
@@ -28,9 +29,14 @@ def walk_images(top: str | os.PathLike[str], ignored: Counter[str]) -> Iterator[
             continue
         seen.add(real)
         folders = []
-        for entry in list_entries(folder, ignored):
+        try:
+            entries = list_entries(folder, ignored)
+        except OSError:
+            yield folder
+            continue
+        for entry in entries:
             ending = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir():
+            if is_folder(entry):
                 folders.append(entry.path)
             elif ending in ENDINGS:
                 yield entry.path
@@ -46,6 +52,14 @@ def list_entries(folder: str | os.PathLike[str], ignored: Counter[str]) -> list[
     shown = [entry for entry in entries if not _is_hidden(entry.name)]
     ignored["hidden"] += len(entries) - len(shown)
     return shown
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link that leads back to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_hidden(name: str) -> bool:

@@ -51,10 +51,11 @@ class RawImages:
     def __post_init__(self) -> None:
         counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
         counts |= {} if self.splits is None else {"splits": len(self.splits)}
-        if len(set(counts.values())) != 1 or not len(self.ids):
+        if not len(self.ids):
+            raise ValueError(f"raw images must be at least one, got none in {self.source}")
+        if len(set(counts.values())) != 1:
             raise ValueError(f"raw images must have one label and one id each, got {counts}")
-        if len(set(self.ids)) != len(self.ids):
-            raise ValueError(f"ids must be unique, got {len(self.ids) - len(set(self.ids))} repeated")
+        _require_unique(self.ids)
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise ValueError(
                 f"labels must be class indices below {len(self.class_names)}, "
@@ -63,6 +64,17 @@ class RawImages:
         unknown = set(self.splits or ()) - set(SPLITS)
         if unknown:
             raise ValueError(f"splits must be {', '.join(SPLITS)}, got {sorted(unknown)}")
+
+
+def _require_unique(ids: Sequence[str]) -> None:
+    if len(set(ids)) != len(ids):
+        seen: dict[str, int] = {}
+        # `setdefault` gives where a name was first, which is here for one that is new.
+        place = next(index for index, name in enumerate(ids) if seen.setdefault(name, index) != index)
+        raise ValueError(
+            f"ids must be unique, got {len(ids) - len(set(ids))} repeated, the first is {ids[place]} "
+            f"of image {place + 1}, which image {seen[ids[place]] + 1} has; remove one"
+        )
 
 
 @dataclass(frozen=True)
@@ -120,15 +132,7 @@ def pack_image(
     """
     import cv2
 
-    channels = 1 if image.ndim == 2 else image.shape[-1]
-    if image.dtype != np.uint8 or channels not in (1, 3):
-        raise ValueError(
-            f"image must be uint8 with 1 or 3 channels, got {image.dtype} with shape {image.shape}"
-        )
-    if channels == 1 and num_channels == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    elif channels == 3 and num_channels == 1:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    image = _convert_channels(image, num_channels)
     if crop == "crop":
         side = min(image.shape[:2])
         top, left = ((length - side) // 2 for length in image.shape[:2])
@@ -143,6 +147,24 @@ def pack_image(
     bottom, right = image_size - size[1] - top, image_size - size[0] - left
     image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE)
     return image.reshape(image_size, image_size, num_channels)
+
+
+def _convert_channels(image: np.ndarray, num_channels: int) -> np.ndarray:
+    """The image in grey (1) or in colour (3), whichever it is in.
+
+    Raises:
+        ValueError: where the image is not uint8 or has neither 1 nor 3 channels.
+    """
+    import cv2
+
+    channels = 1 if image.ndim == 2 else image.shape[-1]
+    if image.dtype != np.uint8 or channels not in (1, 3):
+        raise ValueError(
+            f"image must be uint8 with 1 or 3 channels, got {image.dtype} with shape {image.shape}"
+        )
+    if channels == num_channels:
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if num_channels == 3 else cv2.COLOR_RGB2GRAY)
 
 
 def read_chunks(

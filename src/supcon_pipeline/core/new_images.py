@@ -21,27 +21,48 @@ def list_images(images: Any) -> list[Any]:
     """One image, an array of several or a sequence of images, as a list."""
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, str | PathLike) or not isinstance(images, Iterable):
+    is_one = isinstance(images, str | bytes | PathLike) or hasattr(images, "read")
+    if is_one or not isinstance(images, Iterable):
         return [images]
     return list(images)
 
 
 def pack_new_image(image: Any, packing: Packing) -> UInt8[np.ndarray, "size size c"]:
-    """A path, a PIL image or an array of any size, packed as the images of training were.
+    """An image of any size, packed as the images of training were.
+
+    Args:
+        image: a path, the bytes of an image file, such a file opened for reading, a PIL image, or a uint8
+            array `[height, width]` or `[height, width, channels]` of 1, 3 or, with transparency, 4 channels.
+        packing: how.
 
     Raises:
         ValueError: where it is none of these, or an array of another type than uint8.
         OSError: where a file cannot be read.
     """
+    image = image.read() if hasattr(image, "read") else image
     if isinstance(image, str | PathLike):
-        pixels = decode_image(Path(image), 2 * packing.image_size)
+        pixels = decode_image(Path(image), packing.least_side)
+    elif isinstance(image, bytes):
+        pixels = decode_image(image, packing.least_side)
     elif isinstance(image, np.ndarray):
-        pixels = image
+        pixels = _without_transparency(image)
     elif hasattr(image, "getexif"):
         pixels = read_pixels(image)
     else:
-        raise ValueError(f"image must be a path, a PIL image or a uint8 array, got {type(image).__name__}")
+        raise ValueError(
+            "image must be a path, the bytes of a file, a PIL image or a uint8 array, "
+            f"got {type(image).__name__}"
+        )
     return pack_image(pixels, packing.image_size, packing.num_channels, packing.crop)
+
+
+def _without_transparency(image: np.ndarray) -> np.ndarray:
+    """An array of four channels laid on white, as a file of such pixels is; any other as it is."""
+    from PIL import Image
+
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 4:
+        return read_pixels(Image.fromarray(image))
+    return image
 
 
 def find_images(folder: str | PathLike[str] | None, name: str = "inference.path") -> list[Path]:

@@ -7,14 +7,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -52,10 +52,15 @@ class Packing:
         """Of one image."""
         return self.image_size, self.image_size, self.num_channels
 
+    @property
+    def least_side(self) -> int:
+        """What a large JPEG may be decoded down to: sharp enough to be shrunk by area."""
+        return 2 * self.image_size
+
     def pack(self, item: ImageItem) -> Packed:
         """The image at storage size, or why there is none."""
         try:
-            pixels = item if isinstance(item, np.ndarray) else decode_image(item, 2 * self.image_size)
+            pixels = item if isinstance(item, np.ndarray) else decode_image(item, self.least_side)
             return pack_image(pixels, self.image_size, self.num_channels, self.crop)
         except Exception as error:
             # Whatever a decoder stumbles over is the file's fault, and one file must not end the others.
@@ -73,10 +78,11 @@ def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) 
     Args:
         items: what is packed; taken one after the other.
         packing: how.
-        num_workers: processes that decode and resize; 0 does it in this one.
+        num_workers: processes that decode and resize; 0 does it in this one, which an image that crashes its
+            decoder ends. In a process of its own such an image is rejected.
 
     Raises:
-        ValueError: where a process was killed, most likely for want of memory.
+        ValueError: where a process is killed before it has anything to do.
     """
     size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(packing.shape))))
     chunks = (
@@ -87,28 +93,91 @@ def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) 
         for chunk in chunks:
             yield from packing.pack_all(chunk)
         return
+    with _Workers(packing, num_workers) as workers:
+        for chunk in chunks:
+            workers.submit(chunk)
+            if len(workers.waiting) > 2 * num_workers:
+                yield from workers.take()
+        while workers.waiting:
+            yield from workers.take()
+
+
+class _Workers:
+    """Processes that pack chunks of images, and are started again where one was killed.
+
+    Args:
+        packing: how.
+        num_workers: how many.
+    """
+
+    def __init__(self, packing: Packing, num_workers: int):
+        self.packing, self.num_workers = packing, num_workers
+        self.pool = _start_pool(num_workers)
+        self.waiting: deque[tuple[list[ImageItem], Future[list[Packed]]]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def submit(self, chunk: list[ImageItem]) -> None:
+        """Have a chunk packed."""
+        try:
+            future = self.pool.submit(self.packing.pack_all, chunk)
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+        self.waiting.append((chunk, future))
+
+    def take(self) -> list[Packed]:
+        """The chunk that has waited longest."""
+        chunk, future = self.waiting.popleft()
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            # All that wait have lost their process, and none says whose image it was.
+            self.pool.shutdown()
+            packed = _pack_alone(chunk, self.packing)
+            self.pool = _start_pool(self.num_workers)
+            lost, self.waiting = self.waiting, deque()
+            for waiting, _ in lost:
+                self.submit(waiting)
+            return packed
+
+
+def _start_pool(num_workers: int) -> ProcessPoolExecutor:
+    # Spawned and not forked: this process may hold threads of libraries that do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_use_one_thread)
     try:
-        yield from _pack_in_processes(chunks, packing, num_workers)
+        pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
         raise ValueError(
             f"num_workers must leave memory for all, got {num_workers} and one was killed; "
             "lower it, 0 needs the least"
         ) from error
+    return pool
 
 
-def _pack_in_processes(
-    chunks: Iterable[list[ImageItem]], packing: Packing, num_workers: int
-) -> Iterator[Packed]:
-    # Spawned and not forked: this process may hold threads of libraries that do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        waiting: deque[Any] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(packing.pack_all, chunk))
-            if len(waiting) > 2 * num_workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+def _use_one_thread() -> None:
+    """Each process has a core: threads of its own would take those of the others."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+def _pack_alone(chunk: list[ImageItem], packing: Packing) -> list[Packed]:
+    """Each image by itself in one process, so that one that ends it is known and takes no other with it."""
+    packed: list[Packed] = []
+    while len(packed) < len(chunk):
+        with _start_pool(1) as pool:
+            try:
+                for item in chunk[len(packed) :]:
+                    packed.append(pool.submit(packing.pack, item).result())
+            except BrokenProcessPool:
+                packed.append("the process that decoded it was killed, by its decoder or for want of memory")
+    return packed
 
 
 def write_packed(file: BinaryIO, packed: Iterable[Packed], shape: tuple[int, ...]) -> list[tuple[int, str]]:

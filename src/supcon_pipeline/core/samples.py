@@ -1,12 +1,12 @@
 """Samples: which split each image is in, and what is wrong with a set of labelled images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from supcon_pipeline.core.images import SPLITS
+from supcon_pipeline.core.images import SPLITS, RawImages
 
 
 def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> None:
@@ -31,18 +31,53 @@ def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> N
         )
 
 
-def check_rejected(rejected: pd.DataFrame, max_rejected: int) -> None:
+# Training images whose mean, on the scale 0 to 1, is below this show nothing.
+_DARK = 2 / 255
+
+
+def tabulate_packed(raw: RawImages, rejected: Sequence[tuple[int, str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per image that was packed, in their order, and one per image that was not.
+
+    Args:
+        raw: the images as their source gives them.
+        rejected: position and reason of each that could not be packed.
+
+    Returns:
+        `id`, `split` (train where the source has none), `label`, `class_name` and `source` of the packed;
+        `id`, `class_name` and `reason` of the others.
+    """
+    columns = {"id": list(raw.ids), "split": raw.splits or "train", "label": raw.labels}
+    table = pd.DataFrame(columns)
+    table["class_name"] = np.array(raw.class_names)[raw.labels]
+    table["source"] = raw.source
+    positions = [position for position, _ in rejected]
+    others = table.loc[positions, ["id", "class_name"]].assign(reason=[reason for _, reason in rejected])
+    return table.drop(index=positions).reset_index(drop=True), others.reset_index(drop=True)
+
+
+def check_rejected(rejected: pd.DataFrame, packed: pd.DataFrame, max_rejected: int) -> None:
     """Refuse to go on without too many images.
 
+    Args:
+        rejected: `id`, `class_name` and `reason` of those that could not be decoded.
+        packed: those that could, with their `class_name`.
+        max_rejected: how many may be rejected.
+
     Raises:
-        ValueError: where more than `max_rejected` could not be decoded; names the first few.
+        ValueError: where there are more; names the first few. Where no image of a class is left.
     """
     if len(rejected) > max_rejected:
         first = "; ".join(f"{row.id} ({row.reason})" for row in rejected.head(3).itertuples())
         raise ValueError(
             f"rejected images must be at most {max_rejected}, got {len(rejected)}: {first}"
-            f"{'; and others' if len(rejected) > 3 else ''}; rejected_images has all, mend or remove them, "
-            "or raise data_prep.max_rejected to go on without them"
+            f"{'; and others' if len(rejected) > 3 else ''}; rejected_images has all, mend or remove them "
+            "and run all of data_prep again, or raise data_prep.max_rejected to go on without them"
+        )
+    lost = rejected.loc[~rejected["class_name"].isin(packed["class_name"]), "class_name"].drop_duplicates()
+    if len(lost):
+        raise ValueError(
+            f"every class must have an image that can be decoded, got none of {_name_some(lost)}; "
+            "rejected_images says why, mend its images or leave the class out"
         )
 
 
@@ -56,7 +91,7 @@ def split_samples(
     """`train`, `validation` or `test` for each sample, in the order of `labels`.
 
     A split that there is already stays as it is. One that there is not is held out of train, stratified: it
-    has at least one sample of every class.
+    has at least one sample of every class, and train keeps two, a pair to learn from.
 
     Args:
         labels: class index or class name of each sample, `[n]`.
@@ -77,17 +112,24 @@ def split_samples(
     fractions = {"test": test_fraction, "validation": validation_fraction}
     fractions = {name: share for name, share in fractions.items() if not (given == name).any()}
     generator, chosen = np.random.default_rng(seed), given.copy()
-    for label in np.unique(labels):
-        order = np.flatnonzero((labels == label) & (given == "train"))
-        _require_train(label, len(order), given[labels == label], list(fractions))
+    for label, members in _group_by_label(labels):
+        order = members[given[members] == "train"]
+        _require_train(label, len(order), given[members], list(fractions))
         order = generator.permutation(order) if fractions else order
         left = len(order)
         for position, (name, share) in enumerate(fractions.items()):
-            # One sample stays for each split after this one, and one for train.
-            count = min(max(1, round(len(order) * share)), left - len(fractions) + position)
+            # One sample stays for each split after this one, and two for train.
+            count = min(max(1, round(len(order) * share)), left - len(fractions) + position - 1)
             chosen[order[len(order) - left : len(order) - left + count]] = name
             left -= count
     return chosen
+
+
+def _group_by_label(labels: np.ndarray) -> Iterator[tuple[object, Int[np.ndarray, " m"]]]:
+    """Each label, ascending, and where it is, ascending; the time does not grow with the number of labels."""
+    codes, names = pd.factorize(labels, sort=True)
+    ends = np.cumsum(np.bincount(codes))
+    yield from zip(names, np.split(np.argsort(codes, kind="stable"), ends[:-1]), strict=True)
 
 
 def _require_train(label: object, count: int, where: np.ndarray, held_out: list[str]) -> None:
@@ -96,15 +138,12 @@ def _require_train(label: object, count: int, where: np.ndarray, held_out: list[
             f"every class must be in train, got {label} in {' and '.join(sorted(set(where)))} only; "
             "add images of it to train or leave the class out"
         )
-    if count <= len(held_out):
+    if count < len(held_out) + 2:
+        purpose = f" to hold {' and '.join(sorted(held_out))} out of it" if held_out else ""
         raise ValueError(
-            f"every class must have at least {len(held_out) + 1} samples, one for each split, "
-            f"got {count} of class {label}; add images or leave the class out"
-        )
-    if count < 2:
-        raise ValueError(
-            f"every class must have at least 2 samples in train, got 1 of class {label}; "
-            "a class of one image has no pair to learn from: add images or leave the class out"
+            f"every class must have at least {len(held_out) + 2} samples in train{purpose}, got {count} of "
+            f"class {label}; two must stay, for one alone has no pair to learn from: "
+            "add images or leave the class out"
         )
 
 
@@ -125,8 +164,9 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
     if on_leakage == "refuse":
         raise ValueError(
             "images of train must not be in validation or test, nor those of validation in test, "
-            f"got {leaked.sum()} that are: {_name_some(samples.loc[leaked, 'id'])}; take them out, "
-            "or set data_prep.on_leakage to remove (from train and validation) or report"
+            f"got {leaked.sum()} that are: {_name_some(samples.loc[leaked, 'id'])}; take them out "
+            "and run all of data_prep again, or set data_prep.on_leakage to remove (from train and "
+            "validation) or report"
         )
     left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
     _require_left(left, samples.loc[leaked & (samples["split"] == "train"), "class_name"])
@@ -158,11 +198,22 @@ def _find_leaked(samples: pd.DataFrame) -> pd.Series:
     return is_leaked
 
 
+def count_images(samples: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Images by split and class name, the classes in the order of their labels."""
+    classes = samples.drop_duplicates("label").sort_values("label")["class_name"]
+    counts = pd.crosstab(samples["split"], samples["class_name"]).reindex(
+        index=SPLITS, columns=classes, fill_value=0
+    )
+    rows = zip(SPLITS, counts.to_numpy().tolist(), strict=True)
+    return {split: dict(zip(classes, row, strict=True)) for split, row in rows}
+
+
 def describe_warnings(
     samples: pd.DataFrame,
     num_rejected: int = 0,
     ignored: Mapping[str, int] | None = None,
     batch_size: int | None = None,
+    mean: Sequence[float] | None = None,
 ) -> list[str]:
     """What someone should know of these samples before they believe a number, a sentence each.
 
@@ -171,6 +222,7 @@ def describe_warnings(
         num_rejected: images that could not be decoded.
         ignored: counts of what was not taken from the source, by kind.
         batch_size: of shuffled batches, in which a rare class may be alone; none where batches are balanced.
+        mean: of each channel of the training images, on the scale 0 to 1.
     """
     found = []
     if num_rejected:
@@ -178,6 +230,11 @@ def describe_warnings(
     if ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items()))
         found.append(f"not taken from the source: {kinds}")
+    if mean is not None and max(mean) < _DARK:
+        found.append(
+            f"the training images are nearly black, {255 * max(mean):.1f} of 255 in the mean: deep images "
+            "must use the range of their type, 12 bits in a file of 16 do not"
+        )
     leaked, removed = samples[_find_leaked(samples)], samples[samples["split"] == "removed"]
     for split, where in (("train", "validation or test"), ("validation", "test")):
         names = leaked.loc[leaked["split"] == split, "id"]

@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
+from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 from supcon_pipeline.datasets.items import JoinedItems
 
 
-class ArrowImagesDataset(AbstractDataset[Any, RawImages]):
+class ArrowImagesDataset(ImageSource):
     """Labelled images that `datasets.save_to_disk` has written, one set or a dictionary of splits.
 
     Args:
@@ -79,18 +79,15 @@ class ArrowImagesDataset(AbstractDataset[Any, RawImages]):
         labels = pd.Series(part.with_format("arrow")[self.label_column].to_pylist(), dtype=object)
         names = getattr(part.features[self.label_column], "names", None)
         # A ClassLabel writes -1 for none.
-        missing = labels.isna() | (labels.eq(-1) if names else False)
+        missing = labels.isna() | labels.eq(-1) if names else is_missing(labels)
         if missing.any():
             where = f" of {split}" if split else ""
             raise ValueError(
                 f"{self.label_column} must be given for every image{where}, got none for {missing.sum():,}; "
                 "fill them or remove the rows"
             )
-        return np.array([names[label] if names else str(label) for label in labels], dtype=object)
-
-    def save(self, data: Any) -> NoReturn:
-        """Refused: one's own images are only read."""
-        raise DatasetError(f"ArrowImagesDataset must only be read, got {type(data).__name__} to save")
+        words = labels.map(names.__getitem__) if names else clean_words(labels)
+        return words.to_numpy(dtype=object)
 
     def _exists(self) -> bool:
         return Path(self.path).is_dir()

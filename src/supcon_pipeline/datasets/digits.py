@@ -1,14 +1,14 @@
 """Handwritten digits that ship with scikit-learn."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.datasets.image_source import ImageSource
 
 
-class DigitsDataset(AbstractDataset[Any, RawImages]):
+class DigitsDataset(ImageSource):
     """1,797 grayscale images of 8 x 8 pixels in ten classes; needs no network.
 
     Source:
@@ -31,10 +31,6 @@ class DigitsDataset(AbstractDataset[Any, RawImages]):
             ids=[f"digit-{index:04d}" for index in range(len(images))],
             source="sklearn.datasets.load_digits",
         )
-
-    def save(self, data: Any) -> NoReturn:
-        """Refused: the digits are only read."""
-        raise DatasetError(f"DigitsDataset must only be read, got {type(data).__name__} to save")
 
     def _describe(self) -> dict[str, Any]:
         return {"source": "sklearn.datasets.load_digits"}

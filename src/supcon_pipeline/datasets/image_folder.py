@@ -5,13 +5,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import Any, overload
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
 
-from supcon_pipeline.core.image_files import ENDINGS, list_entries, printable, walk_images
+from supcon_pipeline.core.image_files import ENDINGS, is_folder, list_entries, printable, walk_images
 from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.datasets.image_source import ImageSource
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -20,6 +20,8 @@ SPLIT_FOLDERS = {
     "val": "validation",
     "test": "test",
 }
+# What else people call them: where all folders have such names, they are no classes.
+_OTHER_SPLIT_FOLDERS = ("training", "testing")
 
 
 class FilePaths(Sequence[Path]):
@@ -43,7 +45,7 @@ class FilePaths(Sequence[Path]):
         return self.folder / self.names[index]
 
 
-class ImageFolderDataset(AbstractDataset[Any, RawImages]):
+class ImageFolderDataset(ImageSource):
     """Images in `train/<class>/` with optional `valid/`, `validation/` or `val/` and `test/`; or `<class>/`.
 
     Folders inside a class belong to it. Links are followed, and each folder is read once. Hidden files and
@@ -87,10 +89,6 @@ class ImageFolderDataset(AbstractDataset[Any, RawImages]):
             ignored=dict(sorted((+ignored).items())),
         )
 
-    def save(self, data: Any) -> NoReturn:
-        """Refused: one's own images are only read."""
-        raise DatasetError(f"ImageFolderDataset must only be read, got {type(data).__name__} to save")
-
     def _exists(self) -> bool:
         return self.path is not None and Path(self.path).is_dir()
 
@@ -106,7 +104,8 @@ def require_folder(path: str | None) -> Path:
     """
     if path is None:
         raise ValueError(
-            "images.path must be given, got nothing; add --params images.path=<folder of your images>"
+            "images.path must be given, got nothing; add --params images.path=<folder of your images>, "
+            "or write it in conf/<experiment>/parameters.yml"
         )
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
@@ -116,22 +115,51 @@ def require_folder(path: str | None) -> Path:
 
 
 def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """The split, empty where there is none, and the folder of each class, in the order of their names."""
+    """The split, empty where there is none, and the folder of each class, in the order of their names.
+
+    Raises:
+        ValueError: where it cannot be told which folders are splits and which are classes.
+    """
     children = _folders(folder, ignored)
     splits = [child for child in children if child.name.lower() in SPLIT_FOLDERS]
-    if not any(child.name.lower() == "train" for child in splits):
-        yield from (("", child) for child in children)
+    others = [child for child in children if child not in splits]
+    if any(child.name.lower() == "train" for child in splits):
+        _require_no_images(others)
+        ignored["folders beside train"] += len(others)
+        for child in splits:
+            split = SPLIT_FOLDERS[child.name.lower()]
+            yield from ((split, class_folder) for class_folder in _folders(child, ignored))
         return
-    ignored["folders beside train"] += len(children) - len(splits)
-    for child in splits:
-        split = SPLIT_FOLDERS[child.name.lower()]
-        yield from ((split, class_folder) for class_folder in _folders(child, ignored))
+    if children and all(child.name.lower() in (*SPLIT_FOLDERS, *_OTHER_SPLIT_FOLDERS) for child in children):
+        found = ", ".join(child.name for child in children)
+        raise ValueError(
+            f"folder of splits must hold train, got {found} in {folder}; "
+            f"the names of splits are {', '.join(SPLIT_FOLDERS)}"
+        )
+    yield from (("", child) for child in children)
+
+
+def _require_no_images(folders: Sequence[Path]) -> None:
+    full = [child.name for child in folders if any(True for _ in walk_images(child, Counter()))]
+    if full:
+        found = ", ".join(map(printable, full[:3])) + (", and others" if len(full) > 3 else "")
+        raise ValueError(
+            f"folders of images beside train must be {', '.join(list(SPLIT_FOLDERS)[1:])}, got {found}; "
+            "rename or move them, or rename train where it is a class"
+        )
 
 
 def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
-    """The folders in a folder; what lies beside them belongs to no class."""
-    entries = list_entries(folder, ignored)
-    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    """The folders in a folder; what lies beside them belongs to no class.
+
+    Raises:
+        ValueError: where it cannot be read.
+    """
+    try:
+        entries = list_entries(folder, ignored)
+    except OSError as error:
+        raise ValueError(f"folder must be readable, got {folder} ({error.strerror})") from error
+    folders = [Path(entry.path) for entry in entries if is_folder(entry)]
     ignored["outside the class folders"] += len(entries) - len(folders)
     return folders
 

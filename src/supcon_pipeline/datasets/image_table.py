@@ -1,17 +1,17 @@
 """A table of images: a path and a label per row."""
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
+from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 
 
-class ImageTableDataset(AbstractDataset[Any, RawImages]):
+class ImageTableDataset(ImageSource):
     """Images named by a CSV or Parquet table with a path, a label and, if there is one, a split.
 
     Args:
@@ -45,7 +45,7 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
         for column in (self.columns["path"], self.columns["label"]):
             self._require(column, table)
         names = table[self.columns["path"]].astype(str).tolist()
-        class_names, labels = np.unique(table[self.columns["label"]].astype(str), return_inverse=True)
+        class_names, labels = np.unique(clean_words(table[self.columns["label"]]), return_inverse=True)
         return RawImages(
             images=FilePaths(self.folder.absolute(), names),
             labels=labels.astype(np.int64),
@@ -61,9 +61,21 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
         if self.filepath.suffix.lower() == ".parquet":
             return pd.read_parquet(self.filepath)
         if self.filepath.suffix.lower() == ".csv":
-            # As text, so that a class `01` stays one; only an empty cell is no value, one may be `NA`.
-            return pd.read_csv(self.filepath, dtype=str, keep_default_na=False, na_values=[""])
+            return self._read_csv()
         raise ValueError(f"table must be a .csv or .parquet file, got {self.filepath.name}")
+
+    def _read_csv(self) -> pd.DataFrame:
+        try:
+            # As text, so that a class `01` stays one, and one may be `NA`.
+            return pd.read_csv(self.filepath, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"table must be in UTF-8, got {self.filepath.name}, in which byte {error.start + 1} is none; "
+                "save it as CSV UTF-8"
+            ) from error
+        except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"table must be CSV, got {self.filepath.name}: {reason}") from error
 
     def _require(self, column: str, table: pd.DataFrame) -> None:
         if column not in table:
@@ -71,11 +83,14 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
                 f"table must have a column {column}, got {', '.join(map(str, table.columns))}; "
                 "name yours in the catalog"
             )
-        rows = np.flatnonzero(table[column].isna())
+        if not len(table):
+            raise ValueError(f"table must have rows, got none in {self.filepath.name}")
+        rows = np.flatnonzero(is_missing(table[column]))
         if len(rows):
+            first = ", ".join(str(row + 1) for row in rows[:3]) + (", and others" if len(rows) > 3 else "")
             raise ValueError(
-                f"{column} must be given in every row of {self.filepath.name}, got none in {len(rows)}, "
-                f"the first is row {rows[0] + 1}; fill them or remove the rows"
+                f"{column} must be given in every row of {self.filepath.name}, got none in {len(rows)}: "
+                f"row {first}; fill them or remove the rows"
             )
 
     def _read_splits(self, table: pd.DataFrame) -> list[str] | None:
@@ -83,17 +98,13 @@ class ImageTableDataset(AbstractDataset[Any, RawImages]):
         if column not in table:
             return None
         self._require(column, table)
-        given = table[column].astype(str).str.lower()
+        given = clean_words(table[column]).str.lower()
         unknown = sorted(set(given) - set(SPLIT_FOLDERS))
         if unknown:
             raise ValueError(
                 f"{column} must be one of {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown[:3])}"
             )
         return given.map(SPLIT_FOLDERS).tolist()
-
-    def save(self, data: Any) -> NoReturn:
-        """Refused: one's own images are only read."""
-        raise DatasetError(f"ImageTableDataset must only be read, got {type(data).__name__} to save")
 
     def _exists(self) -> bool:
         return self.filepath.is_file()

@@ -1,48 +1,27 @@
 """The classification sets of torchvision by name."""
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import FilePaths
+from supcon_pipeline.datasets.image_source import ImageSource
 from supcon_pipeline.datasets.items import JoinedItems
-
-# How the sets with an official test split name it; the splits come from the authors.
-_BY_FLAG = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS")
-_BY_NAME = {
-    "SVHN": ("train", "test"),
-    "STL10": ("train", "test"),
-    "GTSRB": ("train", "test"),
-    "Food101": ("train", "test"),
-    "OxfordIIITPet": ("trainval", "test"),
-    "Country211": ("train", "valid", "test"),
-    "DTD": ("train", "val", "test"),
-    "FGVCAircraft": ("train", "val", "test"),
-    "Flowers102": ("train", "val", "test"),
-    "RenderedSST2": ("train", "val", "test"),
-    "Imagenette": ("train", "val"),
-}
-_ROLES = {"train": "train", "trainval": "train", "val": "validation", "valid": "validation", "test": "test"}
-NAMES = tuple(sorted((*_BY_FLAG, *_BY_NAME)))
-
-# What makes other images than the files hold.
-_CHANGING = ("transform", "transforms", "loader")
+from supcon_pipeline.datasets.torchvision_sets import SETS, TorchvisionSet
 
 
-class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
-    """A classification set of torchvision, with the splits of its authors.
+class TorchvisionImagesDataset(ImageSource):
+    """A classification set of torchvision, with the splits of its authors, if they have made some.
 
     Downloaded where there is a network and the files are not there yet.
 
     Args:
         name: of the class in `torchvision.datasets`, as `CIFAR10`.
         filepath: the folder of its files.
-        options: further arguments of that class, for each split.
+        options: those arguments of that class that choose among sets, as `split` of EMNIST.
         metadata: for plugins.
     """
 
@@ -59,46 +38,56 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
     def load(self) -> RawImages:
         """The images of all splits, train first."""
         parts = self._open_splits()
-        labels = np.concatenate([_read_labels(part) for _, part in parts])
+        # Some sets name a class that none of their images has.
+        present, labels = np.unique(
+            np.concatenate([_read_labels(part) for _, part in parts]), return_inverse=True
+        )
+        names = _class_names(parts[0][1], present)
         return RawImages(
             images=self._items([part for _, part in parts]),
-            labels=labels,
-            class_names=_class_names(parts[0][1], labels),
-            ids=[f"{split}/{index:06d}" for split, part in parts for index in range(len(part))],
+            labels=labels.astype(np.int64),
+            class_names=[names[label] for label in present],
+            ids=[f"{split or 'image'}/{index:06d}" for split, part in parts for index in range(len(part))],
             source=f"torchvision.datasets.{self.name}",
-            splits=[split for split, part in parts for _ in range(len(part))],
+            splits=[split for split, part in parts for _ in range(len(part))] if parts[0][0] else None,
         )
 
     def _items(self, parts: Sequence[Any]) -> Sequence[ImageItem]:
         """The files where the set has some: those are decoded as files are, and by several processes."""
         files = [_list_files(part) for part in parts]
-        if self.options.keys() & set(_CHANGING) or not all(files):
+        if not all(files):
             return JoinedItems(parts, read_image)
         return FilePaths(
             self.filepath.absolute(), [str(Path(file).absolute()) for part in files for file in part]
         )
 
     def _open_splits(self) -> list[tuple[str, Any]]:
-        """Each split of the authors by our name for it."""
+        """Each split of the authors by our name for it; an empty name where they have none."""
         from torchvision import datasets
 
-        if self.name not in NAMES:
-            raise ValueError(f"name must be one of {', '.join(NAMES)}, got {self.name!r}")
-        kind = getattr(datasets, self.name)
-        names = ("train", "test") if self.name in _BY_FLAG else _BY_NAME[self.name]
-        roles = [_ROLES[name] for name in names]
-        arguments = [
-            {"train": name == "train"} if self.name in _BY_FLAG else {"split": name} for name in names
-        ]
+        if self.name not in SETS:
+            raise ValueError(f"name must be one of {', '.join(SETS)}, got {self.name!r}")
+        kind, known = getattr(datasets, self.name), SETS[self.name]
+        unknown = ", ".join(name for name in self.options if name not in known.options)
+        if unknown:
+            choices = ", ".join(known.options) or "none"
+            raise ValueError(f"options of {self.name} must be {choices}, got {unknown}")
         try:
-            return [(role, self._open(kind, one)) for role, one in zip(roles, arguments, strict=True)]
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"{self.name} must be in {self.filepath.absolute()} or be downloadable, got "
-                f"{' '.join(str(error).split())[:200]}; without a network, put {_describe_files(kind)} there"
-            ) from error
+            return [(split, self._open(kind, arguments)) for split, arguments in known.splits.items()]
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(self._explain(error, known)) from error
 
-    def _open(self, kind: Any, split: dict[str, Any]) -> Any:
+    def _explain(self, error: Exception, known: TorchvisionSet) -> str:
+        """Why the class of torchvision could not be made, which is for its options or for its files."""
+        reason = " ".join(str(error).split())
+        if known.options and isinstance(error, TypeError | ValueError):
+            return f"options of {self.name} must fit it, got {self.options}; {reason}"
+        return (
+            f"{self.name} must be in {self.filepath.absolute()} or be downloadable, got {reason[:200]}; "
+            f"without a network, put there: {known.files}"
+        )
+
+    def _open(self, kind: Any, split: Mapping[str, Any]) -> Any:
         """From the files that are there, else with a download."""
         given = {"root": str(self.filepath), **split, **self.options}
         try:
@@ -106,10 +95,6 @@ class TorchvisionImagesDataset(AbstractDataset[Any, RawImages]):
         except (RuntimeError, FileNotFoundError):
             self.filepath.mkdir(parents=True, exist_ok=True)
             return kind(**given, download=True)
-
-    def save(self, data: Any) -> NoReturn:
-        """Refused: the set is only read."""
-        raise DatasetError(f"TorchvisionImagesDataset must only be read, got {type(data).__name__} to save")
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self.name, "filepath": self.filepath, "options": self.options}
@@ -126,15 +111,20 @@ def _list_files(part: Any) -> Sequence[str | Path]:
     for name in ("_image_files", "_images"):
         if hasattr(part, name):
             return list(getattr(part, name))
+    if hasattr(part, "categories"):
+        (top,) = Path(part.root).glob("*_ObjectCategories")
+        return [file for category in part.categories for file in sorted((top / category).glob("*.jpg"))]
     samples = getattr(part, "samples", getattr(part, "_samples", ()))
     return [file for file, _ in samples]
 
 
 def _read_labels(part: Any) -> np.ndarray:
     """The labels without the images, which each set keeps under a name of its own."""
-    for name in ("targets", "labels", "_labels"):
+    for name in ("targets", "labels", "_labels", "y"):
         if hasattr(part, name):
-            return np.asarray(getattr(part, name), dtype=np.int64)
+            labels = np.asarray(getattr(part, name), dtype=np.int64)
+            # QMNIST has the writer and more beside the class.
+            return labels if labels.ndim == 1 else labels[:, 0]
     samples = getattr(part, "_samples", None)
     if samples is not None:
         return np.array([label for _, label in samples], dtype=np.int64)
@@ -142,19 +132,9 @@ def _read_labels(part: Any) -> np.ndarray:
 
 
 def _class_names(part: Any, labels: np.ndarray) -> list[str]:
-    names = getattr(part, "classes", None)
+    """The names by label, as far as the set has any."""
+    names = getattr(part, "classes", getattr(part, "categories", None))
     if names is None:
         return [str(label) for label in range(int(labels.max()) + 1)]
     # Some sets give several words for a class.
     return [name if isinstance(name, str) else ", ".join(name) for name in names]
-
-
-def _describe_files(kind: Any) -> str:
-    """The files that torchvision would download, as far as the class says."""
-    if hasattr(kind, "filename"):
-        return str(kind.filename)
-    if hasattr(kind, "resources"):
-        return f"{', '.join(name for name, _ in kind.resources)} (in {kind.__name__}/raw)"
-    if isinstance(getattr(kind, "split_list", None), dict):
-        return ", ".join(entry[1] for entry in kind.split_list.values())
-    return f"the files that {inspect.getmodule(kind).__name__} names"  # type: ignore[union-attr]

@@ -1,83 +1,85 @@
 """Nodes of `data_prep`."""
 
+import logging
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import SPLITS, RawImages, channel_statistics, content_hash, pixel_hashes
+from supcon_pipeline.core.images import RawImages, channel_statistics, content_hash, pixel_hashes
 from supcon_pipeline.core.parameters import DataPrepParameters, Stage1Parameters
 from supcon_pipeline.core.samples import (
     check_labels,
     check_rejected,
+    count_images,
     describe_warnings,
     handle_leakage,
     split_samples,
+    tabulate_packed,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def pack_images(
     raw_images: RawImages, packing: Any, params: DataPrepParameters
-) -> tuple[np.ndarray, pd.DataFrame]:
+) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame, dict[str, int]]:
     """All images at storage size, `[n, image_size, image_size, num_channels]` uint8, in source order.
 
-    Beside them those that could not be decoded, with the reason.
+    Beside them what the source says of each, those that could not be decoded with the reason, and the counts
+    of what else the source holds. The source is read here and nowhere else: it may change between two nodes.
     """
     from supcon_pipeline.core.packing import Packing
 
     check_labels(raw_images.labels, raw_images.class_names)
     storage = Packing(params.image_size, params.num_channels, params.crop)
     images, rejected = packing.pack(raw_images.images, storage, params.num_workers)
-    names = np.array(raw_images.class_names)[raw_images.labels]
-    rows = [(raw_images.ids[position], names[position], reason) for position, reason in rejected]
-    return images, pd.DataFrame(rows, columns=["id", "class_name", "reason"])
+    return images, *tabulate_packed(raw_images, rejected), dict(raw_images.ignored)
 
 
 def tabulate_samples(
-    raw_images: RawImages,
+    packed_samples: pd.DataFrame,
     prepared_images: np.ndarray,
     rejected_images: pd.DataFrame,
     params: DataPrepParameters,
 ) -> pd.DataFrame:
     """One row per packed image, in their order: id, split, label, class name, source, hash of the pixels."""
-    check_rejected(rejected_images, params.max_rejected)
-    columns = {"id": list(raw_images.ids), "split": raw_images.splits or "train", "label": raw_images.labels}
-    samples = pd.DataFrame(columns)
-    samples = samples[~samples["id"].isin(rejected_images["id"])].reset_index(drop=True)
-    check_labels(samples["label"].to_numpy(), raw_images.class_names)
-    samples["class_name"] = np.array(raw_images.class_names)[samples["label"]]
-    samples["source"] = raw_images.source
-    samples["pixel_hash"] = pixel_hashes(prepared_images)
+    check_rejected(rejected_images, packed_samples, params.max_rejected)
+    samples = packed_samples.assign(pixel_hash=pixel_hashes(prepared_images))
     shares = (params.validation_fraction, params.test_fraction, params.seed)
-    given = samples["split"].tolist() if raw_images.splits else None
+    given = samples["split"].tolist()
     samples["split"] = split_samples(samples["class_name"].to_numpy(), *shares, given)
     return handle_leakage(samples, params.on_leakage)
 
 
 def describe_dataset(
-    raw_images: RawImages,
     prepared_images: np.ndarray,
     samples: pd.DataFrame,
     rejected_images: pd.DataFrame,
+    ignored_files: dict[str, int],
     params: DataPrepParameters,
     stage1: Stage1Parameters,
 ) -> dict[str, Any]:
-    """The dataset card: counts, what was left out, channel statistics of train, warnings, content hash."""
-    train = np.flatnonzero(samples["split"] == "train")
-    mean, std = channel_statistics(prepared_images, train)
-    classes = samples.drop_duplicates("label").sort_values("label")["class_name"].tolist()
-    counts = pd.crosstab(samples["split"], samples["class_name"])
+    """The dataset card: counts, what was left out, channel statistics of train, warnings, content hash.
+
+    The warnings are shown too, a line each.
+    """
+    mean, std = channel_statistics(prepared_images, np.flatnonzero(samples["split"] == "train"))
+    counts = count_images(samples)
     batch_size = stage1.loader.batch_size if stage1.loader.sampler == "shuffled" else None
+    warnings = describe_warnings(samples, len(rejected_images), ignored_files, batch_size, mean)
+    for warning in warnings:
+        logger.warning("%s", warning)
     return {
         "num_images": len(samples),
         "num_rejected": len(rejected_images),
-        "ignored": dict(raw_images.ignored),
-        "source": raw_images.source,
-        "warnings": describe_warnings(samples, len(rejected_images), raw_images.ignored, batch_size),
+        "ignored": ignored_files,
+        "source": samples["source"].iloc[0],
+        "warnings": warnings,
         "image_shape": list(prepared_images.shape[1:]),
         "crop": params.crop,
-        "class_names": classes,
-        "counts": {split: counts.loc[split, classes].to_dict() for split in SPLITS},
+        "class_names": list(counts["train"]),
+        "counts": counts,
         "mean": mean,
         "std": std,
         "data_hash": content_hash(prepared_images, *(samples[column] for column in ("id", "split", "label"))),

@@ -12,22 +12,22 @@ def create_pipeline() -> Pipeline:
             node(
                 pack_images,
                 ["raw_images", "packing", "params:data_prep"],
-                ["prepared_images", "rejected_images"],
+                ["prepared_images", "packed_samples", "rejected_images", "ignored_files"],
                 name="pack_images",
             ),
             node(
                 tabulate_samples,
-                ["raw_images", "prepared_images", "rejected_images", "params:data_prep"],
+                ["packed_samples", "prepared_images", "rejected_images", "params:data_prep"],
                 "samples",
                 name="tabulate_samples",
             ),
             node(
                 describe_dataset,
                 [
-                    "raw_images",
                     "prepared_images",
                     "samples",
                     "rejected_images",
+                    "ignored_files",
                     "params:data_prep",
                     "params:stage1",
                 ],
