@@ -179,6 +179,8 @@ def collect_metrics(
     run_record: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test, and what they speak of."""
+    from supcon_pipeline.core.budget import budget_differences
+
     checkpoints = {
         "encoder": embeddings.metadata["checkpoint"],
         "classifier": _checkpoint(classifier),
@@ -189,6 +191,9 @@ def collect_metrics(
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
         "num_images": len(predictions),
+        "baseline_differs": budget_differences(
+            *(checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
+        ),
         **feature_metrics,
         "classifier": classifier_metrics,
         "knn": knn_metrics,
