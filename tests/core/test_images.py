@@ -10,6 +10,7 @@ from supcon_pipeline.core.images import (
     pack_image,
     pixel_hashes,
     read_chunks,
+    shrink_images,
     spread_evenly,
 )
 
@@ -158,6 +159,21 @@ def test_channel_statistics_are_those_of_the_chosen_images(rng):
     images = rng.integers(0, 256, (9, 2, 2, 3), dtype=np.uint8)
     chosen = np.array([1, 4, 8])
     assert channel_statistics(images, chosen) == channel_statistics(images[chosen])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_larger_images_are_shrunk_to_the_means_of_their_blocks(rng, tmp_path, channels):
+    np.save(tmp_path / "images.npy", rng.integers(0, 256, (5, 12, 12, channels), dtype=np.uint8))
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    shrunk = shrink_images(images, 4)
+    assert (shrunk.shape, shrunk.dtype) == ((5, 4, 4, channels), np.uint8)
+    blocks = images.reshape(5, 4, 3, 4, 3, channels).astype(float)
+    np.testing.assert_allclose(shrunk, blocks.mean(axis=(2, 4)), atol=0.51)
+
+
+def test_images_that_are_no_larger_stay_as_they_are(rng):
+    images = rng.integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
+    assert shrink_images(images, 12) is images
 
 
 def test_images_have_equal_hashes_where_their_pixels_are_equal(rng):

@@ -1,0 +1,47 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from supcon_pipeline.core.parameters import EvaluationParameters
+from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def params():
+    knn = {"k": 5, "temperature": 0.1}
+    bootstrap = {"num_resamples": 10, "seed": 0}
+    return EvaluationParameters(
+        batch_size=8, ks=(1,), knn=knn, num_neighbours=3, num_suspicious=9, bootstrap=bootstrap
+    )
+
+
+@pytest.fixture
+def samples(rng):
+    """Sixty images of three classes, of which every third is a test image."""
+    label = rng.integers(0, 3, 60)
+    return pd.DataFrame({"id": [f"image {row}" for row in range(60)], "label": label}).assign(
+        split=np.tile(["train", "test", "validation"], 20), class_name=np.array(["a", "b", "c"])[label]
+    )
+
+
+def test_pixels_of_photographs_are_compared_at_32_pixels(rng, params, samples, monkeypatch):
+    from supcon_pipeline.core import neighbours
+
+    compared, find_nearest = [], neighbours.find_nearest
+    monkeypatch.setattr(
+        neighbours, "find_nearest", lambda rows, *others: compared.append(rows) or find_nearest(rows, *others)
+    )
+    small = rng.integers(0, 256, (60, 32, 32, 1), dtype=np.uint8)
+    # A chessboard on top, whose mean is nothing.
+    grain = 40 * (1 - 2 * (np.indices((64, 64)).sum(axis=0) % 2))[:, :, None]
+    large = np.clip(small.repeat(2, axis=1).repeat(2, axis=2), 40, 215).astype(int) + grain
+    scores = [
+        score_pixels(images, samples, params) for images in (np.clip(small, 40, 215), large.astype(np.uint8))
+    ]
+    assert scores[0] == scores[1]
+    assert [rows.shape for rows in compared] == [(60, 1024)] * 2
