@@ -8,13 +8,13 @@ from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 from torch.nn import functional
 
+from supcon_pipeline.core import classification
 from supcon_pipeline.core.classification import (
     classification_metrics,
     confused_pairs,
     expected_calibration_error,
     fit_temperature,
     image_outcomes,
-    log_softmax,
     reliability_bins,
 )
 
@@ -85,7 +85,7 @@ def test_tables_are_those_of_a_slow_loop(classified):
 def test_metrics_of_a_resample_count_a_repeated_image_twice(classified):
     logits, labels = classified
     rows = np.array([3, 3, 3, 8, 21, 40])
-    resampled = image_outcomes(log_softmax(logits), labels).metrics(rows)
+    resampled = image_outcomes(logits, labels).metrics(rows)
     expected = score(logits[rows], labels[rows])
     assert resampled == pytest.approx({name: expected[name] for name in resampled})
 
@@ -114,10 +114,35 @@ def test_a_class_without_images_that_is_said_counts_as_zero_in_macro_f1():
     assert scores["macro_f1"] == pytest.approx((4 / 5 + 0) / 2)
 
 
+@pytest.mark.parametrize("tile_size", [1, 8, 50, 10**6])
+def test_what_came_of_each_image_is_the_same_for_any_tile(classified, tile_size):
+    outcomes, whole = (image_outcomes(*classified, 1.7, size) for size in (tile_size, 1600))
+    for name in ("predicted", "losses", "confidence", "is_in_top_5"):
+        np.testing.assert_array_equal(getattr(outcomes, name), getattr(whole, name))
+    probabilities = softmax(classified[0] / 1.7, axis=1)
+    np.testing.assert_allclose(whole.confidence, probabilities.max(axis=1))
+    np.testing.assert_allclose(whole.losses, -np.log(probabilities[np.arange(200), classified[1]]))
+
+
+def test_many_classes_are_scored_in_the_memory_of_a_tile(rng, monkeypatch):
+    import tracemalloc
+
+    monkeypatch.setattr(classification, "TILE_SIZE", 2**16)
+    logits, labels = rng.normal(size=(2000, 500)).astype(np.float32), rng.integers(0, 500, 2000)
+    image_outcomes(logits[:10], labels[:10])
+    tracemalloc.start()
+    fit_temperature(logits, labels)
+    image_outcomes(logits, labels, tile_size=2**16)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # As float64, all logits would take 8 MB.
+    assert peak < 4_000_000
+
+
 def test_a_label_among_the_first_five_counts_with_ties_in_the_order_of_the_classes():
     logits = np.zeros((8, 8))
     logits[:, 7] = 1
-    outcomes = image_outcomes(log_softmax(logits), np.arange(8))
+    outcomes = image_outcomes(logits, np.arange(8))
     assert outcomes.is_in_top_5.tolist() == [True] * 4 + [False] * 3 + [True]
 
 
@@ -139,13 +164,13 @@ def test_a_constant_on_all_logits_of_an_image_changes_nothing(classified, rng):
 def test_the_calibration_error_of_four_images_is_as_by_hand():
     # Two images with a confidence of 0.9, one of them right; two with 0.6, both right.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
-    labels = np.array([0, 1, 1, 0])
-    assert reliability_bins(np.log(probabilities), labels) == {
+    outcomes = image_outcomes(np.log(probabilities), np.array([0, 1, 1, 0]))
+    assert reliability_bins(outcomes.confidence, outcomes.is_right) == {
         "confidence": pytest.approx([0.6, 0.9]),
         "accuracy": [1.0, 0.5],
         "count": [2, 2],
     }
-    error = expected_calibration_error(np.log(probabilities), labels)
+    error = expected_calibration_error(outcomes.confidence, outcomes.is_right)
     assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
 
 
@@ -165,7 +190,7 @@ def test_the_calibration_error_is_that_of_a_slow_loop(classified):
 
 
 def test_certainty_falls_into_the_last_bin():
-    bins = reliability_bins(np.log(np.array([[1.0, 1e-300]])), np.array([0]))
+    bins = reliability_bins(np.array([1.0]), np.array([True]))
     assert bins == {"confidence": [1.0], "accuracy": [1.0], "count": [1]}
 
 

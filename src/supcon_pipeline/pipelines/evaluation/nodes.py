@@ -118,14 +118,16 @@ def predict_samples(
     classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the classifier says, with the probability."""
-    return _tabulate(_classify(classifier, embeddings), samples, dataset_card)
+    logits = _classify(classifier, embeddings, _split(samples, "test"))
+    return _tabulate(logits, samples, dataset_card)
 
 
 def predict_baseline(
     baseline_embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the baseline says, with the probability."""
-    return _tabulate(baseline_embeddings.tensors["logits"], samples, dataset_card)
+    logits = baseline_embeddings.tensors["logits"][_split(samples, "test")]
+    return _tabulate(logits, samples, dataset_card)
 
 
 def score_classifier(
@@ -136,8 +138,9 @@ def score_classifier(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the linear classifier on the test images, calibrated on the validation images."""
-    logits = _classify(classifier, embeddings).numpy()
-    return _score_logits(_held_out(logits, samples), samples, dataset_card, params)
+    rows = _held_out(np.arange(len(samples)), samples)
+    logits = {split: _classify(classifier, embeddings, chosen).numpy() for split, chosen in rows.items()}
+    return _score_logits(logits, samples, dataset_card, params)
 
 
 def score_baseline_classifier(
@@ -155,17 +158,15 @@ def score_knn(
     embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
 ) -> dict[str, Any]:
     """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
-    from supcon_pipeline.core.neighbours import classify_by_neighbours
+    from supcon_pipeline.core.neighbours import neighbour_log_votes
 
     rows, train = embeddings.tensors["embedding"].numpy(), _split(samples, "train")
     labels, num_classes = samples["label"].to_numpy()[train], len(dataset_card["class_names"])
     votes = {"num_classes": num_classes, **params.within(len(train)).knn.model_dump()}
     logits = {
-        split: classify_by_neighbours(queries, rows[train], labels, **votes)
+        split: neighbour_log_votes(queries, rows[train], labels, **votes)
         for split, queries in _held_out(rows, samples).items()
     }
-    # A class without a vote is improbable, not impossible.
-    logits = {split: np.log(np.maximum(row, np.finfo(np.float32).eps)) for split, row in logits.items()}
     return _score_logits(logits, samples, dataset_card, params)
 
 
@@ -207,13 +208,13 @@ def collect_metrics(
     }
 
 
-def _classify(classifier: Any, embeddings: Any) -> Any:
-    """The logits of all samples, by the classifier that belongs to their encoder."""
+def _classify(classifier: Any, embeddings: Any, rows: np.ndarray) -> Any:
+    """The logits of the samples at these rows, by the classifier that belongs to their encoder."""
     from supcon_pipeline.core.tensors import require_origin, restore_model
 
     encoder_hash, remedy = embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
     require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)
-    return restore_model(classifier)(embeddings.tensors["embedding"]).detach()
+    return restore_model(classifier)(embeddings.tensors["embedding"][rows]).detach()
 
 
 def _score_logits(
@@ -237,10 +238,9 @@ def _score_logits(
 
 def _tabulate(logits: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]) -> pd.DataFrame:
     """The test samples with the likeliest class of each and its probability."""
-    test = _split(samples, "test")
-    probability, predicted = logits[test].softmax(dim=1).max(dim=1)
+    probability, predicted = logits.softmax(dim=1).max(dim=1)
     names = np.array(dataset_card["class_names"])
-    return samples.iloc[test].assign(
+    return samples.iloc[_split(samples, "test")].assign(
         predicted=predicted.numpy(),
         predicted_class=names[predicted.numpy()],
         probability=probability.numpy(),
