@@ -139,11 +139,35 @@ def test_many_classes_are_scored_in_the_memory_of_a_tile(rng, monkeypatch):
     assert peak < 4_000_000
 
 
-def test_a_label_among_the_first_five_counts_with_ties_in_the_order_of_the_classes():
+def test_a_label_among_the_first_five_counts_and_ties_count_against_it():
     logits = np.zeros((8, 8))
     logits[:, 7] = 1
-    outcomes = image_outcomes(logits, np.arange(8))
-    assert outcomes.is_in_top_5.tolist() == [True] * 4 + [False] * 3 + [True]
+    # Six others are as likely as any label but the last.
+    assert image_outcomes(logits, np.arange(8)).is_in_top_5.tolist() == [False] * 7 + [True]
+    logits[:, 3:6] = 0.5
+    # Three others and the last come before the rest, of which there are four.
+    assert image_outcomes(logits, np.arange(8)).is_in_top_5.tolist() == [False] * 3 + [True] * 3 + [
+        False,
+        True,
+    ]
+
+
+def test_a_predicted_label_is_among_the_first_five_whatever_is_as_likely():
+    outcomes = image_outcomes(np.zeros((8, 8)), np.arange(8))
+    assert outcomes.predicted.tolist() == [0] * 8
+    assert outcomes.is_in_top_5.tolist() == [True] + [False] * 7
+
+
+def test_the_order_of_the_classes_helps_no_class_without_a_vote(rng):
+    # As k-NN gives it: three of twenty classes have votes, all others the same floor.
+    labels, logits = rng.integers(0, 20, 300), np.full((300, 20), -16.0)
+    for row in logits:
+        row[rng.choice(20, 3, replace=False)] = np.log(rng.dirichlet(np.ones(3)))
+    expected = score(logits, labels)["top_5_accuracy"]
+    has_vote = logits[np.arange(300), labels] > -16
+    assert expected == has_vote.mean()
+    for renamed in (np.arange(20)[::-1], rng.permutation(20)):
+        assert score(logits[:, np.argsort(renamed)], renamed[labels])["top_5_accuracy"] == expected
 
 
 def test_renaming_the_classes_changes_no_total(classified, rng):

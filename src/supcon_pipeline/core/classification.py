@@ -157,7 +157,10 @@ def image_outcomes(
     temperature: float = 1.0,
     tile_size: int = TILE_SIZE,
 ) -> Outcomes:
-    """What came of each image; of equally likely classes, the lower comes first.
+    """What came of each image.
+
+    Of equally likely classes the lower is predicted. The label comes after all others that are as likely,
+    unless it is predicted, so that neither the order of the classes nor a classifier that knows few can help.
 
     Memory is that of a tile of images, whatever their number and that of the classes.
 
@@ -180,10 +183,10 @@ def _score_tile(
     scores: Float[np.ndarray, "q classes"], labels: Int[np.ndarray, " q"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Predicted class, loss, confidence and whether the label is among the first five, by log-probability."""
-    own = np.take_along_axis(scores, labels[:, None], axis=1)
-    is_lower = np.arange(scores.shape[1]) < labels[:, None]
-    num_before = (scores > own).sum(axis=1) + ((scores == own) & is_lower).sum(axis=1)
-    return scores.argmax(axis=1), -own[:, 0], np.exp(scores.max(axis=1)), num_before < 5
+    own, predicted = np.take_along_axis(scores, labels[:, None], axis=1), scores.argmax(axis=1)
+    # The label is as likely as itself.
+    num_before = (scores >= own).sum(axis=1) - 1
+    return predicted, -own[:, 0], np.exp(scores.max(axis=1)), (num_before < 5) | (predicted == labels)
 
 
 def _class_metrics(
