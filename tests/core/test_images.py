@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from supcon_pipeline.core.images import (
@@ -10,6 +11,7 @@ from supcon_pipeline.core.images import (
     pack_image,
     pixel_hashes,
     read_chunks,
+    rows_of,
     shrink_images,
     spread_evenly,
 )
@@ -189,6 +191,13 @@ def test_the_middle_is_kept_by_crop_and_everything_by_stretch():
     assert pack_image(image, 16, 1, "crop")[..., 0].tolist() == image[:, 8:24].tolist()
     stretched = np.tile(np.repeat(np.array([0, 100, 200, 255], np.uint8), 4), (16, 1))
     assert pack_image(image, 16, 1, "stretch")[..., 0].tolist() == stretched.tolist()
+
+
+def test_rows_of_splits_are_those_of_a_slow_loop_whatever_the_index(rng):
+    splits = rng.choice(["train", "validation", "test", "removed"], 40)
+    samples = pd.DataFrame({"split": splits}, index=rng.permutation(40))
+    for chosen in (("train",), ("test", "validation"), ("nowhere",)):
+        assert rows_of(samples, *chosen).tolist() == [row for row in range(40) if splits[row] in chosen]
 
 
 def test_indices_are_spread_as_by_hand():

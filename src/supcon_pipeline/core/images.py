@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int, UInt8
 
 SPLITS = ("train", "validation", "test")
@@ -93,6 +94,11 @@ class LabelledImages:
         if not len(found):
             raise ValueError(f"split must be one of {', '.join(sorted(set(self.splits)))}, got {split!r}")
         return found
+
+
+def rows_of(samples: pd.DataFrame, *splits: str) -> Int[np.ndarray, " m"]:
+    """Where the samples of these splits are, ascending; in all splits together, what is in use."""
+    return np.flatnonzero(samples["split"].isin(splits))
 
 
 def pack_image(

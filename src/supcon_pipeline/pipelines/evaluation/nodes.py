@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.images import rows_of
 from supcon_pipeline.core.parameters import EvaluationParameters
 
 # Height and width of the images whose pixels are compared.
@@ -35,8 +36,8 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
     from supcon_pipeline.core.feature_metrics import feature_metrics
 
     labels = samples["label"].to_numpy()
-    train, test = _split(samples, "train"), _split(samples, "test")
-    params, scores = params.within(len(train)), {}
+    train, test = rows_of(samples, "train"), rows_of(samples, "test")
+    within, scores = params.within(len(train)), {}
     for name in sorted(embeddings.tensors.keys() & {"projection", "embedding"}):
         rows = embeddings.tensors[name].numpy()
         scores[name] = feature_metrics(
@@ -44,9 +45,9 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
             labels[test],
             rows[train],
             labels[train],
-            params.ks,
-            params.knn.k,
-            params.knn.temperature,
+            within.ks,
+            within.knn.k,
+            within.knn.temperature,
             **params.bootstrap.model_dump(),
         )
     return scores
@@ -57,13 +58,13 @@ def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationPa
     from supcon_pipeline.core.neighbours import search_neighbours
 
     rows = embeddings.tensors["embedding"].numpy()
-    train, test = _split(samples, "train"), _split(samples, "test")
-    params = params.within(len(train))
-    similarities, nearest = search_neighbours(rows[test], rows[train], params.num_neighbours)
+    train, test = rows_of(samples, "train"), rows_of(samples, "test")
+    num_neighbours = params.within(len(train)).num_neighbours
+    similarities, nearest = search_neighbours(rows[test], rows[train], num_neighbours)
     return pd.DataFrame(
         {
-            "query": test.repeat(params.num_neighbours),
-            "rank": np.tile(np.arange(params.num_neighbours), len(test)),
+            "query": test.repeat(num_neighbours),
+            "rank": np.tile(np.arange(num_neighbours), len(test)),
             "reference": train[nearest].ravel(),
             "similarity": similarities.ravel(),
         }
@@ -77,7 +78,7 @@ def find_suspicious_labels(
     from supcon_pipeline.core.label_errors import suspicious_labels
 
     rows, labels = embeddings.tensors["embedding"].numpy(), samples["label"].to_numpy()
-    train = _split(samples, "train")
+    train = rows_of(samples, "train")
     # An image of train is no neighbour of its own.
     votes = params.within(len(train) - 1).knn.model_dump()
     found = suspicious_labels(rows, labels, train, **votes, limit=params.num_suspicious)
@@ -106,7 +107,7 @@ def score_pixels(
     from supcon_pipeline.core.neighbours import find_nearest
 
     labels = samples["label"].to_numpy()
-    train, test = _split(samples, "train"), _split(samples, "test")
+    train, test = rows_of(samples, "train"), rows_of(samples, "test")
     # Photographs would take as long as a training, and their fine grain tells nothing of the class.
     pixels = shrink_images(prepared_images, PIXEL_SIZE).reshape(len(prepared_images), -1)
     is_right = labels[test] == labels[find_nearest(pixels, test, train)]
@@ -118,7 +119,7 @@ def predict_samples(
     classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the classifier says, with the probability."""
-    logits = _classify(classifier, embeddings, _split(samples, "test"))
+    logits = _classify(classifier, embeddings, rows_of(samples, "test"))
     return _tabulate(logits, samples, dataset_card)
 
 
@@ -126,7 +127,7 @@ def predict_baseline(
     baseline_embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the baseline says, with the probability."""
-    logits = baseline_embeddings.tensors["logits"][_split(samples, "test")]
+    logits = baseline_embeddings.tensors["logits"][rows_of(samples, "test")]
     return _tabulate(logits, samples, dataset_card)
 
 
@@ -160,7 +161,7 @@ def score_knn(
     """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
     from supcon_pipeline.core.neighbours import neighbour_log_votes
 
-    rows, train = embeddings.tensors["embedding"].numpy(), _split(samples, "train")
+    rows, train = embeddings.tensors["embedding"].numpy(), rows_of(samples, "train")
     labels, num_classes = samples["label"].to_numpy()[train], len(dataset_card["class_names"])
     votes = {"num_classes": num_classes, **params.within(len(train)).knn.model_dump()}
     logits = {
@@ -171,18 +172,13 @@ def score_knn(
 
 
 def collect_metrics(
-    feature_metrics: dict[str, Any],
-    classifier_metrics: dict[str, Any],
-    knn_metrics: dict[str, Any],
-    pixel_metrics: dict[str, Any],
-    baseline_feature_metrics: dict[str, Any],
-    baseline_classifier_metrics: dict[str, Any],
     predictions: pd.DataFrame,
     embeddings: Any,
     baseline_embeddings: Any,
     classifier: Any,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
+    **scores: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test, and what they speak of."""
     from supcon_pipeline.core.budget import budget_differences
@@ -192,19 +188,19 @@ def collect_metrics(
         "classifier": _checkpoint(classifier),
         "baseline": baseline_embeddings.metadata["checkpoint"],
     }
+    trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
+    baseline = {**scores["baseline_feature_metrics"], "classifier": scores["baseline_classifier_metrics"]}
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
         "num_images": len(predictions),
-        "baseline_differs": budget_differences(
-            *(checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
-        ),
-        **feature_metrics,
-        "classifier": classifier_metrics,
-        "knn": knn_metrics,
-        "pixels": pixel_metrics,
-        "baseline": {**baseline_feature_metrics, "classifier": baseline_classifier_metrics},
+        "baseline_differs": budget_differences(*trainings),
+        **scores["feature_metrics"],
+        "classifier": scores["classifier_metrics"],
+        "knn": scores["knn_metrics"],
+        "pixels": scores["pixel_metrics"],
+        "baseline": baseline,
     }
 
 
@@ -240,20 +236,16 @@ def _tabulate(logits: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]) 
     """The test samples with the likeliest class of each and its probability."""
     probability, predicted = logits.softmax(dim=1).max(dim=1)
     names = np.array(dataset_card["class_names"])
-    return samples.iloc[_split(samples, "test")].assign(
+    return samples.iloc[rows_of(samples, "test")].assign(
         predicted=predicted.numpy(),
         predicted_class=names[predicted.numpy()],
         probability=probability.numpy(),
     )
 
 
-def _split(samples: pd.DataFrame, split: str) -> np.ndarray:
-    return np.flatnonzero(samples["split"] == split)
-
-
 def _held_out(rows: np.ndarray, samples: pd.DataFrame) -> dict[str, np.ndarray]:
     """The rows of validation and of test."""
-    return {split: rows[_split(samples, split)] for split in ("validation", "test")}
+    return {split: rows[rows_of(samples, split)] for split in ("validation", "test")}
 
 
 def _checkpoint(state: Any) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def search_new_images(
     params: InferenceParameters,
 ) -> pd.DataFrame:
     """Votes, nearest training images and distance score of each new image."""
+    from supcon_pipeline.core.images import rows_of
     from supcon_pipeline.core.inference import search_report
     from supcon_pipeline.core.tensors import NamedTensors, require_origin
 
@@ -43,8 +44,7 @@ def search_new_images(
     require_origin("new embeddings", new_embeddings, "model_hash", model_hash, "run inference anew")
     indexed = NamedTensors({}, train_index_card)
     require_origin("train_index", indexed, "model_hash", model_hash, "run index on these embeddings")
-    rows = embeddings.tensors["embedding"].numpy()
-    validation = rows[(samples["split"] == "validation").to_numpy()]
+    validation = embeddings.tensors["embedding"].numpy()[rows_of(samples, "validation")]
     queries = new_embeddings.tensors["embedding"].numpy()
     report = search_report(train_index, queries, validation, samples, dataset_card["class_names"], params)
     return new_samples.join(report)
