@@ -1,9 +1,17 @@
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from supcon_pipeline.core.parameters import EvaluationParameters
+from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.pipelines.evaluation import nodes
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
+from supcon_pipeline.pipelines.index.nodes import index_embeddings
+
+CARD = {"class_names": ["a", "b", "c"]}
 
 
 @pytest.fixture
@@ -27,6 +35,36 @@ def samples(rng):
     return pd.DataFrame({"id": [f"image {row}" for row in range(60)], "label": label}).assign(
         split=np.tile(["train", "test", "validation"], 20), class_name=np.array(["a", "b", "c"])[label]
     )
+
+
+@pytest.fixture
+def embeddings(rng, samples):
+    """A direction for each class, and logits that say it."""
+    rows = np.eye(3, 6)[samples["label"]] + 0.1 * rng.normal(size=(60, 6))
+    tensors = {"embedding": torch.tensor(rows, dtype=torch.float32), "logits": torch.tensor(5 * rows[:, :3])}
+    return NamedTensors(tensors, {"sample_ids": samples["id"].tolist()})
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        nodes.score_features,
+        nodes.find_neighbours,
+        nodes.find_suspicious_labels,
+        nodes.predict_samples,
+        nodes.predict_baseline,
+        nodes.score_classifier,
+        nodes.score_baseline_classifier,
+        nodes.score_knn,
+        index_embeddings,
+    ],
+)
+def test_samples_in_another_order_than_the_embeddings_are_refused(node, embeddings, samples, params):
+    parts = {"embeddings": embeddings, "baseline_embeddings": embeddings, "dataset_card": CARD}
+    parts |= {"classifier": None, "params": params, "samples": samples.iloc[::-1].reset_index(drop=True)}
+    names = inspect.signature(node).parameters
+    with pytest.raises(ValueError, match="must have sample 'image 59' at row 0, .*, got 'image 0'"):
+        node(**{name: parts[name] for name in names})
 
 
 def test_pixels_of_photographs_are_compared_at_32_pixels(rng, params, samples, monkeypatch):

@@ -34,7 +34,9 @@ def embed_samples(
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
     """Retrieval, clustering and k-NN metrics of both features: test images searched among training images."""
     from supcon_pipeline.core.feature_metrics import feature_metrics
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     labels = samples["label"].to_numpy()
     train, test = rows_of(samples, "train"), rows_of(samples, "test")
     within, scores = params.within(len(train)), {}
@@ -56,7 +58,9 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
 def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> pd.DataFrame:
     """The nearest training images of each test image, by cosine similarity of the embeddings."""
     from supcon_pipeline.core.neighbours import search_neighbours
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     rows = embeddings.tensors["embedding"].numpy()
     train, test = rows_of(samples, "train"), rows_of(samples, "test")
     num_neighbours = params.within(len(train)).num_neighbours
@@ -76,7 +80,9 @@ def find_suspicious_labels(
 ) -> pd.DataFrame:
     """The images of any split whose nearest training images have another label, most suspicious first."""
     from supcon_pipeline.core.label_errors import suspicious_labels
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     rows, labels = embeddings.tensors["embedding"].numpy(), samples["label"].to_numpy()
     train = rows_of(samples, "train")
     # An image of train is no neighbour of its own.
@@ -119,6 +125,9 @@ def predict_samples(
     classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the classifier says, with the probability."""
+    from supcon_pipeline.core.tensors import require_order
+
+    require_order(embeddings, samples["id"])
     logits = _classify(classifier, embeddings, rows_of(samples, "test"))
     return _tabulate(logits, samples, dataset_card)
 
@@ -127,6 +136,9 @@ def predict_baseline(
     baseline_embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the baseline says, with the probability."""
+    from supcon_pipeline.core.tensors import require_order
+
+    require_order(baseline_embeddings, samples["id"])
     logits = baseline_embeddings.tensors["logits"][rows_of(samples, "test")]
     return _tabulate(logits, samples, dataset_card)
 
@@ -139,6 +151,9 @@ def score_classifier(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the linear classifier on the test images, calibrated on the validation images."""
+    from supcon_pipeline.core.tensors import require_order
+
+    require_order(embeddings, samples["id"])
     rows = _held_out(np.arange(len(samples)), samples)
     logits = {split: _classify(classifier, embeddings, chosen).numpy() for split, chosen in rows.items()}
     return _score_logits(logits, samples, dataset_card, params)
@@ -151,6 +166,9 @@ def score_baseline_classifier(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the baseline on the test images, calibrated on the validation images."""
+    from supcon_pipeline.core.tensors import require_order
+
+    require_order(baseline_embeddings, samples["id"])
     logits = baseline_embeddings.tensors["logits"].numpy()
     return _score_logits(_held_out(logits, samples), samples, dataset_card, params)
 
@@ -160,7 +178,9 @@ def score_knn(
 ) -> dict[str, Any]:
     """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
     from supcon_pipeline.core.neighbours import neighbour_log_votes
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     rows, train = embeddings.tensors["embedding"].numpy(), rows_of(samples, "train")
     labels, num_classes = samples["label"].to_numpy()[train], len(dataset_card["class_names"])
     votes = {"num_classes": num_classes, **params.within(len(train)).knn.model_dump()}

@@ -11,7 +11,9 @@ def index_embeddings(embeddings: Any, samples: pd.DataFrame, params: IndexParame
     """A faiss index of the embeddings of the training images, in the order of the samples."""
     from supcon_pipeline.core.images import rows_of
     from supcon_pipeline.core.index import build_index
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     rows = embeddings.tensors["embedding"].numpy()[rows_of(samples, "train")]
     return build_index(rows, params.hnsw_above, **params.hnsw.model_dump())
 
@@ -22,7 +24,9 @@ def measure_index(
     """What the index is, what it finds beside an exact search, and what it costs."""
     from supcon_pipeline.core.images import rows_of, spread_evenly
     from supcon_pipeline.core.index import describe_index
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     rows = embeddings.tensors["embedding"].numpy()
     queries = rows[spread_evenly(rows_of(samples, "validation", "test"), params.num_queries)]
     card = describe_index(train_index, rows[rows_of(samples, "train")], queries, params.recall_k)

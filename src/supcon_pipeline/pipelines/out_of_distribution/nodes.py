@@ -32,8 +32,9 @@ def score_outside_images(
     from supcon_pipeline.core.images import rows_of
     from supcon_pipeline.core.inference import neighbour_distances
     from supcon_pipeline.core.neighbours import search_neighbours
-    from supcon_pipeline.core.tensors import require_origin
+    from supcon_pipeline.core.tensors import require_order, require_origin
 
+    require_order(embeddings, samples["id"])
     model_hash = embeddings.metadata["model_hash"]
     require_origin("outside embeddings", outside_embeddings, "model_hash", model_hash, "embed them anew")
     rows = embeddings.tensors["embedding"].numpy()

@@ -19,6 +19,7 @@ def map_embeddings(
 ) -> pd.DataFrame:
     """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
     from supcon_pipeline.core.images import SPLITS, rows_of
+    from supcon_pipeline.core.tensors import require_order
     from supcon_pipeline.core.tsne import choose_points, largest_perplexity, tsne_map
 
     in_use = rows_of(samples, *SPLITS)
@@ -32,6 +33,7 @@ def map_embeddings(
     }
     maps = []
     for (model, (features, predicted)), seed in product(models.items(), params.tsne.seeds):
+        require_order(features, samples["id"])
         x, y = tsne_map(features.tensors["embedding"].numpy()[shown], seed=seed, **options).T
         said = samples["id"].map(predicted.set_index("id")["predicted_class"])
         columns = samples.assign(predicted_class=said).iloc[shown]
@@ -64,7 +66,9 @@ def collect_projection(
     """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
     from supcon_pipeline.core.images import rows_of
     from supcon_pipeline.core.projector import Projection, small_pictures
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     test = rows_of(samples, "test")
     table = predictions[["class_name", "predicted_class", "id"]]
     return Projection(embeddings.tensors["embedding"][test], table, small_pictures(prepared_images, test))
