@@ -100,7 +100,7 @@ def test_a_state_of_the_right_origin_passes_and_another_is_refused():
 def test_embeddings_of_the_samples_pass_and_others_are_refused():
     embeddings = NamedTensors({}, {"sample_ids": ["a", "b", "c"]})
     require_order(embeddings, ["a", "b", "c"])
-    with pytest.raises(ValueError, match="embeddings must have sample None at row 2, .* got 'c'; run eval"):
+    with pytest.raises(ValueError, match=r"embeddings must have sample None at row 2, .* got 'c'; run eval"):
         require_order(embeddings, ["a", "b"])
-    with pytest.raises(ValueError, match="embeddings must have sample 'c' at row 1, .* got 'b'; run eval"):
+    with pytest.raises(ValueError, match=r"embeddings must have sample 'c' at row 1, .* got 'b'; run eval"):
         require_order(embeddings, ["a", "c", "b"])

@@ -63,8 +63,19 @@ def test_samples_in_another_order_than_the_embeddings_are_refused(node, embeddin
     parts = {"embeddings": embeddings, "baseline_embeddings": embeddings, "dataset_card": CARD}
     parts |= {"classifier": None, "params": params, "samples": samples.iloc[::-1].reset_index(drop=True)}
     names = inspect.signature(node).parameters
-    with pytest.raises(ValueError, match="must have sample 'image 59' at row 0, .*, got 'image 0'"):
+    with pytest.raises(ValueError, match=r"must have sample 'image 59' at row 0, .*, got 'image 0'"):
         node(**{name: parts[name] for name in names})
+
+
+def test_images_that_were_removed_from_all_splits_are_not_suspicious(embeddings, samples, params):
+    # A wrong label of an image in use, and of one that was removed.
+    samples.loc[[31, 40], "label"] = (samples.loc[[31, 40], "label"] + 1) % 3
+    suspected = nodes.find_suspicious_labels(embeddings, samples, CARD, params)
+    assert sorted(suspected["sample"]) == [31, 40]
+    samples.loc[[3, 40], "split"] = "removed"
+    suspected = nodes.find_suspicious_labels(embeddings, samples, CARD, params)
+    assert suspected[["sample", "id"]].to_numpy().tolist() == [[31, "image 31"]]
+    assert suspected["suggested"].tolist() == [(samples["label"][31] - 1) % 3]
 
 
 def test_pixels_of_photographs_are_compared_at_32_pixels(rng, params, samples, monkeypatch):

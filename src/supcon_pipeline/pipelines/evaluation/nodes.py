@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import rows_of
+from supcon_pipeline.core.images import SPLITS, rows_of
 from supcon_pipeline.core.parameters import EvaluationParameters
 
 # Height and width of the images whose pixels are compared.
@@ -83,13 +83,15 @@ def find_suspicious_labels(
     from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
-    rows, labels = embeddings.tensors["embedding"].numpy(), samples["label"].to_numpy()
-    train = rows_of(samples, "train")
+    in_use = rows_of(samples, *SPLITS)
+    known, rows = samples.iloc[in_use], embeddings.tensors["embedding"].numpy()[in_use]
+    train = rows_of(known, "train")
     # An image of train is no neighbour of its own.
     votes = params.within(len(train) - 1).knn.model_dump()
-    found = suspicious_labels(rows, labels, train, **votes, limit=params.num_suspicious)
-    table: pd.DataFrame = samples.iloc[found["sample"]].reset_index(drop=True)
-    table.insert(0, "sample", found["sample"])
+    labels, limit = known["label"].to_numpy(), params.num_suspicious
+    found = suspicious_labels(rows, labels, train, **votes, limit=limit)
+    table: pd.DataFrame = known.iloc[found["sample"]].reset_index(drop=True)
+    table.insert(0, "sample", in_use[found["sample"]])
     names = np.array(dataset_card["class_names"])[found["suggested"]]
     columns = {"suggested": found["suggested"], "suggested_class": names, "suspicion": found["suspicion"]}
     return table.assign(**columns)
