@@ -203,6 +203,7 @@ def test_a_baseline_that_had_fewer_epochs_is_called_another_budget(
 
 
 def test_a_version_chosen_by_hand_brings_its_whole_run(project: Path) -> None:
+    before = read_catalog(project).load("metrics")
     again = ["stage1", "stage2", "swa", "evaluation"]
     newer = run_session(project, pipeline_names=again, runtime_params={"seed": 1})
     run_session(project, pipeline_names=["index"])
@@ -213,6 +214,8 @@ def test_a_version_chosen_by_hand_brings_its_whole_run(project: Path) -> None:
     assert record["base"] == "2026-01-01"
     assert newer not in record["base_artifacts"].values()
     assert catalog.load("embeddings").metadata["checkpoint"]["run_id"] == "2026-01-01"
+    run_id = run_session(project, pipeline_names=["evaluation"], load_versions={"encoder": "2026-01-01"})
+    assert read_catalog(project).load("metrics") == {**before, "run_id": run_id}
 
 
 def test_a_version_that_belongs_to_no_run_with_the_rest_takes_its_place_in_another(project: Path) -> None:
