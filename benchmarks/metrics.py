@@ -5,8 +5,11 @@ python benchmarks/metrics.py --queries 10000 --references 50000 --dims 512
 Each case runs in a process of its own, with 2 threads; memory is the peak of resident memory above the
 imports and the features. `ours` gives every retrieval metric; `pytorch-metric-learning` gives precision@1,
 R-precision and mAP@R, with a search as deep as the largest class; `scikit-learn` gives average precision, one
-query at a time. The cases `epoch` are the metrics of an epoch at the size of the default's validation. A case
-beyond the limits of time or memory is ended, and counts as one that does not fit.
+query at a time. `feature metrics` and `classifier metrics` are all that evaluation computes of an embedding
+and of a linear classifier, with 1,000 resamples; the logits of as many test and validation images as there
+are queries are in the memory of the latter. The cases `epoch` are the metrics of an epoch at the size of the
+default's validation. A case beyond the limits of time or memory is ended, and counts as one that does not
+fit.
 """
 
 import argparse
@@ -23,7 +26,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-WAYS = ("ours", "pytorch-metric-learning", "scikit-learn", "silhouette, ours", "silhouette, scikit-learn")
+WAYS = (
+    "ours",
+    "pytorch-metric-learning",
+    "scikit-learn",
+    "silhouette, ours",
+    "silhouette, scikit-learn",
+    "feature metrics",
+    "classifier metrics",
+)
 EPOCH_WAYS = ("epoch, ours", "epoch, pytorch-metric-learning")
 EPOCH_SIZE = (270, 1257, 128)
 NUM_CLASSES = (2, 100, 10_000)
@@ -49,6 +60,35 @@ def average_precision(queries: Any, labels: Any, references: Any, reference_labe
         if (reference_labels == label).any()
     ]
     return {"mean_average_precision": sum(scores) / len(scores)}
+
+
+def all_feature_metrics(*features: Any) -> dict[str, float]:
+    """What the node `score_features` gives for one kind of features, with the parameters of the default."""
+    from supcon_pipeline.core.feature_metrics import feature_metrics
+
+    scores = feature_metrics(*features, (1, 5, 20), 20, 0.07, num_resamples=1000, seed=0)
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def all_classifier_metrics(
+    queries: Any, labels: Any, references: Any, reference_labels: Any
+) -> dict[str, float]:
+    """What the node `score_classifier` gives, for logits that are the nearness to the mean of each class."""
+    import numpy as np
+
+    from supcon_pipeline.core.classification import classification_metrics
+
+    classes = int(max(labels.max(), reference_labels.max())) + 1
+    means = np.zeros((classes, queries.shape[1]), dtype=np.float32)
+    np.add.at(means, reference_labels, references)
+    means /= np.maximum(np.bincount(reference_labels, minlength=classes), 1)[:, None]
+    validation = slice(len(queries))
+    logits, validation_logits = 10 * queries @ means.T, 10 * references[validation] @ means.T
+    names = [str(index) for index in range(classes)]
+    scores = classification_metrics(
+        logits, labels, validation_logits, reference_labels[validation], names, num_resamples=1000, seed=0
+    )
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
 def way_function(way: str) -> Callable[..., dict[str, float]]:
@@ -77,6 +117,8 @@ def way_function(way: str) -> Callable[..., dict[str, float]]:
         "silhouette, scikit-learn": lambda rows, labels, *_: {
             "silhouette": float(silhouette_score(rows, labels, metric="cosine"))
         },
+        "feature metrics": all_feature_metrics,
+        "classifier metrics": all_classifier_metrics,
         "epoch, ours": embedding_metrics,
         "epoch, pytorch-metric-learning": library_epoch,
     }[way]

@@ -179,10 +179,19 @@ def test_images_of_another_kind_need_a_folder(project: Path) -> None:
         run_session(project, pipeline_names=["out_of_distribution"])
 
 
-def test_inference_reads_an_older_run_by_its_versions(inferred: Path) -> None:
-    record = read_catalog(inferred).load("run_record")
-    assert record["base"] == "2026-01-01"
-    assert record["base_artifacts"]["train_index"] == "2026-01-01"
+def test_inference_reads_an_older_run_by_its_versions(inferred: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(inferred, project)
+    before = read_catalog(project).load("inference_predictions")
+    params = {"inference": {"path": str(inferred / "new")}}
+    again = ["stage1", "stage2", "swa", "evaluation", "index"]
+    newer = run_session(project, pipeline_names=again, runtime_params={"seed": 1})
+    for versions, read in (({}, newer), ({"encoder": "2026-01-01"}, "2026-01-01")):
+        run_session(project, pipeline_names=["inference"], runtime_params=params, load_versions=versions)
+        catalog = read_catalog(project)
+        artifacts = catalog.load("run_record")["base_artifacts"]
+        assert {artifacts[name] for name in ("encoder", "classifier", "embeddings", "train_index")} == {read}
+        assert catalog.load("inference_predictions").equals(before) == (read == "2026-01-01")
 
 
 def test_names_that_are_no_text_are_written_as_escapes(project: Path, tmp_path: Path) -> None:

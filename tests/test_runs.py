@@ -29,6 +29,7 @@ def test_metrics_name_the_run_the_data_the_checkpoint_and_every_test_image(finis
     assert metrics["data_hash"] == card["data_hash"]
     assert metrics["num_images"] == sum(card["counts"]["test"].values())
     assert metrics["checkpoint"]["encoder"]["run_id"] == "2026-01-01"
+    assert metrics["baseline_differs"] == []
     assert {"projection", "embedding", "classifier", "pixels"} <= metrics.keys()
     assert 0 <= metrics["embedding"]["precision_at_1"] <= 1
     assert 0 <= metrics["classifier"]["accuracy"] <= 1
@@ -191,7 +192,18 @@ def test_a_model_says_the_parameters_of_its_training_and_not_of_the_run_that_rea
         assert '"label_smoothing": 0.345' not in page
 
 
+def test_a_baseline_that_had_fewer_epochs_is_called_another_budget(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer = {"stage1": {"schedule": {"num_epochs": 3}}}
+    again = ["stage1", "stage2", "swa", "evaluation"]
+    run_session(project, pipeline_names=again, runtime_params=longer)
+    assert "The baseline was trained with other schedule.num_epochs" in capsys.readouterr().out
+    assert read_catalog(project).load("metrics")["baseline_differs"] == ["schedule.num_epochs"]
+
+
 def test_a_version_chosen_by_hand_brings_its_whole_run(project: Path) -> None:
+    before = read_catalog(project).load("metrics")
     again = ["stage1", "stage2", "swa", "evaluation"]
     newer = run_session(project, pipeline_names=again, runtime_params={"seed": 1})
     run_session(project, pipeline_names=["index"])
@@ -202,6 +214,8 @@ def test_a_version_chosen_by_hand_brings_its_whole_run(project: Path) -> None:
     assert record["base"] == "2026-01-01"
     assert newer not in record["base_artifacts"].values()
     assert catalog.load("embeddings").metadata["checkpoint"]["run_id"] == "2026-01-01"
+    run_id = run_session(project, pipeline_names=["evaluation"], load_versions={"encoder": "2026-01-01"})
+    assert read_catalog(project).load("metrics") == {**before, "run_id": run_id}
 
 
 def test_a_version_that_belongs_to_no_run_with_the_rest_takes_its_place_in_another(project: Path) -> None:

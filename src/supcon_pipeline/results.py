@@ -95,3 +95,5 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
         value, *others = ("" if x is None else f"{x:.4f}" for x in (metrics[group][metric], baseline, pixels))
         table.add_row(f"{group} {short}", value, interval, *others)
     console.print(table)
+    if metrics["baseline_differs"]:
+        console.print(f"The baseline was trained with other {', '.join(metrics['baseline_differs'])}")

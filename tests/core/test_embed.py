@@ -15,10 +15,11 @@ class TinyModel(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(12, dtype=dtype)
         self.heads = nn.ModuleList([nn.Linear(12, width, dtype=dtype) for width in (5, 3)])
-        self.batch_sizes = []
+        self.batch_sizes, self.is_inference = [], []
 
     def forward(self, images):
         self.batch_sizes.append(len(images))
+        self.is_inference.append(torch.is_inference_mode_enabled())
         rows = self.norm(images.flatten(1).to(self.norm.weight.dtype) / 255)
         return {name: head(rows) for name, head in zip(("embedding", "logits"), self.heads, strict=True)}
 
@@ -56,6 +57,15 @@ def test_each_image_passes_the_network_once(images):
     model = TinyModel()
     embed_images(model, images, INDICES, batch_size=3)
     assert model.batch_sizes == [3, 2, 2]
+
+
+def test_nothing_is_kept_for_gradients(images):
+    model = TinyModel()
+    outputs = embed_images(model, images, INDICES, batch_size=3)
+    assert model.is_inference == [True] * 3
+    assert all(rows.is_inference() and not rows.requires_grad for rows in outputs.values())
+    # And no longer than that.
+    assert model(torch.from_numpy(images))["embedding"].requires_grad
 
 
 @pytest.mark.parametrize("is_training", [True, False])

@@ -12,6 +12,8 @@ from supcon_pipeline.core.images import (
     pack_image,
     pixel_hashes,
     read_chunks,
+    rows_of,
+    shrink_images,
     spread_evenly,
 )
 
@@ -165,6 +167,21 @@ def test_channel_statistics_are_those_of_the_chosen_images(rng):
     assert channel_statistics(images, chosen) == channel_statistics(images[chosen])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_larger_images_are_shrunk_to_the_means_of_their_blocks(rng, tmp_path, channels):
+    np.save(tmp_path / "images.npy", rng.integers(0, 256, (5, 12, 12, channels), dtype=np.uint8))
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    shrunk = shrink_images(images, 4)
+    assert (shrunk.shape, shrunk.dtype) == ((5, 4, 4, channels), np.uint8)
+    blocks = images.reshape(5, 4, 3, 4, 3, channels).astype(float)
+    np.testing.assert_allclose(shrunk, blocks.mean(axis=(2, 4)), atol=0.51)
+
+
+def test_images_that_are_no_larger_stay_as_they_are(rng):
+    images = rng.integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
+    assert shrink_images(images, 12) is images
+
+
 def test_images_have_equal_hashes_where_their_pixels_are_equal(rng):
     images = rng.integers(0, 256, (4, 3, 3, 1), dtype=np.uint8)
     images[2] = images[0]
@@ -178,6 +195,13 @@ def test_the_middle_is_kept_by_crop_and_everything_by_stretch():
     assert pack_image(image, 16, 1, "crop")[..., 0].tolist() == image[:, 8:24].tolist()
     stretched = np.tile(np.repeat(np.array([0, 100, 200, 255], np.uint8), 4), (16, 1))
     assert pack_image(image, 16, 1, "stretch")[..., 0].tolist() == stretched.tolist()
+
+
+def test_rows_of_splits_are_those_of_a_slow_loop_whatever_the_index(rng):
+    splits = rng.choice(["train", "validation", "test", "removed"], 40)
+    samples = pd.DataFrame({"split": splits}, index=rng.permutation(40))
+    for chosen in (("train",), ("test", "validation"), ("nowhere",)):
+        assert rows_of(samples, *chosen).tolist() == [row for row in range(40) if splits[row] in chosen]
 
 
 def test_indices_are_spread_as_by_hand():

@@ -25,6 +25,14 @@ def test_an_exact_index_finds_what_a_slow_loop_finds(references, queries):
         assert similarities[row] == pytest.approx([cosines[index] for index in order], abs=1e-5)
 
 
+def test_an_approximate_index_gives_the_cosines_of_what_it_finds_nearest_first(references, queries):
+    index = build_index(references, 0, **HNSW)
+    similarities, indices = search_index(index, queries, 10)
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, references)]
+    np.testing.assert_allclose(similarities, np.einsum("nd,nkd->nk", unit[0], unit[1][indices]), atol=1e-5)
+    assert (np.diff(similarities, axis=1) <= 0).all()
+
+
 @pytest.mark.parametrize(("hnsw_above", "kind"), [(200, "flat"), (199, "hnsw")])
 def test_the_size_decides_the_kind_and_the_card_says_it(references, queries, hnsw_above, kind):
     card = describe_index(build_index(references, hnsw_above, **HNSW), references, queries, 10)

@@ -11,8 +11,10 @@ from supcon_pipeline.core.inference import (
     find_neighbours,
     neighbour_distances,
     percentiles,
+    search_report,
     tabulate_neighbours,
 )
+from supcon_pipeline.core.parameters_use import InferenceParameters
 
 
 @pytest.fixture
@@ -68,6 +70,35 @@ def test_neighbours_are_rows_of_the_samples_and_training_images_alone(samples):
     table = tabulate_neighbours(similarities, found, samples, 1)
     assert table.columns.tolist() == ["nearest_1_id", "nearest_1_class", "nearest_1_similarity"]
     assert table.iloc[0, :2].tolist() == ["d", "dog"]
+
+
+def test_an_approximate_index_that_looks_at_all_says_what_an_exact_one_says(rng):
+    labels = rng.integers(0, 2, 120)
+    samples = pd.DataFrame({"id": [f"image {row}" for row in range(120)], "label": labels})
+    samples["split"] = rng.permutation(["train"] * 80 + ["validation"] * 20 + ["test"] * 20)
+    samples["class_name"] = np.array(["cat", "dog"])[labels]
+    rows = (np.eye(2, 6)[labels] + 0.5 * rng.normal(size=(120, 6))).astype(np.float32)
+    params = InferenceParameters(
+        path=None,
+        num_workers=0,
+        batch_size=8,
+        num_neighbours=3,
+        knn={"k": 5, "temperature": 0.1},
+        distance_k=4,
+        max_gallery_images=9,
+    )
+    queries = rng.normal(size=(15, 6)).astype(np.float32)
+    reports = []
+    for hnsw_above in (80, 0):
+        index = build_index(rows[samples["split"] == "train"], hnsw_above, 16, 80, 80)
+        validation = rows[samples["split"] == "validation"]
+        reports.append(search_report(index, queries, validation, samples, ["cat", "dog"], params))
+    pd.testing.assert_frame_equal(*reports, atol=1e-5)
+    # Among images that it knows, the nearest is the image itself.
+    known = np.flatnonzero(samples["split"] == "train")[:5]
+    report = search_report(index, rows[known], validation, samples, ["cat", "dog"], params)
+    assert report["nearest_1_id"].tolist() == samples["id"].iloc[known].tolist()
+    assert report["nearest_1_similarity"].tolist() == pytest.approx([1] * 5, abs=1e-5)
 
 
 def test_an_index_of_other_images_is_refused(samples):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from sklearn.cluster import KMeans
 from sklearn.metrics import (
     adjusted_mutual_info_score,
     average_precision_score,
@@ -11,6 +12,7 @@ from sklearn.metrics import (
 from supcon_pipeline.core.metrics import (
     _sort_by_similarity,
     accuracy,
+    clustering_metrics,
     embedding_metrics,
     retrieval_values,
     score,
@@ -164,6 +166,26 @@ def test_clustering_metrics_compare_the_labels_with_the_clusters():
     scores = embedding_metrics(queries, labels, queries, labels)
     assert scores["ami"] == pytest.approx(adjusted_mutual_info_score(labels, bundles))
     assert scores["nmi"] == pytest.approx(normalized_mutual_info_score(labels, bundles))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clusters_of_ten_bundles_are_those_of_many_starts_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, 400)
+    rows = unit_rows(rng.normal(size=(10, 64))[labels] + 0.5 * rng.normal(size=(400, 64)))
+    expected = KMeans(10, n_init=20, random_state=seed).fit_predict(rows)
+    scores = clustering_metrics(rows, labels)
+    assert scores["ami"] == pytest.approx(adjusted_mutual_info_score(labels, expected))
+    assert scores["nmi"] == pytest.approx(normalized_mutual_info_score(labels, expected))
+
+
+def test_rows_that_are_all_the_same_have_no_clusters_to_agree_with():
+    assert clustering_metrics(np.ones((6, 3)), [0, 0, 1, 1, 2, 2])["ami"] == pytest.approx(0)
+
+
+def test_as_many_classes_as_rows_are_clustered():
+    rows = np.eye(1100, dtype=np.float32)
+    assert clustering_metrics(rows, np.arange(1100)) == pytest.approx({"ami": 1, "nmi": 1})
 
 
 def test_separated_classes_score_one():

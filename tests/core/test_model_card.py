@@ -27,7 +27,13 @@ def parts():
             "temperature": 1.23456,
             "resize": "Fit the longer side.",
         },
-        "metrics": {**scores, "baseline": baseline, "checkpoint": origin, "num_images": 77},
+        "metrics": {
+            **scores,
+            "baseline": baseline,
+            "checkpoint": origin,
+            "num_images": 77,
+            "baseline_differs": [],
+        },
         "dataset_card": {"num_images": 345, "data_hash": "abc123"},
         "run_record": {"run_id": "mine", "experiment": "base", "commit": None, "parameters": {"seed": 99}},
         "export_check": {"num_images": 9, "differences": {"encoder.onnx": {"embedding": 2.5e-6}}},
@@ -50,6 +56,15 @@ def test_the_numbers_stand_beside_those_of_the_baseline(parts):
     assert "| embedding precision_at_1 | nearest neighbour among the training images" in card
     assert "| 0.9123 | 0.5123 |" in card
     assert "On 77 test images" in card
+
+
+def test_the_card_says_in_what_the_baseline_differs(parts):
+    claim = "for as many epochs.\n\n| metric"
+    assert claim in render_model_card(**parts)
+    parts["metrics"]["baseline_differs"] = ["schedule.num_epochs", "seed"]
+    card = render_model_card(**parts)
+    assert "but with other `schedule.num_epochs`, `seed`: it had another budget.\n\n| metric" in card
+    assert claim not in card
 
 
 def test_the_card_says_what_images_must_be_and_what_was_checked(parts):

@@ -8,7 +8,9 @@ from supcon_pipeline.core.neighbours import (
     classify_by_neighbours,
     classify_by_prefixes,
     find_nearest,
+    iterate_votes,
     knn_probabilities,
+    neighbour_log_votes,
     search_neighbours,
     search_other_neighbours,
 )
@@ -144,6 +146,37 @@ def test_classification_by_several_numbers_of_neighbours_is_that_by_each(rng, qu
     for k, predicted in several.items():
         alone = classify_by_neighbours(queries, references, labels, k, temperature=0.3)
         assert np.array_equal(predicted, alone.argmax(axis=1))
+
+
+@pytest.mark.parametrize("tile_size", [1, 9, 1000])
+def test_votes_in_tiles_are_those_of_all(rng, tile_size):
+    similarities, labels = rng.uniform(-1, 1, (6, 5)), rng.integers(0, 3, (6, 5))
+    tiles = list(iterate_votes(similarities, labels, 3, 0.2, tile_size))
+    assert np.array_equal(
+        np.concatenate([votes for _, votes in tiles]), knn_probabilities(similarities, labels, 3, 0.2)
+    )
+    assert len(tiles) == {1: 6, 9: 2, 1000: 1}[tile_size]
+
+
+def test_log_votes_are_those_of_the_probabilities_and_finite(rng, queries, references):
+    labels = rng.permutation(np.arange(12) % 3)
+    scores = neighbour_log_votes(queries, references, labels, 5, 0.3, num_classes=4)
+    probabilities = classify_by_neighbours(queries, references, labels, 5, 0.3, num_classes=4)
+    np.testing.assert_allclose(np.exp(scores[probabilities > 0]), probabilities[probabilities > 0], rtol=1e-5)
+    assert (scores[probabilities == 0] == np.log(np.finfo(np.float32).eps)).all()
+    assert scores.dtype == np.float32
+
+
+def test_several_numbers_of_neighbours_vote_in_the_memory_of_a_tile(rng):
+    import tracemalloc
+
+    rows, labels = rng.normal(size=(4000, 4)).astype(np.float32), rng.permutation(4000)
+    tracemalloc.start()
+    classify_by_prefixes(rows, rows, labels, (5, 20), 0.1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The votes of all would take 128 MB.
+    assert peak < 80_000_000
 
 
 def test_classification_is_as_wide_as_there_are_classes(queries, references):

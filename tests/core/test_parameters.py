@@ -12,7 +12,7 @@ from supcon_pipeline.core.parameters import (
     Stage2Parameters,
     SwaParameters,
 )
-from supcon_pipeline.core.parameters_use import InferenceParameters
+from supcon_pipeline.core.parameters_use import InferenceParameters, OutOfDistributionParameters
 from supcon_pipeline.core.parameters_visualization import VisualizationParameters
 from supcon_pipeline.core.presets import PRESETS
 
@@ -285,3 +285,9 @@ def test_no_more_neighbours_of_new_images_are_asked_for_than_there_are():
     assert params.within(20) == params
     capped = params.within(4)
     assert (capped.num_neighbours, capped.knn.k, capped.distance_k) == (4, 4, 4)
+
+
+@pytest.mark.parametrize(("count", "distance_k"), [(20, 10), (10, 10), (4, 4)])
+def test_images_of_another_kind_are_as_far_as_the_farthest_where_there_are_few(count, distance_k):
+    params = OutOfDistributionParameters(path=None, num_workers=0, batch_size=8, distance_k=10)
+    assert params.within(count) == params.model_copy(update={"distance_k": distance_k})

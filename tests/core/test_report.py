@@ -18,6 +18,7 @@ def parts():
     metrics = {
         "run_id": "2024-01-01T00.00.00.000Z",
         "num_images": 1234,
+        "baseline_differs": [],
         "projection": {"ami": 0.111149},
         "embedding": {"ami": 0.222251},
         "classifier": {"accuracy": 0.75, "per_class": {"cat": {"f1": 0.987654}}, "confusion_matrix": [[1]]},
@@ -86,6 +87,14 @@ def scores(page, title):
 )
 def test_every_number_stands_beside_those_it_is_compared_with(parts, title, metric, name, expected):
     assert scores(render_report(**parts), title)[metric, name] == expected
+
+
+def test_the_same_budget_is_only_said_where_nothing_differs(parts):
+    assert "encoder trained by cross-entropy, same budget" in render_report(**parts)
+    parts["metrics"]["baseline_differs"] = ["schedule.num_epochs", "seed"]
+    page = render_report(**parts)
+    assert "encoder trained by cross-entropy, with other schedule.num_epochs, seed" in page
+    assert "same budget" not in page
 
 
 def test_tables_of_a_group_are_not_among_its_numbers(parts):

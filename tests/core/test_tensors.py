@@ -6,6 +6,7 @@ from supcon_pipeline.core.tensors import (
     NamedTensors,
     fingerprint,
     join_parts,
+    require_order,
     require_origin,
     restore_model,
     split_parts,
@@ -94,3 +95,12 @@ def test_a_state_of_the_right_origin_passes_and_another_is_refused():
         require_origin("encoder", state, "data_hash", "0123456789abcdeX", "run stage1")
     with pytest.raises(ValueError, match="encoder_hash of the classifier must be 77, got None; run stage2"):
         require_origin("classifier", state, "encoder_hash", "77", "run stage2")
+
+
+def test_embeddings_of_the_samples_pass_and_others_are_refused():
+    embeddings = NamedTensors({}, {"sample_ids": ["a", "b", "c"]})
+    require_order(embeddings, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"embeddings must have sample None at row 2, .* got 'c'; run eval"):
+        require_order(embeddings, ["a", "b"])
+    with pytest.raises(ValueError, match=r"embeddings must have sample 'c' at row 1, .* got 'b'; run eval"):
+        require_order(embeddings, ["a", "c", "b"])

@@ -19,7 +19,7 @@ def test_images_that_were_removed_from_all_splits_are_on_no_map():
     splits = np.array(["removed", "train", "validation", "test"] * 15)
     samples = pd.DataFrame({"id": [f"i{row}" for row in range(60)], "split": splits, "label": [0, 1] * 30})
     samples["class_name"] = np.array(["a", "b"])[samples["label"]]
-    embeddings = NamedTensors({"embedding": torch.randn(60, 4)})
+    embeddings = NamedTensors({"embedding": torch.randn(60, 4)}, {"sample_ids": samples["id"].tolist()})
     predictions = pd.DataFrame({"id": ["i3"], "predicted_class": ["a"]})
     points = map_embeddings(embeddings, embeddings, samples, predictions, predictions, PARAMS)
     assert sorted(points["split"].unique()) == ["test", "train", "validation"]

@@ -11,6 +11,8 @@ from supcon_pipeline.core.intervals import bootstrap_intervals
 
 NUM_BINS = 15
 TEMPERATURES = (0.05, 20.0)
+# Logits that are scored at once: 32 MB as float64, and a few times that.
+TILE_SIZE = 2**22
 
 
 def classification_metrics(
@@ -51,14 +53,20 @@ def classification_metrics(
     _require_fit(validation_logits, validation_labels, class_names)
     labels = np.asarray(labels)
     temperature = fit_temperature(validation_logits, validation_labels)
-    scores = log_softmax(logits)
-    outcomes = image_outcomes(scores, labels)
+    outcomes, calibrated = (image_outcomes(logits, labels, divisor) for divisor in (1.0, temperature))
     everyone = np.arange(len(labels))
     return {
         **outcomes.metrics(everyone),
-        "expected_calibration_error": expected_calibration_error(scores, labels),
-        "calibrated": {"temperature": temperature, **_calibration(log_softmax(logits, temperature), labels)},
-        "reliability": reliability_bins(scores, labels),
+        "expected_calibration_error": expected_calibration_error(outcomes.confidence, outcomes.is_right),
+        "calibrated": {
+            "temperature": temperature,
+            "log_loss": float(calibrated.losses.mean()),
+            "expected_calibration_error": expected_calibration_error(
+                calibrated.confidence, calibrated.is_right
+            ),
+            "reliability": reliability_bins(calibrated.confidence, calibrated.is_right),
+        },
+        "reliability": reliability_bins(outcomes.confidence, outcomes.is_right),
         **_class_metrics(labels, outcomes.predicted, class_names),
         "intervals": bootstrap_intervals(outcomes.metrics, len(labels), num_resamples, seed),
     }
@@ -76,8 +84,14 @@ def _require_fit(
     if lowest < 0 or highest >= len(class_names):
         wrong = lowest if lowest < 0 else highest
         raise ValueError(f"labels must be from 0 to {len(class_names) - 1}, got {wrong}; name every class")
-    if not np.isfinite(logits).all():
+    if not all(np.isfinite(logits[tile]).all() for tile in _row_tiles(logits, TILE_SIZE)):
         raise ValueError("logits must be finite, got NaN or infinity")
+
+
+def _row_tiles(logits: Float[np.ndarray, "n classes"], tile_size: int) -> list[slice]:
+    """The rows in order, so many at a time that they hold about `tile_size` numbers."""
+    step = max(1, tile_size // logits.shape[1])
+    return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
 def log_softmax(
@@ -98,6 +112,7 @@ class Outcomes:
         labels: the class of each.
         predicted: the likeliest class of each.
         losses: the negative log-probability of each label.
+        confidence: the highest probability of each image.
         is_in_top_5: whether the label is among the five likeliest.
         num_classes: of the classifier.
     """
@@ -105,8 +120,15 @@ class Outcomes:
     labels: Int[np.ndarray, " n"]
     predicted: Int[np.ndarray, " n"]
     losses: Float[np.ndarray, " n"]
+    confidence: Float[np.ndarray, " n"]
     is_in_top_5: Bool[np.ndarray, " n"]
     num_classes: int
+
+    @property
+    def is_right(self) -> Bool[np.ndarray, " n"]:
+        """Whether the label is predicted."""
+        is_right: np.ndarray = self.labels == self.predicted
+        return is_right
 
     def metrics(self, rows: Int[np.ndarray, " m"]) -> dict[str, float]:
         """The headline numbers of the images at `rows`; a row that comes twice counts twice."""
@@ -129,28 +151,61 @@ class Outcomes:
         return {name: float(number) for name, number in numbers.items()}
 
 
-def image_outcomes(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> Outcomes:
-    """What came of each image, from its log-probabilities; of equal ones, the lower class comes first."""
-    own = np.take_along_axis(scores, labels[:, None], axis=1)
-    is_lower = np.arange(scores.shape[1]) < labels[:, None]
-    num_before = (scores > own).sum(axis=1) + ((scores == own) & is_lower).sum(axis=1)
-    return Outcomes(labels, scores.argmax(axis=1), -own[:, 0], num_before < 5, scores.shape[1])
+def image_outcomes(
+    logits: Float[np.ndarray, "n classes"],
+    labels: Int[np.ndarray, " n"],
+    temperature: float = 1.0,
+    tile_size: int = TILE_SIZE,
+) -> Outcomes:
+    """What came of each image.
+
+    Of equally likely classes the lower is predicted. The label comes after all others that are as likely,
+    unless it is predicted, so that neither the order of the classes nor a classifier that knows few can help.
+
+    Memory is that of a tile of images, whatever their number and that of the classes.
+
+    Args:
+        logits: one row per image.
+        labels: the class of each.
+        temperature: above 0, that the logits are divided by.
+        tile_size: logits scored at once.
+    """
+    tiles = [
+        _score_tile(log_softmax(logits[tile], temperature), labels[tile])
+        for tile in _row_tiles(logits, tile_size)
+    ]
+    columns = [np.concatenate(column) for column in zip(*tiles, strict=True)]
+    predicted, losses, confidence, is_in_top_5 = columns
+    return Outcomes(labels, predicted, losses, confidence, is_in_top_5, logits.shape[1])
+
+
+def _score_tile(
+    scores: Float[np.ndarray, "q classes"], labels: Int[np.ndarray, " q"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted class, loss, confidence and whether the label is among the first five, by log-probability."""
+    own, predicted = np.take_along_axis(scores, labels[:, None], axis=1), scores.argmax(axis=1)
+    # The label is as likely as itself.
+    num_before = (scores >= own).sum(axis=1) - 1
+    return predicted, -own[:, 0], np.exp(scores.max(axis=1)), (num_before < 5) | (predicted == labels)
 
 
 def _class_metrics(
     labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     classes = np.arange(len(class_names))
     columns = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0.0)
     names = ("precision", "recall", "f1", "support")
     rows = zip(*(column.tolist() for column in columns), strict=True)
+    order = np.argsort(labels, kind="stable")
+    by_label = np.split(predicted[order], np.searchsorted(labels[order], classes[1:]))
     return {
         "per_class": {
             name: dict(zip(names, row, strict=True)) for name, row in zip(class_names, rows, strict=True)
         },
-        "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
+        # Row by row: of many classes, the whole would take more than all else.
+        "confusion_matrix": [np.bincount(said, minlength=len(classes)).tolist() for said in by_label],
     }
 
 
@@ -170,38 +225,46 @@ def confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> dict[str, Any]
 
 
 def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
-    """The temperature, from 0.05 to 20, that gives the logits the lowest log-loss.
+    """The temperature, from 0.05 to 20, that gives the logits the lowest log-loss for smoothed labels.
 
-    The range ends what has no end: where every image is right, a lower temperature is always better.
+    The labels alone would ask for certainty where every image is right, and be wrong of the next mistake: of
+    `n` images, each label keeps `n / (n + 1)` and all classes share the rest. That changes little where there
+    are mistakes or many images.
 
     Source:
-        Guo et al. 2017, arXiv:1706.04599, equation 9. The log-loss is convex in the inverse temperature, so
-        that a search along the line finds the lowest point.
+        Guo et al. 2017, arXiv:1706.04599, equation 9, with targets smoothed as by Platt 1999, Probabilistic
+        Outputs for Support Vector Machines, section 2.2. The log-loss is convex in the inverse temperature,
+        so that a search along the line finds the lowest point.
     """
     from scipy.optimize import minimize_scalar
 
-    rows = np.arange(len(labels))
+    labels, share = np.asarray(labels), 1 / (len(labels) + 1)
+    tiles = _row_tiles(logits, TILE_SIZE)
 
     def log_loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits, np.exp(log_temperature))[rows, labels].mean())
+        total = 0.0
+        for tile in tiles:
+            scores = log_softmax(logits[tile], np.exp(log_temperature))
+            own = np.take_along_axis(scores, labels[tile, None], axis=1)
+            total -= float((1 - share) * own.sum() + share * scores.mean(axis=1).sum())
+        return total / len(labels)
 
     found = minimize_scalar(log_loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
     return float(np.exp(found.x))
 
 
 def reliability_bins(
-    scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
+    confidence: Float[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"]
 ) -> dict[str, list[float]]:
     """Mean confidence, accuracy and count of each of 15 bins of equal width that has images.
 
     Args:
-        scores: log-probabilities; the confidence of an image is its highest probability.
-        labels: the class of each image.
+        confidence: the highest probability of each image.
+        is_right: whether its class is the label.
 
     Source:
         Guo et al. 2017, arXiv:1706.04599, section 2: bin m holds the confidences in ((m - 1) / 15, m / 15].
     """
-    confidence, is_right = np.exp(scores.max(axis=1)), scores.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     count = np.bincount(bins, minlength=NUM_BINS)
     used = count > 0
@@ -213,20 +276,12 @@ def reliability_bins(
 
 
 def expected_calibration_error(
-    scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
+    confidence: Float[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"]
 ) -> float:
     """The distance of confidence and accuracy, mean over the bins weighted by their images, in [0, 1].
 
     Source:
         Guo et al. 2017, arXiv:1706.04599, equation 3.
     """
-    bins = {name: np.array(values) for name, values in reliability_bins(scores, labels).items()}
+    bins = {name: np.array(values) for name, values in reliability_bins(confidence, is_right).items()}
     return float(np.average(np.abs(bins["accuracy"] - bins["confidence"]), weights=bins["count"]))
-
-
-def _calibration(scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> dict[str, Any]:
-    return {
-        "log_loss": -float(scores[np.arange(len(labels)), labels].mean()),
-        "expected_calibration_error": expected_calibration_error(scores, labels),
-        "reliability": reliability_bins(scores, labels),
-    }

@@ -113,6 +113,11 @@ class LabelledImages:
         return found
 
 
+def rows_of(samples: pd.DataFrame, *splits: str) -> Int[np.ndarray, " m"]:
+    """Where the samples of these splits are, ascending; in all splits together, what is in use."""
+    return np.flatnonzero(samples["split"].isin(splits))
+
+
 def pack_image(
     image: np.ndarray, image_size: int, num_channels: int, crop: Crop = "pad"
 ) -> UInt8[np.ndarray, "size size c"]:
@@ -181,6 +186,25 @@ def read_chunks(
         yield np.array(images[part if chosen is None else chosen[part]], order="C")
         if isinstance(images.base, mmap.mmap):
             images.base.madvise(mmap.MADV_DONTNEED)
+
+
+def shrink_images(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray, "n some some c"]:
+    """The images at `size` pixels by area interpolation, in memory; as they are where they are no larger.
+
+    Args:
+        images: square, may be memory-mapped.
+        size: height and width of larger images afterwards.
+    """
+    import cv2
+
+    if images.shape[1] <= size:
+        return images
+    shrunk = np.empty((len(images), size, size, images.shape[-1]), dtype=np.uint8)
+    rows = iter(shrunk)
+    for chunk in read_chunks(images):
+        for image, row in zip(chunk, rows, strict=False):
+            row[:] = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).reshape(row.shape)
+    return shrunk
 
 
 def channel_statistics(

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from supcon_pipeline.core.images import rows_of
 from supcon_pipeline.core.index import search_index
 from supcon_pipeline.core.neighbours import knn_probabilities
 from supcon_pipeline.core.parameters_use import InferenceParameters
@@ -62,22 +63,22 @@ def search_report(
         class_names: one name per class.
         params: of `inference`.
     """
-    params = params.within(index.ntotal)
-    k = max(params.knn.k, params.distance_k, params.num_neighbours)
+    within = params.within(index.ntotal)
+    k = max(within.knn.k, within.distance_k, within.num_neighbours)
     similarities, rows = find_neighbours(index, queries, samples, k)
-    voting = similarities[:, : params.knn.k], samples["label"].to_numpy()[rows[:, : params.knn.k]]
-    votes = knn_probabilities(*voting, len(class_names), params.knn.temperature)
-    distances = neighbour_distances(similarities, params.distance_k)
-    known, _ = find_neighbours(index, validation, samples, params.distance_k)
+    voting = similarities[:, : within.knn.k], samples["label"].to_numpy()[rows[:, : within.knn.k]]
+    votes = knn_probabilities(*voting, len(class_names), within.knn.temperature)
+    distances = neighbour_distances(similarities, within.distance_k)
+    known, _ = find_neighbours(index, validation, samples, within.distance_k)
     scores = pd.DataFrame(
         {
             "knn_class": np.array(class_names)[votes.argmax(axis=1)],
             "knn_probability": votes.max(axis=1),
             "distance": distances,
-            "distance_percentile": percentiles(distances, neighbour_distances(known, params.distance_k)),
+            "distance_percentile": percentiles(distances, neighbour_distances(known, within.distance_k)),
         }
     )
-    return scores.join(tabulate_neighbours(similarities, rows, samples, params.num_neighbours))
+    return scores.join(tabulate_neighbours(similarities, rows, samples, within.num_neighbours))
 
 
 def add_classes(
@@ -126,7 +127,7 @@ def find_neighbours(
     Raises:
         ValueError: as `search_index` does, and where the index is not of the training images.
     """
-    train = np.flatnonzero(samples["split"] == "train")
+    train = rows_of(samples, "train")
     if index.ntotal != len(train):
         raise ValueError(
             f"train_index must hold the {len(train)} training images, got {index.ntotal}; run index"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from supcon_pipeline.core.neighbours import knn_probabilities, search_other_neighbours
+from supcon_pipeline.core.neighbours import iterate_votes, search_other_neighbours
 
 
 def suspicious_labels(
@@ -41,9 +41,11 @@ def suspicious_labels(
     """
     similarities, neighbours = search_other_neighbours(rows, reference_rows, k)
     labels = np.asarray(labels)
-    votes = knn_probabilities(similarities, labels[neighbours], int(labels.max()) + 1, temperature)
-    suggested, everyone = votes.argmax(axis=1), np.arange(len(labels))
-    suspicion = np.clip(1 - votes[everyone, labels], 0, 1)
+    suggested, for_label = np.empty(len(labels), dtype=np.int64), np.empty(len(labels))
+    for tile, votes in iterate_votes(similarities, labels[neighbours], int(labels.max()) + 1, temperature):
+        suggested[tile] = votes.argmax(axis=1)
+        for_label[tile] = votes[np.arange(len(votes)), labels[tile]]
+    everyone, suspicion = np.arange(len(labels)), np.clip(1 - for_label, 0, 1)
     order = np.lexsort((everyone, -similarities[:, 0], -suspicion))
     chosen = order[(suggested != labels)[order]][:limit]
     return {"sample": chosen, "suggested": suggested[chosen], "suspicion": suspicion[chosen]}

@@ -1,12 +1,14 @@
 """Nearest neighbours with faiss, and classification by them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 # Numbers that are held as float32 at once: 128 MB.
 TILE_SIZE = 2**25
+# Votes that are held as float64 at once: 32 MB.
+VOTES_TILE_SIZE = 2**22
 
 
 def search_neighbours(
@@ -127,8 +129,26 @@ def knn_probabilities(
     weights = np.exp((similarities - similarities.max(axis=1, keepdims=True)) / temperature)
     votes = np.zeros((len(similarities), num_classes))
     np.add.at(votes, (np.arange(len(votes))[:, None], neighbour_labels), weights)
-    probabilities: np.ndarray = votes / votes.sum(axis=1, keepdims=True)
-    return probabilities
+    votes /= votes.sum(axis=1, keepdims=True)
+    return votes
+
+
+def iterate_votes(
+    similarities: Float[np.ndarray, "n k"],
+    neighbour_labels: Int[np.ndarray, "n k"],
+    num_classes: int,
+    temperature: float,
+    tile_size: int = VOTES_TILE_SIZE,
+) -> Iterator[tuple[slice, Float[np.ndarray, "some classes"]]]:
+    """`knn_probabilities` of some queries at a time, and which they are: memory is that of a tile.
+
+    Raises:
+        ValueError: as `knn_probabilities` does.
+    """
+    step = max(1, tile_size // num_classes)
+    for start in range(0, len(similarities), step):
+        tile = slice(start, start + step)
+        yield tile, knn_probabilities(similarities[tile], neighbour_labels[tile], num_classes, temperature)
 
 
 def classify_by_neighbours(
@@ -151,6 +171,29 @@ def classify_by_neighbours(
     return knn_probabilities(similarities, np.asarray(reference_labels)[indices], num_classes, temperature)
 
 
+def neighbour_log_votes(
+    queries: Float[np.ndarray, "n dim"],
+    references: Float[np.ndarray, "m dim"],
+    reference_labels: Int[np.ndarray, " m"],
+    k: int,
+    temperature: float,
+    num_classes: int,
+) -> Float[np.ndarray, "n classes"]:
+    """Log-probabilities, float32, of the queries by weighted k-NN; a class without a vote has that of 1e-7.
+
+    Such a class is improbable, not impossible.
+
+    Raises:
+        ValueError: as `search_neighbours` and `knn_probabilities` do.
+    """
+    similarities, indices = search_neighbours(queries, references, k)
+    labels = np.asarray(reference_labels)[indices]
+    scores = np.empty((len(queries), num_classes), dtype=np.float32)
+    for tile, votes in iterate_votes(similarities, labels, num_classes, temperature):
+        scores[tile] = np.log(np.maximum(votes, np.finfo(np.float32).eps))
+    return scores
+
+
 def classify_by_prefixes(
     queries: Float[np.ndarray, "n dim"],
     references: Float[np.ndarray, "m dim"],
@@ -166,7 +209,9 @@ def classify_by_prefixes(
     similarities, indices = search_neighbours(queries, references, max(ks))
     labels = np.asarray(reference_labels)[indices]
     num_classes = int(np.max(reference_labels)) + 1
-    return {
-        k: knn_probabilities(similarities[:, :k], labels[:, :k], num_classes, temperature).argmax(axis=1)
-        for k in ks
-    }
+
+    def classes(k: int) -> Int[np.ndarray, " n"]:
+        tiles = iterate_votes(similarities[:, :k], labels[:, :k], num_classes, temperature)
+        return np.concatenate([votes.argmax(axis=1) for _, votes in tiles])
+
+    return {k: classes(k) for k in ks}

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from supcon_pipeline.core.parameters_base import Count, Decay, Fraction, KnnParameters, Seed
+from supcon_pipeline.core.parameters_base import Count, Decay, Fraction, KnnParameters, SearchParameters, Seed
 from supcon_pipeline.core.parameters_base import Parameters as Parameters
 from supcon_pipeline.core.parameters_batches import (
     ContrastiveLoaderParameters,
@@ -299,7 +299,7 @@ class BootstrapParameters(Parameters):
     seed: Seed
 
 
-class EvaluationParameters(Parameters):
+class EvaluationParameters(SearchParameters):
     """Of `evaluation`."""
 
     batch_size: Count
@@ -308,15 +308,3 @@ class EvaluationParameters(Parameters):
     num_neighbours: Count
     num_suspicious: Count
     bootstrap: BootstrapParameters
-
-    def within(self, num_references: int) -> Self:
-        """These where so many images are searched: fewer than asked for all vote and are all listed.
-
-        A k above that is left out of `ks`, because the share among images that are not there means nothing.
-        """
-        capped = {
-            "ks": tuple(k for k in self.ks if k <= num_references),
-            "knn": self.knn.model_copy(update={"k": min(self.knn.k, num_references)}),
-            "num_neighbours": min(self.num_neighbours, num_references),
-        }
-        return self.model_copy(update=capped)

@@ -1,10 +1,10 @@
 """Parameters of the pipelines that put a run to use."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import Field
 
-from supcon_pipeline.core.parameters_base import Count, KnnParameters, Parameters
+from supcon_pipeline.core.parameters_base import Count, KnnParameters, Parameters, SearchParameters
 
 
 class ExportParameters(Parameters):
@@ -31,7 +31,7 @@ class IndexParameters(Parameters):
     num_queries: Count
 
 
-class InferenceParameters(Parameters):
+class InferenceParameters(SearchParameters):
     """Of `inference`."""
 
     path: str | None
@@ -42,17 +42,8 @@ class InferenceParameters(Parameters):
     distance_k: Count
     max_gallery_images: Count
 
-    def within(self, num_references: int) -> Self:
-        """These where so many images are searched: fewer than asked for all vote and are all listed."""
-        capped = {
-            "num_neighbours": min(self.num_neighbours, num_references),
-            "knn": self.knn.model_copy(update={"k": min(self.knn.k, num_references)}),
-            "distance_k": min(self.distance_k, num_references),
-        }
-        return self.model_copy(update=capped)
 
-
-class OutOfDistributionParameters(Parameters):
+class OutOfDistributionParameters(SearchParameters):
     """Of `out_of_distribution`."""
 
     path: str | None

@@ -19,7 +19,7 @@ _TITLES = {
     "embedding": "before the projection head",
     "classifier": "linear classifier on the frozen encoder",
     "knn": "weighted k-NN on the embedding, no second stage",
-    "baseline embedding": "encoder trained by cross-entropy, same budget",
+    "baseline embedding": "encoder trained by cross-entropy",
     "baseline classifier": "trained with that encoder",
     "pixels": "nearest neighbour on raw pixels",
 }
@@ -92,7 +92,7 @@ def render_report(
     return environment.get_template("report.html").render(
         metrics=metrics,
         tables={title: _compare(groups, names) for title, names in _TABLES.items()},
-        titles=_TITLES,
+        titles={**_TITLES, "baseline embedding": _baseline_title(metrics["baseline_differs"])},
         card=dataset_card,
         run=run_record,
         parameters=json.dumps(parameters, indent=2),
@@ -102,6 +102,11 @@ def render_report(
         interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _baseline_title(differences: Sequence[str]) -> str:
+    budget = f"with other {', '.join(differences)}" if differences else "same budget"
+    return f"{_TITLES['baseline embedding']}, {budget}"
 
 
 def _compare(groups: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

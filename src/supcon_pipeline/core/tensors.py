@@ -1,8 +1,9 @@
 """Named tensors with the words that belong to them: checkpoints, averaged models, embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -71,3 +72,18 @@ def require_origin(name: str, state: NamedTensors, key: str, expected: str, reme
     found = str(state.metadata.get(key))
     if found != expected:
         raise ValueError(f"{key} of the {name} must be {expected[:12]}, got {found[:12]}; {remedy}")
+
+
+def require_order(embeddings: NamedTensors, sample_ids: Iterable[str]) -> None:
+    """Make sure that each row of the embeddings is of the sample at its place.
+
+    Raises:
+        ValueError: where they are of other samples, or of the same in another order.
+    """
+    rows = enumerate(zip_longest(embeddings.metadata["sample_ids"], sample_ids))
+    for row, (found, expected) in rows:
+        if found != expected:
+            raise ValueError(
+                f"embeddings must have sample {expected!r} at row {row}, as the samples have, got {found!r}; "
+                "run evaluation on this data"
+            )

@@ -5,7 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.images import SPLITS, rows_of
 from supcon_pipeline.core.parameters import EvaluationParameters
+
+# Height and width of the images whose pixels are compared.
+PIXEL_SIZE = 32
 
 
 def embed_samples(
@@ -30,10 +34,12 @@ def embed_samples(
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
     """Retrieval, clustering and k-NN metrics of both features: test images searched among training images."""
     from supcon_pipeline.core.feature_metrics import feature_metrics
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     labels = samples["label"].to_numpy()
-    train, test = _split(samples, "train"), _split(samples, "test")
-    params, scores = params.within(len(train)), {}
+    train, test = rows_of(samples, "train"), rows_of(samples, "test")
+    within, scores = params.within(len(train)), {}
     for name in sorted(embeddings.tensors.keys() & {"projection", "embedding"}):
         rows = embeddings.tensors[name].numpy()
         scores[name] = feature_metrics(
@@ -41,9 +47,9 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
             labels[test],
             rows[train],
             labels[train],
-            params.ks,
-            params.knn.k,
-            params.knn.temperature,
+            within.ks,
+            within.knn.k,
+            within.knn.temperature,
             **params.bootstrap.model_dump(),
         )
     return scores
@@ -52,15 +58,17 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
 def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> pd.DataFrame:
     """The nearest training images of each test image, by cosine similarity of the embeddings."""
     from supcon_pipeline.core.neighbours import search_neighbours
+    from supcon_pipeline.core.tensors import require_order
 
+    require_order(embeddings, samples["id"])
     rows = embeddings.tensors["embedding"].numpy()
-    train, test = _split(samples, "train"), _split(samples, "test")
-    params = params.within(len(train))
-    similarities, nearest = search_neighbours(rows[test], rows[train], params.num_neighbours)
+    train, test = rows_of(samples, "train"), rows_of(samples, "test")
+    num_neighbours = params.within(len(train)).num_neighbours
+    similarities, nearest = search_neighbours(rows[test], rows[train], num_neighbours)
     return pd.DataFrame(
         {
-            "query": test.repeat(params.num_neighbours),
-            "rank": np.tile(np.arange(params.num_neighbours), len(test)),
+            "query": test.repeat(num_neighbours),
+            "rank": np.tile(np.arange(num_neighbours), len(test)),
             "reference": train[nearest].ravel(),
             "similarity": similarities.ravel(),
         }
@@ -72,14 +80,18 @@ def find_suspicious_labels(
 ) -> pd.DataFrame:
     """The images of any split whose nearest training images have another label, most suspicious first."""
     from supcon_pipeline.core.label_errors import suspicious_labels
+    from supcon_pipeline.core.tensors import require_order
 
-    rows, labels = embeddings.tensors["embedding"].numpy(), samples["label"].to_numpy()
-    train = _split(samples, "train")
+    require_order(embeddings, samples["id"])
+    in_use = rows_of(samples, *SPLITS)
+    known, rows = samples.iloc[in_use], embeddings.tensors["embedding"].numpy()[in_use]
+    train = rows_of(known, "train")
     # An image of train is no neighbour of its own.
     votes = params.within(len(train) - 1).knn.model_dump()
-    found = suspicious_labels(rows, labels, train, **votes, limit=params.num_suspicious)
-    table: pd.DataFrame = samples.iloc[found["sample"]].reset_index(drop=True)
-    table.insert(0, "sample", found["sample"])
+    labels, limit = known["label"].to_numpy(), params.num_suspicious
+    found = suspicious_labels(rows, labels, train, **votes, limit=limit)
+    table: pd.DataFrame = known.iloc[found["sample"]].reset_index(drop=True)
+    table.insert(0, "sample", in_use[found["sample"]])
     names = np.array(dataset_card["class_names"])[found["suggested"]]
     columns = {"suggested": found["suggested"], "suggested_class": names, "suspicion": found["suspicion"]}
     return table.assign(**columns)
@@ -98,12 +110,14 @@ def score_pixels(
     prepared_images: np.ndarray, samples: pd.DataFrame, params: EvaluationParameters
 ) -> dict[str, Any]:
     """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
+    from supcon_pipeline.core.images import shrink_images
     from supcon_pipeline.core.intervals import mean_intervals
     from supcon_pipeline.core.neighbours import find_nearest
 
     labels = samples["label"].to_numpy()
-    train, test = _split(samples, "train"), _split(samples, "test")
-    pixels = prepared_images.reshape(len(prepared_images), -1)
+    train, test = rows_of(samples, "train"), rows_of(samples, "test")
+    # Photographs would take as long as a training, and their fine grain tells nothing of the class.
+    pixels = shrink_images(prepared_images, PIXEL_SIZE).reshape(len(prepared_images), -1)
     is_right = labels[test] == labels[find_nearest(pixels, test, train)]
     intervals = mean_intervals({"precision_at_1": is_right}, **params.bootstrap.model_dump())
     return {"precision_at_1": float(is_right.mean()), "intervals": intervals}
@@ -113,14 +127,22 @@ def predict_samples(
     classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the classifier says, with the probability."""
-    return _tabulate(_classify(classifier, embeddings), samples, dataset_card)
+    from supcon_pipeline.core.tensors import require_order
+
+    require_order(embeddings, samples["id"])
+    logits = _classify(classifier, embeddings, rows_of(samples, "test"))
+    return _tabulate(logits, samples, dataset_card)
 
 
 def predict_baseline(
     baseline_embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the baseline says, with the probability."""
-    return _tabulate(baseline_embeddings.tensors["logits"], samples, dataset_card)
+    from supcon_pipeline.core.tensors import require_order
+
+    require_order(baseline_embeddings, samples["id"])
+    logits = baseline_embeddings.tensors["logits"][rows_of(samples, "test")]
+    return _tabulate(logits, samples, dataset_card)
 
 
 def score_classifier(
@@ -131,8 +153,12 @@ def score_classifier(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the linear classifier on the test images, calibrated on the validation images."""
-    logits = _classify(classifier, embeddings).numpy()
-    return _score_logits(_held_out(logits, samples), samples, dataset_card, params)
+    from supcon_pipeline.core.tensors import require_order
+
+    require_order(embeddings, samples["id"])
+    rows = _held_out(np.arange(len(samples)), samples)
+    logits = {split: _classify(classifier, embeddings, chosen).numpy() for split, chosen in rows.items()}
+    return _score_logits(logits, samples, dataset_card, params)
 
 
 def score_baseline_classifier(
@@ -142,6 +168,9 @@ def score_baseline_classifier(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the baseline on the test images, calibrated on the validation images."""
+    from supcon_pipeline.core.tensors import require_order
+
+    require_order(baseline_embeddings, samples["id"])
     logits = baseline_embeddings.tensors["logits"].numpy()
     return _score_logits(_held_out(logits, samples), samples, dataset_card, params)
 
@@ -150,60 +179,60 @@ def score_knn(
     embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
 ) -> dict[str, Any]:
     """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
-    from supcon_pipeline.core.neighbours import classify_by_neighbours
+    from supcon_pipeline.core.neighbours import neighbour_log_votes
+    from supcon_pipeline.core.tensors import require_order
 
-    rows, train = embeddings.tensors["embedding"].numpy(), _split(samples, "train")
+    require_order(embeddings, samples["id"])
+    rows, train = embeddings.tensors["embedding"].numpy(), rows_of(samples, "train")
     labels, num_classes = samples["label"].to_numpy()[train], len(dataset_card["class_names"])
     votes = {"num_classes": num_classes, **params.within(len(train)).knn.model_dump()}
     logits = {
-        split: classify_by_neighbours(queries, rows[train], labels, **votes)
+        split: neighbour_log_votes(queries, rows[train], labels, **votes)
         for split, queries in _held_out(rows, samples).items()
     }
-    # A class without a vote is improbable, not impossible.
-    logits = {split: np.log(np.maximum(row, np.finfo(np.float32).eps)) for split, row in logits.items()}
     return _score_logits(logits, samples, dataset_card, params)
 
 
 def collect_metrics(
-    feature_metrics: dict[str, Any],
-    classifier_metrics: dict[str, Any],
-    knn_metrics: dict[str, Any],
-    pixel_metrics: dict[str, Any],
-    baseline_feature_metrics: dict[str, Any],
-    baseline_classifier_metrics: dict[str, Any],
     predictions: pd.DataFrame,
     embeddings: Any,
     baseline_embeddings: Any,
     classifier: Any,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
+    **scores: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test, and what they speak of."""
+    from supcon_pipeline.core.budget import budget_differences
+
     checkpoints = {
         "encoder": embeddings.metadata["checkpoint"],
         "classifier": _checkpoint(classifier),
         "baseline": baseline_embeddings.metadata["checkpoint"],
     }
+    trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
+    baseline = {**scores["baseline_feature_metrics"], "classifier": scores["baseline_classifier_metrics"]}
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
         "num_images": len(predictions),
-        **feature_metrics,
-        "classifier": classifier_metrics,
-        "knn": knn_metrics,
-        "pixels": pixel_metrics,
-        "baseline": {**baseline_feature_metrics, "classifier": baseline_classifier_metrics},
+        "baseline_differs": budget_differences(*trainings),
+        **scores["feature_metrics"],
+        "classifier": scores["classifier_metrics"],
+        "knn": scores["knn_metrics"],
+        "pixels": scores["pixel_metrics"],
+        "baseline": baseline,
     }
 
 
-def _classify(classifier: Any, embeddings: Any) -> Any:
-    """The logits of all samples, by the classifier that belongs to their encoder."""
+def _classify(classifier: Any, embeddings: Any, rows: np.ndarray) -> Any:
+    """The logits of the samples at these rows, by the classifier that belongs to their encoder."""
     from supcon_pipeline.core.tensors import require_origin, restore_model
 
     encoder_hash, remedy = embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
     require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)
-    return restore_model(classifier)(embeddings.tensors["embedding"]).detach()
+    return restore_model(classifier)(embeddings.tensors["embedding"][rows]).detach()
 
 
 def _score_logits(
@@ -227,23 +256,18 @@ def _score_logits(
 
 def _tabulate(logits: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]) -> pd.DataFrame:
     """The test samples with the likeliest class of each and its probability."""
-    test = _split(samples, "test")
-    probability, predicted = logits[test].softmax(dim=1).max(dim=1)
+    probability, predicted = logits.softmax(dim=1).max(dim=1)
     names = np.array(dataset_card["class_names"])
-    return samples.iloc[test].assign(
+    return samples.iloc[rows_of(samples, "test")].assign(
         predicted=predicted.numpy(),
         predicted_class=names[predicted.numpy()],
         probability=probability.numpy(),
     )
 
 
-def _split(samples: pd.DataFrame, split: str) -> np.ndarray:
-    return np.flatnonzero(samples["split"] == split)
-
-
 def _held_out(rows: np.ndarray, samples: pd.DataFrame) -> dict[str, np.ndarray]:
     """The rows of validation and of test."""
-    return {split: rows[_split(samples, split)] for split in ("validation", "test")}
+    return {split: rows[rows_of(samples, split)] for split in ("validation", "test")}
 
 
 def _checkpoint(state: Any) -> dict[str, Any]:

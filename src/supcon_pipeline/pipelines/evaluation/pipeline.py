@@ -17,6 +17,22 @@ from supcon_pipeline.pipelines.evaluation.nodes import (
     score_pixels,
 )
 
+# What all metrics are put together from.
+_COLLECTED = (
+    "feature_metrics",
+    "classifier_metrics",
+    "knn_metrics",
+    "pixel_metrics",
+    "baseline_feature_metrics",
+    "baseline_classifier_metrics",
+    "predictions",
+    "embeddings",
+    "baseline_embeddings",
+    "classifier",
+    "dataset_card",
+    "run_record",
+)
+
 
 def create_pipeline() -> Pipeline:
     """Encoder, classifier, baseline and packed images to embeddings, predictions and metrics."""
@@ -26,25 +42,7 @@ def create_pipeline() -> Pipeline:
             *_score("baseline_model", "baseline_"),
             *_classify(),
             *_list_evidence(),
-            node(
-                collect_metrics,
-                [
-                    "feature_metrics",
-                    "classifier_metrics",
-                    "knn_metrics",
-                    "pixel_metrics",
-                    "baseline_feature_metrics",
-                    "baseline_classifier_metrics",
-                    "predictions",
-                    "embeddings",
-                    "baseline_embeddings",
-                    "classifier",
-                    "dataset_card",
-                    "run_record",
-                ],
-                "metrics",
-                name="collect_metrics",
-            ),
+            node(collect_metrics, {name: name for name in _COLLECTED}, "metrics", name="collect_metrics"),
         ],
         namespace="evaluation",
         prefix_datasets_with_namespace=False,

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.parameters_use import IndexParameters
@@ -10,10 +9,12 @@ from supcon_pipeline.core.parameters_use import IndexParameters
 
 def index_embeddings(embeddings: Any, samples: pd.DataFrame, params: IndexParameters) -> Any:
     """A faiss index of the embeddings of the training images, in the order of the samples."""
+    from supcon_pipeline.core.images import rows_of
     from supcon_pipeline.core.index import build_index
+    from supcon_pipeline.core.tensors import require_order
 
-    train = np.flatnonzero(samples["split"] == "train")
-    rows = embeddings.tensors["embedding"].numpy()[train]
+    require_order(embeddings, samples["id"])
+    rows = embeddings.tensors["embedding"].numpy()[rows_of(samples, "train")]
     return build_index(rows, params.hnsw_above, **params.hnsw.model_dump())
 
 
@@ -21,12 +22,12 @@ def measure_index(
     train_index: Any, embeddings: Any, samples: pd.DataFrame, params: IndexParameters
 ) -> dict[str, Any]:
     """What the index is, what it finds beside an exact search, and what it costs."""
-    from supcon_pipeline.core.images import spread_evenly
+    from supcon_pipeline.core.images import rows_of, spread_evenly
     from supcon_pipeline.core.index import describe_index
+    from supcon_pipeline.core.tensors import require_order
 
-    is_train = (samples["split"] == "train").to_numpy()
+    require_order(embeddings, samples["id"])
     rows = embeddings.tensors["embedding"].numpy()
-    held_out = np.flatnonzero(samples["split"].isin(["validation", "test"]))
-    queries = rows[spread_evenly(held_out, params.num_queries)]
-    card = describe_index(train_index, rows[is_train], queries, params.recall_k)
+    queries = rows[spread_evenly(rows_of(samples, "validation", "test"), params.num_queries)]
+    card = describe_index(train_index, rows[rows_of(samples, "train")], queries, params.recall_k)
     return {"model_hash": embeddings.metadata["model_hash"], **card}

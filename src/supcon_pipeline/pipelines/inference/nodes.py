@@ -36,15 +36,16 @@ def search_new_images(
     params: InferenceParameters,
 ) -> pd.DataFrame:
     """Votes, nearest training images and distance score of each new image."""
+    from supcon_pipeline.core.images import rows_of
     from supcon_pipeline.core.inference import search_report
-    from supcon_pipeline.core.tensors import NamedTensors, require_origin
+    from supcon_pipeline.core.tensors import NamedTensors, require_order, require_origin
 
     model_hash = embeddings.metadata["model_hash"]
     require_origin("new embeddings", new_embeddings, "model_hash", model_hash, "run inference anew")
     indexed = NamedTensors({}, train_index_card)
     require_origin("train_index", indexed, "model_hash", model_hash, "run index on these embeddings")
-    rows = embeddings.tensors["embedding"].numpy()
-    validation = rows[(samples["split"] == "validation").to_numpy()]
+    require_order(embeddings, samples["id"])
+    validation = embeddings.tensors["embedding"].numpy()[rows_of(samples, "validation")]
     queries = new_embeddings.tensors["embedding"].numpy()
     report = search_report(train_index, queries, validation, samples, dataset_card["class_names"], params)
     return new_samples.join(report)

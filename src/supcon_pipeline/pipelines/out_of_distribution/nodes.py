@@ -29,19 +29,22 @@ def score_outside_images(
     params: OutOfDistributionParameters,
 ) -> pd.DataFrame:
     """One row per test image and image of another kind: its distance to the training images."""
+    from supcon_pipeline.core.images import rows_of
     from supcon_pipeline.core.inference import neighbour_distances
     from supcon_pipeline.core.neighbours import search_neighbours
-    from supcon_pipeline.core.tensors import require_origin
+    from supcon_pipeline.core.tensors import require_order, require_origin
 
+    require_order(embeddings, samples["id"])
     model_hash = embeddings.metadata["model_hash"]
     require_origin("outside embeddings", outside_embeddings, "model_hash", model_hash, "embed them anew")
-    rows, split = embeddings.tensors["embedding"].numpy(), samples["split"].to_numpy()
-    queries = np.concatenate([rows[split == "test"], outside_embeddings.tensors["embedding"].numpy()])
-    distance_k = min(params.distance_k, int((split == "train").sum()))
-    similarities, _ = search_neighbours(queries, rows[split == "train"], distance_k)
-    names = [*samples.loc[split == "test", "id"], *outside_samples["path"]]
-    is_outside = np.arange(len(names)) >= np.count_nonzero(split == "test")
+    rows = embeddings.tensors["embedding"].numpy()
+    train, test = rows_of(samples, "train"), rows_of(samples, "test")
+    queries = np.concatenate([rows[test], outside_embeddings.tensors["embedding"].numpy()])
+    distance_k = params.within(len(train)).distance_k
+    similarities, _ = search_neighbours(queries, rows[train], distance_k)
+    names = [*samples["id"].iloc[test], *outside_samples["path"]]
     distance = neighbour_distances(similarities, distance_k)
+    is_outside = np.arange(len(names)) >= len(test)
     return pd.DataFrame({"image": names, "is_outside": is_outside, "distance": distance})
 
 

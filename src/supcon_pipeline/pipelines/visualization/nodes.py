@@ -18,10 +18,11 @@ def map_embeddings(
     params: VisualizationParameters,
 ) -> pd.DataFrame:
     """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
-    from supcon_pipeline.core.images import SPLITS
+    from supcon_pipeline.core.images import SPLITS, rows_of
+    from supcon_pipeline.core.tensors import require_order
     from supcon_pipeline.core.tsne import choose_points, largest_perplexity, tsne_map
 
-    in_use = np.flatnonzero(samples["split"].isin(SPLITS))
+    in_use = rows_of(samples, *SPLITS)
     options = params.tsne.model_dump(exclude={"seeds", "max_points"})
     strata = samples["split"] + " " + samples["label"].astype(str)
     shown = in_use[choose_points(strata.iloc[in_use], params.tsne.max_points, params.tsne.seeds[0])]
@@ -32,6 +33,7 @@ def map_embeddings(
     }
     maps = []
     for (model, (features, predicted)), seed in product(models.items(), params.tsne.seeds):
+        require_order(features, samples["id"])
         x, y = tsne_map(features.tensors["embedding"].numpy()[shown], seed=seed, **options).T
         said = samples["id"].map(predicted.set_index("id")["predicted_class"])
         columns = samples.assign(predicted_class=said).iloc[shown]
@@ -62,9 +64,12 @@ def collect_projection(
     embeddings: Any, predictions: pd.DataFrame, samples: pd.DataFrame, prepared_images: np.ndarray
 ) -> Any:
     """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
+    from supcon_pipeline.core.images import rows_of
     from supcon_pipeline.core.projector import Projection, small_pictures
+    from supcon_pipeline.core.tensors import require_order
 
-    test = np.flatnonzero(samples["split"] == "test")
+    require_order(embeddings, samples["id"])
+    test = rows_of(samples, "test")
     table = predictions[["class_name", "predicted_class", "id"]]
     return Projection(embeddings.tensors["embedding"][test], table, small_pictures(prepared_images, test))
 

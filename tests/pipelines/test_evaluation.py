@@ -1,0 +1,96 @@
+import inspect
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from supcon_pipeline.core.parameters import EvaluationParameters
+from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.pipelines.evaluation import nodes
+from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
+from supcon_pipeline.pipelines.index.nodes import index_embeddings
+
+CARD = {"class_names": ["a", "b", "c"]}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def params():
+    knn = {"k": 5, "temperature": 0.1}
+    bootstrap = {"num_resamples": 10, "seed": 0}
+    return EvaluationParameters(
+        batch_size=8, ks=(1,), knn=knn, num_neighbours=3, num_suspicious=9, bootstrap=bootstrap
+    )
+
+
+@pytest.fixture
+def samples(rng):
+    """Sixty images of three classes, of which every third is a test image."""
+    label = rng.integers(0, 3, 60)
+    return pd.DataFrame({"id": [f"image {row}" for row in range(60)], "label": label}).assign(
+        split=np.tile(["train", "test", "validation"], 20), class_name=np.array(["a", "b", "c"])[label]
+    )
+
+
+@pytest.fixture
+def embeddings(rng, samples):
+    """A direction for each class, and logits that say it."""
+    rows = np.eye(3, 6)[samples["label"]] + 0.1 * rng.normal(size=(60, 6))
+    tensors = {"embedding": torch.tensor(rows, dtype=torch.float32), "logits": torch.tensor(5 * rows[:, :3])}
+    return NamedTensors(tensors, {"sample_ids": samples["id"].tolist()})
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        nodes.score_features,
+        nodes.find_neighbours,
+        nodes.find_suspicious_labels,
+        nodes.predict_samples,
+        nodes.predict_baseline,
+        nodes.score_classifier,
+        nodes.score_baseline_classifier,
+        nodes.score_knn,
+        index_embeddings,
+    ],
+)
+def test_samples_in_another_order_than_the_embeddings_are_refused(node, embeddings, samples, params):
+    parts = {"embeddings": embeddings, "baseline_embeddings": embeddings, "dataset_card": CARD}
+    parts |= {"classifier": None, "params": params, "samples": samples.iloc[::-1].reset_index(drop=True)}
+    names = inspect.signature(node).parameters
+    with pytest.raises(ValueError, match=r"must have sample 'image 59' at row 0, .*, got 'image 0'"):
+        node(**{name: parts[name] for name in names})
+
+
+def test_images_that_were_removed_from_all_splits_are_not_suspicious(embeddings, samples, params):
+    # A wrong label of an image in use, and of one that was removed.
+    samples.loc[[31, 40], "label"] = (samples.loc[[31, 40], "label"] + 1) % 3
+    suspected = nodes.find_suspicious_labels(embeddings, samples, CARD, params)
+    assert sorted(suspected["sample"]) == [31, 40]
+    samples.loc[[3, 40], "split"] = "removed"
+    suspected = nodes.find_suspicious_labels(embeddings, samples, CARD, params)
+    assert suspected[["sample", "id"]].to_numpy().tolist() == [[31, "image 31"]]
+    assert suspected["suggested"].tolist() == [(samples["label"][31] - 1) % 3]
+
+
+def test_pixels_of_photographs_are_compared_at_32_pixels(rng, params, samples, monkeypatch):
+    from supcon_pipeline.core import neighbours
+
+    compared, find_nearest = [], neighbours.find_nearest
+    monkeypatch.setattr(
+        neighbours, "find_nearest", lambda rows, *others: compared.append(rows) or find_nearest(rows, *others)
+    )
+    small = rng.integers(0, 256, (60, 32, 32, 1), dtype=np.uint8)
+    # A chessboard on top, whose mean is nothing.
+    grain = 40 * (1 - 2 * (np.indices((64, 64)).sum(axis=0) % 2))[:, :, None]
+    large = np.clip(small.repeat(2, axis=1).repeat(2, axis=2), 40, 215).astype(int) + grain
+    scores = [
+        score_pixels(images, samples, params) for images in (np.clip(small, 40, 215), large.astype(np.uint8))
+    ]
+    assert scores[0] == scores[1]
+    assert [rows.shape for rows in compared] == [(60, 1024)] * 2
