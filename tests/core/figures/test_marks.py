@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from supcon_pipeline.core.figures.marks import COLORS, NUM_MARKS, RIGHT, WRONG, class_marks
+from supcon_pipeline.core.figures.marks import COLORS, NUM_MARKS, RIGHT, WRONG, class_marks, short_name
 
 # Machado et al. 2009, "A Physiologically-based Model for Simulation of Color Vision Deficiency", severity 1.
 SEEN_BY = {
@@ -48,3 +48,10 @@ def test_every_class_has_a_mark_of_its_own(num_classes):
 def test_further_classes_begin_again():
     marks = class_marks(NUM_MARKS + 2)
     assert marks[NUM_MARKS:] == marks[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("", ""), ("brown_bear", "brown_bear"), ("brown_bears", "brown_…ars")]
+)
+def test_a_long_name_keeps_both_ends(name, expected):
+    assert short_name(name, 10) == expected

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
-from supcon_pipeline.core.figures.marks import RIGHT, WRONG
+from supcon_pipeline.core.figures.marks import RIGHT, WRONG, short_name
 
 MAX_LETTERS = 16
 
@@ -77,12 +77,14 @@ def draw_retrieval(
 
 def _draw_query(axes: Any, images: Any, samples: pd.DataFrame, query: int, found: pd.DataFrame) -> None:
     names = samples["class_name"]
-    _show(axes[0], images[query], f"query\n{_short(names.iloc[query])}")
+    _show(axes[0], images[query], f"query\n{short_name(names.iloc[query], MAX_LETTERS)}")
     for axis in axes[1 + len(found) :]:
         axis.set_axis_off()
     for axis, reference, similarity in zip(axes[1:], found["reference"], found["similarity"], strict=False):
         is_right = samples["label"].iloc[reference] == samples["label"].iloc[query]
-        title = f"{'✓' if is_right else '✗'} {similarity:.3f}\n{_short(names.iloc[reference])}"
+        title = (
+            f"{'✓' if is_right else '✗'} {similarity:.3f}\n{short_name(names.iloc[reference], MAX_LETTERS)}"
+        )
         _show(axis, images[reference], title, RIGHT if is_right else WRONG)
 
 
@@ -109,8 +111,8 @@ def draw_suspicious(
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
     for axis, (_, row) in zip(axes, shown.iterrows(), strict=False):
-        title = f"label {_short(row['class_name'])}\nlike {_short(row['suggested_class'])}"
-        _show(axis, images[row["sample"]], title)
+        label, suggested = (short_name(row[name], MAX_LETTERS) for name in ("class_name", "suggested_class"))
+        _show(axis, images[row["sample"]], f"label {label}\nlike {suggested}")
         note = f"{row['suspicion']:.2f}, {row['split']}\n{_tail(str(row['id']))}"
         axis.set_xlabel(note, fontsize=7)
     return figure
@@ -123,10 +125,6 @@ def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
     axis.set_title(title, fontsize=8)
     for spine in axis.spines.values():
         spine.set(visible=color is not None, color=color, linewidth=3)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
 
 
 def _tail(identity: str, length: int = 22) -> str:

@@ -50,3 +50,11 @@ def class_marks(num_classes: int) -> list[Mark]:
         Mark(COLORS[index % len(COLORS)], shapes[index // len(COLORS) % len(shapes)])
         for index in range(num_classes)
     ]
+
+
+def short_name(name: str, num_letters: int) -> str:
+    """The name where it has at most so many letters, or else its two ends: names differ in either."""
+    if len(name) <= num_letters:
+        return name
+    end = num_letters // 3
+    return f"{name[: num_letters - 1 - end]}…{name[-end:]}"
