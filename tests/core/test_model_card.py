@@ -47,6 +47,7 @@ def test_the_card_names_the_run_the_data_the_parameters_and_the_labels(parts):
 def test_the_numbers_stand_beside_those_of_the_baseline(parts):
     card = render_model_card(**parts)
     assert "| this model | baseline |" in card
+    assert "mean_average_precision_at_r | average precision within the first R neighbours" in card
     assert "| embedding precision_at_1 | nearest neighbour among the training images" in card
     assert "| 0.9123 | 0.5123 |" in card
     assert "On 77 test images" in card

@@ -8,7 +8,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 _HEADLINES = (
     ("embedding", "precision_at_1", "nearest neighbour among the training images has the same class"),
-    ("embedding", "mean_average_precision_at_r", "whole ranking of the neighbours"),
+    (
+        "embedding",
+        "mean_average_precision_at_r",
+        "average precision within the first R neighbours, for R training images of the class",
+    ),
     ("classifier", "accuracy", "linear classifier"),
     ("classifier", "macro_f1", "linear classifier, every class alike"),
 )

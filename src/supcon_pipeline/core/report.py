@@ -24,6 +24,8 @@ _TITLES = {
     "pixels": "nearest neighbour on raw pixels",
 }
 _REQUIRED = ("projection", "embedding", "classifier", "pixels")
+# What temperature scaling changes.
+_CALIBRATED = ("log_loss", "expected_calibration_error")
 # What is set side by side.
 _TABLES = {
     "Features": ("projection", "embedding", "baseline embedding", "pixels"),
@@ -97,6 +99,7 @@ def render_report(
         run=run_record,
         parameters=json.dumps(parameters, indent=2),
         pictures=_describe(pictures),
+        classes=metrics["classifier"]["per_class"],
         pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
         # No text of the figure can end the script that holds it.
         interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
@@ -118,6 +121,8 @@ def _scores(group: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     intervals = group.get("intervals", {})
     ranges = {name: f"{low:.3f}–{high:.3f}" for name, (low, high) in intervals.items()}  # noqa: RUF001
     numbers = {name: value for name, value in group.items() if isinstance(value, float)}
+    calibrated = group.get("calibrated", {})
+    numbers |= {f"calibrated {name}": calibrated[name] for name in _CALIBRATED if name in calibrated}
     return {name: (f"{value:.4f}", ranges.get(name, "")) for name, value in numbers.items()}
 
 

@@ -14,7 +14,7 @@ def test_each_classifier_has_its_curve_before_and_after_scaling():
     drawn = {line.get_label(): list(line.get_ydata()) for line in above.lines}
     assert drawn == {
         "perfect": [0, 1],
-        "as trained: ECE 0.200": [0.3, 0.8],
+        "before scaling: ECE 0.200": [0.3, 0.8],
         "temperature 1.50: ECE 0.050": [0.5, 0.9],
     }
     assert [list(line.get_ydata()) for line in below.lines] == [[3, 40], [3, 40]]

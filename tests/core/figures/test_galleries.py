@@ -93,11 +93,11 @@ def test_the_suspicious_are_shown_in_their_order_with_both_classes(images):
     assert [axis.get_title() for axis in figure.axes] == ["label bee\nlike cat", "label ant\nlike cat"]
     assert [axis.get_xlabel() for axis in figure.axes] == ["0.90, train\nimage-3", "0.80, train\nimage-0"]
     assert np.array_equal(figure.axes[0].images[0].get_array(), images[3])
-    assert "2 of 3 images" in figure.get_suptitle()
+    assert "the 2 images that look most like another class" in figure.get_suptitle()
 
 
 def test_no_suspicion_and_gray_images_are_drawn_too(images):
     empty = SAMPLES.head(0).assign(sample=0, split="", suggested_class="", suspicion=0.0)
-    assert "0 of 0 images" in draw_suspicious(images, empty, num_shown=4).get_suptitle()
+    assert "the 0 images" in draw_suspicious(images, empty, num_shown=4).get_suptitle()
     gray = draw_retrieval(images[..., :1], SAMPLES, NEIGHBOURS, {"right": [4]}, num_references=1)
     assert cells(gray)[0].images[0].get_array().shape == (4, 4)

@@ -106,7 +106,7 @@ def draw_suspicious(
     num_columns = max(1, min(num_columns, len(shown)))
     num_rows = max(1, -(-len(shown) // num_columns))
     figure = Figure(figsize=(max(1.6 * num_columns, 5.0), 2.1 * num_rows + 0.5), layout="constrained")
-    figure.suptitle(f"Labels to check: {len(shown)} of {len(suspicious)} images that look like another class")
+    figure.suptitle(f"Labels to check: the {len(shown)} images that look most like another class")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
