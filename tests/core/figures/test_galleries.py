@@ -50,6 +50,15 @@ def test_where_all_are_right_none_is_shown_as_wrong():
     }
 
 
+def test_where_none_is_right_the_worst_are_shown_alone():
+    neighbours = NEIGHBOURS[NEIGHBOURS["query"].isin([5, 7])]
+    queries = choose_queries(neighbours, LABELS, num_right=5, num_wrong=1, seed=0)
+    assert queries == {
+        "0 of the 0 test images whose nearest is right": [],
+        "the worst of the 2 whose nearest is wrong": [7],
+    }
+
+
 def test_the_right_ones_are_drawn_by_the_seed():
     neighbours = pd.DataFrame({"query": range(100), "rank": 0, "reference": range(100), "similarity": 1.0})
 

@@ -35,7 +35,7 @@ def choose_queries(
     right = nearest.index[nearest["is_same"]].to_numpy()
     wrong = nearest[~nearest["is_same"]]
     worst = wrong.sort_values(["share", "similarity"], ascending=[True, False], kind="stable").index
-    drawn = np.random.default_rng(seed).permutation(right)[:num_right]
+    drawn = right[np.random.default_rng(seed).permutation(len(right))[:num_right]]
     return {
         f"{len(drawn)} of the {len(right):,} test images whose nearest is right": np.sort(drawn).tolist(),
         f"the worst of the {len(wrong):,} whose nearest is wrong": worst[:num_wrong].tolist(),
