@@ -103,3 +103,24 @@ def test_the_menu_shows_a_split_and_seed_and_keeps_hidden_what_a_click_has_hidde
         # It is another map than that of the first seed.
         assert page.locator("#map .points path").first.get_attribute("transform") != first
         assert errors == []
+
+
+@pytest.mark.parametrize(("num_classes", "has_legend"), [(2, True), (20, True), (100, False)])
+def test_on_a_phone_the_maps_have_its_width_and_the_legend_is_below(
+    finished_project: Path, tmp_path: Path, num_classes: int, has_legend: bool
+) -> None:
+    report = write_report(finished_project, tmp_path / "report.html", num_classes)
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 900})
+        page.goto(report.as_uri())
+        page.wait_for_selector("#map .points path", state="attached")
+        whole = page.locator("#map").bounding_box()
+        maps = [part.bounding_box() for part in page.locator("#map .nsewdrag").all()]
+        assert len(maps) == 2
+        assert min(part["width"] for part in maps) > 300
+        assert page.locator("#map .legend").count() == has_legend
+        if has_legend:
+            legend = page.locator("#map .legend").bounding_box()
+            assert max(part["y"] + part["height"] for part in maps) <= legend["y"] + 1
+            assert legend["y"] + legend["height"] <= whole["y"] + whole["height"] + 1
+            assert page.locator("#map .legendtoggle").count() == num_classes

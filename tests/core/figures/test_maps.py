@@ -104,6 +104,14 @@ def test_a_click_on_a_class_reaches_its_traces_in_every_map(points):
         assert axes == {"x", "x2"}
 
 
+def test_a_long_name_is_short_in_the_legend_and_whole_to_the_pointer(points):
+    long = "a" * 200
+    points.loc[points["label"] == 0, "class_name"] = long
+    figure = draw_interactive_tsne(points, [long, "bee", "cat"], {"train": 5, "test": 4})
+    assert len(figure.data[0].name) == 24
+    assert long in {row[1] for trace in figure.data if trace.customdata for row in trace.customdata}
+
+
 def test_the_menu_shows_a_split_of_a_seed(points):
     twice = pd.concat([points, points.assign(seed=7)])
     figure = draw_interactive_tsne(twice, NAMES, {"train": 5, "test": 4})
