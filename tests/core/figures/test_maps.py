@@ -75,6 +75,15 @@ def test_the_legend_names_every_class_that_has_a_mark_of_its_own(num_classes, ha
     assert len(texts(figure.axes[0])) <= 30
 
 
+def test_names_of_any_length_leave_the_maps_their_room(points):
+    names = [letter + "_some_name" * 20 for letter in "abc"]
+    figure = draw_tsne(points, names, {"train": 5, "test": 4})
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_window_extent().width > figure.bbox.width / 3
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width < figure.bbox.width
+
+
 def test_compact_classes_come_first_and_names_do_not_stand_upon_another():
     x = [0, 0.1, 0.2, 10, 10.1, 10.2, 10.05, 10.15, 10.25]
     points = pd.DataFrame({"label": [0] * 3 + [1] * 3 + [2] * 3, "x": x, "y": 0.0})
