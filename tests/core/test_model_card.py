@@ -1,5 +1,10 @@
+import html
+import json
+import re
+
 import pytest
 from jinja2 import UndefinedError
+from markdown_it import MarkdownIt
 
 from supcon_pipeline.core.model_card import render_model_card
 
@@ -40,7 +45,7 @@ def test_the_card_names_the_run_the_data_the_parameters_and_the_labels(parts):
         assert words in card
     assert card.index('"encoder"') < card.index('"seed": 17') < card.index('"seed": 23')
     assert '"seed": 99' not in card
-    assert "cat, a\\|b <c>" in card
+    assert "cat, a\\|b \\<c\\>" in card
     assert "not under version control" in card
 
 
@@ -59,6 +64,36 @@ def test_the_card_says_what_images_must_be_and_what_was_checked(parts):
     assert "Fit the longer side." in card
     assert "`probabilities` is the softmax of `logits` divided by 1.235" in card
     assert "| encoder.onnx | embedding | 2.5e-06 |" in card
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a|b",
+        "<script>",
+        "`code`",
+        "*bold*",
+        "_soft_",
+        "brown_bear",
+        "# a",
+        "a\\b",
+        "[link](url)",
+        "&lt;",
+        "~~x~~",
+    ],
+)
+def test_a_class_name_is_read_as_it_is_written(parts, name):
+    parts["metadata"]["class_names"] = [name, "cat"]
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(render_model_card(**parts))
+    (said,) = re.findall(r"for any image: (.*?)</p>", page)
+    assert html.unescape(said) == f"{name}, cat."
+    assert "<" not in said
+
+
+def test_the_parameters_are_json_as_it_was(parts):
+    parts["metrics"]["checkpoint"]["encoder"]["parameters"] = {"path": "a|b_<c>`"}
+    found = re.findall(r"```json\n(.*?)```\n", render_model_card(**parts), re.DOTALL)
+    assert json.loads(found[0])["encoder"] == {"path": "a|b_<c>`"}
 
 
 def test_a_missing_part_is_refused_by_its_name(parts):

@@ -1,6 +1,7 @@
 """The model card: what an exported model is, how good it is and how to use it."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,14 @@ _HEADLINES = (
     ("classifier", "accuracy", "linear classifier"),
     ("classifier", "macro_f1", "linear classifier, every class alike"),
 )
+
+# What means something in Markdown; an underscore only where it does not stand inside a word.
+_MARKS = re.compile(r"[\\`*<>&\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also in a cell of a table."""
+    return _MARKS.sub(r"\\\g<0>", text)
 
 
 def render_model_card(
@@ -39,14 +48,13 @@ def render_model_card(
         for group, metric, meaning in _HEADLINES
     ]
     environment = Environment(
-        # Markdown is text: nothing to escape but the bar, which ends a cell of a table.
         loader=PackageLoader("supcon_pipeline.core", "templates"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=lambda value: value.replace("|", "\\|") if isinstance(value, str) else value,
     )
+    environment.filters["as_text"] = escape_markdown
     # Those of the trainings: the run that exports may have others and has trained nothing.
     parameters = {name: metrics["checkpoint"][name]["parameters"] for name in ("encoder", "classifier")}
     return environment.get_template("model_card.md").render(
