@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from supcon_pipeline.core.pages import open_templates
 
 _HEADLINES = (
     ("embedding", "precision_at_1", "nearest neighbour among the training images has the same class"),
@@ -47,17 +47,11 @@ def render_model_card(
         (f"{group} {metric}", meaning, metrics[group][metric], metrics["baseline"][group][metric])
         for group, metric, meaning in _HEADLINES
     ]
-    environment = Environment(
-        loader=PackageLoader("supcon_pipeline.core", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["as_text"] = escape_markdown
+    templates = open_templates(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    templates.filters["as_text"] = escape_markdown
     # Those of the trainings: the run that exports may have others and has trained nothing.
     parameters = {name: metrics["checkpoint"][name]["parameters"] for name in ("encoder", "classifier")}
-    return environment.get_template("model_card.md").render(
+    return templates.get_template("model_card.md").render(
         model=metadata,
         rows=rows,
         metrics=metrics,
