@@ -9,16 +9,7 @@ from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 
-# Group and name of a metric, and the short name that leaves a terminal of 80 columns room for the numbers.
-_HEADLINES = (
-    ("embedding", "precision_at_1", "precision@1"),
-    ("embedding", "mean_average_precision_at_r", "mAP@R"),
-    ("embedding", "knn_accuracy", "k-NN accuracy"),
-    ("projection", "precision_at_1", "precision@1"),
-    ("classifier", "accuracy", "accuracy"),
-    ("classifier", "macro_f1", "macro F1"),
-    ("classifier", "expected_calibration_error", "ECE"),
-)
+from supcon_pipeline.core.headlines import HEADLINES
 
 
 def print_results(
@@ -101,7 +92,7 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table.add_column("metric", no_wrap=True)
     for column in ("contrastive", "95 % interval", "baseline", "pixels"):
         table.add_column(column, justify="right")
-    for group, metric, short in _HEADLINES:
+    for group, metric, short, _ in HEADLINES:
         baseline = metrics["baseline"].get(group, {}).get(metric)
         pixels = metrics["pixels"].get(metric) if group == "embedding" else None
         ends = metrics[group]["intervals"].get(metric)

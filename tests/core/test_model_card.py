@@ -6,18 +6,19 @@ import pytest
 from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
+from supcon_pipeline.core.headlines import HEADLINES
 from supcon_pipeline.core.model_card import render_model_card
 
 
 @pytest.fixture
 def parts():
     scores = {
-        "embedding": {"precision_at_1": 0.91234, "mean_average_precision_at_r": 0.8},
-        "classifier": {"accuracy": 0.7, "macro_f1": 0.6},
+        "embedding": {"precision_at_1": 0.91234, "mean_average_precision_at_r": 0.8, "knn_accuracy": 0.9},
+        "classifier": {"accuracy": 0.7, "macro_f1": 0.6, "expected_calibration_error": 0.01},
     }
     baseline = {
-        "embedding": {"precision_at_1": 0.51234, "mean_average_precision_at_r": 0.4},
-        "classifier": {"accuracy": 0.3, "macro_f1": 0.2},
+        "embedding": {"precision_at_1": 0.51234, "mean_average_precision_at_r": 0.4, "knn_accuracy": 0.5},
+        "classifier": {"accuracy": 0.3, "macro_f1": 0.2, "expected_calibration_error": 0.02},
     }
     origin = {
         "encoder": {"run_id": "run-of-encoder", "averaged_epochs": [3, 5], "parameters": {"seed": 17}},
@@ -55,6 +56,8 @@ def test_the_numbers_stand_beside_those_of_the_baseline(parts):
     assert "mean_average_precision_at_r | average precision within the first R neighbours" in card
     assert "| embedding precision_at_1 | nearest neighbour among the training images" in card
     assert "| 0.9123 | 0.5123 |" in card
+    rows = re.findall(r"\| (embedding|classifier) (\w+) \|", card)
+    assert rows == [tuple(headline[:2]) for headline in HEADLINES if headline.group != "projection"]
     assert "On 77 test images" in card
 
 

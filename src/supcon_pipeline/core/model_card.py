@@ -5,18 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from supcon_pipeline.core.headlines import HEADLINES
 from supcon_pipeline.core.pages import open_templates
-
-_HEADLINES = (
-    ("embedding", "precision_at_1", "nearest neighbour among the training images has the same class"),
-    (
-        "embedding",
-        "mean_average_precision_at_r",
-        "average precision within the first R neighbours, for R training images of the class",
-    ),
-    ("classifier", "accuracy", "linear classifier"),
-    ("classifier", "macro_f1", "linear classifier, every class alike"),
-)
 
 # What means something in Markdown; an underscore only where it does not stand inside a word.
 _MARKS = re.compile(r"[\\`*<>&\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
@@ -45,7 +35,9 @@ def render_model_card(
     """
     rows = [
         (f"{group} {metric}", meaning, metrics[group][metric], metrics["baseline"][group][metric])
-        for group, metric, meaning in _HEADLINES
+        for group, metric, _, meaning in HEADLINES
+        # The projection head is no part of what is exported.
+        if group != "projection"
     ]
     templates = open_templates(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     templates.filters["as_text"] = escape_markdown
