@@ -32,6 +32,9 @@ def test_the_report_opens_from_disk_and_answers_to_the_pointer(
         assert len(page.query_selector_all("img")) >= 3
         # Nothing is wider than the screen but what scrolls by itself.
         assert page.evaluate("document.documentElement.scrollWidth") == width
+        # The names of the metrics leave their numbers room.
+        names = [part.bounding_box() for part in page.locator(".scores th:first-child").all()]
+        assert max(box["x"] + box["width"] for box in names) < width / 2
         point = page.query_selector("#map .cartesianlayer .points path")
         point.scroll_into_view_if_needed()
         box = point.bounding_box()

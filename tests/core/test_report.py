@@ -68,7 +68,7 @@ def parts():
 def cells(page, start):
     """The cells of the first table after `start`."""
     table = page[page.index(start) :].split("</table>")[0]
-    return re.findall(r"<t[dh]>(.*?)</t[dh]>", table)
+    return re.findall(r"<t[dh]>(.*?)</t[dh]>", table.replace("<wbr>", ""))
 
 
 def scores(page, title):
