@@ -66,3 +66,9 @@ def test_names_are_thinned_only_where_they_cannot_be_read():
         return len(figure.axes[0].get_yticklabels())
 
     assert [names_shown(count) for count in (2, 100, 400)] == [2, 100, 100]
+
+
+@pytest.mark.parametrize("num_classes", [2, 21])
+def test_a_name_with_dollar_signs_is_no_formula(num_classes):
+    names = [f"$\\frac${index}" for index in range(num_classes)]
+    draw_confusion(np.ones((num_classes, num_classes), dtype=int), names).draw_without_rendering()

@@ -110,3 +110,12 @@ def test_no_suspicion_and_gray_images_are_drawn_too(images):
     assert "the 0 images" in draw_suspicious(images, empty, num_shown=4).get_suptitle()
     gray = draw_retrieval(images[..., :1], SAMPLES, NEIGHBOURS, {"right": [4]}, num_references=1)
     assert cells(gray)[0].images[0].get_array().shape == (4, 4)
+
+
+def test_a_name_with_dollar_signs_is_no_formula(images):
+    samples = SAMPLES.assign(class_name=np.array(["$\\frac$", "$5 to $10"])[LABELS])
+    draw_retrieval(images, samples, NEIGHBOURS, {"right": [4]}, num_references=2).draw_without_rendering()
+    table = samples.head(2).assign(
+        sample=[3, 0], split="train", suggested_class="$\\alpha", suspicion=0.9, id="$\\frac$.png"
+    )
+    draw_suspicious(images, table, num_shown=2).draw_without_rendering()

@@ -138,3 +138,8 @@ def test_the_title_says_how_many_images_are_left_out(points):
     assert (
         "9 of 54 images" in draw_interactive_tsne(points, NAMES, {"train": 50, "test": 4}).layout.title.text
     )
+
+
+def test_a_name_with_dollar_signs_is_no_formula(points):
+    names = [*["$\\frac$", "$5 to $10"], "cat"]
+    draw_tsne(points, names, {"train": 5, "test": 4}).draw_without_rendering()

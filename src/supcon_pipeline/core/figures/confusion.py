@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from supcon_pipeline.core.classification import confused_pairs
-from supcon_pipeline.core.figures.marks import short_name
+from supcon_pipeline.core.figures.marks import short_name, show_as_written
 
 # Above, counts do not fit their cells, and the pairs that matter are listed instead.
 MAX_COUNTED = 20
@@ -44,14 +44,15 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
     whole.colorbar(image, ax=axis, label="share of the label's images", shrink=0.8, location=place)
     for part in beside:
         part.text(0, 0.97, "\n".join(lines), va="top", fontsize=LIST_POINTS)
-    return figure
+    return show_as_written(figure)
 
 
 def _text_width(lines: Sequence[str]) -> float:
     """Inches that the longest line takes."""
     from matplotlib.textpath import TextPath
 
-    paths = [TextPath((0, 0), line, size=LIST_POINTS) for line in lines if line]
+    # Two dollar signs would be a formula.
+    paths = [TextPath((0, 0), line.replace("$", "S"), size=LIST_POINTS) for line in lines if line]
     # On the grid of pixels letters stand somewhat wider.
     return 1.05 * max(float(path.get_extents().width) for path in paths) / 72 + 0.2
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
-from supcon_pipeline.core.figures.marks import RIGHT, WRONG, short_name
+from supcon_pipeline.core.figures.marks import RIGHT, WRONG, short_name, show_as_written
 
 MAX_LETTERS = 16
 
@@ -72,7 +72,7 @@ def draw_retrieval(
         fold.suptitle(title, fontsize=10)
         for axes, query in zip(fold.subplots(len(rows), num_columns, squeeze=False), rows, strict=True):
             _draw_query(axes, images, samples, query, shown[shown["query"] == query])
-    return figure
+    return show_as_written(figure)
 
 
 def _draw_query(axes: Any, images: Any, samples: pd.DataFrame, query: int, found: pd.DataFrame) -> None:
@@ -115,7 +115,7 @@ def draw_suspicious(
         _show(axis, images[row["sample"]], f"label {label}\nlike {suggested}")
         note = f"{row['suspicion']:.2f}, {row['split']}\n{_tail(str(row['id']))}"
         axis.set_xlabel(note, fontsize=7)
-    return figure
+    return show_as_written(figure)
 
 
 def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:

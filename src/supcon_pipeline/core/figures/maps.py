@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks, short_name
+from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks, short_name, show_as_written
 from supcon_pipeline.core.images import SPLITS
 
 # More names hide the points.
@@ -43,7 +43,7 @@ def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapp
     )
     if len(class_names) <= NUM_MARKS:
         _add_legend(figure, class_names, _num_columns(class_names, len(models)))
-    return figure
+    return show_as_written(figure)
 
 
 def _share(of_map: pd.DataFrame, split: str, num_images: Mapping[str, int]) -> str:
