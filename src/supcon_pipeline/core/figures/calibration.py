@@ -28,7 +28,7 @@ def draw_calibration(classifiers: Mapping[str, Mapping[str, Any]]) -> Any:
         _draw_reliability(above, below, scores, "before scaling", ORANGE, "o--")
         _draw_reliability(above, below, after, f"temperature {after['temperature']:.2f}", BLUE, "s-")
         above.set(title=title, xlim=(0, 1.02), ylim=(0, 1.02))
-        above.legend(fontsize=8, loc="upper left")
+        above.legend(fontsize=8, loc="best")
         below.set(xlabel="confidence", yscale="log")
     axes[0, 0].set(ylabel="accuracy")
     axes[1, 0].set(ylabel="images")
