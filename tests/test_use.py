@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -61,6 +62,27 @@ def test_the_check_of_the_export_is_written_for_every_file_and_output(exported: 
     assert check["num_images"] == 24
     assert [len(outputs) for outputs in check["differences"].values()] == [1, 1, 3, 3]
     assert all(0 <= value < 1e-2 for outputs in check["differences"].values() for value in outputs.values())
+
+
+def test_the_numbers_of_the_model_card_are_those_of_the_run(exported: Path) -> None:
+    catalog = read_catalog(exported)
+    card, metrics, check = (catalog.load(name) for name in ("model_card", "metrics", "export_check"))
+    rows = re.findall(r"\| (\w+) (\w+) \| [^|]+ \| ([\d.]+) \| ([\d.]+) \|", card)
+    assert len(rows) == 6
+    for group, metric, value, baseline in rows:
+        assert (value, baseline) == (
+            f"{metrics[group][metric]:.4f}",
+            f"{metrics['baseline'][group][metric]:.4f}",
+        )
+    for name, outputs in check["differences"].items():
+        for output, difference in outputs.items():
+            assert f"| {name} | {output} | {difference:.2g} |" in card
+    temperature = catalog.load("classifier_metrics")["calibrated"]["temperature"]
+    assert f"divided by {temperature:.4g}," in card
+    assert f"`{metrics['data_hash']}`" in card
+    assert f"On {metrics['num_images']} test images" in card
+    parameters = json.loads(card.split("```json\n")[1].split("```")[0])
+    assert parameters["encoder"] == metrics["checkpoint"]["encoder"]["parameters"]
 
 
 def test_the_code_of_the_model_card_runs_beside_the_file(

@@ -4,21 +4,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
-from kedro.io import DataCatalog
+from kedro.io import AbstractVersionedDataset, DataCatalog
 from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 
-# Group and name of a metric, and the short name that leaves a terminal of 80 columns room for the numbers.
-_HEADLINES = (
-    ("embedding", "precision_at_1", "precision@1"),
-    ("embedding", "mean_average_precision_at_r", "mAP@R"),
-    ("embedding", "knn_accuracy", "k-NN accuracy"),
-    ("projection", "precision_at_1", "precision@1"),
-    ("classifier", "accuracy", "accuracy"),
-    ("classifier", "macro_f1", "macro F1"),
-    ("classifier", "expected_calibration_error", "ECE"),
-)
+from supcon_pipeline.core.headlines import HEADLINES
 
 
 def print_results(
@@ -33,15 +24,29 @@ def print_results(
         _print_predictions(console, catalog.load("inference_predictions"), catalog.load("unreadable_images"))
     if "out_of_distribution_metrics" in made:
         _print_detection(console, catalog.load("out_of_distribution_metrics"))
-    paths = {name: PurePath(catalog.get(name)._get_load_path()) for name in sorted(made)}  # type: ignore[union-attr]
+    paths = _artifact_paths(made, catalog, project_path)
     shown = {name: path for name, path in paths.items() if "08_reporting" in path.parts} or paths
     console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(paths)} artifacts, among them:")
     for name, path in shown.items():
-        console.print(f"  {name:<20} {path.relative_to(project_path)}", soft_wrap=True)
+        console.print(f"  {name:<20} {path}", soft_wrap=True)
     env = f" --env {run_params['env']}" if run_params["env"] else ""
     console.print("\nNext:")
     for command, purpose in _next_commands(made, env, _images_path(run_params)):
         console.print(f"  .venv/bin/{command:<50} {purpose}", soft_wrap=True)
+
+
+def _artifact_paths(names: set[str], catalog: DataCatalog, project_path: Path) -> dict[str, PurePath]:
+    """The file of each artifact, from the project on where it lies there; what is only in memory has none."""
+    datasets = {name: catalog.get(name) for name in sorted(names)}
+    paths = {
+        name: PurePath(dataset._get_load_path())
+        for name, dataset in datasets.items()
+        if isinstance(dataset, AbstractVersionedDataset)
+    }
+    return {
+        name: path.relative_to(project_path) if path.is_relative_to(project_path) else path
+        for name, path in paths.items()
+    }
 
 
 def _images_path(run_params: dict[str, Any]) -> str:
@@ -87,7 +92,7 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table.add_column("metric", no_wrap=True)
     for column in ("contrastive", "95 % interval", "baseline", "pixels"):
         table.add_column(column, justify="right")
-    for group, metric, short in _HEADLINES:
+    for group, metric, short, _ in HEADLINES:
         baseline = metrics["baseline"].get(group, {}).get(metric)
         pixels = metrics["pixels"].get(metric) if group == "embedding" else None
         ends = metrics[group]["intervals"].get(metric)

@@ -1,18 +1,24 @@
+import html
+import json
+import re
+
 import pytest
 from jinja2 import UndefinedError
+from markdown_it import MarkdownIt
 
+from supcon_pipeline.core.headlines import HEADLINES
 from supcon_pipeline.core.model_card import render_model_card
 
 
 @pytest.fixture
 def parts():
     scores = {
-        "embedding": {"precision_at_1": 0.91234, "mean_average_precision_at_r": 0.8},
-        "classifier": {"accuracy": 0.7, "macro_f1": 0.6},
+        "embedding": {"precision_at_1": 0.91234, "mean_average_precision_at_r": 0.8, "knn_accuracy": 0.9},
+        "classifier": {"accuracy": 0.7, "macro_f1": 0.6, "expected_calibration_error": 0.01},
     }
     baseline = {
-        "embedding": {"precision_at_1": 0.51234, "mean_average_precision_at_r": 0.4},
-        "classifier": {"accuracy": 0.3, "macro_f1": 0.2},
+        "embedding": {"precision_at_1": 0.51234, "mean_average_precision_at_r": 0.4, "knn_accuracy": 0.5},
+        "classifier": {"accuracy": 0.3, "macro_f1": 0.2, "expected_calibration_error": 0.02},
     }
     origin = {
         "encoder": {"run_id": "run-of-encoder", "averaged_epochs": [3, 5], "parameters": {"seed": 17}},
@@ -46,15 +52,18 @@ def test_the_card_names_the_run_the_data_the_parameters_and_the_labels(parts):
         assert words in card
     assert card.index('"encoder"') < card.index('"seed": 17') < card.index('"seed": 23')
     assert '"seed": 99' not in card
-    assert "cat, a\\|b <c>" in card
+    assert "cat, a\\|b \\<c\\>" in card
     assert "not under version control" in card
 
 
 def test_the_numbers_stand_beside_those_of_the_baseline(parts):
     card = render_model_card(**parts)
     assert "| this model | baseline |" in card
+    assert "mean_average_precision_at_r | average precision within the first R neighbours" in card
     assert "| embedding precision_at_1 | nearest neighbour among the training images" in card
     assert "| 0.9123 | 0.5123 |" in card
+    rows = re.findall(r"\| (embedding|classifier) (\w+) \|", card)
+    assert rows == [tuple(headline[:2]) for headline in HEADLINES if headline.group != "projection"]
     assert "On 77 test images" in card
 
 
@@ -73,6 +82,36 @@ def test_the_card_says_what_images_must_be_and_what_was_checked(parts):
     assert "Fit the longer side." in card
     assert "`probabilities` is the softmax of `logits` divided by 1.235" in card
     assert "| encoder.onnx | embedding | 2.5e-06 |" in card
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a|b",
+        "<script>",
+        "`code`",
+        "*bold*",
+        "_soft_",
+        "brown_bear",
+        "# a",
+        "a\\b",
+        "[link](url)",
+        "&lt;",
+        "~~x~~",
+    ],
+)
+def test_a_class_name_is_read_as_it_is_written(parts, name):
+    parts["metadata"]["class_names"] = [name, "cat"]
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(render_model_card(**parts))
+    (said,) = re.findall(r"for any image: (.*?)</p>", page)
+    assert html.unescape(said) == f"{name}, cat."
+    assert "<" not in said
+
+
+def test_the_parameters_are_json_as_it_was(parts):
+    parts["metrics"]["checkpoint"]["encoder"]["parameters"] = {"path": "a|b_<c>`"}
+    found = re.findall(r"```json\n(.*?)```\n", render_model_card(**parts), re.DOTALL)
+    assert json.loads(found[0])["encoder"] == {"path": "a|b_<c>`"}
 
 
 def test_a_missing_part_is_refused_by_its_name(parts):

@@ -21,7 +21,15 @@ def parts():
         "baseline_differs": [],
         "projection": {"ami": 0.111149},
         "embedding": {"ami": 0.222251},
-        "classifier": {"accuracy": 0.75, "per_class": {"cat": {"f1": 0.987654}}, "confusion_matrix": [[1]]},
+        "classifier": {
+            "accuracy": 0.75,
+            "calibrated": {"temperature": 1.5, "log_loss": 0.125, "expected_calibration_error": 0.0625},
+            "per_class": {
+                "cat": {"precision": 0.987654, "recall": 0.5, "f1": 0.25, "support": 33},
+                "<script>dog": {"precision": 0.0, "recall": 1.0, "f1": 0.75, "support": 44},
+            },
+            "confusion_matrix": [[1]],
+        },
         "pixels": {"precision_at_1": 1.0},
         "baseline": {"embedding": {"ami": 0.333351}, "classifier": {"accuracy": 0.5}},
         "checkpoint": {
@@ -61,7 +69,7 @@ def parts():
 def cells(page, start):
     """The cells of the first table after `start`."""
     table = page[page.index(start) :].split("</table>")[0]
-    return re.findall(r"<t[dh]>(.*?)</t[dh]>", table)
+    return re.findall(r"<t[dh]>(.*?)</t[dh]>", table.replace("<wbr>", ""))
 
 
 def scores(page, title):
@@ -83,6 +91,9 @@ def scores(page, title):
         ("Features", "precision_at_1", "embedding", ""),
         ("Classifiers", "accuracy", "classifier", "0.7500"),
         ("Classifiers", "accuracy", "baseline classifier", "0.5000"),
+        ("Classifiers", "calibrated log_loss", "classifier", "0.1250"),
+        ("Classifiers", "calibrated expected_calibration_error", "classifier", "0.0625"),
+        ("Classifiers", "calibrated log_loss", "baseline classifier", ""),
     ],
 )
 def test_every_number_stands_beside_those_it_is_compared_with(parts, title, metric, name, expected):
@@ -98,10 +109,18 @@ def test_the_same_budget_is_only_said_where_nothing_differs(parts):
 
 
 def test_tables_of_a_group_are_not_among_its_numbers(parts):
-    assert scores(render_report(**parts), "Classifiers").keys() == {
-        ("accuracy", "classifier"),
-        ("accuracy", "baseline classifier"),
-    }
+    metrics = {metric for metric, _ in scores(render_report(**parts), "Classifiers")}
+    assert metrics == {"accuracy", "calibrated log_loss", "calibrated expected_calibration_error"}
+
+
+def test_the_numbers_of_each_class_are_folded_away(parts):
+    page = render_report(**parts)
+    folded = page[page.index("<details><summary>Each class") :].split("</details>")[0]
+    assert cells(folded, "<thead>") == [
+        *("class", "precision", "recall", "f1", "test images"),
+        *("cat", "0.9877", "0.5000", "0.2500", "33"),
+        *("&lt;script&gt;dog", "0.0000", "1.0000", "0.7500", "44"),
+    ]
 
 
 def test_the_ten_most_confused_pairs_are_listed(parts):
@@ -157,7 +176,7 @@ def test_names_from_the_data_are_text_and_not_markup(parts):
     page = without_scripts(render_report(**parts))
     assert "<script>" not in page
     assert "<b>bold" not in page
-    assert cells(page, "<thead><tr><th>class") == [
+    assert cells(page, "<thead><tr><th>class</th><th>train") == [
         "class",
         "train",
         "test",

@@ -30,3 +30,8 @@ def test_mixed_views_name_their_classes_and_shares(rng):
     labels = np.array([[0.25, 0.0, 0.75], [0.0, 1.0, 0.0]], dtype=np.float32)
     figure = draw_views(images, images[:, None], labels, ["ant", "bee", "cat"])
     assert [axis.get_title() for axis in figure.axes[:2]] == ["cat 75%\nant 25%", "bee 100%"]
+
+
+def test_a_name_with_dollar_signs_is_no_formula(rng):
+    images = rng.integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
+    assert is_png(draw_views(images, images[:, None], np.array([0, 1]), ["$\\frac$", "$5 to $10"]))

@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from kedro.io import DatasetError, Version
+import yaml
+from kedro.io import DataCatalog, DatasetError, Version
 from matplotlib.figure import Figure
 
 from supcon_pipeline.core.index import build_index, search_index
@@ -15,6 +17,7 @@ from supcon_pipeline.datasets.figure import FigureDataset
 from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
 from supcon_pipeline.datasets.packed_images import PackedImagesDataset
 from supcon_pipeline.datasets.tensorboard import TensorBoardDataset
+from tests.conftest import ROOT
 
 VERSION = Version(None, "1")
 
@@ -100,3 +103,13 @@ def test_tensorboard_writes_below_its_version(tmp_path: Path) -> None:
 def test_what_is_only_read_cannot_be_saved(dataset: DigitsDataset) -> None:
     with pytest.raises(DatasetError, match="must"):
         dataset.save("anything")
+
+
+def test_class_names_that_look_like_numbers_or_like_nothing_come_back(tmp_path: Path) -> None:
+    entry = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())["confused_pairs"]
+    catalog = DataCatalog.from_config({"confused_pairs": {**entry, "filepath": str(tmp_path / "pairs.csv")}})
+    pairs = pd.DataFrame(
+        {"label": ["007", "NA"], "predicted": ["1e3", ""], "count": [2, 1], "share": [0.5, 1.0]}
+    )
+    catalog.save("confused_pairs", pairs)
+    pd.testing.assert_frame_equal(catalog.load("confused_pairs"), pairs, check_dtype=False)

@@ -26,3 +26,20 @@ def test_images_that_were_removed_from_all_splits_are_on_no_map():
     assert len(points) == 2 * 40
     assert points.loc[points["id"] == "i3", "predicted_class"].eq("a").all()
     assert draw_interactive_tsne(points, ["a", "b"], {"train": 15, "validation": 15, "test": 15}).data
+
+
+def test_every_seed_has_a_map_of_its_own_of_the_same_images_in_the_menu():
+    splits = np.array(["train", "validation", "test"] * 20)
+    samples = pd.DataFrame({"id": [f"i{row}" for row in range(60)], "split": splits, "label": [0, 1] * 30})
+    samples["class_name"] = np.array(["a", "b"])[samples["label"]]
+    embeddings = NamedTensors({"embedding": torch.randn(60, 4, generator=torch.Generator().manual_seed(0))})
+    predictions = pd.DataFrame({"id": ["i2"], "predicted_class": ["a"]})
+    params = PARAMS.model_copy(update={"tsne": PARAMS.tsne.model_copy(update={"seeds": [3, 5]})})
+    points = map_embeddings(embeddings, embeddings, samples, predictions, predictions, params)
+    first, second = (points[points["seed"] == seed].reset_index(drop=True) for seed in (3, 5))
+    assert len(first) == 2 * 40
+    assert first["id"].equals(second["id"])
+    assert not np.allclose(first[["x", "y"]], second[["x", "y"]])
+    figure = draw_interactive_tsne(points, ["a", "b"], {"train": 20, "validation": 20, "test": 20})
+    labels = [button.label for button in figure.layout.updatemenus[0].buttons]
+    assert [label for label in labels if label.startswith("test")] == ["test, seed 3", "test, seed 5"]

@@ -1,12 +1,12 @@
 """The gallery of new images: one page that needs nothing beside it."""
 
-import base64
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from supcon_pipeline.core.pages import embed_png, open_templates
 
 
 def render_gallery(
@@ -34,20 +34,21 @@ def render_gallery(
         {**row, "picture": encode_picture(images[number]), "nearest": _nearest(row, train_images, rows)}
         for number, row in enumerate(predictions.head(max_images).to_dict("records"))
     ]
-    environment = Environment(
-        loader=PackageLoader("supcon_pipeline.core", "templates"), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("gallery.html").render(
-        cards=cards, num_images=len(predictions), unreadable=unreadable.to_dict("records"), run_id=run_id
+    return (
+        open_templates()
+        .get_template("gallery.html")
+        .render(
+            cards=cards, num_images=len(predictions), unreadable=unreadable.to_dict("records"), run_id=run_id
+        )
     )
 
 
 def encode_picture(image: UInt8[np.ndarray, "h w c"]) -> str:
-    """The image as a PNG file in base64."""
+    """The address of the image as a PNG file inside the page."""
     import cv2
 
     colors = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR) if image.shape[-1] == 3 else image
-    return base64.b64encode(cv2.imencode(".png", colors)[1].tobytes()).decode("ascii")
+    return embed_png(cv2.imencode(".png", colors)[1].tobytes())
 
 
 def _nearest(row: dict[Any, Any], train_images: np.ndarray, rows: pd.Series) -> list[dict[str, Any]]:

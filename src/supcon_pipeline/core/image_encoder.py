@@ -81,7 +81,7 @@ class ImageEncoder:
         todo = list_images(images)
         if not todo:
             raise ValueError("images must be at least one, got none")
-        packing = Packing(*(self.metadata[name] for name in ("image_size", "num_channels", "crop")))
+        packing = Packing(*(self.metadata[key] for key in ("image_size", "num_channels", "crop")))
         parts = []
         for start in range(0, len(todo), self.batch_size):
             packed = [pack_new_image(image, packing) for image in todo[start : start + self.batch_size]]

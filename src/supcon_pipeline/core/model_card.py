@@ -1,17 +1,20 @@
 """The model card: what an exported model is, how good it is and how to use it."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from supcon_pipeline.core.headlines import HEADLINES
+from supcon_pipeline.core.pages import open_templates
 
-_HEADLINES = (
-    ("embedding", "precision_at_1", "nearest neighbour among the training images has the same class"),
-    ("embedding", "mean_average_precision_at_r", "whole ranking of the neighbours"),
-    ("classifier", "accuracy", "linear classifier"),
-    ("classifier", "macro_f1", "linear classifier, every class alike"),
-)
+# What means something in Markdown; an underscore only where it does not stand inside a word.
+_MARKS = re.compile(r"[\\`*<>&\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also in a cell of a table."""
+    return _MARKS.sub(r"\\\g<0>", text)
 
 
 def render_model_card(
@@ -32,20 +35,15 @@ def render_model_card(
     """
     rows = [
         (f"{group} {metric}", meaning, metrics[group][metric], metrics["baseline"][group][metric])
-        for group, metric, meaning in _HEADLINES
+        for group, metric, _, meaning in HEADLINES
+        # The projection head is no part of what is exported.
+        if group != "projection"
     ]
-    environment = Environment(
-        # Markdown is text: nothing to escape but the bar, which ends a cell of a table.
-        loader=PackageLoader("supcon_pipeline.core", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=lambda value: value.replace("|", "\\|") if isinstance(value, str) else value,
-    )
+    templates = open_templates(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    templates.filters["as_text"] = escape_markdown
     # Those of the trainings: the run that exports may have others and has trained nothing.
     parameters = {name: metrics["checkpoint"][name]["parameters"] for name in ("encoder", "classifier")}
-    return environment.get_template("model_card.md").render(
+    return templates.get_template("model_card.md").render(
         model=metadata,
         rows=rows,
         metrics=metrics,

@@ -1,14 +1,14 @@
 """The report: one page that needs nothing beside it."""
 
-import base64
 import json
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from supcon_pipeline.core.pages import embed_png, open_templates
 
 # Of the most confused classes.
 NUM_PAIRS = 10
@@ -24,6 +24,8 @@ _TITLES = {
     "pixels": "nearest neighbour on raw pixels",
 }
 _REQUIRED = ("projection", "embedding", "classifier", "pixels")
+# What temperature scaling changes.
+_CALIBRATED = ("log_loss", "expected_calibration_error")
 # What is set side by side.
 _TABLES = {
     "Features": ("projection", "embedding", "baseline embedding", "pixels"),
@@ -83,24 +85,26 @@ def render_report(
     """
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(
-        loader=PackageLoader("supcon_pipeline.core", "templates"), autoescape=True, undefined=StrictUndefined
-    )
     groups = {**metrics, **{f"baseline {name}": group for name, group in metrics["baseline"].items()}}
     # Those of the trainings: the run that draws may have others and have trained nothing.
     parameters = {name: checkpoint["parameters"] for name, checkpoint in metrics["checkpoint"].items()}
-    return environment.get_template("report.html").render(
-        metrics=metrics,
-        tables={title: _compare(groups, names) for title, names in _TABLES.items()},
-        titles={**_TITLES, "baseline embedding": _baseline_title(metrics["baseline_differs"])},
-        card=dataset_card,
-        run=run_record,
-        parameters=json.dumps(parameters, indent=2),
-        pictures=_describe(pictures),
-        pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
-        # No text of the figure can end the script that holds it.
-        interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
-        plotly=Markup(get_plotlyjs()),
+    return (
+        open_templates()
+        .get_template("report.html")
+        .render(
+            metrics=metrics,
+            tables={title: _compare(groups, names) for title, names in _TABLES.items()},
+            titles={**_TITLES, "baseline embedding": _baseline_title(metrics["baseline_differs"])},
+            card=dataset_card,
+            run=run_record,
+            parameters=json.dumps(parameters, indent=2),
+            pictures=_describe(pictures),
+            classes=metrics["classifier"]["per_class"],
+            pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
+            # No text of the figure can end the script that holds it.
+            interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
+            plotly=Markup(get_plotlyjs()),
+        )
     )
 
 
@@ -123,6 +127,8 @@ def _scores(group: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     intervals = group.get("intervals", {})
     ranges = {name: f"{low:.3f}–{high:.3f}" for name, (low, high) in intervals.items()}  # noqa: RUF001
     numbers = {name: value for name, value in group.items() if isinstance(value, float)}
+    calibrated = group.get("calibrated", {})
+    numbers |= {f"calibrated {name}": calibrated[name] for name in _CALIBRATED if name in calibrated}
     return {name: (f"{value:.4f}", ranges.get(name, "")) for name, value in numbers.items()}
 
 
@@ -134,6 +140,6 @@ def _describe(pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
         title, text = _PICTURES.get(name, (name.replace("_", " "), name.replace("_", " ")))
         # The header of a PNG has its size; with it, a page does not jump when a picture comes.
         width, height = struct.unpack(">II", pictures[name][16:24])
-        encoded = base64.b64encode(pictures[name]).decode("ascii")
-        described.append({"title": title, "text": text, "file": encoded, "width": width, "height": height})
+        address = embed_png(pictures[name])
+        described.append({"title": title, "text": text, "address": address, "width": width, "height": height})
     return described

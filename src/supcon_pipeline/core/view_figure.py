@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from supcon_pipeline.core.figures.marks import show_as_written
+
 
 def draw_views(
     images: UInt8[np.ndarray, "n h w c"],
@@ -34,7 +36,7 @@ def draw_views(
     for row, title in enumerate(["image", *(f"view {number + 1}" for number in range(num_views))]):
         axes[row, 0].set_ylabel(title)
     figure.suptitle("Training images and the views that the loss compares")
-    return figure
+    return show_as_written(figure)
 
 
 def _label_text(label: Any, class_names: Sequence[str]) -> str:

@@ -1,37 +1,16 @@
 """Exported models in files that other programs read."""
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from kedro.io import AbstractVersionedDataset, Version
-
 from supcon_pipeline.datasets.atomic import atomic_path
+from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 METADATA = "metadata.json"
 
 
-class _ModelFileDataset(AbstractVersionedDataset[Any, Any]):
-    """One file with a model.
-
-    Args:
-        filepath: of the file.
-        version: as the catalog gives it.
-        metadata: for plugins.
-    """
-
-    def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
-        super().__init__(PurePosixPath(filepath), version)
-        self.metadata = metadata
-
-    def _exists(self) -> bool:
-        return Path(self._get_load_path()).is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "version": self._version}
-
-
-class ProgramDataset(_ModelFileDataset):
+class ProgramDataset(VersionedPathDataset):
     """`core.export.ModelProgram` in one `.pt2` file, its metadata beside the program as `metadata.json`."""
 
     def load(self) -> Any:
@@ -54,7 +33,7 @@ class ProgramDataset(_ModelFileDataset):
             torch.export.save(data.program, file, extra_files=extra)
 
 
-class OnnxDataset(_ModelFileDataset):
+class OnnxDataset(VersionedPathDataset):
     """An ONNX `ModelProto` in one `.onnx` file; reading runs no code."""
 
     def load(self) -> Any:

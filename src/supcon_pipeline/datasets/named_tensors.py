@@ -1,26 +1,15 @@
 """Named tensors in one safetensors file."""
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from kedro.io import AbstractVersionedDataset, Version
-
 from supcon_pipeline.datasets.atomic import atomic_path
+from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 
-class NamedTensorsDataset(AbstractVersionedDataset[Any, Any]):
-    """`core.tensors.NamedTensors` in one safetensors file: no pickle, so reading runs no code.
-
-    Args:
-        filepath: of the `.safetensors` file.
-        version: as the catalog gives it.
-        metadata: for plugins.
-    """
-
-    def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
-        super().__init__(PurePosixPath(filepath), version)
-        self.metadata = metadata
+class NamedTensorsDataset(VersionedPathDataset):
+    """`core.tensors.NamedTensors` in one safetensors file: no pickle, so reading runs no code."""
 
     def load(self) -> Any:
         """The tensors, on the CPU, with their metadata."""
@@ -39,9 +28,3 @@ class NamedTensorsDataset(AbstractVersionedDataset[Any, Any]):
         tensors = {name: tensor.contiguous() for name, tensor in data.tensors.items()}
         with atomic_path(Path(self._get_save_path())) as temporary:
             save_file(tensors, temporary, {"metadata": json.dumps(data.metadata)})
-
-    def _exists(self) -> bool:
-        return Path(self._get_load_path()).is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "version": self._version}

@@ -3,29 +3,20 @@
 import mmap
 import os
 import shutil
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io import DatasetError
 
 from supcon_pipeline.datasets.atomic import atomic_path
+from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 
-class PackedImagesDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
+class PackedImagesDataset(VersionedPathDataset):
     """Images `[n, height, width, channels]`, uint8, in one `.npy` file.
 
     Reading maps the file into memory: it costs nothing before pixels are used, and worker processes share it.
-
-    Args:
-        filepath: of the `.npy` file.
-        version: as the catalog gives it.
-        metadata: for plugins.
     """
-
-    def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
-        super().__init__(PurePosixPath(filepath), version)
-        self.metadata = metadata
 
     def load(self) -> np.ndarray:
         """The images, mapped read-only."""
@@ -48,12 +39,6 @@ class PackedImagesDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
             else:
                 with temporary.open("wb") as file:
                     np.save(file, data, allow_pickle=False)
-
-    def _exists(self) -> bool:
-        return Path(self._get_load_path()).is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "version": self._version}
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,25 +1,16 @@
 """Embeddings for TensorBoard's projector."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn
 
-from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io import DatasetError
 
 from supcon_pipeline.datasets.atomic import atomic_folder
+from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 
-class ProjectorDataset(AbstractVersionedDataset[Any, Any]):
-    """A folder that `tensorboard --logdir` shows in its projector: vectors, a table and small pictures.
-
-    Args:
-        filepath: the folder.
-        version: as the catalog gives it.
-        metadata: for plugins.
-    """
-
-    def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
-        super().__init__(PurePosixPath(filepath), version)
-        self.metadata = metadata
+class ProjectorDataset(VersionedPathDataset):
+    """A folder that `tensorboard --logdir` shows in its projector: vectors, a table and small pictures."""
 
     def save(self, data: Any) -> None:
         """Write a `core.projector.Projection`."""
@@ -37,9 +28,3 @@ class ProjectorDataset(AbstractVersionedDataset[Any, Any]):
     def load(self) -> NoReturn:
         """Refused: TensorBoard reads it."""
         raise DatasetError(f"ProjectorDataset must be read by TensorBoard, got load of {self._filepath}")
-
-    def _exists(self) -> bool:
-        return Path(self._get_load_path()).is_dir()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "version": self._version}

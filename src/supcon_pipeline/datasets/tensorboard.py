@@ -1,25 +1,18 @@
 """TensorBoard logs."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn
 
-from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io import DatasetError
+
+from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 
-class TensorBoardDataset(AbstractVersionedDataset[Any, Any]):
+class TensorBoardDataset(VersionedPathDataset):
     """A folder of TensorBoard events, one run below it per version.
 
-    Loading gives a handle to write to, so that the numbers can be watched while a node runs.
-
-    Args:
-        filepath: the folder.
-        version: as the catalog gives it; the save version is written to.
-        metadata: for plugins.
+    Loading gives a handle to write to below the save version, to watch the numbers while a node runs.
     """
-
-    def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
-        super().__init__(PurePosixPath(filepath), version)
-        self.metadata = metadata
 
     def load(self) -> Any:
         """A `SummaryWriter` for this run."""
@@ -36,6 +29,3 @@ class TensorBoardDataset(AbstractVersionedDataset[Any, Any]):
 
     def _exists(self) -> bool:
         return Path(self._filepath).is_dir()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._filepath, "version": self._version}

@@ -1,4 +1,7 @@
+from itertools import pairwise
+
 import numpy as np
+import pytest
 
 from supcon_pipeline.core.figures.confusion import draw_confusion
 
@@ -25,10 +28,36 @@ def test_many_classes_have_no_counts_but_a_list_of_the_most_confused_pairs():
     matrix = 5 * np.eye(100, dtype=int)
     matrix[7, 9], matrix[3, 4] = 4, 2
     figure = draw_confusion(matrix, names)
-    (listed,) = texts(figure.axes[0])
+    (listed,) = [text.get_text() for part in figure.subfigs for text in part.texts]
     assert listed.splitlines()[2:] == ["4 of 9   class 7 → class 9", "2 of 7   class 3 → class 4"]
     assert max(figure.get_size_inches()) <= 16
     figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize(("num_classes", "num_letters"), [(21, 1), (21, 24), (100, 200)])
+def test_the_list_is_whole_and_beside_the_matrix_for_names_of_any_length(num_classes, num_letters):
+    names = [f"{index:03d}".ljust(num_letters, "W") for index in range(num_classes)]
+    figure = draw_confusion(1000 * np.ones((num_classes, num_classes), dtype=int), names)
+    figure.set_dpi(120)
+    figure.draw_without_rendering()
+    (listed,) = [text for part in figure.subfigs for text in part.texts]
+    extent, matrix = listed.get_window_extent(), figure.axes[0].get_window_extent()
+    assert matrix.x1 < extent.x0 < extent.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= extent.y0 < extent.y1 <= figure.bbox.y1
+    # Names leave the matrix most of the picture's height.
+    assert matrix.height > figure.bbox.height / 2
+
+
+@pytest.mark.parametrize("num_letters", [4, 12, 24])
+@pytest.mark.parametrize("num_classes", [2, 5, 10])
+def test_no_name_stands_upon_another(num_classes, num_letters):
+    names = [f"{index:02d}-{'abcdefghijklmnopqrstu'[: num_letters - 3]}" for index in range(num_classes)]
+    figure = draw_confusion(np.eye(num_classes, dtype=int), names)
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+        extents = [label.get_window_extent() for label in labels]
+        assert not any(first.overlaps(second) for first, second in pairwise(extents))
 
 
 def test_names_are_thinned_only_where_they_cannot_be_read():
@@ -37,3 +66,9 @@ def test_names_are_thinned_only_where_they_cannot_be_read():
         return len(figure.axes[0].get_yticklabels())
 
     assert [names_shown(count) for count in (2, 100, 400)] == [2, 100, 100]
+
+
+@pytest.mark.parametrize("num_classes", [2, 21])
+def test_a_name_with_dollar_signs_is_no_formula(num_classes):
+    names = [f"$\\frac${index}" for index in range(num_classes)]
+    draw_confusion(np.ones((num_classes, num_classes), dtype=int), names).draw_without_rendering()

@@ -50,6 +50,15 @@ def test_where_all_are_right_none_is_shown_as_wrong():
     }
 
 
+def test_where_none_is_right_the_worst_are_shown_alone():
+    neighbours = NEIGHBOURS[NEIGHBOURS["query"].isin([5, 7])]
+    queries = choose_queries(neighbours, LABELS, num_right=5, num_wrong=1, seed=0)
+    assert queries == {
+        "0 of the 0 test images whose nearest is right": [],
+        "the worst of the 2 whose nearest is wrong": [7],
+    }
+
+
 def test_the_right_ones_are_drawn_by_the_seed():
     neighbours = pd.DataFrame({"query": range(100), "rank": 0, "reference": range(100), "similarity": 1.0})
 
@@ -93,11 +102,20 @@ def test_the_suspicious_are_shown_in_their_order_with_both_classes(images):
     assert [axis.get_title() for axis in figure.axes] == ["label bee\nlike cat", "label ant\nlike cat"]
     assert [axis.get_xlabel() for axis in figure.axes] == ["0.90, train\nimage-3", "0.80, train\nimage-0"]
     assert np.array_equal(figure.axes[0].images[0].get_array(), images[3])
-    assert "2 of 3 images" in figure.get_suptitle()
+    assert "the 2 images that look most like another class" in figure.get_suptitle()
 
 
 def test_no_suspicion_and_gray_images_are_drawn_too(images):
     empty = SAMPLES.head(0).assign(sample=0, split="", suggested_class="", suspicion=0.0)
-    assert "0 of 0 images" in draw_suspicious(images, empty, num_shown=4).get_suptitle()
+    assert "the 0 images" in draw_suspicious(images, empty, num_shown=4).get_suptitle()
     gray = draw_retrieval(images[..., :1], SAMPLES, NEIGHBOURS, {"right": [4]}, num_references=1)
     assert cells(gray)[0].images[0].get_array().shape == (4, 4)
+
+
+def test_a_name_with_dollar_signs_is_no_formula(images):
+    samples = SAMPLES.assign(class_name=np.array(["$\\frac$", "$5 to $10"])[LABELS])
+    draw_retrieval(images, samples, NEIGHBOURS, {"right": [4]}, num_references=2).draw_without_rendering()
+    table = samples.head(2).assign(
+        sample=[3, 0], split="train", suggested_class="$\\alpha", suspicion=0.9, id="$\\frac$.png"
+    )
+    draw_suspicious(images, table, num_shown=2).draw_without_rendering()

@@ -75,6 +75,15 @@ def test_the_legend_names_every_class_that_has_a_mark_of_its_own(num_classes, ha
     assert len(texts(figure.axes[0])) <= 30
 
 
+def test_names_of_any_length_leave_the_maps_their_room(points):
+    names = [letter + "_some_name" * 20 for letter in "abc"]
+    figure = draw_tsne(points, names, {"train": 5, "test": 4})
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_window_extent().width > figure.bbox.width / 3
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width < figure.bbox.width
+
+
 def test_compact_classes_come_first_and_names_do_not_stand_upon_another():
     x = [0, 0.1, 0.2, 10, 10.1, 10.2, 10.05, 10.15, 10.25]
     points = pd.DataFrame({"label": [0] * 3 + [1] * 3 + [2] * 3, "x": x, "y": 0.0})
@@ -104,6 +113,14 @@ def test_a_click_on_a_class_reaches_its_traces_in_every_map(points):
         assert axes == {"x", "x2"}
 
 
+def test_a_long_name_is_short_in_the_legend_and_whole_to_the_pointer(points):
+    long = "a" * 200
+    points.loc[points["label"] == 0, "class_name"] = long
+    figure = draw_interactive_tsne(points, [long, "bee", "cat"], {"train": 5, "test": 4})
+    assert len(figure.data[0].name) == 24
+    assert long in {row[1] for trace in figure.data if trace.customdata for row in trace.customdata}
+
+
 def test_the_menu_shows_a_split_of_a_seed(points):
     twice = pd.concat([points, points.assign(seed=7)])
     figure = draw_interactive_tsne(twice, NAMES, {"train": 5, "test": 4})
@@ -121,3 +138,8 @@ def test_the_title_says_how_many_images_are_left_out(points):
     assert (
         "9 of 54 images" in draw_interactive_tsne(points, NAMES, {"train": 50, "test": 4}).layout.title.text
     )
+
+
+def test_a_name_with_dollar_signs_is_no_formula(points):
+    names = [*["$\\frac$", "$5 to $10"], "cat"]
+    draw_tsne(points, names, {"train": 5, "test": 4}).draw_without_rendering()

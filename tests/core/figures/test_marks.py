@@ -2,9 +2,18 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib import color_sequences
 from matplotlib.colors import to_rgb
 
-from supcon_pipeline.core.figures.marks import COLORS, NUM_MARKS, RIGHT, WRONG, class_marks
+from supcon_pipeline.core.figures.marks import (
+    COLORS,
+    FEW_COLORS,
+    NUM_MARKS,
+    RIGHT,
+    WRONG,
+    class_marks,
+    short_name,
+)
 
 # Machado et al. 2009, "A Physiologically-based Model for Simulation of Color Vision Deficiency", severity 1.
 SEEN_BY = {
@@ -32,11 +41,12 @@ def lab(color, vision):
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
+@pytest.mark.parametrize("colors", [COLORS, FEW_COLORS])
 @pytest.mark.parametrize("vision", SEEN_BY)
-def test_the_colours_differ_for_everybody(vision):
-    distances = [np.linalg.norm(lab(a, vision) - lab(b, vision)) for a, b in combinations(COLORS, 2)]
+def test_the_colours_differ_for_everybody(vision, colors):
+    distances = [np.linalg.norm(lab(a, vision) - lab(b, vision)) for a, b in combinations(colors, 2)]
     # A difference of 2.3 is just noticeable.
-    assert min(distances) > 10
+    assert min(distances) > 15
     assert np.linalg.norm(lab(RIGHT, vision) - lab(WRONG, vision)) > 50
 
 
@@ -45,6 +55,20 @@ def test_every_class_has_a_mark_of_its_own(num_classes):
     assert len(set(class_marks(num_classes))) == num_classes
 
 
+def test_up_to_ten_classes_are_told_apart_by_colour_alone():
+    marks = class_marks(10)
+    assert len({mark.color for mark in marks}) == 10
+    assert {mark.marker for mark in marks} == {"o"}
+    assert [to_rgb(mark.color) for mark in marks] == color_sequences["petroff10"]
+
+
 def test_further_classes_begin_again():
     marks = class_marks(NUM_MARKS + 2)
     assert marks[NUM_MARKS:] == marks[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("", ""), ("brown_bear", "brown_bear"), ("brown_bears", "brown_…ars")]
+)
+def test_a_long_name_keeps_both_ends(name, expected):
+    assert short_name(name, 10) == expected

@@ -25,10 +25,10 @@ def draw_calibration(classifiers: Mapping[str, Mapping[str, Any]]) -> Any:
     for (above, below), (title, scores) in zip(axes.T, classifiers.items(), strict=True):
         after = scores["calibrated"]
         above.plot([0, 1], [0, 1], ":", color="#777777", label="perfect")
-        _draw_reliability(above, below, scores, "as trained", ORANGE, "o--")
+        _draw_reliability(above, below, scores, "before scaling", ORANGE, "o--")
         _draw_reliability(above, below, after, f"temperature {after['temperature']:.2f}", BLUE, "s-")
         above.set(title=title, xlim=(0, 1.02), ylim=(0, 1.02))
-        above.legend(fontsize=8, loc="upper left")
+        above.legend(fontsize=8, loc="best")
         below.set(xlabel="confidence", yscale="log")
     axes[0, 0].set(ylabel="accuracy")
     axes[1, 0].set(ylabel="images")

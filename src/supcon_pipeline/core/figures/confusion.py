@@ -7,10 +7,13 @@ import numpy as np
 from jaxtyping import Int
 
 from supcon_pipeline.core.classification import confused_pairs
+from supcon_pipeline.core.figures.marks import short_name, show_as_written
 
 # Above, counts do not fit their cells, and the pairs that matter are listed instead.
 MAX_COUNTED = 20
 NUM_LISTED = 25
+LIST_POINTS = 9
+MAX_LETTERS = 24
 
 
 def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -> Any:
@@ -22,22 +25,36 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
 
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    names = [short_name(name, MAX_LETTERS) for name in class_names]
     size = float(np.clip(2.5 + 0.5 * len(matrix), 4.5, 11.0))
     has_list = len(matrix) > MAX_COUNTED
-    figure = Figure(figsize=(size + (4.2 if has_list else 1.2), size), layout="constrained")
-    axis = figure.subplots()
+    lines = _list_pairs(matrix, names) if has_list else []
+    widths = [size + 1.2, *([_text_width(lines)] if has_list else [])]
+    figure = Figure(figsize=(sum(widths), size), layout="constrained")
+    whole, *beside = figure.subfigures(1, len(widths), width_ratios=widths, squeeze=False)[0]
+    axis = whole.subplots()
     # A root shows the rare confusions, of a few per cent, beside the diagonal.
     image = axis.imshow(shares, cmap="Blues", norm="linear" if not has_list else _root_norm())
     axis.set(xlabel="predicted", ylabel="label", title="Confusion of the classifier on test")
-    _label_axes(axis, class_names)
+    _label_axes(axis, names, size)
     if not has_list:
         _write_counts(axis, matrix, shares)
     image.set_clim(0, 1)
     place = "left" if has_list else "right"
-    figure.colorbar(image, ax=axis, label="share of the label's images", shrink=0.8, location=place)
-    if has_list:
-        axis.text(1.02, 1.0, _list_pairs(matrix, class_names), transform=axis.transAxes, va="top", fontsize=9)
-    return figure
+    whole.colorbar(image, ax=axis, label="share of the label's images", shrink=0.8, location=place)
+    for part in beside:
+        part.text(0, 0.97, "\n".join(lines), va="top", fontsize=LIST_POINTS)
+    return show_as_written(figure)
+
+
+def _text_width(lines: Sequence[str]) -> float:
+    """Inches that the longest line takes."""
+    from matplotlib.textpath import TextPath
+
+    # Two dollar signs would be a formula.
+    paths = [TextPath((0, 0), line.replace("$", "S"), size=LIST_POINTS) for line in lines if line]
+    # On the grid of pixels letters stand somewhat wider.
+    return 1.05 * max(float(path.get_extents().width) for path in paths) / 72 + 0.2
 
 
 def _root_norm() -> Any:
@@ -46,14 +63,16 @@ def _root_norm() -> Any:
     return PowerNorm(0.5, vmin=0, vmax=1)
 
 
-def _label_axes(axis: Any, class_names: Sequence[str]) -> None:
+def _label_axes(axis: Any, class_names: Sequence[str], inches: float) -> None:
     """A name at every row and column, smaller the more there are; above 120 at every n-th."""
     num_classes = len(class_names)
     step = -(-num_classes // 120)
     ticks = range(0, num_classes, step)
     size = float(np.clip(620 / num_classes, 5, 10))
     names = [class_names[tick] for tick in ticks]
-    is_long = num_classes > 12 or max(map(len, class_names)) * num_classes > 60
+    # Inches of the longest name at ten points, and of the matrix beside the names of its rows.
+    longest = 0.083 * max(map(len, class_names))
+    is_long = num_classes > 12 or longest * num_classes > 0.9 * (inches - 0.7 - longest)
     axis.set_xticks(ticks, names, rotation=90 if is_long else 0, fontsize=size)
     axis.set_yticks(ticks, names, fontsize=size)
 
@@ -64,7 +83,7 @@ def _write_counts(axis: Any, matrix: Any, shares: Any) -> None:
         axis.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=9)
 
 
-def _list_pairs(matrix: Any, class_names: Sequence[str]) -> str:
+def _list_pairs(matrix: Any, class_names: Sequence[str]) -> list[str]:
     """The most frequent confusions, one a line."""
     pairs = confused_pairs(matrix)
     lines = [
@@ -73,4 +92,4 @@ def _list_pairs(matrix: Any, class_names: Sequence[str]) -> str:
             *(pairs[name][:NUM_LISTED] for name in ("label", "predicted", "count")), strict=True
         )
     ]
-    return "\n".join(["most confused, label → predicted", "", *lines])
+    return ["most confused, label → predicted", "", *lines]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
-from supcon_pipeline.core.figures.marks import RIGHT, WRONG
+from supcon_pipeline.core.figures.marks import RIGHT, WRONG, short_name, show_as_written
 
 MAX_LETTERS = 16
 
@@ -35,7 +35,7 @@ def choose_queries(
     right = nearest.index[nearest["is_same"]].to_numpy()
     wrong = nearest[~nearest["is_same"]]
     worst = wrong.sort_values(["share", "similarity"], ascending=[True, False], kind="stable").index
-    drawn = np.random.default_rng(seed).permutation(right)[:num_right]
+    drawn = right[np.random.default_rng(seed).permutation(len(right))[:num_right]]
     return {
         f"{len(drawn)} of the {len(right):,} test images whose nearest is right": np.sort(drawn).tolist(),
         f"the worst of the {len(wrong):,} whose nearest is wrong": worst[:num_wrong].tolist(),
@@ -72,17 +72,19 @@ def draw_retrieval(
         fold.suptitle(title, fontsize=10)
         for axes, query in zip(fold.subplots(len(rows), num_columns, squeeze=False), rows, strict=True):
             _draw_query(axes, images, samples, query, shown[shown["query"] == query])
-    return figure
+    return show_as_written(figure)
 
 
 def _draw_query(axes: Any, images: Any, samples: pd.DataFrame, query: int, found: pd.DataFrame) -> None:
     names = samples["class_name"]
-    _show(axes[0], images[query], f"query\n{_short(names.iloc[query])}")
+    _show(axes[0], images[query], f"query\n{short_name(names.iloc[query], MAX_LETTERS)}")
     for axis in axes[1 + len(found) :]:
         axis.set_axis_off()
     for axis, reference, similarity in zip(axes[1:], found["reference"], found["similarity"], strict=False):
         is_right = samples["label"].iloc[reference] == samples["label"].iloc[query]
-        title = f"{'✓' if is_right else '✗'} {similarity:.3f}\n{_short(names.iloc[reference])}"
+        title = (
+            f"{'✓' if is_right else '✗'} {similarity:.3f}\n{short_name(names.iloc[reference], MAX_LETTERS)}"
+        )
         _show(axis, images[reference], title, RIGHT if is_right else WRONG)
 
 
@@ -104,16 +106,16 @@ def draw_suspicious(
     num_columns = max(1, min(num_columns, len(shown)))
     num_rows = max(1, -(-len(shown) // num_columns))
     figure = Figure(figsize=(max(1.6 * num_columns, 5.0), 2.1 * num_rows + 0.5), layout="constrained")
-    figure.suptitle(f"Labels to check: {len(shown)} of {len(suspicious)} images that look like another class")
+    figure.suptitle(f"Labels to check: the {len(shown)} images that look most like another class")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
     for axis, (_, row) in zip(axes, shown.iterrows(), strict=False):
-        title = f"label {_short(row['class_name'])}\nlike {_short(row['suggested_class'])}"
-        _show(axis, images[row["sample"]], title)
+        label, suggested = (short_name(row[name], MAX_LETTERS) for name in ("class_name", "suggested_class"))
+        _show(axis, images[row["sample"]], f"label {label}\nlike {suggested}")
         note = f"{row['suspicion']:.2f}, {row['split']}\n{_tail(str(row['id']))}"
         axis.set_xlabel(note, fontsize=7)
-    return figure
+    return show_as_written(figure)
 
 
 def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
@@ -123,10 +125,6 @@ def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
     axis.set_title(title, fontsize=8)
     for spine in axis.spines.values():
         spine.set(visible=color is not None, color=color, linewidth=3)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
 
 
 def _tail(identity: str, length: int = 22) -> str:

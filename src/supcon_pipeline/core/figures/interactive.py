@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.figures.marks import Mark, class_marks
+from supcon_pipeline.core.figures.marks import Mark, class_marks, short_name
 from supcon_pipeline.core.images import SPLITS
 
+# Longer names in the legend leave the maps no room.
+MAX_LETTERS = 24
 # Validation and test stand out: they were not trained on.
 _STYLES = {
     "train": {"size": 4.5, "opacity": 0.45},
@@ -85,7 +87,14 @@ def _legend_entry(name: str, mark: Mark) -> Any:
     import plotly.graph_objects as go
 
     marker = {"color": mark.color, "symbol": mark.symbol, "size": 9}
-    return go.Scatter(x=[None], y=[None], mode="markers", name=name, legendgroup=name, marker=marker)
+    return go.Scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        name=short_name(name, MAX_LETTERS),
+        legendgroup=name,
+        marker=marker,
+    )
 
 
 def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
@@ -121,7 +130,12 @@ def _layout(title: str, buttons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "margin": {"l": 10, "r": 10, "t": 120, "b": 10},
         "plot_bgcolor": "white",
         "hovermode": "closest",
-        "legend": {"title": {"text": "click hides or shows"}, "itemsizing": "constant", "y": 1},
+        "legend": {
+            "title": {"text": "click hides or shows"},
+            "itemsizing": "constant",
+            "traceorder": "normal",
+            "y": 1,
+        },
         # Below the title, above the names of the models.
         "updatemenus": [
             {

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
+from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks, short_name, show_as_written
 from supcon_pipeline.core.images import SPLITS
 
 # More names hide the points.
 MAX_NAMES = 30
+MAX_LETTERS = 24
 PANEL_INCHES = 6.2
 
 
@@ -24,6 +25,7 @@ def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapp
     """
     from matplotlib.figure import Figure
 
+    class_names = [short_name(name, MAX_LETTERS) for name in class_names]
     models, seeds = list(points["model"].unique()), list(points["seed"].unique())
     rows = [(seed, split) for seed in seeds for split in SPLITS if (points["split"] == split).any()]
     num_legend_rows = -(-len(class_names) // _num_columns(class_names, len(models)))
@@ -41,7 +43,7 @@ def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapp
     )
     if len(class_names) <= NUM_MARKS:
         _add_legend(figure, class_names, _num_columns(class_names, len(models)))
-    return figure
+    return show_as_written(figure)
 
 
 def _share(of_map: pd.DataFrame, split: str, num_images: Mapping[str, int]) -> str:

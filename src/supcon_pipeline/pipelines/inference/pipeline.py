@@ -1,6 +1,6 @@
 """Graph of `inference`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from supcon_pipeline.pipelines.inference.nodes import (
     draw_gallery,
@@ -27,27 +27,7 @@ def create_pipeline() -> Pipeline:
                 "new_embeddings",
                 name="embed_new_images",
             ),
-            node(
-                search_new_images,
-                [
-                    "new_embeddings",
-                    "embeddings",
-                    "train_index",
-                    "train_index_card",
-                    "samples",
-                    "new_samples",
-                    "dataset_card",
-                    "params:inference",
-                ],
-                "new_neighbours",
-                name="search_new_images",
-            ),
-            node(
-                predict_new_images,
-                ["classifier", "new_embeddings", "new_neighbours", "classifier_metrics", "dataset_card"],
-                ["inference_predictions", "inference_table"],
-                name="predict_new_images",
-            ),
+            *_predict(),
             node(
                 draw_gallery,
                 [
@@ -66,3 +46,30 @@ def create_pipeline() -> Pipeline:
         namespace="inference",
         prefix_datasets_with_namespace=False,
     )
+
+
+def _predict() -> list[Node]:
+    """What the training images and the classifier say of the new images."""
+    return [
+        node(
+            search_new_images,
+            [
+                "new_embeddings",
+                "embeddings",
+                "train_index",
+                "train_index_card",
+                "samples",
+                "new_samples",
+                "dataset_card",
+                "params:inference",
+            ],
+            "new_neighbours",
+            name="search_new_images",
+        ),
+        node(
+            predict_new_images,
+            ["classifier", "new_embeddings", "new_neighbours", "classifier_metrics", "dataset_card"],
+            ["inference_predictions", "inference_table"],
+            name="predict_new_images",
+        ),
+    ]

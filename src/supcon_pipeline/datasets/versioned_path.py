@@ -1,0 +1,26 @@
+"""What datasets of one file or folder per version share."""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kedro.io import AbstractVersionedDataset, Version
+
+
+class VersionedPathDataset(AbstractVersionedDataset[Any, Any]):
+    """One file or folder per version on the local disk; those that inherit say how it is read and written.
+
+    Args:
+        filepath: of the file or folder.
+        version: as the catalog gives it.
+        metadata: for plugins.
+    """
+
+    def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "version": self._version}
