@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.images import RawImages, channel_statistics
 from supcon_pipeline.core.samples import (
     check_labels,
     check_rejected,
@@ -212,10 +212,14 @@ def test_what_was_left_out_is_told():
     ]
 
 
-@pytest.mark.parametrize(("mean", "is_dark"), [([0.002, 0.007], True), ([0.002, 0.009], False)])
-def test_images_that_are_nearly_black_are_told(mean, is_dark):
-    found = describe_warnings(make_samples(CLEAN), mean=mean)
-    expected = "the training images are nearly black, 1.8 of 255 in the mean: "
+@pytest.mark.parametrize(("num_bits", "is_dark"), [(10, True), (12, True), (14, False), (16, False)])
+def test_deep_images_that_use_a_part_of_their_range_are_told_where_they_are_nearly_black(
+    num_bits, is_dark, rng
+):
+    pixels = (rng.integers(0, 2**num_bits, (4, 8, 8, 1)) / 257).round().astype(np.uint8)
+    mean, std = channel_statistics(pixels)
+    found = describe_warnings(make_samples(CLEAN), brightness=mean[0] + std[0])
+    expected = "the training images are nearly black, hardly brighter than "
     assert [text[: len(expected)] for text in found] == ([expected] if is_dark else [])
 
 

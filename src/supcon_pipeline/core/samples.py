@@ -31,8 +31,8 @@ def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> N
         )
 
 
-# Training images whose mean, on the scale 0 to 1, is below this show nothing.
-_DARK = 2 / 255
+# What 12 bits come to on the scale of 16; training images that are darker show nothing.
+_DARK = 1 / 16
 
 
 def tabulate_packed(raw: RawImages, rejected: Sequence[tuple[int, str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -213,7 +213,7 @@ def describe_warnings(
     num_rejected: int = 0,
     ignored: Mapping[str, int] | None = None,
     batch_size: int | None = None,
-    mean: Sequence[float] | None = None,
+    brightness: float | None = None,
 ) -> list[str]:
     """What someone should know of these samples before they believe a number, a sentence each.
 
@@ -222,7 +222,7 @@ def describe_warnings(
         num_rejected: images that could not be decoded.
         ignored: counts of what was not taken from the source, by kind.
         batch_size: of shuffled batches, in which a rare class may be alone; none where batches are balanced.
-        mean: of each channel of the training images, on the scale 0 to 1.
+        brightness: of the training images, mean and standard deviation together, on the scale 0 to 1.
     """
     found = []
     if num_rejected:
@@ -230,10 +230,10 @@ def describe_warnings(
     if ignored:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items()))
         found.append(f"not taken from the source: {kinds}")
-    if mean is not None and max(mean) < _DARK:
+    if brightness is not None and brightness < _DARK:
         found.append(
-            f"the training images are nearly black, {255 * max(mean):.1f} of 255 in the mean: deep images "
-            "must use the range of their type, 12 bits in a file of 16 do not"
+            f"the training images are nearly black, hardly brighter than {255 * brightness:.0f} of 255: deep "
+            "images must use the range of their type, 12 bits in a file of 16 do not"
         )
     leaked, removed = samples[_find_leaked(samples)], samples[samples["split"] == "removed"]
     for split, where in (("train", "validation or test"), ("validation", "test")):

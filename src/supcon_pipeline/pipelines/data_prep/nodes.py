@@ -67,15 +67,17 @@ def describe_dataset(
     mean, std = channel_statistics(prepared_images, np.flatnonzero(samples["split"] == "train"))
     counts = count_images(samples)
     batch_size = stage1.loader.batch_size if stage1.loader.sampler == "shuffled" else None
-    warnings = describe_warnings(samples, len(rejected_images), ignored_files, batch_size, mean)
-    for warning in warnings:
+    found = describe_warnings(
+        samples, len(rejected_images), ignored_files, batch_size, max(np.add(mean, std))
+    )
+    for warning in found:
         logger.warning("%s", warning)
     return {
         "num_images": len(samples),
         "num_rejected": len(rejected_images),
         "ignored": ignored_files,
         "source": samples["source"].iloc[0],
-        "warnings": warnings,
+        "warnings": found,
         "image_shape": list(prepared_images.shape[1:]),
         "crop": params.crop,
         "class_names": list(counts["train"]),
