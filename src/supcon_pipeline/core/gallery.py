@@ -34,12 +34,9 @@ def render_gallery(
         {**row, "picture": encode_picture(images[number]), "nearest": _nearest(row, train_images, rows)}
         for number, row in enumerate(predictions.head(max_images).to_dict("records"))
     ]
-    return (
-        open_templates()
-        .get_template("gallery.html")
-        .render(
-            cards=cards, num_images=len(predictions), unreadable=unreadable.to_dict("records"), run_id=run_id
-        )
+    template = open_templates().get_template("gallery.html")
+    return template.render(
+        cards=cards, num_images=len(predictions), unreadable=unreadable.to_dict("records"), run_id=run_id
     )
 
 

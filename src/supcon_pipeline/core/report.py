@@ -88,23 +88,20 @@ def render_report(
     groups = {**metrics, **{f"baseline {name}": group for name, group in metrics["baseline"].items()}}
     # Those of the trainings: the run that draws may have others and have trained nothing.
     parameters = {name: checkpoint["parameters"] for name, checkpoint in metrics["checkpoint"].items()}
-    return (
-        open_templates()
-        .get_template("report.html")
-        .render(
-            metrics=metrics,
-            tables={title: _compare(groups, names) for title, names in _TABLES.items()},
-            titles={**_TITLES, "baseline embedding": _baseline_title(metrics["baseline_differs"])},
-            card=dataset_card,
-            run=run_record,
-            parameters=json.dumps(parameters, indent=2),
-            pictures=_describe(pictures),
-            classes=metrics["classifier"]["per_class"],
-            pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
-            # No text of the figure can end the script that holds it.
-            interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
-            plotly=Markup(get_plotlyjs()),
-        )
+    template = open_templates().get_template("report.html")
+    return template.render(
+        metrics=metrics,
+        tables={title: _compare(groups, names) for title, names in _TABLES.items()},
+        titles={**_TITLES, "baseline embedding": _baseline_title(metrics["baseline_differs"])},
+        card=dataset_card,
+        run=run_record,
+        parameters=json.dumps(parameters, indent=2),
+        pictures=_describe(pictures),
+        classes=metrics["classifier"]["per_class"],
+        pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
+        # No text of the figure can end the script that holds it.
+        interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
+        plotly=Markup(get_plotlyjs()),
     )
 
 
