@@ -9,6 +9,8 @@ from supcon_pipeline.pipeline_registry import register_pipelines
 from tests.conftest import Kedro, make_project, read_catalog, run_session
 from tests.tiny import write_digits
 
+DATA = ("prepared_images", "samples", "dataset_card")
+
 
 def versions(project: Path, name: str, env: str = "tiny") -> list[str]:
     return sorted(path.parent.name for path in project.glob(f"data/*/{env}/{name}/*/{name}"))
@@ -219,14 +221,25 @@ def test_a_version_chosen_by_hand_brings_its_whole_run(project: Path) -> None:
 
 
 def test_a_version_that_belongs_to_no_run_with_the_rest_takes_its_place_in_another(project: Path) -> None:
-    seeded = {"data_prep": {"seed": 3}}
-    newest = run_session(project, pipeline_names=["data_prep"], runtime_params=seeded)
-    chosen = dict.fromkeys(("prepared_images", "samples", "dataset_card"), newest)
+    # The same data again, which is another version of it.
+    newest = run_session(project, pipeline_names=["data_prep"])
+    chosen = dict.fromkeys(DATA, newest)
     run_session(project, pipeline_names=["stage2"], load_versions={**chosen, "encoder": "2026-01-01"})
     record = read_catalog(project).load("run_record")
     assert {name: record["base_artifacts"][name] for name in chosen} == chosen
     assert record["base_artifacts"]["encoder"] == "2026-01-01"
     assert "embeddings" not in record["base_artifacts"]
+
+
+def test_a_version_that_was_made_from_other_data_is_refused_before_it_is_trained_on(project: Path) -> None:
+    seeded = {"data_prep": {"seed": 3}}
+    newest = run_session(project, pipeline_names=["data_prep"], runtime_params=seeded)
+    readers = {"encoder": "stage2.train_linear_classifier"}
+    readers["stage1_checkpoints"] = "stage1_swa.average_checkpoints"
+    for name, node in readers.items():
+        chosen = {**dict.fromkeys(DATA, newest), name: "2026-01-01"}
+        with pytest.raises(click.ClickException, match=r"data_hash of the \w+ must be .* on this data"):
+            run_session(project, node_names=[node], load_versions=chosen)
 
 
 def test_a_version_of_what_the_run_makes_is_refused(project: Path) -> None:
