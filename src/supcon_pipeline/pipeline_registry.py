@@ -18,15 +18,12 @@ from supcon_pipeline.pipelines.visualization.pipeline import create_pipeline as 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """The pipelines in the order of the data; `__default__` leaves out those for before and after it."""
-    swa = [
-        create_swa("stage1", "encoder"),
-        create_swa("stage2", "classifier"),
-        create_swa("baseline", "baseline_model"),
-    ]
+    models = {"stage1": "encoder", "stage2": "classifier", "baseline": "baseline_model"}
+    averages = {f"{stage}_swa": create_swa(stage, model) for stage, model in models.items()}
     pipelines = {
         "data_prep": create_data_prep(),
         "stage1": create_stage1(),
-        "swa": sum(swa, Pipeline([])),
+        "swa": sum(averages.values(), Pipeline([])),
         "stage2": create_stage2(),
         "baseline": create_baseline(),
         "evaluation": create_evaluation(),
@@ -36,6 +33,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     # That of stage 1 comes before there is an encoder, which that of stage 2 needs.
     range_tests = {f"{stage}_lr_finder": create_lr_finder(stage) for stage in ("stage1", "stage2")}
     beside = {
+        **averages,
         **range_tests,
         "lr_finder": sum(range_tests.values(), Pipeline([])),
         "export": create_export(),
