@@ -225,20 +225,30 @@ def confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> dict[str, Any]
 
 
 def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
-    """The temperature, from 0.05 to 20, that gives the logits the lowest log-loss for smoothed labels.
+    """The temperature, from 0.05 to 20, that gives the logits the lowest log-loss, as near 1 as is in doubt.
 
-    The labels alone would ask for certainty where every image is right, and be wrong of the next mistake: of
-    `n` images, each label keeps `n / (n + 1)` and all classes share the rest. That changes little where there
-    are mistakes or many images.
+    The labels alone would ask for certainty where every image is right, and be wrong of the next mistake. In
+    doubt is what lies between their temperature and that of smoothed labels, of which each of `n` keeps
+    `n / (n + 1)` while all classes share the rest; with many images or mistakes, that is next to nothing.
 
     Source:
-        Guo et al. 2017, arXiv:1706.04599, equation 9, with targets smoothed as by Platt 1999, Probabilistic
-        Outputs for Support Vector Machines, section 2.2. The log-loss is convex in the inverse temperature,
-        so that a search along the line finds the lowest point.
+        Guo et al. 2017, arXiv:1706.04599, equation 9; Platt 1999, Probabilistic Outputs for Support Vector
+        Machines, section 2.2, for the smoothing. Its temperature alone would soften what is rightly certain.
+    """
+    labels, smoothing = np.asarray(labels), 1 / (len(labels) + 1)
+    low, high = sorted(_lowest_log_loss(logits, labels, share) for share in (0.0, smoothing))
+    return float(np.clip(1, low, high))
+
+
+def _lowest_log_loss(
+    logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], smoothing: float
+) -> float:
+    """The temperature of the lowest log-loss for labels of which all classes share a part.
+
+    The log-loss is convex in the inverse temperature, so that a search along the line finds the lowest point.
     """
     from scipy.optimize import minimize_scalar
 
-    labels, share = np.asarray(labels), 1 / (len(labels) + 1)
     tiles = _row_tiles(logits, TILE_SIZE)
 
     def log_loss(log_temperature: float) -> float:
@@ -246,7 +256,7 @@ def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarr
         for tile in tiles:
             scores = log_softmax(logits[tile], np.exp(log_temperature))
             own = np.take_along_axis(scores, labels[tile, None], axis=1)
-            total -= float((1 - share) * own.sum() + share * scores.mean(axis=1).sum())
+            total -= float((1 - smoothing) * own.sum() + smoothing * scores.mean(axis=1).sum())
         return total / len(labels)
 
     found = minimize_scalar(log_loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
