@@ -32,7 +32,8 @@ def test_every_seed_has_a_map_of_its_own_of_the_same_images_in_the_menu():
     splits = np.array(["train", "validation", "test"] * 20)
     samples = pd.DataFrame({"id": [f"i{row}" for row in range(60)], "split": splits, "label": [0, 1] * 30})
     samples["class_name"] = np.array(["a", "b"])[samples["label"]]
-    embeddings = NamedTensors({"embedding": torch.randn(60, 4, generator=torch.Generator().manual_seed(0))})
+    rows = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    embeddings = NamedTensors({"embedding": rows}, {"sample_ids": samples["id"].tolist()})
     predictions = pd.DataFrame({"id": ["i2"], "predicted_class": ["a"]})
     params = PARAMS.model_copy(update={"tsne": PARAMS.tsne.model_copy(update={"seeds": [3, 5]})})
     points = map_embeddings(embeddings, embeddings, samples, predictions, predictions, params)
