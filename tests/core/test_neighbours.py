@@ -158,12 +158,15 @@ def test_votes_in_tiles_are_those_of_all(rng, tile_size):
     assert len(tiles) == {1: 6, 9: 2, 1000: 1}[tile_size]
 
 
-def test_log_votes_are_those_of_the_probabilities_and_finite(rng, queries, references):
+def test_log_votes_are_those_of_the_probabilities_and_of_one_vote_that_all_classes_share(
+    rng, queries, references
+):
     labels = rng.permutation(np.arange(12) % 3)
     scores = neighbour_log_votes(queries, references, labels, 5, 0.3, num_classes=4)
     probabilities = classify_by_neighbours(queries, references, labels, 5, 0.3, num_classes=4)
-    np.testing.assert_allclose(np.exp(scores[probabilities > 0]), probabilities[probabilities > 0], rtol=1e-5)
-    assert (scores[probabilities == 0] == np.log(np.finfo(np.float32).eps)).all()
+    np.testing.assert_allclose(np.exp(scores), (5 * probabilities + 0.25) / 6, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-5)
+    assert np.array_equal(scores.argmax(axis=1), probabilities.argmax(axis=1))
     assert scores.dtype == np.float32
 
 

@@ -179,9 +179,10 @@ def neighbour_log_votes(
     temperature: float,
     num_classes: int,
 ) -> Float[np.ndarray, "n classes"]:
-    """Log-probabilities, float32, of the queries by weighted k-NN; a class without a vote has that of 1e-7.
+    """Log-probabilities, float32, of the queries by weighted k-NN, with one vote more that all classes share.
 
-    Such a class is improbable, not impossible.
+    A class without a vote is improbable, not impossible: it has its share of 1 / (k + 1), by Laplace's rule
+    of succession. The order of the classes stays.
 
     Raises:
         ValueError: as `search_neighbours` and `knn_probabilities` do.
@@ -190,7 +191,7 @@ def neighbour_log_votes(
     labels = np.asarray(reference_labels)[indices]
     scores = np.empty((len(queries), num_classes), dtype=np.float32)
     for tile, votes in iterate_votes(similarities, labels, num_classes, temperature):
-        scores[tile] = np.log(np.maximum(votes, np.finfo(np.float32).eps))
+        scores[tile] = np.log((k * votes + 1 / num_classes) / (k + 1))
     return scores
 
 
