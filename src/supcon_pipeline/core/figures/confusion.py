@@ -40,8 +40,7 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
     if not has_list:
         _write_counts(axis, matrix, shares)
     image.set_clim(0, 1)
-    place = "left" if has_list else "right"
-    whole.colorbar(image, ax=axis, label="share of the label's images", shrink=0.8, location=place)
+    whole.colorbar(image, ax=axis, label="share of the label's images", shrink=0.8)
     for part in beside:
         part.text(0, 0.97, "\n".join(lines), va="top", fontsize=LIST_POINTS)
     return show_as_written(figure)
