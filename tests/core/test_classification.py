@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from supcon_pipeline.core import classification
 from supcon_pipeline.core.classification import (
+    CALIBRATED,
     classification_metrics,
     confused_pairs,
     expected_calibration_error,
@@ -93,12 +94,30 @@ def test_metrics_of_a_resample_count_a_repeated_image_twice(classified):
 def test_intervals_hold_their_numbers_and_narrow_with_more_images(classified):
     logits, labels = classified
     few, many = score(logits[:40], labels[:40], num_resamples=200), score(logits, labels, num_resamples=200)
-    names = ["accuracy", "top_5_accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
+    names = ["accuracy", "top_5_accuracy", "balanced_accuracy", "macro_f1", *CALIBRATED]
     assert list(many["intervals"]) == names
-    for name in names:
-        low, high = many["intervals"][name]
-        assert low <= many[name] <= high
-        assert high - low < few["intervals"][name][1] - few["intervals"][name][0]
+    assert list(many["calibrated"]["intervals"]) == list(CALIBRATED)
+    pairs = [(few, many, name) for name in names]
+    pairs += [(few["calibrated"], many["calibrated"], name) for name in CALIBRATED]
+    for of_few, of_many, name in pairs:
+        low, high = of_many["intervals"][name]
+        assert low <= of_many[name] <= high
+        assert high - low < of_few["intervals"][name][1] - of_few["intervals"][name][0]
+
+
+def test_the_interval_of_the_calibration_error_holds_the_true_one_about_as_often_as_it_says(rng):
+    # Confidences are 0.03 too high: with 500 images, chance makes the error look larger still.
+    held, overstated, num_trials = 0, 0, 60
+    for _ in range(num_trials):
+        confidence = rng.uniform(0.6, 1, 500)
+        is_right = rng.random(500) < confidence - 0.03
+        logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
+        scores = score(logits, np.where(is_right, 0, 1), num_resamples=60)
+        low, high = scores["intervals"]["expected_calibration_error"]
+        held += low <= 0.03 <= high
+        overstated += scores["expected_calibration_error"] > 0.03
+    assert held >= 0.75 * num_trials
+    assert overstated >= 0.75 * num_trials
 
 
 def test_a_classifier_without_a_mistake_has_a_macro_f1_of_one_in_every_resample():

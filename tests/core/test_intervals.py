@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.intervals import bootstrap_intervals, mean_intervals
+from supcon_pipeline.core.intervals import bootstrap_intervals, mean_intervals, mirrored_interval
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_law(rng):
@@ -51,3 +51,16 @@ def test_intervals_of_nothing_are_refused(num_images, num_resamples, level, mess
         bootstrap_intervals(lambda _: {"one": 1.0}, num_images, num_resamples, 0, level)
     with pytest.raises(ValueError, match="values must hold at least one name, got none"):
         mean_intervals({}, 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("resamples", "expected"),
+    [
+        ([0.25, 0.875], [0.125, 0.75]),  # about the number: as far below it as they were above
+        ([0.5, 0.625], [0.375, 0.5]),  # none below it
+        ([0.625, 0.75], [0.25, 0.5]),  # all above it: it ends at the number
+        ([0.375, 1.5], [0.0, 0.625]),  # nothing is below 0
+    ],
+)
+def test_the_mirrored_interval_of_one_half_is_as_by_hand(resamples, expected):
+    assert mirrored_interval(0.5, resamples) == expected

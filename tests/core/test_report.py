@@ -23,7 +23,12 @@ def parts():
         "embedding": {"ami": 0.222251},
         "classifier": {
             "accuracy": 0.75,
-            "calibrated": {"temperature": 1.5, "log_loss": 0.125, "expected_calibration_error": 0.0625},
+            "calibrated": {
+                "temperature": 1.5,
+                "log_loss": 0.125,
+                "expected_calibration_error": 0.0625,
+                "intervals": {"log_loss": [0.1, 0.2], "expected_calibration_error": [0.01, 0.07]},
+            },
             "per_class": {
                 "cat": {"precision": 0.987654, "recall": 0.5, "f1": 0.25, "support": 33},
                 "<script>dog": {"precision": 0.0, "recall": 1.0, "f1": 0.75, "support": 44},
@@ -80,6 +85,10 @@ def scores(page, title):
     return {(row[0], name): cell for row in rows for name, cell in zip(columns[1:], row[1:], strict=True)}
 
 
+def with_interval(value, low, high):
+    return f'{value}<br><small class="soft">{low}\N{EN DASH}{high}</small>'
+
+
 @pytest.mark.parametrize(
     ("title", "metric", "name", "expected"),
     [
@@ -91,8 +100,13 @@ def scores(page, title):
         ("Features", "precision_at_1", "embedding", ""),
         ("Classifiers", "accuracy", "classifier", "0.7500"),
         ("Classifiers", "accuracy", "baseline classifier", "0.5000"),
-        ("Classifiers", "calibrated log_loss", "classifier", "0.1250"),
-        ("Classifiers", "calibrated expected_calibration_error", "classifier", "0.0625"),
+        ("Classifiers", "calibrated log_loss", "classifier", with_interval("0.1250", "0.100", "0.200")),
+        (
+            "Classifiers",
+            "calibrated expected_calibration_error",
+            "classifier",
+            with_interval("0.0625", "0.010", "0.070"),
+        ),
         ("Classifiers", "calibrated log_loss", "baseline classifier", ""),
     ],
 )
@@ -163,7 +177,7 @@ def test_the_figure_cannot_end_its_script_and_plotly_is_there_once(parts):
 def test_intervals_stand_below_their_number_and_knn_where_there_is_one(parts):
     parts["metrics"]["knn"] = {"accuracy": 0.75, "intervals": {"accuracy": [0.7, 0.8]}}
     cell = scores(render_report(**parts), "Classifiers")["accuracy", "knn"]
-    assert cell == '0.7500<br><small class="soft">0.700\N{EN DASH}0.800</small>'
+    assert cell == with_interval("0.7500", "0.700", "0.800")
 
 
 def test_the_warnings_of_the_data_are_told(parts):

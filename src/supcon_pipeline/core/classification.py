@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from supcon_pipeline.core.intervals import bootstrap_intervals
+from supcon_pipeline.core.intervals import bootstrap_intervals, mirrored_interval
 
+# What temperature scaling changes.
+CALIBRATED = ("log_loss", "expected_calibration_error")
 NUM_BINS = 15
 TEMPERATURES = (0.05, 20.0)
 # Logits that are scored at once: 32 MB as float64, and a few times that.
@@ -39,9 +41,9 @@ def classification_metrics(
         `accuracy`, `top_5_accuracy` (from six classes on), `balanced_accuracy` (over the classes that have
         images), `macro_f1` (over those that have images or are predicted) in [0, 1], up is better;
         `log_loss` in nats and `expected_calibration_error` in [0, 1], down is better; `reliability` as
-        `reliability_bins` gives it; `calibrated` with the `temperature` and the last three after it;
-        `per_class` by name with `precision`, `recall`, `f1` and `support` (images); `confusion_matrix` (row:
-        label, column: predicted); `intervals` of 95 % of the first five.
+        `reliability_bins` gives it; `calibrated` with the `temperature` and the last three after it, and
+        their `intervals`; `per_class` by name with `precision`, `recall`, `f1` and `support` (images);
+        `confusion_matrix` (row: label, column: predicted); `intervals` of 95 % of the first six.
 
     Raises:
         ValueError: where counts differ, a class has no name, or a logit is not finite.
@@ -54,21 +56,19 @@ def classification_metrics(
     labels = np.asarray(labels)
     temperature = fit_temperature(validation_logits, validation_labels)
     outcomes, calibrated = (image_outcomes(logits, labels, divisor) for divisor in (1.0, temperature))
-    everyone = np.arange(len(labels))
+    numbers, intervals = _scores(outcomes, num_resamples, seed)
+    calibrated_numbers, calibrated_intervals = _scores(calibrated, num_resamples, seed)
     return {
-        **outcomes.metrics(everyone),
-        "expected_calibration_error": expected_calibration_error(outcomes.confidence, outcomes.is_right),
+        **numbers,
         "calibrated": {
             "temperature": temperature,
-            "log_loss": float(calibrated.losses.mean()),
-            "expected_calibration_error": expected_calibration_error(
-                calibrated.confidence, calibrated.is_right
-            ),
+            **{name: calibrated_numbers[name] for name in CALIBRATED},
             "reliability": reliability_bins(calibrated.confidence, calibrated.is_right),
+            "intervals": {name: calibrated_intervals[name] for name in CALIBRATED},
         },
         "reliability": reliability_bins(outcomes.confidence, outcomes.is_right),
         **_class_metrics(labels, outcomes.predicted, class_names),
-        "intervals": bootstrap_intervals(outcomes.metrics, len(labels), num_resamples, seed),
+        "intervals": intervals,
     }
 
 
@@ -145,10 +145,22 @@ class Outcomes:
             "balanced_accuracy": (hits[is_present] / support[is_present]).mean(),
             "macro_f1": (2 * hits[is_seen] / (support + said)[is_seen]).mean(),
             "log_loss": self.losses[rows].mean(),
+            "expected_calibration_error": expected_calibration_error(self.confidence[rows], is_right),
         }
         if self.num_classes < 6:
             del numbers["top_5_accuracy"]
         return {name: float(number) for name, number in numbers.items()}
+
+
+def _scores(
+    outcomes: Outcomes, num_resamples: int, seed: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """The headline numbers of all images, and the interval of each."""
+    count, error = len(outcomes.labels), "expected_calibration_error"
+    numbers = outcomes.metrics(np.arange(count))
+    intervals = bootstrap_intervals(outcomes.metrics, count, num_resamples, seed)
+    # A mean of absolute values: each resample adds its own chance to that of the images.
+    return numbers, {**intervals, error: mirrored_interval(numbers[error], intervals[error])}
 
 
 def image_outcomes(

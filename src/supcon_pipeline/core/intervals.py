@@ -1,6 +1,6 @@
 """How sure a number is: bootstrap intervals over the images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -53,3 +53,20 @@ def mean_intervals(
         return dict(zip(values, table[rows].mean(axis=0), strict=True))
 
     return bootstrap_intervals(means, len(table), num_resamples, seed)
+
+
+def mirrored_interval(value: float, interval: Sequence[float]) -> list[float]:
+    """The interval of a number that is 0 or above and that resamples overstate, as `[low, high]`.
+
+    As far as the resamples lie above the number, the number is expected to lie above what it estimates: their
+    interval is mirrored at it. What would fall below 0 is cut off; the number itself is always inside.
+
+    Args:
+        value: of all images.
+        interval: of the resamples, as `bootstrap_intervals` gives it.
+
+    Source:
+        Davison and Hinkley 1997, Bootstrap Methods and their Application, equation 5.6 (basic limits).
+    """
+    low, high = (2 * value - end for end in reversed(interval))
+    return [max(0.0, min(value, low)), max(value, high)]

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from supcon_pipeline.core.classification import CALIBRATED
 from supcon_pipeline.core.pages import embed_png, open_templates
 
 # Of the most confused classes.
@@ -24,8 +25,6 @@ _TITLES = {
     "pixels": "nearest neighbour on raw pixels",
 }
 _REQUIRED = ("projection", "embedding", "classifier", "pixels")
-# What temperature scaling changes.
-_CALIBRATED = ("log_loss", "expected_calibration_error")
 # What is set side by side.
 _TABLES = {
     "Features": ("projection", "embedding", "baseline embedding", "pixels"),
@@ -121,11 +120,13 @@ def _compare(groups: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def _scores(group: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Value and interval of each metric of a group."""
-    intervals = group.get("intervals", {})
-    ranges = {name: f"{low:.3f}–{high:.3f}" for name, (low, high) in intervals.items()}  # noqa: RUF001
     numbers = {name: value for name, value in group.items() if isinstance(value, float)}
-    calibrated = group.get("calibrated", {})
-    numbers |= {f"calibrated {name}": calibrated[name] for name in _CALIBRATED if name in calibrated}
+    intervals, calibrated = dict(group.get("intervals", {})), group.get("calibrated")
+    if calibrated:
+        for name in CALIBRATED:
+            numbers[f"calibrated {name}"] = calibrated[name]
+            intervals[f"calibrated {name}"] = calibrated["intervals"][name]
+    ranges = {name: f"{low:.3f}–{high:.3f}" for name, (low, high) in intervals.items()}  # noqa: RUF001
     return {name: (f"{value:.4f}", ranges.get(name, "")) for name, value in numbers.items()}
 
 
