@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import yaml
 
 from supcon_pipeline import load_encoder
 from tests.browser import needs_chromium, open_browser, watch
@@ -41,7 +42,7 @@ def inferred(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_test_images_as_new_images_are_classified_as_evaluation_did(inferred: Path) -> None:
     catalog = read_catalog(inferred)
     table = catalog.load("inference_predictions")
-    table["id"] = [Path(path).stem for path in table["path"]]
+    table["id"] = [Path(path).stem for path in table["image"]]
     both = table.merge(catalog.load("predictions"), on="id")
     assert len(both) == 6
     assert both["classifier_class"].tolist() == both["predicted_class"].tolist()
@@ -53,8 +54,8 @@ def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
     rows = catalog.load("embeddings").tensors["embedding"].numpy()
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     train = samples[samples["split"] == "train"]
-    for row in table[~table["path"].str.endswith("noise.png")].to_dict("records"):
-        query = rows[samples.index[samples["id"] == Path(row["path"]).stem][0]]
+    for row in table[~table["image"].str.endswith("noise.png")].to_dict("records"):
+        query = rows[samples.index[samples["id"] == Path(row["image"]).stem][0]]
         cosines = rows[train.index] @ query
         nearest = train.iloc[np.argsort(-cosines)[:5]]
         assert [row[f"nearest_{rank}_id"] for rank in range(1, 6)] == nearest["id"].tolist()
@@ -79,7 +80,7 @@ def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
 
 def test_what_is_no_digit_is_farther_from_the_training_images_than_digits(inferred: Path) -> None:
     table = read_catalog(inferred).load("inference_predictions")
-    is_noise = table["path"].str.endswith("noise.png")
+    is_noise = table["image"].str.endswith("noise.png")
     assert table.loc[is_noise, "distance"].min() > table.loc[~is_noise, "distance"].max()
 
 
@@ -97,7 +98,7 @@ def test_the_percentile_counts_validation_images_as_a_slow_loop_does(inferred: P
 
 def test_the_table_agrees_with_the_encoder_from_python(inferred: Path) -> None:
     table = read_catalog(inferred).load("inference_predictions")
-    predictions = load_encoder(inferred, env="tiny").classify(table["path"].tolist())
+    predictions = load_encoder(inferred, env="tiny").classify(table["image"].tolist())
     assert [each.class_name for each in predictions] == table["classifier_class"].tolist()
     probabilities = [each.probability for each in predictions]
     assert probabilities == pytest.approx(table["classifier_probability"].tolist(), abs=1e-4)
@@ -106,7 +107,7 @@ def test_the_table_agrees_with_the_encoder_from_python(inferred: Path) -> None:
 def test_an_image_that_cannot_be_read_is_listed_and_the_others_go_on(inferred: Path) -> None:
     catalog = read_catalog(inferred)
     (row,) = catalog.load("unreadable_images").to_dict("records")
-    assert row["path"].endswith("broken.png")
+    assert row["image"].endswith("broken.png")
     assert "file must be an image" in row["reason"]
     assert len(catalog.load("inference_predictions")) == len(catalog.load("inference_table")) == 7
     assert "broken.png" in catalog.load("inference_gallery")
@@ -170,13 +171,44 @@ def test_images_of_another_kind_are_scored_beside_the_test_images(
     np.testing.assert_allclose(inside, np.sort(apart, axis=1)[:, 9], atol=1e-3)
     wins = (outside[:, None] > inside) + (outside[:, None] == inside) / 2
     assert found["auroc"] == pytest.approx(wins.mean())
-    assert "broken.png" in catalog.load("unreadable_outside_images")["path"].item()
+    assert "broken.png" in catalog.load("unreadable_outside_images")["image"].item()
     assert f"AUROC {found['auroc']:.4f}" in capsys.readouterr().out
 
 
 def test_images_of_another_kind_need_a_folder(project: Path) -> None:
     with pytest.raises(click.ClickException, match=r"out_of_distribution.path must be a folder of images"):
         run_session(project, pipeline_names=["out_of_distribution"])
+
+
+def test_images_of_another_kind_come_from_any_source_and_its_test_split_alone(
+    project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "others"
+    for split in ("train", "test"):
+        for kind in ("a", "b"):
+            write_digits(folder / split / kind, 2)
+    entry = {
+        "type": "supcon_pipeline.datasets.image_folder.ImageFolderDataset",
+        "path": str(folder),
+    }
+    with (project / "conf/tiny/catalog.yml").open("a") as file:
+        file.write(yaml.safe_dump({"outside_images": entry}))
+    run_session(project, pipeline_names=["out_of_distribution"])
+    catalog = read_catalog(project)
+    table, found = catalog.load("outside_samples"), catalog.load("out_of_distribution_metrics")
+    assert table["image"].str.startswith("test/").all()
+    assert found["num_outside"] == len(table) == 4
+    assert found["source"] == str(folder)
+    scores = catalog.load("outside_scores")
+    assert scores.loc[scores["is_outside"], "image"].tolist() == table["image"].tolist()
+
+
+def test_a_path_that_the_source_does_not_read_is_refused(project: Path) -> None:
+    with (project / "conf/tiny/catalog.yml").open("a") as file:
+        file.write("inference_images: {type: supcon_pipeline.datasets.digits.DigitsDataset}\n")
+    message = "inference.path must be given with an experiment whose inference_images reads a path"
+    with pytest.raises(click.ClickException, match=message):
+        run_session(project, pipeline_names=["inference"], runtime_params={"inference": {"path": "x"}})
 
 
 def test_inference_reads_an_older_run_by_its_versions(inferred: Path, tmp_path: Path) -> None:
@@ -206,5 +238,5 @@ def test_names_that_are_no_text_are_written_as_escapes(project: Path, tmp_path: 
         params = {pipeline: {"path": str(folder)}}
         run_session(project, pipeline_names=[pipeline], runtime_params=params)
         catalog = read_catalog(project)
-        assert catalog.load(read)["path"].item() == str(folder / "good\\xff.png")
-        assert catalog.load(unreadable)["path"].item() == str(folder / "bad\\xff.png")
+        assert catalog.load(read)["image"].item() == str(folder / "good\\xff.png")
+        assert catalog.load(unreadable)["image"].item() == str(folder / "bad\\xff.png")

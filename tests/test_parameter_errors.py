@@ -123,9 +123,10 @@ def test_a_mistake_on_the_command_line_shows_no_traceback(project: Path, kedro: 
     assert "Traceback" not in done.stdout
 
 
-def test_a_refusal_inside_a_node_is_one_line_too(project: Path, kedro: Kedro) -> None:
+def test_a_refusal_inside_a_run_is_one_line_too(project: Path, kedro: Kedro) -> None:
     params = "inference.path=nowhere"
     done = kedro(project, "run", "--env", "tiny", "--pipelines", "inference", "--params", params)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == ("Error: inference.path must be a folder of images, got 'nowhere'")
+    expected = f"Error: inference.path must be a folder of images, got '{project / 'nowhere'}'"
+    assert done.stderr.splitlines()[-1] == expected
     assert "Traceback" not in done.stdout + done.stderr

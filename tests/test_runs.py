@@ -134,6 +134,36 @@ def test_evaluation_alone_repeats_the_metrics_of_the_run_it_reads(project: Path)
     assert after == {**before, "run_id": run_id}
 
 
+def test_the_report_has_what_belongs_to_its_run_and_does_without_the_rest(project: Path) -> None:
+    def report() -> str:
+        run_session(project, node_names=["visualization.write_report"])
+        page: str = read_catalog(project).load("report")
+        return page
+
+    title, heading = "Learning-rate range test of stage 1", "Images of another kind"
+    page = report()
+    assert title not in page
+    assert heading not in page
+    write_digits(project / "new")
+    params = {"out_of_distribution": {"path": str(project / "new")}}
+    run_session(project, pipeline_names=["stage1_lr_finder"])
+    run_session(project, pipeline_names=["out_of_distribution"], runtime_params=params)
+    found = read_catalog(project).load("out_of_distribution_metrics")
+    page = report()
+    assert title in page
+    assert f"AUROC {found['auroc']:.4f}" in page
+    # They are of the images and of the encoder that there were, and of no other.
+    run_session(project, pipeline_names=["stage1", "swa", "stage2", "evaluation", "visualization"])
+    page = read_catalog(project).load("report")
+    assert title in page
+    assert heading not in page
+
+
+def test_what_is_made_for_the_report_is_in_that_of_the_same_command(project: Path) -> None:
+    run_session(project, pipeline_names=["visualization", "stage2_lr_finder"])
+    assert "Learning-rate range test of stage 2" in read_catalog(project).load("report")
+
+
 def test_a_single_node_runs_again(project: Path) -> None:
     run_id = run_session(project, node_names=["evaluation.score_features"])
     assert versions(project, "feature_metrics.json") == ["2026-01-01", run_id]

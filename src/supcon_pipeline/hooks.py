@@ -21,6 +21,12 @@ from supcon_pipeline.session import RECORD, RunBook, open_run
 
 # Parameters of no pipeline: those of the pipelines refer to the first, the catalog to the second.
 SHARED = ("seed", "images")
+# Groups of parameters whose path is for an entry of the catalog.
+_SOURCES = {
+    "images": "raw_images",
+    "inference": "inference_images",
+    "out_of_distribution": "outside_images",
+}
 
 
 class ParameterError(click.ClickException):
@@ -44,13 +50,15 @@ class ParameterHooks:
         parameters = context.config_loader["parameters"]
         if "images" in parameters:
             models["images"] = ImagesParameters
-            if "path" not in context.config_loader["catalog"]["raw_images"]:
+        validate_parameters(parameters, models)
+        catalog = context.config_loader["catalog"]
+        for name, source in _SOURCES.items():
+            if parameters.get(name, {}).get("path") and "path" not in catalog[source]:
                 experiment = context.config_loader.experiment  # type: ignore[attr-defined]
                 raise ParameterError(
-                    "images.path must be given with an experiment that reads a path, "
-                    f"got experiment {experiment}; add --env images"
+                    f"{name}.path must be given with an experiment whose {source} reads a path, got "
+                    f"experiment {experiment}; {'add --env images' if name == 'images' else 'leave it out'}"
                 )
-        validate_parameters(parameters, models)
 
 
 def validate_parameters(parameters: dict[str, Any], models: dict[str, type]) -> None:

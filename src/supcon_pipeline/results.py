@@ -11,6 +11,9 @@ from rich.table import Table
 
 from supcon_pipeline.core.headlines import HEADLINES
 
+# What is in the report of a run that has it.
+REPORTED = frozenset({"stage1_lr_figure", "stage2_lr_figure", "out_of_distribution_metrics"})
+
 
 def print_results(
     run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog, project_path: Path
@@ -61,6 +64,9 @@ def _next_commands(made: set[str], env: str, images: str) -> list[tuple[str, str
     export = f"kedro run{env} --pipelines export"
     if made & {"inference_predictions", "model_card"}:
         return [(infer, "classes of new images"), (export, "files for other programs")]
+    if made & REPORTED and "report" not in made:
+        report = f"kedro run{env} --nodes visualization.write_report"
+        return [(report, "the report with it"), (infer, "classes of new images")]
     return [
         ("kedro viz run --include-hooks", "the lineage in a browser"),
         (f"kedro run{env} --pipelines evaluation", "evaluate again, without training"),

@@ -13,6 +13,8 @@ from kedro.framework.session import KedroSession
 from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
 from kedro.pipeline import Pipeline
 
+from supcon_pipeline.datasets.optional import OptionalArtifact
+
 RUN_ID_VARIABLE = "SUPCON_RUN_ID"
 RECORD = "run_record"
 
@@ -80,6 +82,7 @@ class RunBook:
     def __init__(self, catalog: DataCatalog, graph: Pipeline):
         self.catalog, self.graph = catalog, graph
         self.names = sorted(name for name in graph.all_outputs() if self._dataset(name) is not None)
+        self.optional = {name for name in self.names if isinstance(catalog.get(name), OptionalArtifact)}
 
     def _dataset(self, name: str) -> AbstractVersionedDataset[Any, Any] | None:
         dataset = self.catalog.get(name)
@@ -217,7 +220,8 @@ def open_run(
             version is chosen of what it makes or what another has been chosen of before.
     """
     made = pipeline.all_outputs() & set(book.names)
-    needed = pipeline.inputs() & set(book.names)
+    inputs = pipeline.inputs() & set(book.names)
+    needed = inputs - book.optional
     book.require_pins(load_versions)
     chosen = ", ".join(sorted(made & load_versions.keys()))
     if chosen:
@@ -233,10 +237,14 @@ def open_run(
             f"{', '.join(sorted(present))} must be new in run {run_id}, got already made; "
             f"choose another {RUN_ID_VARIABLE} or add --only-missing-outputs"
         )
-    reading = {name: run.artifacts[name] for name in needed}
+    reading = {name: run.artifacts[name] for name in inputs & run.artifacts.keys()}
     for name in sorted(reading.keys() - book.without_descendants(reading, made).keys()):
-        logger.warning("%s of run %s was made from what this run makes anew", name, reading[name])
-    book.pin({**dict.fromkeys([*made, RECORD], run_id), **reading})
+        if name in book.optional:
+            del reading[name]
+        else:
+            logger.warning("%s of run %s was made from what this run makes anew", name, reading[name])
+    # What the run has not is looked for in it alone, and so is not found.
+    book.pin({**dict.fromkeys([*made, *inputs, RECORD], run_id), **reading})
 
 
 def _start_run(

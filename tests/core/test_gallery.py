@@ -19,7 +19,7 @@ def parts(rng):
     }
     near = {"nearest_1_id": "b", "nearest_1_class": "dog", "nearest_1_similarity": 0.5}
     rows = [
-        {"path": f"<b>{number}.png", **row, "distance": 0.5, "distance_percentile": percentile, **near}
+        {"image": f"<b>{number}.png", **row, "distance": 0.5, "distance_percentile": percentile, **near}
         for number, percentile in enumerate([10.0, 100.0])
     ]
     return {
@@ -27,7 +27,7 @@ def parts(rng):
         "images": rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8),
         "train_images": rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8),
         "samples": pd.DataFrame({"id": ["a", "b"]}),
-        "unreadable": pd.DataFrame({"path": ["c.png"], "reason": ["cut short"]}),
+        "unreadable": pd.DataFrame({"image": ["c.png"], "reason": ["cut short"]}),
         "run_id": "mine",
         "max_images": 10,
     }

@@ -108,9 +108,9 @@ def test_an_index_of_other_images_is_refused(samples):
 
 
 def test_a_temperature_changes_the_probability_and_not_the_class():
-    table, logits = pd.DataFrame({"path": ["a"], "knn_class": ["x"]}), torch.tensor([[2.0, 0.0]])
+    table, logits = pd.DataFrame({"image": ["a"], "knn_class": ["x"]}), torch.tensor([[2.0, 0.0]])
     for temperature in (1.0, 4.0):
         (row,) = add_classes(table, logits, temperature, ["cat", "dog"]).to_dict("records")
-        assert list(row) == ["path", "classifier_class", "classifier_probability", "knn_class"]
+        assert list(row) == ["image", "classifier_class", "classifier_probability", "knn_class"]
         assert row["classifier_class"] == "cat"
         assert row["classifier_probability"] == pytest.approx(1 / (1 + math.exp(-2 / temperature)))

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supcon_pipeline.core.images import pack_image
+from supcon_pipeline.core.images import RawImages, pack_image
 from supcon_pipeline.core.new_images import (
-    find_images,
+    held_out_images,
     list_images,
     pack_new_image,
     pack_readable,
-    read_folder,
+    read_images,
 )
 from supcon_pipeline.core.packing import Packing
 from supcon_pipeline.core.tensors import NamedTensors
-from supcon_pipeline.datasets.image_folder import ImageFolderDataset
 
 PADDED = Packing(8, 3, "pad")
 
@@ -78,48 +77,32 @@ def test_what_is_no_image_is_refused(image):
         pack_new_image(image, PADDED)
 
 
-def test_images_are_found_below_the_folder_in_order_and_hidden_ones_are_not(tmp_path):
-    for name in ("b/2.PNG", "b/1.jpg", "c.webp", ".hidden/3.png", "__MACOSX/4.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
-    assert found == ["c.webp", "b/1.jpg", "b/2.PNG"]
+def source(folder, names, splits=None):
+    """A source of these files of a folder."""
+    paths = [folder / name for name in names]
+    labels = np.zeros(len(paths), dtype=np.int64)
+    return RawImages(paths, labels, ["any"], list(names), "a folder", splits)
 
 
-def test_the_images_are_those_that_a_folder_to_train_on_would_give(tmp_path):
-    for name in ("cat/a.jfif", "cat/b.JPE", "cat/c.ppm", "cat/deep/d.png", "elsewhere/e.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "cat/linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "cat/loop").symlink_to(tmp_path / "cat")
-    (tmp_path / "cat/gone.png").symlink_to(tmp_path / "nowhere")
-    trained = ImageFolderDataset(str(tmp_path)).load()
-    found = find_images(tmp_path / "cat")
-    assert found == [path for path, label in zip(trained.images, trained.labels, strict=True) if label == 0]
-    assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.ppm", "gone.png", "d.png", "e.png"]
+@pytest.mark.parametrize("crop", ["pad", "stretch"])
+def test_images_are_read_as_the_encoder_says_and_others_listed_with_the_reason(tmp_path, pixels, crop):
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    encoder = NamedTensors({}, {"model": {"image_size": 8, "mean": [0.5]}, "crop": crop})
+    images, table, unreadable = read_images(source(tmp_path, ["a.png", "b.png", "c.png"]), encoder, 0)
+    assert np.array_equal(images, pack_image(pixels, 8, 1, crop)[None])
+    assert table.to_dict("list") == {"image": ["b.png"]}
+    assert unreadable["image"].tolist() == ["a.png", "c.png"]
+    assert unreadable["reason"].str.contains("file must be an image").all()
 
 
-def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"inference.path must be a folder of images, got"):
-        find_images(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"inference.path must hold images"):
-        find_images(tmp_path)
-
-
-def test_images_that_cannot_be_read_are_told_apart_with_the_reason(tmp_path, pixels):
-    Image.fromarray(pixels).save(tmp_path / "good.png")
+def test_a_source_without_one_readable_image_is_refused(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
-    images, readable, unreadable = pack_readable([tmp_path / "bad.png", tmp_path / "good.png"], PADDED)
-    assert images.shape == (1, 8, 8, 3)
-    assert readable == [1]
-    assert unreadable[0][0] == 0
-    assert "file must be an image" in unreadable[0][1]
-
-
-def test_a_folder_without_one_readable_image_is_refused(tmp_path):
-    (tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"got 1 that cannot; the first: .*bad.png: file must be an image"):
-        pack_readable([tmp_path / "bad.png"], PADDED)
+    encoder = NamedTensors({}, {"model": {"image_size": 8, "mean": [0.5]}, "crop": "pad"})
+    message = "a folder must hold an image that can be read, got 1 that cannot; the first: bad.png: file must"
+    with pytest.raises(ValueError, match=message):
+        read_images(source(tmp_path, ["bad.png"]), encoder, 0)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -129,21 +112,19 @@ def test_many_images_are_packed_as_one_by_one_in_order_by_any_number_of_processe
         Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)).save(path)
     for index in (0, 68):
         paths[index].write_bytes(b"no image")
-    images, readable, unreadable = pack_readable(paths, PADDED, num_workers)
-    assert readable == [index for index in range(70) if index not in (0, 68)]
-    assert [index for index, _ in unreadable] == [0, 68]
-    assert np.array_equal(images, np.stack([pack_new_image(paths[index], PADDED) for index in readable]))
+    images, unreadable = pack_readable(paths, PADDED, num_workers)
+    readable = [path for index, path in enumerate(paths) if index not in (0, 68)]
+    assert list(unreadable) == [0, 68]
+    assert np.array_equal(images, np.stack([pack_new_image(path, PADDED) for path in readable]))
 
 
-@pytest.mark.parametrize("crop", ["pad", "stretch"])
-def test_a_folder_is_read_as_the_encoder_says(tmp_path, pixels, crop):
-    Image.fromarray(pixels).save(tmp_path / "b.png")
-    (tmp_path / "a.png").write_bytes(b"no image")
-    encoder = NamedTensors({}, {"model": {"image_size": 8, "mean": [0.5]}, "crop": crop})
-    images, table, unreadable = read_folder(str(tmp_path), encoder, 0, "inference.path")
-    assert np.array_equal(images, pack_image(pixels, 8, 1, crop)[None])
-    assert table["path"].tolist() == [str(tmp_path / "b.png")]
-    assert unreadable["path"].tolist() == [str(tmp_path / "a.png")]
-    assert "file must be an image" in unreadable["reason"].item()
-    with pytest.raises(ValueError, match=r"other.path must be a folder of images, got None"):
-        read_folder(None, encoder, 0, "other.path")
+def test_the_test_split_of_a_source_is_taken_alone_and_all_of_one_without_it(tmp_path):
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    held_out = held_out_images(source(tmp_path, names, ["test", "train", "validation", "test"]))
+    assert list(held_out.ids) == ["a.png", "d.png"]
+    assert [held_out.images[row] for row in range(len(held_out.images))] == [
+        tmp_path / "a.png",
+        tmp_path / "d.png",
+    ]
+    for splits in (None, ["train", "train", "validation", "train"]):
+        assert list(held_out_images(source(tmp_path, names, splits)).ids) == names

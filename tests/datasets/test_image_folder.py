@@ -6,8 +6,8 @@ import pytest
 from kedro.io import DatasetError
 from PIL import Image
 
-from supcon_pipeline.core.new_images import find_images
 from supcon_pipeline.core.packing import Packing, pack_stream
+from supcon_pipeline.datasets.image_files import ImageFilesDataset
 from supcon_pipeline.datasets.image_folder import ImageFolderDataset
 
 
@@ -163,7 +163,11 @@ def test_a_folder_that_cannot_be_read_is_rejected_by_its_name(
     raw = load(tmp_path)
     assert list(raw.ids) == ["cat/a.png", "cat/closed", "dog/c.png"]
     assert isinstance(list(pack_stream(raw.images, Packing(8, 3, "pad"), 0))[1], str)
-    assert [path.name for path in find_images(tmp_path)] == ["a.png", "closed", "c.png"]
+    assert [path.name for path in ImageFilesDataset(str(tmp_path)).load().images] == [
+        "a.png",
+        "closed",
+        "c.png",
+    ]
     closed = tmp_path.name
     with pytest.raises(DatasetError, match=r"folder must be readable, got .* \(Permission denied\)"):
         load(tmp_path)

@@ -25,7 +25,7 @@ def render_gallery(
         images: the new images, packed, in the same order.
         train_images: all packed images of the run, in the order of the samples.
         samples: of the run.
-        unreadable: path and reason of each image left out.
+        unreadable: `image` and `reason` of each that is left out.
         run_id: of the run that predicts.
         max_images: on the page.
     """

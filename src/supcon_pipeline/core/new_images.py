@@ -1,18 +1,17 @@
 """New images, as people have them, at the size a model takes."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
 from supcon_pipeline.core.decoding import decode_image, read_pixels
-from supcon_pipeline.core.image_files import ENDINGS, printable, walk_images
-from supcon_pipeline.core.images import pack_image
+from supcon_pipeline.core.images import ImageItem, RawImages, pack_image
 from supcon_pipeline.core.packing import Packing, pack_stream
 from supcon_pipeline.core.tensors import NamedTensors
 
@@ -65,80 +64,66 @@ def _without_transparency(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def find_images(folder: str | PathLike[str] | None, name: str = "inference.path") -> list[Path]:
-    """The image files in a folder and all below it, those that a folder of training images would give.
-
-    Args:
-        folder: to look in.
-        name: of the parameter, for errors.
-
-    Raises:
-        ValueError: where there is no such folder, or no image in it.
-    """
-    place = Path(folder or "").expanduser()
-    if not folder or not place.is_dir():
-        raise ValueError(f"{name} must be a folder of images, got {folder!r}")
-    found = [Path(file) for file in walk_images(place, Counter())]
-    if not found:
-        raise ValueError(f"{name} must hold images ({', '.join(ENDINGS)}), got none in {printable(place)!r}")
-    return found
-
-
-def read_folder(
-    path: str | None, encoder: NamedTensors, num_workers: int, name: str
+def read_images(
+    raw: RawImages, encoder: NamedTensors, num_workers: int
 ) -> tuple[UInt8[np.ndarray, "n size size c"], pd.DataFrame, pd.DataFrame]:
-    """The images of a folder as an encoder takes them, a table of them, and one of those that are unreadable.
+    """The images of a source as an encoder takes them, a table of them, and one of those that are unreadable.
 
     Args:
-        path: of the folder.
+        raw: the images; their labels do not matter.
         encoder: its metadata say how the images of its training were packed.
         num_workers: processes that decode and resize; 0 does it in this one.
-        name: of the parameter, for errors.
 
     Returns:
-        Images; their `path`; `path` and `reason` of the others.
+        Images; the id of each as `image`; `image` and `reason` of the others.
 
     Raises:
-        ValueError: where there is no such folder, or no image in it that can be read.
+        ValueError: where no image can be read.
     """
-    model, paths = encoder.metadata["model"], find_images(path, name)
+    model, ids = encoder.metadata["model"], np.array(raw.ids, dtype=object)
     packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
-    images, readable, unreadable = pack_readable(paths, packing, num_workers, name)
-    reasons = [(printable(paths[index]), reason) for index, reason in unreadable]
-    table = pd.DataFrame({"path": [printable(paths[index]) for index in readable]})
-    return images, table, pd.DataFrame(reasons, columns=["path", "reason"])
+    images, unreadable = pack_readable(raw.images, packing, num_workers)
+    if not len(images):
+        row, reason = next(iter(unreadable.items()))
+        raise ValueError(
+            f"{raw.source} must hold an image that can be read, got {len(ids)} that cannot; "
+            f"the first: {ids[row]}: {reason}"
+        )
+    reasons = pd.DataFrame({"image": ids[list(unreadable)], "reason": list(unreadable.values())})
+    return images, pd.DataFrame({"image": np.delete(ids, list(unreadable))}), reasons
 
 
 def pack_readable(
-    paths: Sequence[Path], packing: Packing, num_workers: int = 0, name: str = "inference.path"
-) -> tuple[UInt8[np.ndarray, "n size size c"], list[int], list[tuple[int, str]]]:
-    """The images that can be read, which these are, and the others with the reason.
+    items: Sequence[ImageItem], packing: Packing, num_workers: int = 0
+) -> tuple[UInt8[np.ndarray, "n size size c"], dict[int, str]]:
+    """The images that can be read, in their order, and why each of the others cannot, by its place.
 
     Args:
-        paths: of image files.
+        items: as a source gives them.
         packing: how they are stored.
         num_workers: processes that decode and resize; 0 does it in this one.
-        name: of the parameter, for errors.
-
-    Raises:
-        ValueError: where none can be read.
     """
     from rich.progress import track
 
     # Memory is taken as it is written to, and none of it twice.
-    images = np.empty((len(paths), *packing.shape), dtype=np.uint8)
-    readable: list[int] = []
-    unreadable: list[tuple[int, str]] = []
-    packed = track(pack_stream(paths, packing, num_workers), "read images", len(paths), transient=True)
+    images = np.empty((len(items), *packing.shape), dtype=np.uint8)
+    unreadable: dict[int, str] = {}
+    packed = track(pack_stream(items, packing, num_workers), "read images", len(items), transient=True)
     for index, image in enumerate(packed):
         if isinstance(image, str):
-            unreadable.append((index, image))
+            unreadable[index] = image
         else:
-            images[len(readable)] = image
-            readable.append(index)
-    if not readable:
-        raise ValueError(
-            f"{name} must hold an image that can be read, got {len(paths)} that cannot; "
-            f"the first: {paths[0]}: {unreadable[0][1]}"
-        )
-    return images[: len(readable)], readable, unreadable
+            images[index - len(unreadable)] = image
+    return images[: len(items) - len(unreadable)], unreadable
+
+
+def held_out_images(raw: RawImages) -> RawImages:
+    """The images of test where the source has such a split, else all of them."""
+    from torch.utils.data import Subset
+
+    rows = [row for row, split in enumerate(raw.splits or ()) if split == "test"]
+    if not rows:
+        return raw
+    images: Any = Subset(cast(Any, raw.images), rows)
+    ids = [raw.ids[row] for row in rows]
+    return replace(raw, images=images, labels=raw.labels[rows], ids=ids, splits=["test"] * len(rows))

@@ -57,6 +57,14 @@ _PICTURES = {
         "Training curves",
         "Loss, learning rate and validation metrics of each training by epoch",
     ),
+    "stage1_lr_figure": (
+        "Learning-rate range test of stage 1",
+        "Loss of stage 1 against a rising learning rate, with the suggested rate",
+    ),
+    "stage2_lr_figure": (
+        "Learning-rate range test of stage 2",
+        "Loss of stage 2 against a rising learning rate, with the suggested rate",
+    ),
     "views_figure": (
         "Views",
         "Training images, each with the views that stage 1 compares",
@@ -71,6 +79,7 @@ def render_report(
     pictures: Mapping[str, bytes],
     interactive_map: str,
     confused_pairs: pd.DataFrame,
+    detection: Mapping[str, Any] | None = None,
 ) -> str:
     """The HTML of the report.
 
@@ -81,6 +90,7 @@ def render_report(
         pictures: PNG files by artifact name; one that is not known here has its name as title.
         interactive_map: a plotly figure as JSON.
         confused_pairs: `label`, `predicted`, `count` and `share`, the most confused first.
+        detection: as `out_of_distribution` gives it, where it has run.
     """
     from plotly.offline import get_plotlyjs
 
@@ -98,6 +108,7 @@ def render_report(
         pictures=_describe(pictures),
         classes=metrics["classifier"]["per_class"],
         pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
+        detection=detection,
         # No text of the figure can end the script that holds it.
         interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
         plotly=Markup(get_plotlyjs()),

@@ -5,16 +5,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.images import RawImages
 from supcon_pipeline.core.parameters_use import InferenceParameters
 
 
 def read_new_images(
-    encoder: Any, params: InferenceParameters
+    inference_images: RawImages, encoder: Any, params: InferenceParameters
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
-    """The images of the folder as the encoder takes them, their paths, and those that cannot be read."""
-    from supcon_pipeline.core.new_images import read_folder
+    """The images as the encoder takes them, their paths, and those that cannot be read."""
+    from supcon_pipeline.core.new_images import read_images
 
-    return read_folder(params.path, encoder, params.num_workers, "inference.path")
+    return read_images(inference_images, encoder, params.num_workers)
 
 
 def embed_new_images(encoder: Any, new_images: np.ndarray, params: InferenceParameters) -> Any:

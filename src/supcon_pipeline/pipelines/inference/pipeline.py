@@ -12,12 +12,12 @@ from supcon_pipeline.pipelines.inference.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """A folder of new images to a table of classes, neighbours and distances, and a gallery."""
+    """New images to a table of classes, neighbours and distances, and a gallery."""
     return pipeline(
         [
             node(
                 read_new_images,
-                ["encoder", "params:inference"],
+                ["inference_images", "encoder", "params:inference"],
                 ["new_images", "new_samples", "unreadable_images"],
                 name="read_new_images",
             ),

@@ -5,20 +5,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.images import RawImages
 from supcon_pipeline.core.parameters_use import OutOfDistributionParameters
 
 
 def embed_outside_images(
-    encoder: Any, params: OutOfDistributionParameters
+    outside_images: RawImages, encoder: Any, params: OutOfDistributionParameters
 ) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
-    """Embeddings of the images of another kind, their paths, and those that cannot be read."""
+    """Embeddings of the images of another kind, what they are called, and those that cannot be read."""
     from supcon_pipeline.core.embed import embed_by
-    from supcon_pipeline.core.new_images import read_folder
+    from supcon_pipeline.core.new_images import held_out_images, read_images
     from supcon_pipeline.core.training import pick_device
 
-    name = "out_of_distribution.path"
-    images, outside_samples, unreadable = read_folder(params.path, encoder, params.num_workers, name)
-    return embed_by(encoder, images, params.batch_size, pick_device()), outside_samples, unreadable
+    raw = held_out_images(outside_images)
+    images, outside_samples, unreadable = read_images(raw, encoder, params.num_workers)
+    embeddings = embed_by(encoder, images, params.batch_size, pick_device())
+    return embeddings, outside_samples.assign(source=raw.source), unreadable
 
 
 def score_outside_images(
@@ -42,19 +44,22 @@ def score_outside_images(
     queries = np.concatenate([rows[test], outside_embeddings.tensors["embedding"].numpy()])
     distance_k = params.within(len(train)).distance_k
     similarities, _ = search_neighbours(queries, rows[train], distance_k)
-    names = [*samples["id"].iloc[test], *outside_samples["path"]]
+    names = [*samples["id"].iloc[test], *outside_samples["image"]]
     distance = neighbour_distances(similarities, distance_k)
     is_outside = np.arange(len(names)) >= len(test)
     return pd.DataFrame({"image": names, "is_outside": is_outside, "distance": distance})
 
 
-def measure_detection(outside_scores: pd.DataFrame, embeddings: Any) -> dict[str, Any]:
+def measure_detection(
+    outside_scores: pd.DataFrame, outside_samples: pd.DataFrame, embeddings: Any
+) -> dict[str, Any]:
     """How well the distance tells the two kinds of images apart."""
     from supcon_pipeline.core.out_of_distribution import detection_metrics
 
     is_outside, distance = outside_scores["is_outside"], outside_scores["distance"].to_numpy()
     return {
         "encoder_run_id": embeddings.metadata["checkpoint"]["run_id"],
+        "source": outside_samples["source"].iloc[0],
         "num_inside": int((~is_outside).sum()),
         "num_outside": int(is_outside.sum()),
         **detection_metrics(distance[~is_outside], distance[is_outside]),

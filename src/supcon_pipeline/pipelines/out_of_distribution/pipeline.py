@@ -10,12 +10,12 @@ from supcon_pipeline.pipelines.out_of_distribution.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """A folder of images of another kind to their distances from the training images, and what these tell."""
+    """Images of another kind to their distances from the training images, and what these tell."""
     return pipeline(
         [
             node(
                 embed_outside_images,
-                ["encoder", "params:out_of_distribution"],
+                ["outside_images", "encoder", "params:out_of_distribution"],
                 ["outside_embeddings", "outside_samples", "unreadable_outside_images"],
                 name="embed_outside_images",
             ),
@@ -33,7 +33,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 measure_detection,
-                ["outside_scores", "embeddings"],
+                ["outside_scores", "outside_samples", "embeddings"],
                 "out_of_distribution_metrics",
                 name="measure_detection",
             ),

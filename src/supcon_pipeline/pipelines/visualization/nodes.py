@@ -133,10 +133,18 @@ def write_report(
     run_record: dict[str, Any],
     interactive_map: Any,
     confused_pairs: pd.DataFrame,
-    **pictures: bytes,
+    out_of_distribution_metrics: dict[str, Any] | None,
+    **pictures: bytes | None,
 ) -> str:
     """One page that opens from disk: metrics, pictures, data and parameters."""
     from supcon_pipeline.core.report import render_report
 
-    interactive = interactive_map.to_json()
-    return render_report(metrics, dataset_card, run_record, pictures, interactive, confused_pairs)
+    return render_report(
+        metrics,
+        dataset_card,
+        run_record,
+        {name: picture for name, picture in pictures.items() if picture is not None},
+        interactive_map.to_json(),
+        confused_pairs,
+        out_of_distribution_metrics,
+    )

@@ -15,8 +15,8 @@ from supcon_pipeline.pipelines.visualization.nodes import (
     write_report,
 )
 
-# Of the report.
-_TABLES = ("metrics", "dataset_card", "run_record", "confused_pairs")
+# Of the report; out_of_distribution and lr_finder have something for it where they have run.
+_TABLES = ("metrics", "dataset_card", "run_record", "confused_pairs", "out_of_distribution_metrics")
 _PICTURES = (
     "embedding_map",
     "retrieval_gallery",
@@ -24,6 +24,8 @@ _PICTURES = (
     "calibration_curves",
     "suspicious_gallery",
     "training_curves",
+    "stage1_lr_figure",
+    "stage2_lr_figure",
     "views_figure",
 )
 
