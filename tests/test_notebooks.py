@@ -17,3 +17,5 @@ def test_a_notebook_runs_on_the_newest_run(
     cells = nbformat.read(notebook, as_version=4)
     resources = {"metadata": {"path": str(project)}}
     NotebookClient(cells, timeout=300, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in cells.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2

@@ -97,7 +97,8 @@ def test_an_image_of_train_that_is_in_test_too_is_refused_or_removed(project_wit
             path = folder / "train" / class_name / f"{index}.png"
             path.rename(folder / "test" / class_name / f"{index}.png")
     (folder / "train/cat/copy.png").write_bytes((folder / "test/cat/0.png").read_bytes())
-    with pytest.raises(click.ClickException, match=r"got 1 that are: train/cat/copy.png; .*on_leakage"):
+    found = r"got 1 that are: train/cat/copy.png \(as test/cat/0.png\); .*on_leakage"
+    with pytest.raises(click.ClickException, match=found):
         prepare(project_with_images)
     catalog = prepare(project_with_images, on_leakage="remove")
     samples = catalog.load("samples").set_index("id")["split"]
@@ -105,6 +106,17 @@ def test_an_image_of_train_that_is_in_test_too_is_refused_or_removed(project_wit
     assert catalog.load("dataset_card")["warnings"] == [
         "1 images removed from train or validation: train/cat/copy.png"
     ]
+
+
+def test_copies_of_an_image_in_a_folder_without_splits_are_held_out_together(
+    project_with_images: Path,
+) -> None:
+    folder = project_with_images.parent / "images"
+    for path in sorted(folder.glob("*/*.png")):
+        path.with_stem(f"{path.stem} copy").write_bytes(path.read_bytes())
+    samples = prepare(project_with_images).load("samples")
+    assert set(samples["split"]) == {"train", "validation", "test"}
+    assert len(samples.drop_duplicates(["pixel_hash", "split"])) == samples["pixel_hash"].nunique()
 
 
 def test_few_images_are_trained_on_evaluated_drawn_and_searched_with_the_parameters_as_they_are(

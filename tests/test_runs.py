@@ -184,6 +184,25 @@ def test_a_run_reads_whole_runs_and_never_the_latest_of_each(
     assert newer not in record["base_artifacts"].values()
 
 
+def test_a_notebook_sees_one_run_and_nothing_that_no_longer_belongs_to_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
+    newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])
+    catalog = read_catalog(project)
+    assert catalog.load("encoder").metadata["run_id"] == catalog.load("run_record")["base"]
+    assert catalog.load("run_record")["run_id"] == newest
+    assert not catalog.exists("metrics")
+    monkeypatch.setenv("SUPCON_RUN_ID", "2026-01-01")
+    catalog = read_catalog(project)
+    assert catalog.load("encoder").metadata["run_id"] == catalog.load("metrics")["run_id"] == "2026-01-01"
+    monkeypatch.setenv("SUPCON_RUN_ID", "2026-01-02")
+    with pytest.raises(
+        click.ClickException, match="must be a run of this experiment to be shown, got 2026-01-02"
+    ):
+        read_catalog(project)
+
+
 def test_stage_2_after_a_new_encoder_reads_that_encoder(project: Path) -> None:
     run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
     newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])

@@ -4,7 +4,6 @@ import difflib
 import subprocess
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
 from supcon_pipeline.datasets.progress import ProgressDataset
-from supcon_pipeline.session import RECORD, RunBook, open_run
+from supcon_pipeline.session import RunBook, open_run
 
 # Parameters of no pipeline: those of the pipelines refer to the first, the catalog to the second.
 SHARED = ("seed", "images")
@@ -131,11 +130,9 @@ class RunHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog, save_version: str | None) -> None:
-        """Outside of a run (notebook, Kedro-Viz), show the newest run as a whole."""
+        """Outside of a run (notebook, Kedro-Viz), show one run as a whole."""
         if save_version is None:
-            book = RunBook(catalog, self.graph)
-            for run in islice(book.newest_first(), 1):
-                book.pin({**run.artifacts, RECORD: run.run_id})
+            RunBook(catalog, self.graph).show()
 
     @hook_impl
     def before_pipeline_run(

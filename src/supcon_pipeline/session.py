@@ -184,6 +184,20 @@ class RunBook:
                 dataset._version = Version(version, dataset.resolve_save_version())
                 dataset.release()
 
+    def show(self) -> None:
+        """Read one run from now on, that of `SUPCON_RUN_ID` or else the newest, and nothing of any other.
+
+        Raises:
+            RunError: where the run asked for is not there.
+        """
+        run_id = os.environ.get(RUN_ID_VARIABLE)
+        run = self.read(run_id) if run_id else next(self.newest_first(), None)
+        if run is None and run_id:
+            raise RunError(f"{RUN_ID_VARIABLE} must be a run of this experiment to be shown, got {run_id}")
+        if run is not None:
+            # What the run has not is looked for in it alone, and so is not found.
+            self.pin({**dict.fromkeys([*self.names, RECORD], run.run_id), **run.artifacts})
+
     def save_record(self, run_id: str, record: dict[str, Any]) -> None:
         """Write the record of a new run."""
         self._pinned(RECORD, run_id).save(record)

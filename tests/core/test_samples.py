@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supcon_pipeline.core.images import RawImages, channel_statistics
 from supcon_pipeline.core.samples import (
@@ -9,6 +11,7 @@ from supcon_pipeline.core.samples import (
     count_images,
     describe_warnings,
     handle_leakage,
+    keep_together,
     split_samples,
     tabulate_packed,
 )
@@ -138,7 +141,10 @@ LEAKING = [*CLEAN, ("cat/again", "cat", "train", "cattest0"), ("dog/again", "dog
 
 
 def test_an_image_of_train_in_test_or_validation_is_refused():
-    with pytest.raises(ValueError, match=r"got 2 that are: cat/again, dog/again; .*data_prep\.on_leakage"):
+    with pytest.raises(
+        ValueError,
+        match=r"got 2 that are: cat/again \(as .*/.*\), dog/again \(as .*/.*\); .*data_prep\.on_leakage",
+    ):
         handle_leakage(make_samples(LEAKING), "refuse")
     assert handle_leakage(make_samples(CLEAN), "refuse").equals(make_samples(CLEAN))
 
@@ -155,7 +161,9 @@ def test_it_is_removed_from_train_or_reported():
 
 def test_an_image_of_validation_that_is_in_test_is_refused_removed_or_reported():
     samples = make_samples([*CLEAN, ("cat/again", "cat", "validation", "cattest0")])
-    with pytest.raises(ValueError, match=r"nor those of validation in test, got 1 that are: cat/again; "):
+    with pytest.raises(
+        ValueError, match=r"nor those of validation in test, got 1 that are: cat/again \(as cat/test0\); "
+    ):
         handle_leakage(samples, "refuse")
     removed = handle_leakage(samples, "remove")
     assert removed["split"].tolist() == [*samples["split"].tolist()[:-1], "removed"]
@@ -309,3 +317,36 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(validation, test):
         ValueError, match=r"validation_fraction \+ test_fraction must be below 1, got 1\.[01]"
     ):
         split_samples(np.repeat(np.arange(4), 10), validation, test, seed=0)
+
+
+def test_identical_images_that_are_held_out_go_where_the_first_of_them_is():
+    chosen = ["test", "train", "validation", "test", "validation", "test", "test"]
+    hashes = ["a", "a", "b", "b", "c", "d", "d"]
+    together = ["train", "train", "validation", "validation", "validation", "test", "test"]
+    assert keep_together(chosen, hashes).tolist() == together
+
+
+def test_what_the_source_has_put_into_a_split_stays_there():
+    chosen = ["test", "train", "validation", "train", "validation"]
+    splits = ["test", "train", "train", "train", "train"]
+    # The first two are one image, which stays a leak; the last three another, which the source had in train.
+    assert keep_together(chosen, list("aabbb"), splits).tolist() == [
+        "test",
+        "train",
+        "train",
+        "train",
+        "train",
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), min_size=12, max_size=40), st.integers(0, 9))
+def test_a_split_that_keeps_identical_images_together_leaks_nothing(images, seed):
+    labels = np.array([label for label, _ in images] + [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+    hashes = [str(pixels) for _, pixels in images] + [f"own {index}" for index in range(12)]
+    chosen = split_samples(labels, 0.2, 0.2, seed)
+    splits = pd.Series(keep_together(chosen, hashes))
+    assert len(set(zip(hashes, splits, strict=True))) == len(set(hashes))
+    is_alone = ~pd.Series(hashes).duplicated(keep=False)
+    assert (splits == chosen)[is_alone].all()
+    # No class loses an image of train.
+    assert (splits[chosen == "train"] == "train").all()

@@ -125,6 +125,25 @@ def split_samples(
     return chosen
 
 
+def keep_together(
+    chosen: np.ndarray, hashes: Sequence[str] | pd.Series, splits: Sequence[str] | None = None
+) -> np.ndarray:
+    """The splits, with identical images in one: in train if one of them is, else in validation.
+
+    What the source has put into a split stays there.
+
+    Args:
+        chosen: `train`, `validation` or `test` of each sample, as `split_samples` gives them.
+        hashes: of the pixels of each sample.
+        splits: of each sample, where the source has a split of its own.
+    """
+    ours = np.full(len(chosen), True) if splits is None else np.array(splits, dtype=object) == "train"
+    rank = pd.Series(chosen).map(SPLITS.index)
+    first = rank.where(ours).groupby(np.array(hashes)).transform("min")
+    together: np.ndarray = np.array(SPLITS, dtype=object)[first.where(ours, rank).to_numpy(dtype=np.int64)]
+    return together
+
+
 def _group_by_label(labels: np.ndarray) -> Iterator[tuple[object, Int[np.ndarray, " m"]]]:
     """Each label, ascending, and where it is, ascending; the time does not grow with the number of labels."""
     codes, names = pd.factorize(labels, sort=True)
@@ -164,13 +183,21 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
     if on_leakage == "refuse":
         raise ValueError(
             "images of train must not be in validation or test, nor those of validation in test, "
-            f"got {leaked.sum()} that are: {_name_some(samples.loc[leaked, 'id'])}; take them out "
+            f"got {leaked.sum()} that are: {_name_some(_name_twins(samples, leaked))}; take them out "
             "and run all of data_prep again, or set data_prep.on_leakage to remove (from train and "
             "validation) or report"
         )
     left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
     _require_left(left, samples.loc[leaked & (samples["split"] == "train"), "class_name"])
     return left
+
+
+def _name_twins(samples: pd.DataFrame, leaked: pd.Series) -> list[str]:
+    """The id of each leaked image with that of one that is identical to it."""
+    same = samples.groupby("pixel_hash")["id"]
+    first, last = (same.transform(end)[leaked] for end in ("first", "last"))
+    own = samples["id"][leaked]
+    return [f"{name} (as {twin})" for name, twin in zip(own, last.where(last != own, first), strict=True)]
 
 
 def _require_left(samples: pd.DataFrame, changed: pd.Series) -> None:

@@ -14,6 +14,7 @@ from supcon_pipeline.core.samples import (
     count_images,
     describe_warnings,
     handle_leakage,
+    keep_together,
     split_samples,
     tabulate_packed,
 )
@@ -48,7 +49,8 @@ def tabulate_samples(
     samples = packed_samples.assign(pixel_hash=pixel_hashes(prepared_images))
     shares = (params.validation_fraction, params.test_fraction, params.seed)
     given = samples["split"].tolist()
-    samples["split"] = split_samples(samples["class_name"].to_numpy(), *shares, given)
+    chosen = split_samples(samples["class_name"].to_numpy(), *shares, given)
+    samples["split"] = keep_together(chosen, samples["pixel_hash"], given)
     return handle_leakage(samples, params.on_leakage)
 
 
