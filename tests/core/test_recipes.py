@@ -29,7 +29,8 @@ from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import train_step
 
 MEAN, STD = [0.5] * 3, [0.3] * 3
-ORIGIN = {"data_hash": "d1"}
+ORIGIN = {"data_hash": "d1", "crop": "pad"}
+CARD = {"mean": MEAN, "std": STD, **ORIGIN}
 IMAGENET_STEM = {"name": "resnet_narrow", "stem": "imagenet", "pretrained": False, "weights": None}
 ENCODER = {
     "kind": "contrastive",
@@ -170,7 +171,7 @@ def test_stage_1_learns_from_mixed_images(labelled_splits, micro_batch_size):
 
 def test_the_classifier_and_the_baseline_learn_from_mixed_images(labelled_splits, encoder):
     mixing = {"name": "cutmix", "alpha": 1.0, "probability": 1.0}
-    second = classifier_stage(encoder, labelled_splits, stage2_parameters(mixing=mixing), ORIGIN, "r1")
+    second = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(mixing=mixing), "r1")
     assert changed_by_a_step(second, labelled_splits) == {"classifier.weight", "classifier.bias"}
     beside = baseline(labelled_splits, {"mixing": mixing})
     assert next(build_training(beside, labelled_splits).loader.epoch(0)).labels.is_floating_point()
@@ -214,13 +215,13 @@ def test_labels_of_another_integer_type_give_the_same_metrics(labelled_splits, p
 
 def stage1(data, **changes):
     small = {"projection": {"hidden_dim": 8, "dim": 4}, "transforms": [], **changes}
-    return contrastive_stage(data, MEAN, STD, stage1_parameters(**small), ORIGIN, "r1")
+    return contrastive_stage(data, CARD, stage1_parameters(**small), "r1")
 
 
 def baseline(data, stage1_changes=(), **changes):
     values = {**read_parameters("baseline"), "optimizer": read_parameters("stage1")["optimizer"], **changes}
     params = BaselineParameters.model_validate(values)
-    return baseline_stage(data, MEAN, STD, stage1_parameters(**dict(stage1_changes)), params, ORIGIN, "r1")
+    return baseline_stage(data, CARD, stage1_parameters(**dict(stage1_changes)), params, "r1")
 
 
 @pytest.fixture
@@ -238,8 +239,8 @@ def test_stage_1_says_what_its_checkpoints_are_of(labelled_splits):
 
 
 def test_stage_2_says_which_encoder_its_classifier_belongs_to(labelled_splits, encoder):
-    stage = classifier_stage(encoder, labelled_splits, stage2_parameters(), ORIGIN, "r1")
-    origin = {**ORIGIN, "encoder_hash": fingerprint(encoder)}
+    stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(), "r1")
+    origin = {"data_hash": "d1", "encoder_hash": fingerprint(encoder)}
     description = {"kind": "classifier", "num_features": 256, "num_classes": 3}
     parameters = stage2_parameters().model_dump(mode="json")
     assert stage.metadata == {"model": description, "run_id": "r1", "parameters": parameters, **origin}
@@ -284,7 +285,7 @@ def test_the_first_weights_depend_on_the_seed_alone(labelled_splits, encoder, ki
         if kind == "stage 1":
             stage = stage1(labelled_splits, seed=seed)
         elif kind == "stage 2":
-            stage = classifier_stage(encoder, labelled_splits, stage2_parameters(seed=seed), ORIGIN, "r1")
+            stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(seed=seed), "r1")
         else:
             stage = baseline(labelled_splits, {"seed": seed})
         return NamedTensors(dict(stage.state_of(stage.model)))
@@ -314,7 +315,7 @@ def test_a_joint_loss_trains_the_classifier_head_and_the_projection_head(labelle
 
 
 def test_stage_2_trains_the_classifier_alone(labelled_splits, encoder):
-    stage = classifier_stage(encoder, labelled_splits, stage2_parameters(), ORIGIN, "r1")
+    stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(), "r1")
     assert changed_by_a_step(stage, labelled_splits) == {"classifier.weight", "classifier.bias"}
 
 
@@ -355,6 +356,6 @@ def test_other_first_weights_are_another_training(labelled_splits):
 def test_a_classifier_in_the_encoder_is_left_behind_by_stage_2(labelled_splits):
     joint = stage1(labelled_splits, loss=JOINT)
     state = NamedTensors(joint.model.state_dict(), joint.metadata)
-    stage = classifier_stage(state, labelled_splits, stage2_parameters(), ORIGIN, "r1")
+    stage = classifier_stage(state, labelled_splits, CARD, stage2_parameters(), "r1")
     assert isinstance(stage.model.classifier, nn.Linear)
     assert not torch.equal(stage.model.classifier.weight, joint.model.classifier.weight)

@@ -22,7 +22,8 @@ from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_mode
 from supcon_pipeline.datasets.atomic import atomic_path
 
 MEAN, STD = [0.5] * 3, [0.3] * 3
-ORIGIN = {"data_hash": "d1"}
+ORIGIN = {"data_hash": "d1", "crop": "pad"}
+CARD = {"mean": MEAN, "std": STD, **ORIGIN}
 ENCODER = {
     "kind": "contrastive",
     "backbone": "resnet_narrow",
@@ -50,13 +51,13 @@ def stage1(data, **changes):
         "checkpoints": {"metric": MAP_AT_R, "top_k": 2},
     }
     params = stage1_parameters(**{**SCHEDULED, **small, **changes})
-    return contrastive_stage(data, MEAN, STD, params, ORIGIN, "r1")
+    return contrastive_stage(data, CARD, params, "r1")
 
 
 def stage2(encoder, data, **changes):
     small = {"label_smoothing": 0.0, "checkpoints": {"metric": "accuracy", "top_k": 3}}
     params = stage2_parameters(**{**SCHEDULED, **small, **changes})
-    return classifier_stage(encoder, data, params, ORIGIN, "r1")
+    return classifier_stage(encoder, data, CARD, params, "r1")
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_stage_2_keeps_the_classifier_alone_and_says_which_encoder_it_belongs_to
         }
         assert checkpoint.metadata["encoder_hash"] == before
         assert checkpoint.metadata["model"] == {"kind": "classifier", "num_features": 256, "num_classes": 3}
-        assert {"run_id": "r1", **ORIGIN}.items() <= checkpoint.metadata.items()
+        assert {"run_id": "r1", "data_hash": "d1"}.items() <= checkpoint.metadata.items()
 
 
 class TinyModel(nn.Module):
