@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 from pytorch_metric_learning.losses import SupConLoss
 from tests.core.trainings import read_parameters, stage1_parameters, stage2_parameters
 from torch import nn
@@ -11,6 +13,7 @@ from torch.nn import functional
 
 from supcon_pipeline.core.batches import Batch
 from supcon_pipeline.core.encoder import LinearProbe, build_classifier, build_model
+from supcon_pipeline.core.images import LabelledImages
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics import embedding_metrics
 from supcon_pipeline.core.parameters import BaselineParameters, ContrastiveLossParameters
@@ -28,7 +31,7 @@ from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import train_step
 
-MEAN, STD = [0.5] * 3, [0.3] * 3
+MEAN, STD = [0.4] * 3, [0.3] * 3
 ORIGIN = {"data_hash": "d1", "crop": "pad"}
 CARD = {"mean": MEAN, "std": STD, **ORIGIN}
 IMAGENET_STEM = {"name": "resnet_narrow", "stem": "imagenet", "pretrained": False, "weights": None}
@@ -236,6 +239,29 @@ def test_stage_1_says_what_its_checkpoints_are_of(labelled_splits):
     assert stage.model.classifier is None
     rebuilt = build_model(stage.metadata["model"])
     rebuilt.load_state_dict(stage.state_of(stage.model))
+
+
+@pytest.mark.parametrize("kind", ["stage 1", "baseline"])
+def test_images_reach_weights_of_timm_as_timm_would_show_them(tmp_path, rng, kind):
+    network = timm.create_model("test_vit", num_classes=0, img_size=32).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    backbone = {"name": "timm/test_vit", "stem": "imagenet", "pretrained": False}
+    backbone["weights"] = str(tmp_path / "weights.pth")
+    images = rng.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    splits = np.repeat(np.array(["train", "validation", "test"]), 10)
+    data = LabelledImages(images, np.arange(30) % 3, splits)
+    stage = stage1(data, backbone=backbone) if kind == "stage 1" else baseline(data, {"backbone": backbone})
+    config = timm.data.resolve_model_data_config(network)
+    as_timm_does = timm.data.create_transform(**{**config, "input_size": (3, 32, 32), "crop_pct": 1.0})
+    expected = network(torch.stack([as_timm_does(Image.fromarray(image)) for image in images[:4]]))
+    # What is rebuilt later from the checkpoint's description has the normalisation too.
+    rebuilt = build_model(stage.metadata["model"])
+    rebuilt.load_state_dict(stage.model.state_dict())
+    for model in (stage.model, rebuilt):
+        found = model.eval()(torch.from_numpy(images[:4]))["embedding"]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert stage.metadata["model"]["mean"] == [0.5] * 3
+    assert stage1(data).metadata["model"]["mean"] == MEAN != [0.5] * 3
 
 
 def test_stage_2_says_which_encoder_its_classifier_belongs_to(labelled_splits, encoder):

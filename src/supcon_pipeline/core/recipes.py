@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from supcon_pipeline.core.backbones import published_statistics
 from supcon_pipeline.core.batches import Batch
 from supcon_pipeline.core.embed import embed_images
 from supcon_pipeline.core.encoder import LinearProbe, Outputs, build_model
@@ -38,8 +39,8 @@ def contrastive_stage(
 
     Args:
         data: trained on `train`, chosen by `validation`.
-        dataset_card: `mean` and `std` of each channel, for the encoder's normalisation; the `data_hash`, and
-            the `crop` that new images need too.
+        dataset_card: `mean` and `std` of each channel, for an encoder that starts from no weights with a
+            normalisation of their own; the `data_hash`, and the `crop` that new images need too.
         params: of the stage.
         run_id: for the checkpoints.
     """
@@ -139,10 +140,18 @@ def _encoder_origin(dataset_card: Card) -> dict[str, Any]:
 def _encoder_description(
     data: LabelledImages, dataset_card: Card, params: Stage1Parameters
 ) -> dict[str, Any]:
-    """What an encoder is rebuilt from; what its backbone starts from is no part of it."""
-    backbone = {"backbone": params.backbone.name, "stem": params.backbone.stem}
-    statistics = {key: list(dataset_card[key]) for key in ("mean", "std")}
-    return {**backbone, "image_size": data.images.shape[1], **statistics}
+    """What an encoder is rebuilt from; what its backbone starts from is no part of it.
+
+    But for the normalisation, which is that of the weights it starts from: another would show them other
+    colours and contrasts than they were trained on.
+    """
+    backbone = params.backbone
+    image_size, num_channels = data.images.shape[2:]
+    is_loaded = backbone.pretrained or backbone.weights is not None
+    published = published_statistics(backbone.name, num_channels) if is_loaded else None
+    mean, std = published or (dataset_card["mean"], dataset_card["std"])
+    network = {"backbone": backbone.name, "stem": backbone.stem, "image_size": image_size}
+    return {**network, "mean": list(mean), "std": list(std)}
 
 
 def _start(params: Stage1Parameters) -> dict[str, Any]:
