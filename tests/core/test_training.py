@@ -147,7 +147,7 @@ def test_the_moving_average_is_validated_and_carried_in_place_of_the_model(loade
     training, validated = build(TinyClassifier(), loader, ema_decay=0.5), []
     *_, last = start(training, validate=lambda asked: validated.append(asked) or {"score": 0.0})
     assert validated == [training.ema.module] * 3
-    assert training.ema.n_averaged == 9
+    assert training.ema.num_updates == 9
     torch.testing.assert_close(last.tensors, dict(training.ema.module.state_dict()), rtol=0, atol=0)
     assert not torch.equal(last.tensors["linear.weight"], training.model.linear.weight)
 
@@ -378,7 +378,7 @@ def test_a_training_resumed_at_any_record_ends_as_if_never_interrupted(
     after, _ = follow(second)
     assert before + after == expected
     assert_same_weights(second.model, whole.model)
-    assert_same_weights(second.ema, whole.ema)
+    assert_same_weights(second.ema.module, whole.ema.module)
     assert second.step == whole.step == 12
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
+from supcon_pipeline.core.averaging import MovingAverage
 from supcon_pipeline.core.batches import Batch, ViewLoader
 from supcon_pipeline.core.encoder import Outputs
 from supcon_pipeline.core.gradient_caching import cached_backward
@@ -93,7 +93,7 @@ class Training:
     optimizer: Optimizer
     schedule: Schedule
     precision: Precision
-    ema: AveragedModel | None = None
+    ema: MovingAverage | None = None
     is_raw_validated: bool = False
     micro_batch_size: int | None = None
     max_grad_norm: float | None = None
@@ -283,7 +283,7 @@ def train_step(training: Training, batch: Batch, is_scheduled: bool = True) -> t
     if is_scheduled:
         training.schedule.step()
     if training.ema is not None:
-        training.ema.update_parameters(training.model)
+        training.ema.update(training.model)
     return loss, grad_norm
 
 
