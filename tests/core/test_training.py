@@ -405,6 +405,42 @@ def test_random_states_bring_back_the_numbers_of_every_generator():
     assert draw() == expected
 
 
+class FakeCuda:
+    """What torch says of the random generators of some GPUs."""
+
+    def __init__(self, monkeypatch, num_gpus):
+        self.states = [torch.full((16,), index, dtype=torch.uint8) for index in range(num_gpus)]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: self.states[0])
+        monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: self.states)
+        monkeypatch.setattr(torch.cuda, "set_rng_state", self.set_state)
+        monkeypatch.setattr(torch.cuda, "set_rng_state_all", self.set_all)
+
+    def set_state(self, state, device=0):
+        self.states[device] = state
+
+    def set_all(self, states):
+        for device, state in enumerate(states):
+            self.set_state(state, device)
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1, 3])
+def test_a_training_goes_on_with_another_number_of_gpus_in_sight(monkeypatch, num_gpus):
+    saved = FakeCuda(monkeypatch, 2)
+    saved.states[0] = torch.full((16,), 77, dtype=torch.uint8)
+    states = random_states()
+    later = FakeCuda(monkeypatch, num_gpus)
+    set_random_states(states)
+    assert [int(state[0]) for state in later.states] == [77, 1, 2][:num_gpus]
+
+
+def test_a_training_of_the_cpu_goes_on_beside_a_gpu(monkeypatch):
+    states = random_states()
+    later = FakeCuda(monkeypatch, 1)
+    set_random_states(states)
+    assert int(later.states[0][0]) == 0
+
+
 @pytest.mark.parametrize(("is_available", "kind"), [(True, "cuda"), (False, "cpu")])
 def test_the_device_is_the_gpu_where_there_is_one(monkeypatch, is_available, kind):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: is_available)
