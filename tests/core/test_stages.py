@@ -1,8 +1,10 @@
 import logging
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partialmethod
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
+from supcon_pipeline.core import stages
 from supcon_pipeline.core.encoder import build_model
 from supcon_pipeline.core.progress import ProgressStore
 from supcon_pipeline.core.recipes import classifier_stage, contrastive_stage, validate_features
@@ -284,11 +287,14 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_be
     labelled_splits, tmp_path
 ):
     # 24 training images in batches of 12: the fifth step begins the third epoch.
-    stage, store = tiny_stage(criterion=FailingLoss(5)), ProgressStore(tmp_path, atomic_path)
+    stage, store = (
+        tiny_stage(criterion=FailingLoss(5), progress_minutes=0),
+        ProgressStore(tmp_path, atomic_path),
+    )
     with pytest.raises(
         FloatingPointError,
         match=r"loss must be finite, got nan at step 5 with learning rate 0\.1; lower the .*; "
-        r"epoch [12], the best, is kept in .*state\.pt",
+        r"epoch [12], the best that was saved, is kept in .*state\.pt",
     ):
         run_stage(stage, labelled_splits, NoLog(), store)
     state = store.open(tiny_stage().identity()).latest()
@@ -298,6 +304,77 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_be
     # Where the cause was outside, the training goes on.
     _, history = run_stage(tiny_stage(), labelled_splits, NoLog(), store)
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+
+
+class Clock:
+    """The time in seconds, which goes on as the test says."""
+
+    def __init__(self, monkeypatch):
+        self.seconds, self.saved = 0.0, []
+        monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: self.seconds))
+
+    def training(self, seconds, criterion=cross_entropy):
+        def slow_loss(outputs, batch):
+            self.seconds += seconds
+            return criterion(outputs, batch)
+
+        return slow_loss
+
+    def saving(self, seconds):
+        """An `atomic_path` that is slow for states, and notes the epochs and steps of each."""
+
+        @contextmanager
+        def path(target):
+            with atomic_path(target) as temporary:
+                yield temporary
+                if target.name == "state.pt":
+                    self.seconds += seconds
+                    state = torch.load(temporary, weights_only=True)["training"]
+                    self.saved.append((state["epoch"], state["step"]))
+
+        return path
+
+
+@pytest.mark.parametrize(
+    ("saving_seconds", "minutes", "expected"),
+    [
+        # Two steps of a second make an epoch. A twentieth of two seconds is borne at each of them,
+        (0.0625, None, [(1, 2), (2, 4), (3, 6), (4, 8), (5, 10), (6, 12)]),
+        # of five seconds at every third; the last epoch is saved however soon.
+        (0.25, None, [(1, 2), (4, 8), (6, 12)]),
+        (1000, None, [(1, 2), (6, 12)]),
+        # Four or five steps after the last saving, whether these end an epoch or not.
+        (1000, 4 / 60, [(1, 2), (2, 6), (4, 10), (6, 12)]),
+        (1000, 5 / 60, [(1, 2), (3, 7), (5, 12), (6, 12)]),
+    ],
+)
+def test_saving_takes_a_twentieth_of_the_time_at_most_and_the_last_epoch_is_always_saved(
+    labelled_splits, tmp_path, monkeypatch, saving_seconds, minutes, expected
+):
+    clock = Clock(monkeypatch)
+    stage = tiny_stage(criterion=clock.training(1), progress_minutes=minutes)
+    run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path, clock.saving(saving_seconds)))
+    assert clock.saved == expected
+
+
+def test_a_training_that_stops_early_is_saved_at_its_end(labelled_splits, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    stage = tiny_stage(scores(0.5, 0.4, 0.4), early_stopping={"patience": 2}, progress_minutes=None)
+    run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path, clock.saving(1000)))
+    assert clock.saved == [(1, 2), (3, 6)]
+
+
+def test_a_training_that_goes_wrong_names_the_best_epoch_that_was_saved(
+    labelled_splits, tmp_path, monkeypatch
+):
+    clock = Clock(monkeypatch)
+    # The second epoch is better, but was never saved.
+    stage = tiny_stage(scores(0.1, 0.9), criterion=FailingLoss(5), progress_minutes=None)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, the best that was saved, is kept in .*state\.pt"):
+        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path, clock.saving(1000)))
+    stage = tiny_stage(criterion=FailingLoss(1))
+    with pytest.raises(FloatingPointError, match="no validated epoch was saved before"):
+        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path / "other", atomic_path))
 
 
 class Interrupting:
@@ -322,14 +399,14 @@ def read_events(folder):
     return events, scalars
 
 
-@pytest.mark.parametrize("kind", ["stage 1", "stage 2"])
+@pytest.mark.parametrize(("kind", "minutes"), [("stage 1", 0), ("stage 1", None), ("stage 2", 0)])
 def test_an_interrupted_training_goes_on_and_its_log_is_that_of_the_whole(
-    labelled_splits, encoder, tmp_path, kind
+    labelled_splits, encoder, tmp_path, kind, minutes
 ):
     def make_stage():
         if kind == "stage 1":
-            return stage1(labelled_splits, progress_minutes=0)
-        return stage2(encoder, labelled_splits, progress_minutes=0)
+            return stage1(labelled_splits, progress_minutes=minutes)
+        return stage2(encoder, labelled_splits, progress_minutes=minutes)
 
     logs, stores = (
         {name: tmp_path / part / name for name in ("whole", "resumed")} for part in ("log", "store")
@@ -341,7 +418,7 @@ def test_an_interrupted_training_goes_on_and_its_log_is_that_of_the_whole(
     store = ProgressStore(stores["resumed"], atomic_path)
     stage = make_stage()
     with pytest.raises(KeyboardInterrupt), SummaryWriter(tmp_path / "lost") as log:
-        run_stage(replace(stage, criterion=Interrupting(stage.criterion, 4)), labelled_splits, log, store)
+        run_stage(replace(stage, criterion=Interrupting(stage.criterion, 6)), labelled_splits, log, store)
     with SummaryWriter(logs["resumed"]) as log:
         checkpoints, history = run_stage(make_stage(), labelled_splits, log, store)
     assert history == expected_history
