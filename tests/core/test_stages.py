@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from supcon_pipeline.core import stages
 from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.images import LabelledImages
 from supcon_pipeline.core.progress import ProgressStore
 from supcon_pipeline.core.recipes import classifier_stage, contrastive_stage, validate_features
 from supcon_pipeline.core.stages import Stage, average_models, build_training, run_stage, sample_views
@@ -488,12 +489,16 @@ def test_the_weights_beside_their_average_are_in_history_and_log_but_choose_noth
     assert {f"epoch/{MAP_AT_R}", f"epoch/raw.{MAP_AT_R}", "epoch/raw.projection.nmi"} <= logged
 
 
-def test_the_views_in_the_log_are_of_the_first_training_images(labelled_splits, train):
+def test_the_views_in_the_log_are_of_training_images_of_all_classes(labelled_splits, train):
+    # Class by class, as folders come.
+    order = np.argsort(labelled_splits.labels, kind="stable")
+    data = LabelledImages(*(getattr(labelled_splits, name)[order] for name in ("images", "labels", "splits")))
     log = Recording()
-    train(tiny_stage(), labelled_splits, log)
+    train(tiny_stage(), data, log)
     ((arguments, options),) = log.calls["add_images"]
     assert arguments[0] == "views"
-    assert np.array_equal(arguments[1], labelled_splits.images[labelled_splits.indices("train")[:8]])
+    # Eight images of each of three classes: of 24, every third. Without transforms, views are the images.
+    assert np.array_equal(arguments[1], data.images[data.indices("train")[::3]])
     assert options == {"dataformats": "NHWC"}
 
 

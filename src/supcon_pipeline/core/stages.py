@@ -14,7 +14,7 @@ from supcon_pipeline.core.batches import Batch, ViewDataset, build_loader
 from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
 from supcon_pipeline.core.embed import iterate_images
 from supcon_pipeline.core.encoder import build_model
-from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.mixing import Mixing
 from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
@@ -142,8 +142,7 @@ def sample_views(
     """Some training images from as many classes as there are, and the batch that training makes of them."""
     train = data.indices("train")
     by_class = train[np.argsort(data.labels[train], kind="stable")]
-    num_images = min(num_images, len(train))
-    chosen = by_class[(2 * np.arange(num_images) + 1) * len(train) // (2 * num_images)]
+    chosen = spread_evenly(by_class, num_images)
     dataset = ViewDataset(data.images, data.labels, *build_views(params, num_views, data))
     return data.images[chosen], dataset[params.seed, chosen]
 
@@ -166,7 +165,8 @@ def run_stage(
     progress = store.open(stage.identity())
     session = Session(training, top, progress, params)
     session.resume(stage.title, log)
-    log.add_images("views", first_views(training, data), 0, dataformats="NHWC")
+    views = sample_views(params, stage.num_views, data)[1].views
+    log.add_images("views", views.flatten(0, 1), 0, dataformats="NHWC")
     num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
     interval = params.validation_interval
     records = fit(training, num_epochs, stage.validate, metric, stage.state_of, interval)
@@ -280,13 +280,6 @@ class Session:
         has_stalled = should_stop(validated, metric, stopping.patience if stopping else None)
         is_last = self.training.epoch >= self.params.schedule.num_epochs
         return is_last or (has_stalled and not self.training.losses)
-
-
-def first_views(training: Training, data: LabelledImages, num_images: int = 8) -> np.ndarray:
-    """Views of the first training images, image by image, `[num_images * views, h, w, c]` uint8."""
-    dataset = training.loader.dataset
-    views = dataset.policy(data.images[data.indices("train")[:num_images]], seed=0)
-    return views.reshape(-1, *views.shape[2:])
 
 
 def flatten_parameters(params: TrainingParameters) -> dict[str, Any]:
