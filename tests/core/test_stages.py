@@ -471,6 +471,8 @@ def test_the_table_of_hyper_parameters_names_numbers_and_words_by_dotted_name(la
         "loss.temperature": 0.1,
         "ema.decay_per_epoch": 0.5,
         "backbone.name": "resnet_narrow",
+        "transforms.0.name": "HorizontalFlip",
+        "transforms.0.args.p": 0.5,
         "compile": False,
     }
     assert expected.items() <= params.items()

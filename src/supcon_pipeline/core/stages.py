@@ -20,7 +20,7 @@ from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
 from supcon_pipeline.core.parameters import TrainingParameters
 from supcon_pipeline.core.precision import choose_precision
-from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash, library_versions
+from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash, flatten, library_versions
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import (
     Criterion,
@@ -175,7 +175,10 @@ def run_stage(
             _follow(records, session, monitor)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}; {session.describe_kept()}") from error
-    log.add_hparams(flatten_parameters(params), final_metrics(session.history), run_name=".")
+    named = flatten(params.model_dump(mode="json"))
+    # TensorBoard takes no None.
+    told = {name: value for name, value in named.items() if value is not None}
+    log.add_hparams(told, final_metrics(session.history), run_name=".")
     return top.checkpoints, session.history
 
 
@@ -280,17 +283,6 @@ class Session:
         has_stalled = should_stop(validated, metric, stopping.patience if stopping else None)
         is_last = self.training.epoch >= self.params.schedule.num_epochs
         return is_last or (has_stalled and not self.training.losses)
-
-
-def flatten_parameters(params: TrainingParameters) -> dict[str, Any]:
-    """Numbers and words by dotted name; what is neither is left out."""
-    flat: dict[str, Any] = {}
-    for name, value in params.model_dump(mode="json").items():
-        inner = value.items() if isinstance(value, dict) else [(None, value)]
-        for key, leaf in inner:
-            if isinstance(leaf, int | float | str):
-                flat[name if key is None else f"{name}.{key}"] = leaf
-    return flat
 
 
 def final_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
