@@ -85,6 +85,12 @@ class Training:
             whole batch.
         max_grad_norm: longer gradients are scaled down to it.
         collapse_loss: the loss of a batch if all images had the same projection, from its labels and views.
+        epoch: how many are done.
+        step: how many are done.
+        losses: of the steps of the epoch that has begun, on their device; as many as are done of it.
+        lrs: of these steps.
+        grad_norm: of the last step.
+        collapse_losses: of these steps, where there is such a loss.
     """
 
     model: nn.Module
@@ -225,7 +231,7 @@ def _validate(training: Training, validate: Callable[[nn.Module], Metrics], metr
         metrics = validate(training.validated)
         is_raw_asked = training.ema is not None and training.is_raw_validated
         raw = validate(training.model) if is_raw_asked else {}
-    training.schedule.epoch_end(score(metrics, metric))
+    training.schedule.observe(score(metrics, metric))
     return {**metrics, **{f"raw.{name}": value for name, value in raw.items()}}
 
 
