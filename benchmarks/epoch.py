@@ -37,6 +37,8 @@ from supcon_pipeline.core.views import ViewPolicy
 from supcon_pipeline.datasets.digits import DigitsDataset
 
 MEAN, STD = [0.3] * 3, [0.35] * 3
+# What a stage uses of a dataset card.
+CARD = {"mean": MEAN, "std": STD, "data_hash": "benchmark", "crop": "pad"}
 
 
 def load_digits() -> LabelledImages:
@@ -105,7 +107,7 @@ def parts_of(train: float, wait: float, validate: float) -> dict[str, float]:
 
 def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
     """The straightforward loop; gives the seconds of its parts."""
-    stage = contrastive_stage(data, MEAN, STD, params, {}, "benchmark")
+    stage = contrastive_stage(data, CARD, params, "benchmark")
     network = PlainNetwork(build_model(stage.metadata["model"]))
     policy = ViewPolicy([spec.model_dump() for spec in params.transforms], 2)
     train, validation = data.indices("train"), data.indices("validation")
@@ -138,7 +140,7 @@ def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], 
 
 def our_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
     """The trainer of this project; gives the seconds of its parts."""
-    stage = contrastive_stage(data, MEAN, STD, params, {}, "benchmark")
+    stage = contrastive_stage(data, CARD, params, "benchmark")
     training = build_training(stage, data)
     waits: list[float] = []
     validating: list[float] = []

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tests.core.trainings import make_data, stage1_parameters
+from tests.core.trainings import CARD, make_data, stage1_parameters
 
 from supcon_pipeline.core import stages
 from supcon_pipeline.core.images import LabelledImages
@@ -72,7 +72,7 @@ def train(folder: Path, result: Path, moment: int | None) -> None:
     np.random.seed(os.getpid() % 2**31)  # noqa: NPY002
     schedule = {"name": "cosine", "num_epochs": 2, "warmup_epochs": 1}
     params = stage1_parameters(progress_minutes=0, ema={"decay_per_epoch": 0.5}, schedule=schedule)
-    stage = contrastive_stage(data, [0.5], [0.3], params, {"data_hash": "x"}, "run")
+    stage = contrastive_stage(data, CARD, params, "run")
     store = ProgressStore(folder, killer.killing_path)
     checkpoints, history = stages.run_stage(stage, data, NoLog(), store)
     joined = join_parts(checkpoints)

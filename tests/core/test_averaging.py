@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
+from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import StochasticDepth
 
 from supcon_pipeline.core.averaging import (
@@ -30,7 +31,7 @@ def test_the_moving_average_is_that_of_a_slow_loop_over_parameters_and_buffers(m
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
         model(torch.rand(3, 1, 5, 5))
-        ema.update_parameters(model)
+        ema.update(model)
         for name, value in model.state_dict().items():
             # The square root of 0.25 per step; the first update takes the model as it is.
             is_copied = step == 0 or not value.is_floating_point()
@@ -39,15 +40,91 @@ def test_the_moving_average_is_that_of_a_slow_loop_over_parameters_and_buffers(m
     assert ema.module[1].num_batches_tracked == 5
 
 
+class ManyTypes(nn.Module):
+    """Parameters and buffers of every kind that a network may have."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = nn.BatchNorm1d(5), nn.Linear(5, 3)
+        self.narrow = nn.Parameter(torch.randn(7).half())
+        self.frozen = nn.Parameter(torch.randn(2), requires_grad=False)
+        self.register_buffer("wide", torch.randn(4, dtype=torch.float64))
+        self.register_buffer("mask", torch.rand(3) > 0.5)
+        self.register_buffer("unsaved", torch.randn(3), persistent=False)
+
+    def change(self):
+        self.norm(torch.randn(6, 5) * 3)
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                tensor.data.add_(torch.randn_like(tensor) * 1e-3)
+        self.mask.logical_not_()
+
+
+def test_the_moving_average_is_torchs_own_bit_for_bit():
+    model, decay = ManyTypes(), 0.3 ** (1 / 7)
+
+    def lerp_or_copy(averages, values, _):
+        is_averaged = averages[0].is_floating_point()
+        args = (averages, values, 1 - decay) if is_averaged else (averages, values)
+        (torch._foreach_lerp_ if is_averaged else torch._foreach_copy_)(*args)
+
+    theirs = AveragedModel(model, multi_avg_fn=lerp_or_copy, use_buffers=True)
+    ours = build_ema(model, 0.3, steps_per_epoch=7)
+    for _ in range(20):
+        model.change()
+        theirs.update_parameters(model)
+        ours.update(model)
+        for kind in ("named_parameters", "named_buffers"):
+            expected, found = (dict(getattr(average.module, kind)()) for average in (theirs, ours))
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert ours.num_updates == theirs.n_averaged == 20
+
+
+class Operations(TorchDispatchMode):
+    """Notes the names of the operations that reach a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.append(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))
+
+
+def test_an_update_reads_no_number_and_copies_nothing_to_the_device():
+    model = ManyTypes()
+    ema = build_ema(model, 0.5, 1)
+    with Operations() as first:
+        ema.update(model)
+    with Operations() as second:
+        ema.update(model)
+    assert first.names == ["_foreach_copy_"]
+    assert second.names == ["_foreach_lerp_", "_foreach_copy_"]
+
+
+def test_a_moving_average_goes_on_from_its_state(model):
+    whole = build_ema(model, 0.5, 1)
+    whole.update(model)
+    nn.init.ones_(model[0].weight)
+    resumed = build_ema(model, 0.5, 1)
+    resumed.load_state_dict(whole.state_dict())
+    for ema in (whole, resumed):
+        ema.update(model)
+    states = [dict(ema.module.state_dict()) for ema in (whole, resumed)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert not torch.equal(states[0]["0.weight"], model[0].weight)
+
+
 @pytest.mark.parametrize("steps_per_epoch", [1, 7])
 def test_after_an_epoch_the_decay_is_left_of_what_was_there(steps_per_epoch):
     model = nn.Linear(1, 1)
     nn.init.ones_(model.weight)
     ema = build_ema(model, 0.3, steps_per_epoch)
-    ema.update_parameters(model)
+    ema.update(model)
     nn.init.zeros_(model.weight)
     for _ in range(steps_per_epoch):
-        ema.update_parameters(model)
+        ema.update(model)
     assert ema.module.weight.item() == pytest.approx(0.3)
 
 
@@ -55,7 +132,7 @@ def test_the_moving_average_leaves_the_model_alone(model):
     before = copy.deepcopy(model.state_dict())
     ema = build_ema(model, 0.5, 1)
     for _ in range(2):
-        ema.update_parameters(model)
+        ema.update(model)
     nn.init.zeros_(ema.module[0].weight)
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
 

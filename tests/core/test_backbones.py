@@ -12,7 +12,12 @@ from timm.models import adapt_input_conv
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from supcon_pipeline.core.backbones import NarrowResNet, build_backbone, require_backbone
+from supcon_pipeline.core.backbones import (
+    NarrowResNet,
+    build_backbone,
+    published_statistics,
+    require_backbone,
+)
 from supcon_pipeline.core.encoder import build_contrastive_model, build_model
 from supcon_pipeline.core.parameters import BackboneParameters
 from supcon_pipeline.core.tensors import NamedTensors, restore_model
@@ -419,6 +424,53 @@ def test_a_pretrained_backbone_is_restored_from_its_checkpoint_without_its_file(
     checkpoint = NamedTensors(model.state_dict(), {"model": {"kind": "contrastive", **description}})
     images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     assert torch.equal(restore_model(checkpoint)(images)["embedding"], model(images)["embedding"])
+
+
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize(
+    ("name", "num_channels", "expected"),
+    [
+        # Deng et al. 2009's training images, as He et al. and after them nearly all take them.
+        ("resnet18", 3, IMAGENET),
+        ("timm/resnet18", 3, IMAGENET),
+        ("timm/resnet18.a1_in1k", 3, IMAGENET),
+        # From -1 to 1.
+        ("efficientnet_v2_l", 3, ([0.5] * 3, [0.5] * 3)),
+        ("timm/vit_base_patch16_224", 3, ([0.5] * 3, [0.5] * 3)),
+        # These change ImageNet's to their own inside, if there are three channels.
+        ("inception_v3", 3, IMAGENET),
+        ("googlenet", 1, ([0.5], [0.5])),
+        ("timm/inception_v3", 1, ([0.5], [0.5])),
+        ("resnet18", 1, ([1.347 / 3], [0.678 / 3])),
+        ("timm/resnet18", 1, ([1.347 / 3], [0.678 / 3])),
+    ],
+)
+def test_published_weights_expect_the_normalisation_they_were_trained_with(name, num_channels, expected):
+    mean, std = published_statistics(name, num_channels)
+    assert mean == pytest.approx(expected[0])
+    assert std == pytest.approx(expected[1])
+
+
+def test_weights_that_nobody_publishes_expect_nothing():
+    assert published_statistics("resnet_narrow", 3) is None
+
+
+@pytest.mark.parametrize("name", ["googlenet", "timm/test_resnet"])
+def test_a_grey_image_passes_a_loaded_network_nearly_as_the_same_in_three_colours(name, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(build_backbone(name, "imagenet")[0].state_dict(), path)
+    grey, inputs = torch.rand(4, 1, 64, 64), []
+    for num_channels in (1, 3):
+        loaded, _ = build_backbone(name, "imagenet", num_channels, weights=str(path), image_size=64)
+        input_convolution(loaded).register_forward_hook(lambda *hooked: inputs.append(hooked[2]))
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in published_statistics(name, num_channels))
+        with torch.inference_mode():
+            loaded.eval()((grey.expand(-1, num_channels, -1, -1) - mean) / std)
+    one, three = inputs
+    # The spreads of the three colours differ by 1 %.
+    assert (one - three).norm() < 0.05 * three.norm()
 
 
 def test_a_network_that_reads_versions_is_restored_from_bare_tensors():

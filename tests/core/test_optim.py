@@ -317,7 +317,7 @@ def test_a_plateau_reduces_the_rate_after_patience_epochs_without_improvement():
         for _ in range(2):
             found.append(schedule.lr)
             schedule.step()
-        schedule.epoch_end(score)
+        schedule.observe(score)
     # The first metric is that of the last step of the warm-up: 0.9 is never reached again, and every second
     # epoch after it reduces.
     halves = [1 / 3, 2 / 3, *[1] * 4, *[1 / 2] * 4, *[1 / 4] * 4, *[1 / 8] * 4, *[1 / 16] * 2]
@@ -328,10 +328,10 @@ def test_metrics_of_an_unfinished_warm_up_do_not_count():
     schedule = build_schedule(sgd(), 1, "plateau", num_epochs=9, warmup_epochs=3, patience=0)
     for metric in (3.0, 2.0):
         schedule.step()
-        schedule.epoch_end(metric)
+        schedule.observe(metric)
     schedule.step()
     for metric in (1.0, 1.1):
-        schedule.epoch_end(metric)
+        schedule.observe(metric)
     assert schedule.lr == 1
 
 
@@ -353,7 +353,7 @@ def test_a_plateau_goes_on_from_a_state_as_if_it_had_not_stopped(num_steps):
         found = []
         for metric in metrics:
             schedule.step()
-            schedule.epoch_end(metric)
+            schedule.observe(metric)
             found.append(schedule.lr)
         return found
 
@@ -372,7 +372,7 @@ def test_only_a_plateau_heeds_metrics(name):
     schedule.step()
     before = schedule.lr
     for _ in range(20):
-        schedule.epoch_end(0.0)
+        schedule.observe(0.0)
     assert schedule.lr == before == 1
 
 

@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 from pytorch_metric_learning.losses import SupConLoss
 from tests.core.trainings import read_parameters, stage1_parameters, stage2_parameters
 from torch import nn
@@ -11,6 +13,7 @@ from torch.nn import functional
 
 from supcon_pipeline.core.batches import Batch
 from supcon_pipeline.core.encoder import LinearProbe, build_classifier, build_model
+from supcon_pipeline.core.images import LabelledImages
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics import embedding_metrics
 from supcon_pipeline.core.parameters import BaselineParameters, ContrastiveLossParameters
@@ -28,8 +31,9 @@ from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import train_step
 
-MEAN, STD = [0.5] * 3, [0.3] * 3
-ORIGIN = {"data_hash": "d1"}
+MEAN, STD = [0.4] * 3, [0.3] * 3
+ORIGIN = {"data_hash": "d1", "crop": "pad"}
+CARD = {"mean": MEAN, "std": STD, **ORIGIN}
 IMAGENET_STEM = {"name": "resnet_narrow", "stem": "imagenet", "pretrained": False, "weights": None}
 ENCODER = {
     "kind": "contrastive",
@@ -170,7 +174,7 @@ def test_stage_1_learns_from_mixed_images(labelled_splits, micro_batch_size):
 
 def test_the_classifier_and_the_baseline_learn_from_mixed_images(labelled_splits, encoder):
     mixing = {"name": "cutmix", "alpha": 1.0, "probability": 1.0}
-    second = classifier_stage(encoder, labelled_splits, stage2_parameters(mixing=mixing), ORIGIN, "r1")
+    second = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(mixing=mixing), "r1")
     assert changed_by_a_step(second, labelled_splits) == {"classifier.weight", "classifier.bias"}
     beside = baseline(labelled_splits, {"mixing": mixing})
     assert next(build_training(beside, labelled_splits).loader.epoch(0)).labels.is_floating_point()
@@ -214,13 +218,13 @@ def test_labels_of_another_integer_type_give_the_same_metrics(labelled_splits, p
 
 def stage1(data, **changes):
     small = {"projection": {"hidden_dim": 8, "dim": 4}, "transforms": [], **changes}
-    return contrastive_stage(data, MEAN, STD, stage1_parameters(**small), ORIGIN, "r1")
+    return contrastive_stage(data, CARD, stage1_parameters(**small), "r1")
 
 
 def baseline(data, stage1_changes=(), **changes):
     values = {**read_parameters("baseline"), "optimizer": read_parameters("stage1")["optimizer"], **changes}
     params = BaselineParameters.model_validate(values)
-    return baseline_stage(data, MEAN, STD, stage1_parameters(**dict(stage1_changes)), params, ORIGIN, "r1")
+    return baseline_stage(data, CARD, stage1_parameters(**dict(stage1_changes)), params, "r1")
 
 
 @pytest.fixture
@@ -237,9 +241,32 @@ def test_stage_1_says_what_its_checkpoints_are_of(labelled_splits):
     rebuilt.load_state_dict(stage.state_of(stage.model))
 
 
+@pytest.mark.parametrize("kind", ["stage 1", "baseline"])
+def test_images_reach_weights_of_timm_as_timm_would_show_them(tmp_path, rng, kind):
+    network = timm.create_model("test_vit", num_classes=0, img_size=32).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    backbone = {"name": "timm/test_vit", "stem": "imagenet", "pretrained": False}
+    backbone["weights"] = str(tmp_path / "weights.pth")
+    images = rng.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    splits = np.repeat(np.array(["train", "validation", "test"]), 10)
+    data = LabelledImages(images, np.arange(30) % 3, splits)
+    stage = stage1(data, backbone=backbone) if kind == "stage 1" else baseline(data, {"backbone": backbone})
+    config = timm.data.resolve_model_data_config(network)
+    as_timm_does = timm.data.create_transform(**{**config, "input_size": (3, 32, 32), "crop_pct": 1.0})
+    expected = network(torch.stack([as_timm_does(Image.fromarray(image)) for image in images[:4]]))
+    # What is rebuilt later from the checkpoint's description has the normalisation too.
+    rebuilt = build_model(stage.metadata["model"])
+    rebuilt.load_state_dict(stage.model.state_dict())
+    for model in (stage.model, rebuilt):
+        found = model.eval()(torch.from_numpy(images[:4]))["embedding"]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert stage.metadata["model"]["mean"] == [0.5] * 3
+    assert stage1(data).metadata["model"]["mean"] == MEAN != [0.5] * 3
+
+
 def test_stage_2_says_which_encoder_its_classifier_belongs_to(labelled_splits, encoder):
-    stage = classifier_stage(encoder, labelled_splits, stage2_parameters(), ORIGIN, "r1")
-    origin = {**ORIGIN, "encoder_hash": fingerprint(encoder)}
+    stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(), "r1")
+    origin = {"data_hash": "d1", "encoder_hash": fingerprint(encoder)}
     description = {"kind": "classifier", "num_features": 256, "num_classes": 3}
     parameters = stage2_parameters().model_dump(mode="json")
     assert stage.metadata == {"model": description, "run_id": "r1", "parameters": parameters, **origin}
@@ -284,7 +311,7 @@ def test_the_first_weights_depend_on_the_seed_alone(labelled_splits, encoder, ki
         if kind == "stage 1":
             stage = stage1(labelled_splits, seed=seed)
         elif kind == "stage 2":
-            stage = classifier_stage(encoder, labelled_splits, stage2_parameters(seed=seed), ORIGIN, "r1")
+            stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(seed=seed), "r1")
         else:
             stage = baseline(labelled_splits, {"seed": seed})
         return NamedTensors(dict(stage.state_of(stage.model)))
@@ -314,7 +341,7 @@ def test_a_joint_loss_trains_the_classifier_head_and_the_projection_head(labelle
 
 
 def test_stage_2_trains_the_classifier_alone(labelled_splits, encoder):
-    stage = classifier_stage(encoder, labelled_splits, stage2_parameters(), ORIGIN, "r1")
+    stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(), "r1")
     assert changed_by_a_step(stage, labelled_splits) == {"classifier.weight", "classifier.bias"}
 
 
@@ -355,6 +382,6 @@ def test_other_first_weights_are_another_training(labelled_splits):
 def test_a_classifier_in_the_encoder_is_left_behind_by_stage_2(labelled_splits):
     joint = stage1(labelled_splits, loss=JOINT)
     state = NamedTensors(joint.model.state_dict(), joint.metadata)
-    stage = classifier_stage(state, labelled_splits, stage2_parameters(), ORIGIN, "r1")
+    stage = classifier_stage(state, labelled_splits, CARD, stage2_parameters(), "r1")
     assert isinstance(stage.model.classifier, nn.Linear)
     assert not torch.equal(stage.model.classifier.weight, joint.model.classifier.weight)

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from tests.conftest import ROOT
 from tests.core.resume_process import NoLog
-from tests.core.trainings import make_data, stage1_parameters
+from tests.core.trainings import CARD, make_data, stage1_parameters
 
 from supcon_pipeline.core.progress import ProgressStore, describe_difference
 from supcon_pipeline.core.recipes import contrastive_stage
@@ -70,7 +70,7 @@ def test_a_finished_training_is_not_trained_again_before_its_artifacts_are_saved
     data, store = make_data(), ProgressStore(tmp_path, atomic_path)
     results = []
     for run_id in ("first", "second"):
-        stage = contrastive_stage(data, [0.5], [0.3], stage1_parameters(), {"data_hash": "x"}, run_id)
+        stage = contrastive_stage(data, CARD, stage1_parameters(), run_id)
         results.append(run_stage(stage, data, NoLog(), store))
     (first, first_history), (second, second_history) = results
     assert first_history == second_history

@@ -147,7 +147,7 @@ def test_the_moving_average_is_validated_and_carried_in_place_of_the_model(loade
     training, validated = build(TinyClassifier(), loader, ema_decay=0.5), []
     *_, last = start(training, validate=lambda asked: validated.append(asked) or {"score": 0.0})
     assert validated == [training.ema.module] * 3
-    assert training.ema.n_averaged == 9
+    assert training.ema.num_updates == 9
     torch.testing.assert_close(last.tensors, dict(training.ema.module.state_dict()), rtol=0, atol=0)
     assert not torch.equal(last.tensors["linear.weight"], training.model.linear.weight)
 
@@ -378,7 +378,7 @@ def test_a_training_resumed_at_any_record_ends_as_if_never_interrupted(
     after, _ = follow(second)
     assert before + after == expected
     assert_same_weights(second.model, whole.model)
-    assert_same_weights(second.ema, whole.ema)
+    assert_same_weights(second.ema.module, whole.ema.module)
     assert second.step == whole.step == 12
 
 
@@ -403,6 +403,42 @@ def test_random_states_bring_back_the_numbers_of_every_generator():
     torch.save(states, file)
     set_random_states(torch.load(BytesIO(file.getvalue()), weights_only=True))
     assert draw() == expected
+
+
+class FakeCuda:
+    """What torch says of the random generators of some GPUs."""
+
+    def __init__(self, monkeypatch, num_gpus):
+        self.states = [torch.full((16,), index, dtype=torch.uint8) for index in range(num_gpus)]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: self.states[0])
+        monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: self.states)
+        monkeypatch.setattr(torch.cuda, "set_rng_state", self.set_state)
+        monkeypatch.setattr(torch.cuda, "set_rng_state_all", self.set_all)
+
+    def set_state(self, state, device=0):
+        self.states[device] = state
+
+    def set_all(self, states):
+        for device, state in enumerate(states):
+            self.set_state(state, device)
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1, 3])
+def test_a_training_goes_on_with_another_number_of_gpus_in_sight(monkeypatch, num_gpus):
+    saved = FakeCuda(monkeypatch, 2)
+    saved.states[0] = torch.full((16,), 77, dtype=torch.uint8)
+    states = random_states()
+    later = FakeCuda(monkeypatch, num_gpus)
+    set_random_states(states)
+    assert [int(state[0]) for state in later.states] == [77, 1, 2][:num_gpus]
+
+
+def test_a_training_of_the_cpu_goes_on_beside_a_gpu(monkeypatch):
+    states = random_states()
+    later = FakeCuda(monkeypatch, 1)
+    set_random_states(states)
+    assert int(later.states[0][0]) == 0
 
 
 @pytest.mark.parametrize(("is_available", "kind"), [(True, "cuda"), (False, "cpu")])

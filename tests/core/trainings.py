@@ -9,6 +9,9 @@ from tests.conftest import ROOT
 from supcon_pipeline.core.images import LabelledImages
 from supcon_pipeline.core.parameters import Stage1Parameters, Stage2Parameters
 
+# What the trainings use of the dataset card of `make_data`.
+CARD = {"mean": [0.5], "std": [0.3], "data_hash": "x", "crop": "pad"}
+
 
 def make_data(num_images: int = 60, num_classes: int = 3, size: int = 16) -> LabelledImages:
     """Noise around one picture per class, 36 of 60 images to train on."""

@@ -2,17 +2,61 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def build_ema(model: nn.Module, decay_per_epoch: float, steps_per_epoch: int) -> AveragedModel:
-    """Exponential moving average of parameters and buffers, updated after every step.
+class MovingAverage:
+    """Exponential moving average of parameters and buffers.
+
+    Torch's `AveragedModel` keeps the number of its updates as a tensor on the CPU and copies it to the device
+    once per type of tensor in every update, for which a GPU is waited for.
+
+    Args:
+        model: what to average; the average, in `module`, is a copy of it on the same device.
+        decay: weight left after an update of what was there before, from 0 to 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.module, self.decay, self.num_updates = deepcopy(model), decay, 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the model as it is now: the first time all of it, and of counters the value of now."""
+        averaged: list[tuple[Tensor, Tensor]] = []
+        copied: list[tuple[Tensor, Tensor]] = []
+        for pair in zip(_tensors(self.module), _tensors(model), strict=True):
+            is_averaged = self.num_updates and pair[0].is_floating_point()
+            (averaged if is_averaged else copied).append(pair)
+        if averaged:
+            averages, values = zip(*averaged, strict=True)
+            torch._foreach_lerp_(averages, values, 1 - self.decay)
+        if copied:
+            averages, values = zip(*copied, strict=True)
+            torch._foreach_copy_(averages, values)
+        self.num_updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average and the number of its updates."""
+        return {"module": self.module.state_dict(), "num_updates": self.num_updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.module.load_state_dict(state["module"])
+        self.num_updates = state["num_updates"]
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())
+
+
+def build_ema(model: nn.Module, decay_per_epoch: float, steps_per_epoch: int) -> MovingAverage:
+    """Exponential moving average that is to be updated after every step.
 
     Args:
         model: what to average; the copy keeps its device.
@@ -25,16 +69,7 @@ def build_ema(model: nn.Module, decay_per_epoch: float, steps_per_epoch: int) ->
     """
     if not 0 < decay_per_epoch < 1:
         raise ValueError(f"ema.decay_per_epoch must be between 0 and 1, got {decay_per_epoch}")
-    decay = decay_per_epoch ** (1 / steps_per_epoch)
-
-    def update(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
-        """One group of tensors of the same type: counters are copied, the rest is averaged."""
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, values, 1 - decay)
-        else:
-            torch._foreach_copy_(averages, values)
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    return MovingAverage(model, decay_per_epoch ** (1 / steps_per_epoch))
 
 
 def average_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

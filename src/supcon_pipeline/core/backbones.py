@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise, takewhile
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ NARROW = "resnet_narrow"
 TIMM = "timm/"
 _NARROW_WIDTHS = (32, 64, 128, 256)
 
+# Networks of torchvision that take the normalisation of the others and change it to their own inside.
+_RENORMALISING = ("googlenet", "inception_v3")
 # Families of torchvision that are built for one image size.
 _FIXED_SIZE = ("vit_", "maxvit_")
 _SMALL_IMAGE = 32
@@ -124,6 +127,27 @@ def build_backbone(
     return network, _count_features(network, f"{name} with the {stem} stem", num_channels, size)
 
 
+def published_statistics(name: str, num_channels: int) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel, from 0 to 1, that published weights of a network expect.
+
+    One channel, whose kernels are the sums of those of three, has the means over the three. None where nobody
+    publishes weights of the network.
+    """
+    if name == NARROW:
+        return None
+    if name.startswith(TIMM):
+        import timm
+
+        given = timm.get_pretrained_cfg(name.removeprefix(TIMM)) or timm.models.PretrainedCfg()
+    else:
+        from torchvision.models import get_model_weights
+
+        given = get_model_weights(name).DEFAULT.transforms()
+    if num_channels == 3:
+        return list(given.mean), list(given.std)
+    return ([0.5], [0.5]) if name in _RENORMALISING else ([fmean(given.mean)], [fmean(given.std)])
+
+
 def _torchvision_names() -> list[str]:
     from torchvision import models
 
@@ -176,9 +200,9 @@ def _build_torchvision(
 
 
 def _torchvision_options(name: str, num_channels: int, image_size: int | None) -> dict[str, Any]:
-    if name in ("googlenet", "inception_v3"):
-        # Their published weights expect another normalisation; it is part of the network, so that a
-        # network rebuilt without the download has it too. It is written for three channels.
+    if name in _RENORMALISING:
+        # It is part of the network, so that a network rebuilt without the download has it too. It is written
+        # for three channels.
         return {"aux_logits": False, "init_weights": True, "transform_input": num_channels == 3}
     if image_size and name.startswith("vit_"):
         return {"image_size": image_size}

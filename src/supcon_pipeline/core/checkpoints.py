@@ -44,9 +44,12 @@ class TopCheckpoints:
 
 
 def should_stop(history: Sequence[Mapping[str, float]], metric: str, patience: int | None) -> bool:
-    """Whether the metric has not risen above its best for `patience` epochs; never without a patience."""
+    """Whether the metric has not risen above its best for `patience` validations; never without a patience.
+
+    The history has a row for each validation.
+    """
     if patience is None:
         return False
-    # Before the first epoch there is nothing to be above: NaN is no rise, even at first.
+    # Before the first of them there is nothing to be above: NaN is no rise, even at first.
     scores = [-math.inf, *(score(row, metric) for row in history)]
     return len(scores) - 1 - scores.index(max(scores)) >= patience

@@ -1,6 +1,7 @@
 """The learning-rate range test."""
 
 import math
+from itertools import chain, count
 from typing import Any
 
 from supcon_pipeline.core.images import LabelledImages
@@ -32,15 +33,10 @@ def lr_curve(
     """
     training = build_training(stage, data)
     rows: list[dict[str, float]] = []
-    average, epoch = 0.0, 0
-    batches = training.loader.epoch(epoch)
+    average = 0.0
+    batches = chain.from_iterable(map(training.loader.epoch, count()))
     training.model.train()
-    for step in range(num_steps):
-        batch = next(batches, None)
-        if batch is None:
-            epoch += 1
-            batches = training.loader.epoch(epoch)
-            batch = next(batches)
+    for step, batch in zip(range(num_steps), batches, strict=False):
         lr = min_lr * (max_lr / min_lr) ** (step / (num_steps - 1))
         for group in training.optimizer.param_groups:
             group["lr"] = lr

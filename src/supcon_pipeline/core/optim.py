@@ -192,26 +192,26 @@ class Plateau:
 
     Args:
         decay_factor: of each reduction.
-        patience: epochs in a row without improvement that are borne; the next one reduces.
+        patience: validations in a row without improvement that are borne; the next one reduces.
         best: score so far.
-        num_bad_epochs: without improvement since the last improvement or reduction.
+        num_stalled: validations without improvement since the last improvement or reduction.
         factor: what the reductions come to.
     """
 
     decay_factor: float
     patience: int
     best: float = -math.inf
-    num_bad_epochs: int = 0
+    num_stalled: int = 0
     factor: float = 1.0
 
     def observe(self, score: float) -> None:
-        """Take in the score of one more epoch, of which up is better."""
-        self.num_bad_epochs = 0 if score > self.best else self.num_bad_epochs + 1
+        """Take in the score of one more validation, of which up is better."""
+        self.num_stalled = 0 if score > self.best else self.num_stalled + 1
         if score > self.best:
             self.best = score
-        if self.num_bad_epochs > self.patience:
+        if self.num_stalled > self.patience:
             self.factor *= self.decay_factor
-            self.num_bad_epochs = 0
+            self.num_stalled = 0
 
 
 class Schedule:
@@ -251,8 +251,11 @@ class Schedule:
         self._step += 1
         self._set_rates()
 
-    def epoch_end(self, score: float) -> None:
-        """Take in the score of an epoch, after its last `step`; up is better, and only a plateau heeds it."""
+    def observe(self, score: float) -> None:
+        """Take in the score of a validation, after the last `step` before it; up is better.
+
+        Only a plateau heeds it.
+        """
         if self._plateau is not None and self._step >= self._num_warmup_steps:
             self._plateau.observe(score)
             self._set_rates()
@@ -316,7 +319,7 @@ def build_schedule(
         warmup_epochs: of these with rising rate.
         milestones: of `step`, as shares of the training, ascending; None here and below for the usual value.
         decay_factor: of `step` and `plateau`, what one reduction multiplies the rate by.
-        patience: of `plateau`, epochs in a row without improvement that are borne.
+        patience: of `plateau`, validations in a row without improvement that are borne.
 
     Raises:
         ValueError: where the name is unknown, an option is given that it does not use, or the rate would

@@ -140,7 +140,7 @@ class ScheduleParameters(Parameters):
         warmup_epochs: of these with rising learning rate.
         milestones: shares of the training at which the rate falls; used by `step`.
         decay_factor: what it is multiplied by; used by `step` and `plateau`.
-        patience: epochs in a row without improvement that are borne; used by `plateau`.
+        patience: validations in a row without improvement that are borne; used by `plateau`.
     """
 
     name: Literal["cosine", "onecycle", "step", "plateau", "constant"]
@@ -175,7 +175,7 @@ class CheckpointParameters(Parameters):
 
 
 class EarlyStoppingParameters(Parameters):
-    """When to stop before the last epoch."""
+    """When to stop before the last epoch: after `patience` validations without a better metric."""
 
     patience: Count
 
@@ -198,7 +198,7 @@ class ContrastiveCheckpointParameters(CheckpointParameters):
 
 
 class ClassifierCheckpointParameters(CheckpointParameters):
-    """Which epochs of stage 2 are kept."""
+    """Which epochs of stage 2 and of the baseline are kept."""
 
     metric: Literal["accuracy", "log_loss"]
 

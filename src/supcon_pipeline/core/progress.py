@@ -87,19 +87,20 @@ class Progress:
 
 def describe_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """What differs between two identities, by dotted name, the first three."""
-    left, right = _flatten(theirs), _flatten(ours)
+    left, right = flatten(theirs), flatten(ours)
     names = [name for name in sorted(left.keys() | right.keys()) if left.get(name) != right.get(name)]
     parts = [f"{name} was {left.get(name)!r}, is {right.get(name)!r}" for name in names[:3]]
     return "; ".join(parts) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """What is in nested dicts and lists, by dotted names; the places of a list are numbers."""
     if not isinstance(value, dict | list):
         return {prefix: value}
     items = value.items() if isinstance(value, dict) else enumerate(value)
     flat: dict[str, Any] = {}
     for name, inner in items:
-        flat.update(_flatten(inner, f"{prefix}.{name}" if prefix else str(name)))
+        flat.update(flatten(inner, f"{prefix}.{name}" if prefix else str(name)))
     return flat
 
 

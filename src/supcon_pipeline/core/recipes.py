@@ -1,7 +1,7 @@
 """The trainings of this project: contrastive pretraining, linear classifier, cross-entropy baseline."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from supcon_pipeline.core.backbones import published_statistics
 from supcon_pipeline.core.batches import Batch
 from supcon_pipeline.core.embed import embed_images
 from supcon_pipeline.core.encoder import LinearProbe, Outputs, build_model
@@ -26,31 +27,28 @@ from supcon_pipeline.core.stages import Stage
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
 from supcon_pipeline.core.training import Criterion, Metrics
 
+# What is used of the dataset card.
+Card = Mapping[str, Any]
 Origin = Mapping[str, Any]
 
 
 def contrastive_stage(
-    data: LabelledImages,
-    mean: Sequence[float],
-    std: Sequence[float],
-    params: Stage1Parameters,
-    origin: Origin,
-    run_id: str,
+    data: LabelledImages, dataset_card: Card, params: Stage1Parameters, run_id: str
 ) -> Stage:
     """Stage 1: encoder and projection head by a contrastive loss.
 
     Args:
         data: trained on `train`, chosen by `validation`.
-        mean: of each channel, for the encoder's normalisation.
-        std: of each channel.
+        dataset_card: `mean` and `std` of each channel, for an encoder that starts from no weights with a
+            normalisation of their own; the `data_hash`, and the `crop` that new images need too.
         params: of the stage.
-        origin: the `data_hash`, and the `crop` that new images need too.
         run_id: for the checkpoints.
     """
     torch.manual_seed(params.seed)
+    origin = _encoder_origin(dataset_card)
     description = {
         "kind": "contrastive",
-        **_encoder_description(data, mean, std, params),
+        **_encoder_description(data, dataset_card, params),
         **params.projection.model_dump(),
         "num_classes": data.num_classes if params.loss.classifier_weight else 0,
     }
@@ -70,14 +68,14 @@ def contrastive_stage(
 
 
 def classifier_stage(
-    encoder: NamedTensors, data: LabelledImages, params: Stage2Parameters, origin: Origin, run_id: str
+    encoder: NamedTensors, data: LabelledImages, dataset_card: Card, params: Stage2Parameters, run_id: str
 ) -> Stage:
     """Stage 2: a linear classifier on the frozen encoder."""
     torch.manual_seed(params.seed)
     contrastive = restore_model(encoder)
     num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
     description = {"kind": "classifier", "num_features": num_features, "num_classes": data.num_classes}
-    origin = {**origin, "encoder_hash": fingerprint(encoder)}
+    origin = {"data_hash": dataset_card["data_hash"], "encoder_hash": fingerprint(encoder)}
     return Stage(
         "stage 2",
         LinearProbe(contrastive.encoder, build_model(description)),  # type: ignore[arg-type]
@@ -93,18 +91,17 @@ def classifier_stage(
 
 def baseline_stage(
     data: LabelledImages,
-    mean: Sequence[float],
-    std: Sequence[float],
+    dataset_card: Card,
     stage1: Stage1Parameters,
     params: BaselineParameters,
-    origin: Origin,
     run_id: str,
 ) -> Stage:
     """Cross-entropy from scratch: the backbone, views, batches and epochs of stage 1, without its loss."""
     torch.manual_seed(stage1.seed)
+    origin = _encoder_origin(dataset_card)
     description = {
         "kind": "image_classifier",
-        **_encoder_description(data, mean, std, stage1),
+        **_encoder_description(data, dataset_card, stage1),
         "num_classes": data.num_classes,
     }
     shared = {name: getattr(stage1, name) for name in TrainingParameters.model_fields}
@@ -136,12 +133,25 @@ def _metadata(
     return {"model": description, "run_id": run_id, "parameters": parameters, **origin}
 
 
+def _encoder_origin(dataset_card: Card) -> dict[str, Any]:
+    return {key: dataset_card[key] for key in ("data_hash", "crop")}
+
+
 def _encoder_description(
-    data: LabelledImages, mean: Sequence[float], std: Sequence[float], params: Stage1Parameters
+    data: LabelledImages, dataset_card: Card, params: Stage1Parameters
 ) -> dict[str, Any]:
-    """What an encoder is rebuilt from; what its backbone starts from is no part of it."""
-    backbone = {"backbone": params.backbone.name, "stem": params.backbone.stem}
-    return {**backbone, "image_size": data.images.shape[1], "mean": list(mean), "std": list(std)}
+    """What an encoder is rebuilt from; what its backbone starts from is no part of it.
+
+    But for the normalisation, which is that of the weights it starts from: another would show them other
+    colours and contrasts than they were trained on.
+    """
+    backbone = params.backbone
+    image_size, num_channels = data.images.shape[2:]
+    is_loaded = backbone.pretrained or backbone.weights is not None
+    published = published_statistics(backbone.name, num_channels) if is_loaded else None
+    mean, std = published or (dataset_card["mean"], dataset_card["std"])
+    network = {"backbone": backbone.name, "stem": backbone.stem, "image_size": image_size}
+    return {**network, "mean": list(mean), "std": list(std)}
 
 
 def _start(params: Stage1Parameters) -> dict[str, Any]:

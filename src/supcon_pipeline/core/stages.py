@@ -14,13 +14,13 @@ from supcon_pipeline.core.batches import Batch, ViewDataset, build_loader
 from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
 from supcon_pipeline.core.embed import iterate_images
 from supcon_pipeline.core.encoder import build_model
-from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.mixing import Mixing
 from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
 from supcon_pipeline.core.parameters import TrainingParameters
 from supcon_pipeline.core.precision import choose_precision
-from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash, library_versions
+from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash, flatten, library_versions
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import (
     Criterion,
@@ -38,6 +38,11 @@ from supcon_pipeline.core.weights import with_versions
 logger = logging.getLogger(__name__)
 
 History = list[dict[str, Any]]
+
+# How many times as long as the last saving the training goes on before the end of an epoch is saved. Saving a
+# ResNet-18 with its average and three checkpoints takes more than a second: at every epoch of a small data
+# set, that would be a large part of the training.
+_TRAINED_PER_SAVED = 20
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,7 @@ def sample_views(
     """Some training images from as many classes as there are, and the batch that training makes of them."""
     train = data.indices("train")
     by_class = train[np.argsort(data.labels[train], kind="stable")]
-    num_images = min(num_images, len(train))
-    chosen = by_class[(2 * np.arange(num_images) + 1) * len(train) // (2 * num_images)]
+    chosen = spread_evenly(by_class, num_images)
     dataset = ViewDataset(data.images, data.labels, *build_views(params, num_views, data))
     return data.images[chosen], dataset[params.seed, chosen]
 
@@ -159,35 +163,34 @@ def run_stage(
     training, params = build_training(stage, data), stage.params
     top = TopCheckpoints(params.checkpoints.metric, params.checkpoints.top_k, stage.metadata)
     progress = store.open(stage.identity())
-    session = Session(training, top, progress, params.progress_minutes)
+    session = Session(training, top, progress, params)
     session.resume(stage.title, log)
-    log.add_images("views", first_views(training, data), 0, dataformats="NHWC")
+    views = sample_views(params, stage.num_views, data)[1].views
+    log.add_images("views", views.flatten(0, 1), 0, dataformats="NHWC")
     num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
     interval = params.validation_interval
     records = fit(training, num_epochs, stage.validate, metric, stage.state_of, interval)
     with Monitor(stage.title, log, num_epochs * len(training.loader), training.step) as monitor:
         try:
-            _follow(records, session, monitor, params)
+            _follow(records, session, monitor)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}; {session.describe_kept()}") from error
-    log.add_hparams(flatten_parameters(params), final_metrics(session.history), run_name=".")
+    named = flatten(params.model_dump(mode="json"))
+    # TensorBoard takes no None.
+    told = {name: value for name, value in named.items() if value is not None}
+    log.add_hparams(told, final_metrics(session.history), run_name=".")
     return top.checkpoints, session.history
 
 
-def _follow(
-    records: Iterator[StepRecord | EpochRecord],
-    session: "Session",
-    monitor: Monitor,
-    params: TrainingParameters,
-) -> None:
+def _follow(records: Iterator[StepRecord | EpochRecord], session: "Session", monitor: Monitor) -> None:
     """Show and keep the records as they come, until the training is at its end."""
-    has_warned = False
-    while not session.is_finished(params.schedule.num_epochs, params):
+    has_warned, num_warmup_epochs = False, session.params.schedule.warmup_epochs
+    while not session.is_finished:
         record = next(records)
         if isinstance(record, EpochRecord):
             monitor.show_epoch(record)
             session.take_epoch(record)
-            has_warned = has_warned or warn_of_collapse(session.history, params.schedule.warmup_epochs)
+            has_warned = has_warned or warn_of_collapse(session.history, num_warmup_epochs)
         else:
             monitor.show_step(record)
             session.take_step()
@@ -199,14 +202,19 @@ class Session:
     Args:
         training: what goes on.
         top: the best checkpoints.
-        progress: where the state goes, at every epoch.
-        minutes: between two saves inside an epoch; none where not given.
+        progress: where the state goes: after the last epoch, after others once enough time is trained, and
+            inside an epoch every `progress_minutes`.
+        params: of the training.
     """
 
-    def __init__(self, training: Training, top: TopCheckpoints, progress: Progress, minutes: float | None):
-        self.training, self.top, self.progress, self.minutes = training, top, progress, minutes
+    def __init__(
+        self, training: Training, top: TopCheckpoints, progress: Progress, params: TrainingParameters
+    ):
+        self.training, self.top, self.progress, self.params = training, top, progress, params
         self.history: History = []
-        self._saved_at = time.monotonic()
+        # Nothing is known of how long a saving takes: the first epoch is saved.
+        self._saved_at, self._saving_seconds = time.monotonic(), 0.0
+        self._saved_best: int | None = None
 
     def resume(self, title: str, log: Any) -> None:
         """Take up the progress where there is some, and say so."""
@@ -216,6 +224,7 @@ class Session:
         self.training.load_state_dict(state["training"])
         self.top.load_state_dict(state["top"])
         self.history = [dict(row) for row in state["history"]]
+        self._saved_best = self._best_epoch()
         for row in self.history:
             log_epoch(log, row)
         logger.warning(
@@ -228,7 +237,9 @@ class Session:
             self.top.offer(record)
         row = {"epoch": record.epoch, "loss": record.loss, "lr": record.lr}
         self.history.append({**row, "collapse_loss": record.collapse_loss, **record.metrics})
-        self._save()
+        is_cheap = time.monotonic() - self._saved_at >= _TRAINED_PER_SAVED * self._saving_seconds
+        if is_cheap or self.is_finished or self._is_due():
+            self._save()
 
     def take_step(self) -> None:
         """Keep the state where the last saving is long enough ago.
@@ -236,49 +247,42 @@ class Session:
         Raises:
             FloatingPointError: where the training has gone wrong; the state saved before stays.
         """
-        if self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes:
+        if self._is_due():
             require_all_finite(self.training)
             self._save()
 
     def describe_kept(self) -> str:
-        """Where the best epoch is, for a training that has gone wrong."""
-        if not self.top.checkpoints:
-            return "no epoch was validated before"
-        return f"epoch {self.top.checkpoints[0].metadata['epoch']}, the best, is kept in {self.progress.path}"
+        """Where the best epoch is that was saved, for a training that has gone wrong."""
+        if self._saved_best is None:
+            return "no validated epoch was saved before"
+        return f"epoch {self._saved_best}, the best that was saved, is kept in {self.progress.path}"
+
+    def _is_due(self) -> bool:
+        minutes = self.params.progress_minutes
+        return minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+
+    def _best_epoch(self) -> int | None:
+        return self.top.checkpoints[0].metadata["epoch"] if self.top.checkpoints else None
 
     def _save(self) -> None:
+        start = time.monotonic()
         state = {
             "training": self.training.state_dict(),
             "top": self.top.state_dict(),
             "history": self.history,
         }
         self.progress.save(state)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_best = time.monotonic(), self._best_epoch()
+        self._saving_seconds = self._saved_at - start
 
-    def is_finished(self, num_epochs: int, params: TrainingParameters) -> bool:
+    @property
+    def is_finished(self) -> bool:
         """Whether all epochs are done, or no more are of use."""
-        patience = params.early_stopping.patience if params.early_stopping else None
-        metric = params.checkpoints.metric
-        has_stalled = should_stop([row for row in self.history if metric in row], metric, patience)
-        return self.training.epoch >= num_epochs or (has_stalled and not self.training.losses)
-
-
-def first_views(training: Training, data: LabelledImages, num_images: int = 8) -> np.ndarray:
-    """Views of the first training images, image by image, `[num_images * views, h, w, c]` uint8."""
-    dataset = training.loader.dataset
-    views = dataset.policy(data.images[data.indices("train")[:num_images]], seed=0)
-    return views.reshape(-1, *views.shape[2:])
-
-
-def flatten_parameters(params: TrainingParameters) -> dict[str, Any]:
-    """Numbers and words by dotted name; what is neither is left out."""
-    flat: dict[str, Any] = {}
-    for name, value in params.model_dump(mode="json").items():
-        inner = value.items() if isinstance(value, dict) else [(None, value)]
-        for key, leaf in inner:
-            if isinstance(leaf, int | float | str):
-                flat[name if key is None else f"{name}.{key}"] = leaf
-    return flat
+        stopping, metric = self.params.early_stopping, self.params.checkpoints.metric
+        validated = [row for row in self.history if metric in row]
+        has_stalled = should_stop(validated, metric, stopping.patience if stopping else None)
+        is_last = self.training.epoch >= self.params.schedule.num_epochs
+        return is_last or (has_stalled and not self.training.losses)
 
 
 def final_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
+from supcon_pipeline.core.averaging import MovingAverage
 from supcon_pipeline.core.batches import Batch, ViewLoader
 from supcon_pipeline.core.encoder import Outputs
 from supcon_pipeline.core.gradient_caching import cached_backward
@@ -85,6 +85,12 @@ class Training:
             whole batch.
         max_grad_norm: longer gradients are scaled down to it.
         collapse_loss: the loss of a batch if all images had the same projection, from its labels and views.
+        epoch: how many are done.
+        step: how many are done.
+        losses: of the steps of the epoch that has begun, on their device; as many as are done of it.
+        lrs: of these steps.
+        grad_norm: of the last step.
+        collapse_losses: of these steps, where there is such a loss.
     """
 
     model: nn.Module
@@ -93,7 +99,7 @@ class Training:
     optimizer: Optimizer
     schedule: Schedule
     precision: Precision
-    ema: AveragedModel | None = None
+    ema: MovingAverage | None = None
     is_raw_validated: bool = False
     micro_batch_size: int | None = None
     max_grad_norm: float | None = None
@@ -225,7 +231,7 @@ def _validate(training: Training, validate: Callable[[nn.Module], Metrics], metr
         metrics = validate(training.validated)
         is_raw_asked = training.ema is not None and training.is_raw_validated
         raw = validate(training.model) if is_raw_asked else {}
-    training.schedule.epoch_end(score(metrics, metric))
+    training.schedule.observe(score(metrics, metric))
     return {**metrics, **{f"raw.{name}": value for name, value in raw.items()}}
 
 
@@ -283,7 +289,7 @@ def train_step(training: Training, batch: Batch, is_scheduled: bool = True) -> t
     if is_scheduled:
         training.schedule.step()
     if training.ema is not None:
-        training.ema.update_parameters(training.model)
+        training.ema.update(training.model)
     return loss, grad_norm
 
 
@@ -302,11 +308,14 @@ def backward(training: Training, batch: Batch) -> Tensor:
 
 
 def random_states() -> dict[str, Any]:
-    """The state of every global random generator, in types that can be read back without running code."""
+    """The state of every global random generator, in types that can be read back without running code.
+
+    Of the GPUs only the one that trains: whoever goes on may see fewer of them.
+    """
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "python": random.getstate(),
         "numpy": [name, np.asarray(keys).tolist(), *rest],
     }
@@ -315,8 +324,8 @@ def random_states() -> dict[str, Any]:
 def set_random_states(states: Mapping[str, Any]) -> None:
     """Put back what `random_states` gave."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(tuple(states["numpy"]))  # noqa: NPY002

@@ -25,9 +25,7 @@ def train_baseline(
     from supcon_pipeline.core.tensors import join_parts
 
     data = LabelledImages.of(prepared_images, samples)
-    mean, std = dataset_card["mean"], dataset_card["std"]
-    origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
-    stage = baseline_stage(data, mean, std, stage1, params, origin, run_record["run_id"])
+    stage = baseline_stage(data, dataset_card, stage1, params, run_record["run_id"])
     with tensorboard as log:
         checkpoints, history = run_stage(stage, data, log, progress)
     return join_parts(checkpoints), pd.DataFrame(history)

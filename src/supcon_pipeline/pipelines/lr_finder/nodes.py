@@ -22,9 +22,7 @@ def trace_stage1_loss(
     from supcon_pipeline.core.recipes import contrastive_stage
 
     data = LabelledImages.of(prepared_images, samples)
-    mean, std = dataset_card["mean"], dataset_card["std"]
-    origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
-    stage = contrastive_stage(data, mean, std, stage1, origin, run_record["run_id"])
+    stage = contrastive_stage(data, dataset_card, stage1, run_record["run_id"])
     return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
 
 
@@ -45,8 +43,7 @@ def trace_stage2_loss(
     remedy = "run stage1 and its swa on this data"
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
-    origin = {"data_hash": dataset_card["data_hash"]}
-    stage = classifier_stage(encoder, data, stage2, origin, run_record["run_id"])
+    stage = classifier_stage(encoder, data, dataset_card, stage2, run_record["run_id"])
     return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
 
 

@@ -24,9 +24,7 @@ def pretrain_encoder(
     from supcon_pipeline.core.tensors import join_parts
 
     data = LabelledImages.of(prepared_images, samples)
-    mean, std = dataset_card["mean"], dataset_card["std"]
-    origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
-    stage = contrastive_stage(data, mean, std, params, origin, run_record["run_id"])
+    stage = contrastive_stage(data, dataset_card, params, run_record["run_id"])
     with tensorboard as log:
         checkpoints, history = run_stage(stage, data, log, progress)
     return join_parts(checkpoints), pd.DataFrame(history)

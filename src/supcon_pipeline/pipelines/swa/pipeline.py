@@ -7,25 +7,9 @@ from supcon_pipeline.pipelines.swa.nodes import average_checkpoints
 
 def create_pipeline(stage: str, model: str) -> Pipeline:
     """The checkpoints of `stage` to the artifact `model`."""
-    template = pipeline(
-        [
-            node(
-                average_checkpoints,
-                ["checkpoints", "prepared_images", "samples", "dataset_card", "params:swa"],
-                "model",
-                name="average_checkpoints",
-            )
-        ]
-    )
+    inputs = [f"{stage}_checkpoints", "prepared_images", "samples", "dataset_card", "params:swa"]
     return pipeline(
-        template,
-        inputs={
-            "checkpoints": f"{stage}_checkpoints",
-            "prepared_images": "prepared_images",
-            "samples": "samples",
-            "dataset_card": "dataset_card",
-        },
-        outputs={"model": model},
-        parameters={"params:swa": "params:swa"},
+        [node(average_checkpoints, inputs, model, name="average_checkpoints")],
         namespace=f"{stage}_swa",
+        prefix_datasets_with_namespace=False,
     )
