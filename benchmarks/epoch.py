@@ -41,11 +41,12 @@ MEAN, STD = [0.3] * 3, [0.35] * 3
 CARD = {"mean": MEAN, "std": STD, "data_hash": "benchmark", "crop": "pad"}
 
 
-def load_digits() -> LabelledImages:
-    """The embedded default, prepared as `data_prep` does."""
+def load_digits(num_images: int | None) -> LabelledImages:
+    """The embedded default or its first images, prepared as `data_prep` does."""
     raw = DigitsDataset().load()
-    images = np.stack([pack_image(image, 32, 3) for image in raw.images])
-    return LabelledImages(images, raw.labels, split_samples(raw.labels, 0.15, 0.2, 0))
+    images = np.stack([pack_image(image, 32, 3) for image in raw.images[:num_images]])
+    labels = raw.labels[:num_images]
+    return LabelledImages(images, labels, split_samples(labels, 0.15, 0.2, 0))
 
 
 class PlainViews(Dataset):
@@ -188,13 +189,14 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--raw-validated", action="store_true")
+    parser.add_argument("--images", type=int, help="of the digits; all if not given")
     arguments = parser.parse_args()
     with open(arguments.parameters) as file:
         raw = yaml.safe_load(file.read().replace("${seed}", "0"))["stage1"]
     raw["loader"]["num_workers"] = arguments.num_workers
     raw["ema"]["is_raw_validated"] = arguments.raw_validated
     precision = choose_precision(arguments.precision, torch.device("cpu")).name
-    data = load_digits()
+    data = load_digits(arguments.images)
     table = Table("backbone", "loop", "wait s", "step s", "validate s", "epoch s", "ratio")
     ratios = {}
     for backbone in arguments.backbone:

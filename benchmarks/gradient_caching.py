@@ -16,8 +16,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-CASES = ((256, None), (512, None), (1024, None), (256, 64), (1024, 64), (4096, 64))
-
 
 def run_step(batch_size: int, micro_batch_size: int | None) -> dict[str, float]:
     """One step of `resnet_narrow` on two views of 32 pixels; peak memory above that before the step."""
@@ -70,6 +68,9 @@ def main() -> None:
     """Measure all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit-gib", type=float, default=1.25, help="of memory for each process")
+    parser.add_argument("--plain", type=int, nargs="+", default=[256, 512, 1024], help="batch sizes")
+    parser.add_argument("--cached", type=int, nargs="+", default=[256, 1024, 4096], help="in micro-batches")
+    parser.add_argument("--micro", type=int, default=64, help="images of a micro-batch")
     parser.add_argument("--case", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
@@ -77,7 +78,10 @@ def main() -> None:
         return
     table = Table("batch", "micro-batch", "peak MiB", "seconds", "ms per image")
     results = []
-    for batch_size, micro in CASES:
+    cases = [(size, None) for size in arguments.plain] + [
+        (size, arguments.micro) for size in arguments.cached
+    ]
+    for batch_size, micro in cases:
         found = measure(batch_size, micro, arguments.limit_gib)
         results.append({"batch": batch_size, "micro": micro, **(found or {})})
         if found is None:

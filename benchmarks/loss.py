@@ -20,8 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 WAYS = ("ours", "plain formula", "pytorch-metric-learning")
-COMPARED_ROWS = (1024, 2048, 4096, 8192)
-CURVE_ROWS = (16384, 32768, 65536)
 DIM, NUM_CLASSES, TEMPERATURE, NUM_THREADS = 128, 100, 0.1, 2
 
 
@@ -88,14 +86,16 @@ def measure_apart(way: str, num_rows: int, num_steps: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_all(num_repeats: int) -> dict[tuple[str, int], dict[str, float]]:
-    """The median of each number over the repeats, by way and number of rows."""
-    cases = [(way, num_rows, 3) for num_rows in COMPARED_ROWS for way in WAYS]
+def measure_all(
+    ways: list[str], compared_rows: list[int], curve_rows: list[int], num_repeats: int
+) -> dict[tuple[str, int], dict[str, float]]:
+    """The median of each number over the repeats, by way and number of rows; the curve is of ours alone."""
+    cases = [(way, num_rows, 3) for num_rows in compared_rows for way in ways]
     runs: dict[tuple[str, int], list[dict[str, float]]] = {}
     for _ in range(num_repeats):
         for way, num_rows, num_steps in cases:
             runs.setdefault((way, num_rows), []).append(measure_apart(way, num_rows, num_steps))
-    for num_rows in CURVE_ROWS:
+    for num_rows in curve_rows:
         runs["ours", num_rows] = [measure_apart("ours", num_rows, 1)]
     return {
         case: {name: median(run[name] for run in group) for name in group[0]} for case, group in runs.items()
@@ -106,13 +106,18 @@ def main() -> None:
     """Measure one case where one is named, else all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--beside", nargs="*", choices=WAYS[1:], default=WAYS[1:])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
+    parser.add_argument("--rows-alone", type=int, nargs="*", default=[16384, 32768, 65536])
     parser.add_argument("--case", nargs=3, metavar=("WAY", "ROWS", "STEPS"))
     arguments = parser.parse_args()
     if arguments.case:
         way, num_rows, num_steps = arguments.case
         print(json.dumps(measure(way, int(num_rows), int(num_steps))))
         return
-    results = measure_all(arguments.repeats)
+    results = measure_all(
+        [WAYS[0], *arguments.beside], arguments.rows, arguments.rows_alone, arguments.repeats
+    )
     table = Table(
         "rows", "way", "seconds", "times ours", "MiB", "times ours", "loss", title="forward + backward"
     )

@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=50_000)
     parser.add_argument("--dims", type=int, default=512)
     parser.add_argument("--classes", type=int, nargs="+", default=NUM_CLASSES)
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS, *EPOCH_WAYS], default=[*WAYS, *EPOCH_WAYS])
     parser.add_argument(
         "--limit-gib", type=float, default=12, help="address space of a case, imports included"
     )
@@ -205,6 +206,7 @@ def main() -> None:
     size = (arguments.queries, arguments.references, arguments.dims)
     cases = [(way, (*size, num_classes)) for num_classes in arguments.classes for way in WAYS]
     cases += [(way, (*EPOCH_SIZE, 10)) for way in EPOCH_WAYS]
+    cases = [case for case in cases if case[0] in arguments.ways]
     table = Table("queries", "references", "dims", "classes", "way", "seconds", "MiB")
     figures = []
     for way, sizes in cases:

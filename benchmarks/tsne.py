@@ -19,7 +19,7 @@ from sklearn.manifold import TSNE
 from supcon_pipeline.core.neighbours import search_neighbours
 from supcon_pipeline.core.tsne import tsne_map
 
-PERPLEXITY, NUM_ITERATIONS, NUM_JOBS = 30.0, 750, 2
+PERPLEXITY, NUM_ITERATIONS = 30.0, 750
 NUM_CLASSES, DIM, NUM_NEIGHBOURS = 100, 128, 10
 
 
@@ -31,14 +31,14 @@ def make_embeddings(num_points: int) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def ours(rows: np.ndarray) -> np.ndarray:
+def ours(rows: np.ndarray, num_threads: int) -> np.ndarray:
     """The map of this project."""
-    return tsne_map(rows, PERPLEXITY, NUM_ITERATIONS, seed=0, num_jobs=NUM_JOBS)
+    return tsne_map(rows, PERPLEXITY, NUM_ITERATIONS, seed=0, num_jobs=num_threads)
 
 
-def library(rows: np.ndarray) -> np.ndarray:
+def library(rows: np.ndarray, num_threads: int) -> np.ndarray:
     """scikit-learn's map."""
-    tsne = TSNE(perplexity=PERPLEXITY, max_iter=NUM_ITERATIONS, random_state=0, n_jobs=NUM_JOBS)
+    tsne = TSNE(perplexity=PERPLEXITY, max_iter=NUM_ITERATIONS, random_state=0, n_jobs=num_threads)
     return tsne.fit_transform(rows)
 
 
@@ -55,12 +55,14 @@ def main() -> None:
     """Both maps, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--points", type=int, default=10_000)
-    rows = make_embeddings(parser.parse_args().points)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    rows = make_embeddings(arguments.points)
     result = {}
     table = Table("way", "seconds", "neighbours kept")
     for name, draw in {"supcon_pipeline": ours, "scikit-learn": library}.items():
         start = time.perf_counter()
-        points = draw(rows)
+        points = draw(rows, arguments.threads)
         seconds = time.perf_counter() - start
         kept = kept_neighbours(rows, points)
         result[name] = {"seconds": seconds, "neighbours_kept": kept}

@@ -45,12 +45,12 @@ def views_per_second(transforms: list[dict], images: np.ndarray, num_repeats: in
     return 2 * len(images) / min(seconds)
 
 
-def measure_policies(policies: dict[str, list[dict]], num_repeats: int) -> list[dict]:
+def measure_policies(policies: dict[str, list[dict]], num_images: int, num_repeats: int) -> list[dict]:
     """Every policy at both sizes, with OpenCV on one thread."""
     raw, num_threads, results = DigitsDataset().load(), cv2.getNumThreads(), []
     cv2.setNumThreads(0)
-    for size, num_images in ((32, 256), (224, 32)):
-        images = np.stack([pack_image(image, size, 3) for image in raw.images[:num_images]])
+    for size, count in ((32, min(num_images, 256)), (224, min(num_images, 32))):
+        images = np.stack([pack_image(image, size, 3) for image in raw.images[:count]])
         for name, transforms in policies.items():
             speed = views_per_second(transforms, images, num_repeats)
             results.append({"policy": name, "pixels": size, "views_per_second": speed})
@@ -58,14 +58,15 @@ def measure_policies(policies: dict[str, list[dict]], num_repeats: int) -> list[
     return results
 
 
-def measure_waiting(raw_params: dict, num_workers: int, num_epochs: int) -> dict:
+def measure_waiting(raw_params: dict, num_images: int, num_workers: int, num_epochs: int) -> dict:
     """Median seconds of an epoch of training steps, and those in which there was no batch to train on."""
     params = Stage1Parameters.model_validate(
         {**raw_params, "loader": {**raw_params["loader"], "num_workers": num_workers}}
     )
     raw = DigitsDataset().load()
-    images = np.stack([pack_image(image, 32, 3) for image in raw.images])
-    data = LabelledImages(images, raw.labels, split_samples(raw.labels, 0.15, 0.2, 0))
+    images = np.stack([pack_image(image, 32, 3) for image in raw.images[:num_images]])
+    labels = raw.labels[:num_images]
+    data = LabelledImages(images, labels, split_samples(labels, 0.15, 0.2, 0))
     training = build_training(contrastive_stage(data, CARD, params, "benchmark"), data)
     training.model.train()
     waiting, whole = [], []
@@ -93,18 +94,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the training")
+    parser.add_argument("--images", type=int, default=1797, help="of the digits")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with open("conf/base/parameters_stage1.yml") as file:
         params = yaml.safe_load(file.read().replace("${seed}", "0"))["stage1"]
-    policies = measure_policies({"conf/base": params["transforms"], **PRESETS}, arguments.repeats)
+    policies = measure_policies(
+        {"conf/base": params["transforms"], **PRESETS}, arguments.images, arguments.repeats
+    )
     table = Table("policy", "pixels", "views/s per core", "ms per view")
     for row in policies:
         speed = row["views_per_second"]
         table.add_row(row["policy"], str(row["pixels"]), f"{speed:,.0f}", f"{1000 / speed:.3f}")
     console = Console(width=80)
     console.print(table)
-    epochs = [measure_waiting(params, num_workers, arguments.epochs) for num_workers in (0, 1, 2)]
+    epochs = [
+        measure_waiting(params, arguments.images, num_workers, arguments.epochs)
+        for num_workers in arguments.workers
+    ]
     table = Table("workers", "epoch s", "waits for views s", "share")
     for row in epochs:
         numbers = f"{row['epoch_seconds']:.2f}", f"{row['waiting_seconds']:.2f}", f"{row['share']:.0%}"

@@ -1,8 +1,32 @@
+import json
+import os
+import runpy
 import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import cv2
+import faiss
 import pytest
+import torch
+from benchmarks import loss, metrics
 from benchmarks.seeds import aggregate, headline_metrics
 
+from tests.conftest import ROOT
+
+# What runs each script in a second or two; its other ways are tried without the script below.
+SMALLEST = {
+    "epoch": "--rounds 1 --num-workers 0 --images 60 --precision float32",
+    "gradient_caching": "--plain 4 --cached 4 --micro 2",
+    "index": "--references 200 --queries 20 --dims 8 --ef-search 16",
+    "loss": "--repeats 1 --rows 64 --rows-alone --beside",
+    "metrics": "--queries 40 --references 60 --dims 8 --classes 2 --ways ours",
+    "packing": "--counts 8",
+    "tsne": "--points 100 --threads 1",
+    "views": "--images 60 --repeats 1 --epochs 1 --workers 0 --threads 1",
+}
 METRICS = {
     "run_id": "seed-0",
     "num_images": 359,
@@ -16,6 +40,86 @@ METRICS = {
     },
     "baseline": {"classifier": {"accuracy": 0.6}},
 }
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    """Scripts set how many threads they are measured with."""
+    before = torch.get_num_threads(), faiss.omp_get_max_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(before[0])
+    faiss.omp_set_num_threads(before[1])
+    cv2.setNumThreads(before[2])
+
+
+def run_script(
+    name: str, arguments: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """The result that a script prints last, as its command would."""
+    path = ROOT / f"benchmarks/{name}.py"
+    patch.chdir(ROOT)
+    patch.setattr(sys, "argv", [str(path), *arguments.split()])
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
+    runpy.run_path(str(path), run_name="__main__")
+    marker, _, result = capsys.readouterr().out.splitlines()[-1].partition(" ")
+    assert marker == "RESULT"
+    return json.loads(result)
+
+
+def numbers(result: Any) -> Iterator[float]:
+    """All numbers of a result, wherever they are."""
+    if isinstance(result, dict | list):
+        for inner in result.values() if isinstance(result, dict) else result:
+            yield from numbers(inner)
+    elif isinstance(result, float) and not isinstance(result, bool):
+        yield result
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_script_runs_at_its_smallest_and_ends_with_its_result(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = list(numbers(run_script(name, SMALLEST[name], monkeypatch, capsys)))
+    assert found
+    assert all(0 <= value < float("inf") for value in found)
+
+
+def test_every_script_is_tried() -> None:
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == {*SMALLEST, "seeds"}
+
+
+def test_the_seeds_of_a_killed_comparison_go_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = json.loads(
+        (project / "data/08_reporting/tiny/metrics.json/2026-01-01/metrics.json").read_text()
+    )
+    for folder in list(project.glob("data/**/2026-01-01")):
+        folder.rename(folder.with_name("seed-0"))
+    record = project / "data/08_reporting/tiny/run_record.json/seed-0/run_record.json"
+    record.write_text(record.read_text().replace("2026-01-01", "seed-0"))
+    (project / "data/08_reporting/tiny/metrics.json/seed-0/metrics.json").unlink()
+    result = run_script("seeds", f"--env tiny --seeds 0 --folder {project}", monkeypatch, capsys)
+    del result["seconds"]
+    assert {name: row["mean"] for name, row in result.items()} == dict(headline_metrics(expected))
+
+
+@pytest.mark.usefixtures("_threads")
+def test_all_ways_to_compute_the_loss_give_the_same() -> None:
+    losses = [loss.measure(way, 32, 1)["loss"] for way in loss.WAYS]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_all_ways_to_compute_a_metric_give_the_same() -> None:
+    found: dict[str, list[float]] = {}
+    for way in (*metrics.WAYS, *metrics.EPOCH_WAYS):
+        for name, value in metrics.measure(way, (40, 60, 8, 2))["metrics"].items():
+            found.setdefault(name, []).append(value)
+    for name in ("precision_at_1", "r_precision", "mean_average_precision", "silhouette", "ami"):
+        assert len(found[name]) > 1, name
+        assert found[name] == pytest.approx([found[name][0]] * len(found[name]), abs=1e-5), name
 
 
 def test_numbers_of_a_metrics_file_have_dotted_names():

@@ -1,5 +1,6 @@
 """The experiments that come with the project."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,17 @@ def test_no_experiment_repeats_what_base_says(tmp_path: Path) -> None:
     for experiment in EXPERIMENTS:
         own = yaml.safe_load((ROOT / "conf" / experiment / "parameters.yml").read_text())
         assert list(_repeated(own, base)) == [], experiment
+
+
+@pytest.mark.parametrize(
+    ("experiment", "other"), [("cifar10", "cifar100"), ("cifar10_fast", "cifar100_fast")]
+)
+def test_a_pair_of_experiments_differs_in_its_images_alone(experiment: str, other: str) -> None:
+    for name in ("parameters.yml", "catalog.yml"):
+        expected = (ROOT / "conf" / experiment / name).read_text()
+        for word in ("CIFAR-10", "CIFAR10", "cifar10"):
+            expected = re.sub(rf"{word}\b", f"{word}0", expected)
+        assert (ROOT / "conf" / other / name).read_text() == expected
 
 
 def _repeated(own: dict[str, Any], base: dict[str, Any], path: str = "") -> Iterator[str]:

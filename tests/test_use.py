@@ -122,6 +122,18 @@ def test_the_example_of_the_documentation_runs(
     assert re.search(r"similarity 0\.\d+\n.*Prediction\(class_name='[012]', prob", capsys.readouterr().out)
 
 
+def test_the_example_of_the_readme_gives_the_loss_of_pytorch_metric_learning() -> None:
+    from pytorch_metric_learning.losses import SupConLoss
+
+    code = code_block((ROOT / "README.md").read_text())
+    assert len([line for line in code.splitlines() if line]) == 4
+    names: dict[str, Any] = {}
+    exec(code, names)
+    labels = names["torch"].tensor([0, 0, 1, 1, 2, 2]).repeat_interleave(2)
+    expected = SupConLoss(temperature=0.1)(names["projections"].flatten(0, 1), labels)
+    assert float(names["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_the_encoder_of_a_run_gives_the_embeddings_of_its_evaluation(finished_project: Path) -> None:
     catalog = read_catalog(finished_project)
     expected = catalog.load("embeddings").tensors["embedding"].numpy()[:5]
