@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -119,6 +121,16 @@ def test_a_long_name_is_short_in_the_legend_and_whole_to_the_pointer(points):
     figure = draw_interactive_tsne(points, [long, "bee", "cat"], {"train": 5, "test": 4})
     assert len(figure.data[0].name) == 24
     assert long in {row[1] for trace in figure.data if trace.customdata for row in trace.customdata}
+
+
+def test_names_and_ids_are_text_and_not_markup(points):
+    points = points.assign(id="<i>" + points["id"], class_name="<b>bold & 'you'", predicted_class="a</b>")
+    figure = draw_interactive_tsne(points, ["<b>bold & 'you'", "bee", "cat"], {"train": 5, "test": 4})
+    told = {text for trace in figure.data if trace.customdata for row in trace.customdata for text in row}
+    assert {"&lt;b&gt;bold &amp; 'you'", "<br>predicted a&lt;/b&gt;", "&lt;i&gt;image-0"} <= told
+    assert not any(re.search("<[ib/]", text.removeprefix("<br>")) for text in told)
+    names = {trace.name for trace in figure.data if trace.legendgroup == "<b>bold & 'you'"}
+    assert names == {"&lt;b&gt;bold &amp; 'you'"}
 
 
 def test_the_menu_shows_a_split_of_a_seed(points):

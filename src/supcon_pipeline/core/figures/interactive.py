@@ -1,5 +1,6 @@
 """The t-SNE maps to point at: each image says what it is."""
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def _legend_entry(name: str, mark: Mark) -> Any:
         x=[None],
         y=[None],
         mode="markers",
-        name=short_name(name, MAX_LETTERS),
+        name=_as_text(short_name(name, MAX_LETTERS)),
         legendgroup=name,
         marker=marker,
     )
@@ -101,20 +102,28 @@ def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
     import plotly.graph_objects as go
 
     said = part["predicted_class"]
-    predicted = np.where(said.isna(), "", "<br>predicted " + said.fillna("").astype(str))
+    identity, class_name, predicted = (
+        column.astype(str).map(_as_text) for column in (part["id"], part["class_name"], said.fillna(""))
+    )
+    told = np.where(said.isna(), "", "<br>predicted " + predicted)
     marker = {"color": mark.color, "symbol": mark.symbol, "line": {"width": 0.4, "color": "#444"}}
     return go.Scatter(
         x=part["x"].round(3).tolist(),
         y=part["y"].round(3).tolist(),
-        customdata=np.column_stack([part["id"].astype(str), part["class_name"], predicted]).tolist(),
+        customdata=np.column_stack([identity, class_name, told]).tolist(),
         mode="markers",
-        name=name,
+        name=_as_text(name),
         meta=split,
         legendgroup=name,
         showlegend=False,
         marker={**marker, **_STYLES[split]},
         hovertemplate=_HOVER,
     )
+
+
+def _as_text(name: str) -> str:
+    """The name as plotly shows it letter for letter: it reads HTML, but knows no entity of a quote."""
+    return html.escape(name, quote=False)
 
 
 def _layout(title: str, buttons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
