@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from supcon_pipeline.core.figures.marks import show_as_written
+from supcon_pipeline.core.figures.names import show_as_written
 
 
 def draw_views(

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
-from supcon_pipeline.core.figures.marks import RIGHT, WRONG, short_name, show_as_written
+from supcon_pipeline.core.figures.marks import RIGHT, WRONG
+from supcon_pipeline.core.figures.names import short_name, show_as_written
 
 MAX_LETTERS = 16
 

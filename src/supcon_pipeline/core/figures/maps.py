@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks, short_name, show_as_written
+from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
+from supcon_pipeline.core.figures.names import short_name, show_as_written
 from supcon_pipeline.core.images import SPLITS
 
 # More names hide the points.
