@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -6,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
-from supcon_pipeline.core.figures.maps import compactness, draw_tsne, place_names
+from supcon_pipeline.core.figures.maps import MAP_INCHES, draw_tsne
 from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
 
 NAMES = ["ant", "bee", "cat"]
@@ -74,7 +75,7 @@ def test_the_legend_names_every_class_that_has_a_mark_of_its_own(num_classes, ha
     figure = draw_tsne(pd.DataFrame(columns), names, {"test": num_classes})
     listed = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert listed == (names if has_legend else [])
-    assert len(texts(figure.axes[0])) <= 30
+    assert len(texts(figure.axes[0])) <= 20
 
 
 def test_names_of_any_length_leave_the_maps_their_room(points):
@@ -86,16 +87,41 @@ def test_names_of_any_length_leave_the_maps_their_room(points):
     assert legend.get_window_extent().width < figure.bbox.width
 
 
-def test_compact_classes_come_first_and_names_do_not_stand_upon_another():
-    x = [0, 0.1, 0.2, 10, 10.1, 10.2, 10.05, 10.15, 10.25]
-    points = pd.DataFrame({"label": [0] * 3 + [1] * 3 + [2] * 3, "x": x, "y": 0.0})
-    shares = compactness(points, num_neighbours=2)
-    assert shares.index[0] == 0
-    assert shares[0] == 1
-    placed = place_names(points, NAMES, (12.0, 12.0))
-    assert placed[0] == (0.1, 0.0)
-    # Ant stands alone; of bee and cat, which lie upon another, one is named.
-    assert len(placed) == 2
+def test_a_name_in_a_panel_is_tied_to_a_point_that_it_does_not_hide(points):
+    figure = draw_tsne(points, NAMES, {"train": 5, "test": 4})
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        places = {part.get_gid(): np.asarray(part.get_offsets()) for part in axis.collections}
+        assert texts(axis) == set(places)
+        for text in axis.texts:
+            assert np.isclose(places[text.get_text()], text.xy).all(axis=1).any()
+            box, whole = text.get_bbox_patch().get_window_extent(), axis.get_window_extent()
+            assert not box.contains(*axis.transData.transform(text.xy))
+            assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+            assert whole.y0 <= box.y0 < box.y1 <= whole.y1
+
+
+def test_a_step_to_the_right_is_as_long_as_one_up(points):
+    figure = draw_tsne(points.assign(y=points["y"] / 10), NAMES, {"train": 5, "test": 4})
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        (x, y), (right, up) = axis.transData.transform([(0, 0), (1, 1)])
+        assert right - x == pytest.approx(up - y)
+        extent = axis.get_window_extent()
+        assert extent.width / figure.dpi == pytest.approx(MAP_INCHES, abs=0.15)
+        assert extent.height == pytest.approx(extent.width)
+
+
+def test_the_rows_of_the_legend_are_of_one_length():
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    labels = np.arange(10)
+    columns = {"seed": 0, "split": "test", "label": labels, "x": labels, "y": labels}
+    points = pd.concat([pd.DataFrame({**columns, "model": model}) for model in ("a", "b")])
+    figure = draw_tsne(points, names, {"test": 10})
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    rows = Counter(round(text.get_window_extent().y0) for text in legend.get_texts())
+    assert set(rows.values()) == {5}
 
 
 def test_pointing_tells_id_label_and_prediction(points):
