@@ -106,8 +106,11 @@ def draw_suspicious(
     shown = suspicious.head(num_shown)
     num_columns = max(1, min(num_columns, len(shown)))
     num_rows = max(1, -(-len(shown) // num_columns))
-    figure = Figure(figsize=(max(1.6 * num_columns, 5.0), 2.1 * num_rows + 0.5), layout="constrained")
-    figure.suptitle(f"Labels to check: the {len(shown)} images that look most like another class")
+    # At least as wide as its title.
+    figure = Figure(figsize=(max(1.6 * num_columns, 8.0), 2.3 * num_rows + 0.5), layout="constrained")
+    # A caption is nearer to its image than to that of the next row.
+    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr]
+    figure.suptitle(f"Labels to check: {_say_how_many(len(shown))}")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
@@ -117,6 +120,14 @@ def draw_suspicious(
         note = f"{row['suspicion']:.2f}, {row['split']}\n{_tail(str(row['id']))}"
         axis.set_xlabel(note, fontsize=7)
     return show_as_written(figure)
+
+
+def _say_how_many(num_images: int) -> str:
+    if num_images == 0:
+        return "no image looks more like another class than like its own"
+    if num_images == 1:
+        return "the image that looks most like another class"
+    return f"the {num_images} images that look most like another class"
 
 
 def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
