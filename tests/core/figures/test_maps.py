@@ -159,6 +159,15 @@ def test_names_and_ids_are_text_and_not_markup(points):
     assert names == {"&lt;b&gt;bold &amp; 'you'"}
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_points_keep_their_places_whatever_the_extent_of_the_map(points, scale):
+    scaled = points.assign(x=points["x"] * scale, y=points["y"] * scale)
+    figure = draw_interactive_tsne(scaled, NAMES, {"train": 5, "test": 4})
+    drawn = sorted(x for trace in figure.data if trace.customdata for x in trace.x)
+    assert drawn == pytest.approx(sorted(scaled["x"]), abs=1e-4 * np.ptp(scaled["x"]))
+    assert len(set(drawn)) == len(points)
+
+
 def test_the_menu_shows_a_split_of_a_seed(points):
     twice = pd.concat([points, points.assign(seed=7)])
     figure = draw_interactive_tsne(twice, NAMES, {"train": 5, "test": 4})

@@ -1,6 +1,7 @@
 """The t-SNE maps to point at: each image says what it is."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ def draw_interactive_tsne(
     for name, mark in zip(class_names, marks, strict=True):
         figure.add_trace(_legend_entry(name, mark), row=1, col=1)
     views: list[dict[str, Any]] = [{} for _ in class_names]
+    points = _rounded(points)
     groups: Any = points.groupby(["model", "seed", "split", "label"], sort=False)
     for (model, seed, split, label), part in groups:
         trace = _scatter(part, str(split), class_names[int(label)], marks[int(label)])
@@ -63,6 +65,14 @@ def draw_interactive_tsne(
     axis = {"showticklabels": False, "zeroline": False, "gridcolor": "#eef1f4"}
     figure.update_xaxes(axis).update_yaxes(axis)
     return figure
+
+
+def _rounded(points: pd.DataFrame) -> pd.DataFrame:
+    """The points to a ten-thousandth of their extent, finer than a screen, which keeps the file small."""
+    places = points[["x", "y"]]
+    extent = float((places.max() - places.min()).max())
+    num_digits = 4 - math.floor(math.log10(extent)) if extent > 0 else 0
+    return points.assign(**places.round(num_digits))
 
 
 def _choices(points: pd.DataFrame) -> list[tuple[Any, Sequence[str]]]:
@@ -109,8 +119,8 @@ def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
     told = np.where(said.isna(), "", "<br>predicted " + predicted)
     marker = {"color": mark.color, "symbol": mark.symbol, "line": {"width": 0.4, "color": "#444"}}
     return go.Scatter(
-        x=part["x"].round(3).tolist(),
-        y=part["y"].round(3).tolist(),
+        x=part["x"].tolist(),
+        y=part["y"].tolist(),
         customdata=np.column_stack([identity, class_name, told]).tolist(),
         mode="markers",
         name=_as_text(name),
