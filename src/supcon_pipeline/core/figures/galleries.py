@@ -102,14 +102,15 @@ def draw_suspicious(
         num_columns: of the picture.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     shown = suspicious.head(num_shown)
     num_columns = max(1, min(num_columns, len(shown)))
     num_rows = max(1, -(-len(shown) // num_columns))
     # At least as wide as its title.
-    figure = Figure(figsize=(max(1.6 * num_columns, 8.0), 2.3 * num_rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(1.6 * num_columns, 8.0), 2.3 * num_rows + 0.5))
     # A caption is nearer to its image than to that of the next row.
-    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr]
+    figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.1))
     figure.suptitle(f"Labels to check: {_say_how_many(len(shown))}")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axis in axes[len(shown) :]:
