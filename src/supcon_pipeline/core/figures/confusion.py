@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from supcon_pipeline.core.classification import confused_pairs
-from supcon_pipeline.core.figures.names import short_name, show_as_written, text_width
+from supcon_pipeline.core.figures.names import drawn_name, show_as_written, text_width
 
 # Above, counts do not fit their cells, and the pairs that matter are listed instead.
 MAX_COUNTED = 20
@@ -25,7 +25,7 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
 
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    names = [short_name(name, MAX_LETTERS) for name in class_names]
+    names = [drawn_name(name, MAX_LETTERS) for name in class_names]
     size = float(np.clip(2.5 + 0.5 * len(matrix), 4.5, 11.0))
     has_list = len(matrix) > MAX_COUNTED
     lines = _list_pairs(matrix, names) if has_list else []

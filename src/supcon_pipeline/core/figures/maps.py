@@ -8,7 +8,7 @@ import pandas as pd
 
 from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
 from supcon_pipeline.core.figures.name_places import FONT_POINTS, place_names
-from supcon_pipeline.core.figures.names import short_name, show_as_written
+from supcon_pipeline.core.figures.names import drawn_name, show_as_written
 from supcon_pipeline.core.images import SPLITS
 
 # More names hide the points.
@@ -28,7 +28,7 @@ def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapp
     """
     from matplotlib.figure import Figure
 
-    class_names = [short_name(name, MAX_LETTERS) for name in class_names]
+    class_names = [drawn_name(name, MAX_LETTERS) for name in class_names]
     models, seeds = list(points["model"].unique()), list(points["seed"].unique())
     rows = [(seed, split) for seed in seeds for split in SPLITS if (points["split"] == split).any()]
     num_legend_rows = -(-len(class_names) // _num_columns(class_names, len(models)))
