@@ -29,7 +29,7 @@ stage2:
   schedule: {num_epochs: 2, warmup_epochs: 1}
 lr_finder: {num_steps: 12}
 evaluation: {knn: {k: 5}}
-visualization: {tsne: {perplexity: 5, num_iterations: 250, max_points: 100}}
+visualization: {tsne: {perplexity: 5, num_iterations: 500, max_points: 100}}
 """,
 }
 

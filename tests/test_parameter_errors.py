@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -120,6 +121,38 @@ def test_a_mistake_on_the_command_line_shows_no_traceback(project: Path, kedro: 
     assert done.stderr.strip().splitlines() == [
         "Error: stage1.optimiser must be a known parameter, got 'optimiser'; did you mean 'optimizer'?"
     ]
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pipeline_names": ["evalution"]}, "got 'evalution'; did you mean 'evaluation'?"),
+        (
+            {"node_names": ["evaluation.draw_embedding_map"]},
+            "got 'evaluation.draw_embedding_map'; did you mean 'visualization.draw_embedding_map'?",
+        ),
+        ({"from_nodes": ["draw_confusion_matrix"]}, "did you mean 'visualization.draw_confusion_matrix'?"),
+        ({"to_nodes": ["inference.draw_gallery"]}, "that runs, .*; add --pipelines inference"),
+        ({"env": "tinny"}, "env must be a folder of conf, got 'tinny'; did you mean 'tiny'?"),
+        ({"env": "?"}, "got '\\?'; known are base, cifar10, .*, images, .*tiny"),
+    ],
+)
+def test_a_wrong_name_of_a_node_pipeline_or_environment_is_one_line(
+    tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    project = make_project(tmp_path / "project")
+    with pytest.raises(click.ClickException, match=message) as error:
+        run_session(project, **arguments)
+    assert "\n" not in error.value.message
+    assert not (project / "data").exists()
+
+
+def test_a_wrong_environment_on_the_command_line_shows_no_traceback(tmp_path: Path, kedro: Kedro) -> None:
+    done = kedro(make_project(tmp_path / "project"), "run", "--env", "imagse")
+    assert done.returncode == 1
+    expected = "Error: env must be a folder of conf, got 'imagse'; did you mean 'images'?"
+    assert done.stderr.strip().splitlines() == [expected]
     assert "Traceback" not in done.stdout
 
 

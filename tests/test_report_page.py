@@ -61,7 +61,7 @@ def test_a_click_on_a_class_hides_its_points(finished_project: Path) -> None:
 
 def write_report(project: Path, path: Path, num_classes: int, seeds: tuple[int, ...] = (0,)) -> Path:
     """The report of the project with another map: of every class four images, half of them in test."""
-    names = [f"class {index}" for index in range(num_classes)]
+    names = [f"<b>class {index}" for index in range(num_classes)]
     labels, splits = np.repeat(np.arange(num_classes), 4), ["train", "test"] * 2 * num_classes
     rng, maps = np.random.default_rng(0), []
     for model in ("contrastive", "baseline"):
@@ -94,6 +94,8 @@ def test_the_menu_shows_a_split_and_seed_and_keeps_hidden_what_a_click_has_hidde
         page.goto(report.as_uri())
         # Two maps of twenty images.
         page.wait_for_function(f"{COUNT} === 40")
+        # A name is text, whatever it holds.
+        assert page.locator("#map .legendtext").first.text_content() == "<b>class 0"
         first = page.locator("#map .points path").first.get_attribute("transform")
         page.locator("#map .legendtoggle").first.click()
         page.wait_for_function(f"{COUNT} === 32")

@@ -1,4 +1,7 @@
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
@@ -26,5 +29,62 @@ def test_what_is_held_in_memory_is_no_artifact(tmp_path: Path, capsys: pytest.Ca
     catalog = DataCatalog({"kept": kept, "passing": MemoryDataset()})
     print_results({"run_id": "mine", "env": None}, made, catalog, tmp_path)
     words = capsys.readouterr().out
-    assert "Run mine has made 1 artifacts" in words
+    assert "Run mine has made 1 artifacts:" in words
     assert "kept                 data/08_reporting/kept.json\n" in words
+
+
+def closing_words(
+    project_path: Path, capsys: pytest.CaptureFixture[str], names: list[str], **run_params: Any
+) -> str:
+    """What is said at the end of a run that has made artifacts of these names."""
+    made = pipeline([node(lambda: None, None, names, name="make")])
+    files = {name: JSONDataset(filepath=str(project_path / "[raw]" / f"{name}.json")) for name in names}
+    print_results({"run_id": "mine", "env": None, **run_params}, made, DataCatalog({**files}), project_path)
+    return capsys.readouterr().out
+
+
+def test_a_suggested_command_can_be_typed_whatever_the_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"images": {"path": "/my photos/[new]"}}
+    words = closing_words(tmp_path, capsys, ["report_text"], env="images", runtime_params=given)
+    (line,) = (line for line in words.splitlines() if "change one parameter" in line)
+    typed = shlex.split(line)
+    assert typed[typed.index("--params") + 1] == "images.path=/my photos/[new],stage1.optimizer.lr=0.2"
+    (lineage,) = (line for line in words.splitlines() if "kedro viz" in line)
+    assert "--env images" in lineage
+    assert str(Path("[raw]/report_text.json")) in words
+
+
+def test_commands_are_those_of_the_environment_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\n  kedro viz run" in closing_words(tmp_path, capsys, ["one"])
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert "\n  .venv/bin/kedro viz run" in closing_words(tmp_path, capsys, ["one"])
+
+
+def test_what_would_be_refused_is_not_suggested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--pipelines" not in closing_words(tmp_path, capsys, ["prepared_images"])
+    words = closing_words(tmp_path, capsys, ["classifier"])
+    assert "--pipelines evaluation" in words
+    assert "--pipelines inference" not in words
+    assert "--pipelines inference" in closing_words(tmp_path, capsys, ["report"])
+
+
+def test_few_artifacts_are_all_listed_and_of_many_those_to_look_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = closing_words(tmp_path / "08_reporting", capsys, ["encoder_onnx", "model_card"])
+    assert "encoder_onnx.json" in words
+    made = pipeline([node(lambda: None, None, [f"a{index}" for index in range(11)], name="make")])
+    folders = ["08_reporting", *["06_models"] * 10]
+    files = {
+        f"a{index}": JSONDataset(filepath=str(tmp_path / folder / f"a{index}.json"))
+        for index, folder in enumerate(folders)
+    }
+    print_results({"run_id": "mine", "env": None}, made, DataCatalog({**files}), tmp_path)
+    words = capsys.readouterr().out
+    assert "11 artifacts, among them:" in words
+    assert "a0.json" in words
+    assert "a1.json" not in words

@@ -1,8 +1,12 @@
 """Configuration: an experiment is an environment, and has folders of its own."""
 
+import difflib
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import click
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
@@ -17,6 +21,17 @@ class ExperimentConfigLoader(OmegaConfigLoader):
     environments never read each other's artifacts. `${parameter:images.path}` gives a parameter, wherever it
     was set; characters that mean something in a resolver mean nothing in its value.
     """
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        folder = Path(self.conf_source)
+        # The source may also be an archive, and the default environment need not be there.
+        if self.env and self.env != self.default_run_env and folder.is_dir():
+            known = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            if self.env not in known:
+                raise click.ClickException(
+                    f"env must be a folder of {folder.name}, got '{self.env}'; {suggest(self.env, known)}"
+                )
 
     @property
     def experiment(self) -> str:
@@ -36,6 +51,13 @@ class ExperimentConfigLoader(OmegaConfigLoader):
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What a message about an unknown name ends with."""
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}"
 
 
 def _expand_home(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What cuts across the pipelines: parameters, runs, and the word at the end."""
 
-import difflib
 import subprocess
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,6 +14,7 @@ from kedro.pipeline import Pipeline
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
+from supcon_pipeline.config import suggest
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.session import RunBook, open_run
 
@@ -96,9 +96,7 @@ def _explain(root: str, model: type, mistake: dict[str, Any]) -> str:
 
 
 def _unknown(path: str, name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    remedy = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}"
-    return f"{path} must be a known parameter, got '{name}'; {remedy}"
+    return f"{path} must be a known parameter, got '{name}'; {suggest(name, known)}"
 
 
 def _fields(model: Any, path: tuple[str | int, ...]) -> list[str]:

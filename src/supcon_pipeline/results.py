@@ -1,5 +1,7 @@
 """The word at the end of a run: where the results are and what to type next."""
 
+import shlex
+import sys
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -11,6 +13,8 @@ from rich.table import Table
 
 from supcon_pipeline.core.headlines import HEADLINES
 
+# Of more artifacts only those to look at are listed.
+MAX_SHOWN = 10
 # What is in the report of a run that has it.
 REPORTED = frozenset({"stage1_lr_figure", "stage2_lr_figure", "out_of_distribution_metrics"})
 
@@ -29,13 +33,21 @@ def print_results(
         _print_detection(console, catalog.load("out_of_distribution_metrics"))
     paths = _artifact_paths(made, catalog, project_path)
     shown = {name: path for name, path in paths.items() if "08_reporting" in path.parts} or paths
-    console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(paths)} artifacts, among them:")
+    shown, others = (paths, "") if len(paths) <= MAX_SHOWN else (shown, ", among them")
+    console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(paths)} artifacts{others}:")
     for name, path in shown.items():
-        console.print(f"  {name:<20} {path}", soft_wrap=True)
-    env = f" --env {run_params['env']}" if run_params["env"] else ""
+        console.print(f"  {name:<20} {path}", soft_wrap=True, markup=False)
+    env = f" --env {shlex.quote(run_params['env'])}" if run_params["env"] else ""
     console.print("\nNext:")
+    folder = _commands_folder(project_path)
     for command, purpose in _next_commands(made, env, _images_path(run_params)):
-        console.print(f"  .venv/bin/{command:<50} {purpose}", soft_wrap=True)
+        console.print(f"  {folder}{command:<50} {purpose}", soft_wrap=True, markup=False)
+
+
+def _commands_folder(project_path: Path) -> str:
+    """What goes before a command: the environment of the project where that is the one that runs."""
+    is_own = Path(sys.prefix).resolve() == (project_path / ".venv").resolve()
+    return ".venv/bin/" if is_own else ""
 
 
 def _artifact_paths(names: set[str], catalog: DataCatalog, project_path: Path) -> dict[str, PurePath]:
@@ -67,11 +79,14 @@ def _next_commands(made: set[str], env: str, images: str) -> list[tuple[str, str
     if made & REPORTED and "report" not in made:
         report = f"kedro run{env} --nodes visualization.write_report"
         return [(report, "the report with it"), (infer, "classes of new images")]
+    change = shlex.quote(f"{images}stage1.optimizer.lr=0.2")
+    # What reads a classifier is refused as long as there is none.
+    evaluate = [(f"kedro run{env} --pipelines evaluation", "evaluate, without training")]
     return [
-        ("kedro viz run --include-hooks", "the lineage in a browser"),
-        (f"kedro run{env} --pipelines evaluation", "evaluate again, without training"),
-        (f"kedro run{env} --params {images}stage1.optimizer.lr=0.2", "change one parameter"),
-        (infer, "classes of new images"),
+        (f"kedro viz run --include-hooks{env}", "the lineage in a browser"),
+        *(evaluate if made & {"classifier", "metrics", "report"} else []),
+        (f"kedro run{env} --params {change}", "change one parameter"),
+        *([(infer, "classes of new images")] if made & {"metrics", "report"} else []),
         ("tensorboard --logdir data/08_reporting", "the curves of all runs"),
     ]
 

@@ -13,6 +13,7 @@ from kedro.framework.session import KedroSession
 from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
 from kedro.pipeline import Pipeline
 
+from supcon_pipeline.config import suggest
 from supcon_pipeline.datasets.optional import OptionalArtifact
 
 RUN_ID_VARIABLE = "SUPCON_RUN_ID"
@@ -42,6 +43,7 @@ class RunSession(KedroSession):
         Raises:
             RunError: with the line of the refusal.
         """
+        _require_names(named)
         try:
             return super().run(*arguments, **named)
         except (ValueError, FloatingPointError, DatasetError) as error:
@@ -55,6 +57,31 @@ class RunSession(KedroSession):
             if frame.f_globals["__name__"].startswith("supcon_pipeline."):
                 raise RunError(str(cause)) from error
             raise
+
+
+def _require_names(named: dict[str, Any]) -> None:
+    """Make sure that there are the pipelines and nodes that a run is asked for.
+
+    Raises:
+        RunError: with the nearest right name.
+    """
+    from supcon_pipeline.pipeline_registry import register_pipelines
+
+    pipelines = register_pipelines()
+    chosen = [*(named.get("pipeline_names") or []), *filter(None, [named.get("pipeline_name")])]
+    for name in chosen:
+        if name not in pipelines:
+            raise RunError(f"pipelines must be known ones, got '{name}'; {suggest(name, pipelines)}")
+    reached = {node.name for name in chosen or ["__default__"] for node in pipelines[name].nodes}
+    makers = {node.name: node.namespace for pipeline in pipelines.values() for node in pipeline.nodes}
+    for option in ("node_names", "from_nodes", "to_nodes"):
+        for name in named.get(option) or []:
+            if name not in makers:
+                raise RunError(f"nodes must be known ones, got '{name}'; {suggest(name, makers)}")
+            if name not in reached:
+                raise RunError(
+                    f"nodes must be in a pipeline that runs, got '{name}'; add --pipelines {makers[name]}"
+                )
 
 
 @dataclass(frozen=True)

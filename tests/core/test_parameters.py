@@ -69,7 +69,7 @@ VALID = {
         "bootstrap": {"num_resamples": 10, "seed": 0},
     },
     VisualizationParameters: {
-        "tsne": {"perplexity": 2, "num_iterations": 250, "seeds": [0], "max_points": 10, "num_jobs": 1},
+        "tsne": {"perplexity": 2, "num_iterations": 500, "seeds": [0], "max_points": 10, "num_jobs": 1},
         "gallery": {"num_right": 1, "num_wrong": 1, "num_references": 1, "num_suspicious": 1, "seed": 0},
     },
 }  # fmt: skip
@@ -209,7 +209,7 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
         (EvaluationParameters, "knn.k", 0, "greater than or equal to 1"),
         (EvaluationParameters, "knn.temperature", 0, "greater than 0"),
         (VisualizationParameters, "tsne.perplexity", 1, "greater than 1"),
-        (VisualizationParameters, "tsne.num_iterations", 249, "greater than or equal to 250"),
+        (VisualizationParameters, "tsne.num_iterations", 499, "greater than or equal to 500"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_path(model, path, value, message):

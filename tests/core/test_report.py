@@ -137,6 +137,12 @@ def test_the_numbers_of_each_class_are_folded_away(parts):
     ]
 
 
+def test_a_class_without_test_images_has_no_numbers(parts):
+    empty = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    parts["metrics"]["classifier"]["per_class"]["cat"] = empty
+    assert cells(render_report(**parts), "Each class")[5:10] == ["cat", *["\N{EN DASH}"] * 3, "0"]
+
+
 def test_the_ten_most_confused_pairs_are_listed(parts):
     listed = cells(render_report(**parts), "Classes taken for one another")[4:]
     assert [listed[start : start + 4] for start in (0, 36)] == [

@@ -8,10 +8,14 @@ from supcon_pipeline.core.parameters_base import Count, Parameters, Seed
 
 
 class TsneParameters(Parameters):
-    """The t-SNE maps."""
+    """The t-SNE maps.
+
+    Args:
+        num_iterations: the first 250 pull groups together too strongly, and the map unfolds in those after.
+    """
 
     perplexity: Annotated[float, Field(gt=1)]
-    num_iterations: Annotated[int, Field(ge=250)]
+    num_iterations: Annotated[int, Field(ge=500)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     max_points: Annotated[int, Field(ge=10)]
     num_jobs: Count

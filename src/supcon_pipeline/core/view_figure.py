@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from supcon_pipeline.core.figures.marks import show_as_written
+from supcon_pipeline.core.figures.names import drawn_name, show_as_written
+
+# A column has room for no more.
+MAX_LETTERS = 20
 
 
 def draw_views(
@@ -41,6 +44,8 @@ def draw_views(
 
 def _label_text(label: Any, class_names: Sequence[str]) -> str:
     if np.ndim(label) == 0:
-        return str(class_names[label])
+        return drawn_name(class_names[label], MAX_LETTERS)
     largest_first = [index for index in np.argsort(-label, kind="stable") if label[index] > 0]
-    return "\n".join(f"{class_names[index]} {label[index]:.0%}" for index in largest_first)
+    return "\n".join(
+        f"{drawn_name(class_names[index], MAX_LETTERS)} {label[index]:.0%}" for index in largest_first
+    )

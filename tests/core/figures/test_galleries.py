@@ -107,9 +107,34 @@ def test_the_suspicious_are_shown_in_their_order_with_both_classes(images):
 
 def test_no_suspicion_and_gray_images_are_drawn_too(images):
     empty = SAMPLES.head(0).assign(sample=0, split="", suggested_class="", suspicion=0.0)
-    assert "the 0 images" in draw_suspicious(images, empty, num_shown=4).get_suptitle()
+    title = draw_suspicious(images, empty, num_shown=4).get_suptitle()
+    assert title == "Labels to check: no image looks more like another class than like its own"
     gray = draw_retrieval(images[..., :1], SAMPLES, NEIGHBOURS, {"right": [4]}, num_references=1)
     assert cells(gray)[0].images[0].get_array().shape == (4, 4)
+
+
+def suspicious(num_images):
+    rows = np.arange(num_images) % 8
+    table = SAMPLES.iloc[rows].assign(sample=rows, split="train", suggested_class="cat", suspicion=0.5)
+    return table.reset_index(drop=True)
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 2, 24])
+def test_the_title_of_the_suspicious_is_whole(images, num_images):
+    figure = draw_suspicious(images, suspicious(num_images), num_shown=24)
+    figure.draw_without_rendering()
+    title = figure._suptitle.get_window_extent()
+    assert figure.bbox.x0 < title.x0 < title.x1 < figure.bbox.x1
+    assert "1 images" not in figure.get_suptitle()
+
+
+def test_a_caption_is_nearer_to_its_image_than_to_the_next_row(images):
+    figure = draw_suspicious(images, suspicious(16), num_shown=16)
+    figure.draw_without_rendering()
+    above, below = figure.axes[0], figure.axes[8]
+    caption = above.xaxis.label.get_window_extent()
+    to_image, to_next = above.bbox.y0 - caption.y1, caption.y0 - below.title.get_window_extent().y1
+    assert 0 <= to_image < to_next
 
 
 def test_a_name_with_dollar_signs_is_no_formula(images):

@@ -1,10 +1,13 @@
+import re
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
 from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
-from supcon_pipeline.core.figures.maps import compactness, draw_tsne, place_names
+from supcon_pipeline.core.figures.maps import MAP_INCHES, draw_tsne
 from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
 
 NAMES = ["ant", "bee", "cat"]
@@ -72,7 +75,7 @@ def test_the_legend_names_every_class_that_has_a_mark_of_its_own(num_classes, ha
     figure = draw_tsne(pd.DataFrame(columns), names, {"test": num_classes})
     listed = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert listed == (names if has_legend else [])
-    assert len(texts(figure.axes[0])) <= 30
+    assert len(texts(figure.axes[0])) <= 20
 
 
 def test_names_of_any_length_leave_the_maps_their_room(points):
@@ -84,16 +87,41 @@ def test_names_of_any_length_leave_the_maps_their_room(points):
     assert legend.get_window_extent().width < figure.bbox.width
 
 
-def test_compact_classes_come_first_and_names_do_not_stand_upon_another():
-    x = [0, 0.1, 0.2, 10, 10.1, 10.2, 10.05, 10.15, 10.25]
-    points = pd.DataFrame({"label": [0] * 3 + [1] * 3 + [2] * 3, "x": x, "y": 0.0})
-    shares = compactness(points, num_neighbours=2)
-    assert shares.index[0] == 0
-    assert shares[0] == 1
-    placed = place_names(points, NAMES, (12.0, 12.0))
-    assert placed[0] == (0.1, 0.0)
-    # Ant stands alone; of bee and cat, which lie upon another, one is named.
-    assert len(placed) == 2
+def test_a_name_in_a_panel_is_tied_to_a_point_that_it_does_not_hide(points):
+    figure = draw_tsne(points, NAMES, {"train": 5, "test": 4})
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        places = {part.get_gid(): np.asarray(part.get_offsets()) for part in axis.collections}
+        assert texts(axis) == set(places)
+        for text in axis.texts:
+            assert np.isclose(places[text.get_text()], text.xy).all(axis=1).any()
+            box, whole = text.get_bbox_patch().get_window_extent(), axis.get_window_extent()
+            assert not box.contains(*axis.transData.transform(text.xy))
+            assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+            assert whole.y0 <= box.y0 < box.y1 <= whole.y1
+
+
+def test_a_step_to_the_right_is_as_long_as_one_up(points):
+    figure = draw_tsne(points.assign(y=points["y"] / 10), NAMES, {"train": 5, "test": 4})
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        (x, y), (right, up) = axis.transData.transform([(0, 0), (1, 1)])
+        assert right - x == pytest.approx(up - y)
+        extent = axis.get_window_extent()
+        assert extent.width / figure.dpi == pytest.approx(MAP_INCHES, abs=0.15)
+        assert extent.height == pytest.approx(extent.width)
+
+
+def test_the_rows_of_the_legend_are_of_one_length():
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    labels = np.arange(10)
+    columns = {"seed": 0, "split": "test", "label": labels, "x": labels, "y": labels}
+    points = pd.concat([pd.DataFrame({**columns, "model": model}) for model in ("a", "b")])
+    figure = draw_tsne(points, names, {"test": 10})
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    rows = Counter(round(text.get_window_extent().y0) for text in legend.get_texts())
+    assert set(rows.values()) == {5}
 
 
 def test_pointing_tells_id_label_and_prediction(points):
@@ -119,6 +147,25 @@ def test_a_long_name_is_short_in_the_legend_and_whole_to_the_pointer(points):
     figure = draw_interactive_tsne(points, [long, "bee", "cat"], {"train": 5, "test": 4})
     assert len(figure.data[0].name) == 24
     assert long in {row[1] for trace in figure.data if trace.customdata for row in trace.customdata}
+
+
+def test_names_and_ids_are_text_and_not_markup(points):
+    points = points.assign(id="<i>" + points["id"], class_name="<b>bold & 'you'", predicted_class="a</b>")
+    figure = draw_interactive_tsne(points, ["<b>bold & 'you'", "bee", "cat"], {"train": 5, "test": 4})
+    told = {text for trace in figure.data if trace.customdata for row in trace.customdata for text in row}
+    assert {"&lt;b&gt;bold &amp; 'you'", "<br>predicted a&lt;/b&gt;", "&lt;i&gt;image-0"} <= told
+    assert not any(re.search("<[ib/]", text.removeprefix("<br>")) for text in told)
+    names = {trace.name for trace in figure.data if trace.legendgroup == "<b>bold & 'you'"}
+    assert names == {"&lt;b&gt;bold &amp; 'you'"}
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_points_keep_their_places_whatever_the_extent_of_the_map(points, scale):
+    scaled = points.assign(x=points["x"] * scale, y=points["y"] * scale)
+    figure = draw_interactive_tsne(scaled, NAMES, {"train": 5, "test": 4})
+    drawn = sorted(x for trace in figure.data if trace.customdata for x in trace.x)
+    assert drawn == pytest.approx(sorted(scaled["x"]), abs=1e-4 * np.ptp(scaled["x"]))
+    assert len(set(drawn)) == len(points)
 
 
 def test_the_menu_shows_a_split_of_a_seed(points):

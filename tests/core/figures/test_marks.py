@@ -12,7 +12,6 @@ from supcon_pipeline.core.figures.marks import (
     RIGHT,
     WRONG,
     class_marks,
-    short_name,
 )
 
 # Machado et al. 2009, "A Physiologically-based Model for Simulation of Color Vision Deficiency", severity 1.
@@ -65,10 +64,3 @@ def test_up_to_ten_classes_are_told_apart_by_colour_alone():
 def test_further_classes_begin_again():
     marks = class_marks(NUM_MARKS + 2)
     assert marks[NUM_MARKS:] == marks[:2]
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"), [("", ""), ("brown_bear", "brown_bear"), ("brown_bears", "brown_…ars")]
-)
-def test_a_long_name_keeps_both_ends(name, expected):
-    assert short_name(name, 10) == expected

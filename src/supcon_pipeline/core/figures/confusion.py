@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from supcon_pipeline.core.classification import confused_pairs
-from supcon_pipeline.core.figures.marks import short_name, show_as_written
+from supcon_pipeline.core.figures.names import drawn_name, show_as_written, text_width
 
 # Above, counts do not fit their cells, and the pairs that matter are listed instead.
 MAX_COUNTED = 20
@@ -25,11 +25,11 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
 
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    names = [short_name(name, MAX_LETTERS) for name in class_names]
+    names = [drawn_name(name, MAX_LETTERS) for name in class_names]
     size = float(np.clip(2.5 + 0.5 * len(matrix), 4.5, 11.0))
     has_list = len(matrix) > MAX_COUNTED
     lines = _list_pairs(matrix, names) if has_list else []
-    widths = [size + 1.2, *([_text_width(lines)] if has_list else [])]
+    widths = [size + 1.2, *([text_width(lines, LIST_POINTS) + 0.2] if has_list else [])]
     figure = Figure(figsize=(sum(widths), size), layout="constrained")
     whole, *beside = figure.subfigures(1, len(widths), width_ratios=widths, squeeze=False)[0]
     axis = whole.subplots()
@@ -44,16 +44,6 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
     for part in beside:
         part.text(0, 0.97, "\n".join(lines), va="top", fontsize=LIST_POINTS)
     return show_as_written(figure)
-
-
-def _text_width(lines: Sequence[str]) -> float:
-    """Inches that the longest line takes."""
-    from matplotlib.textpath import TextPath
-
-    # Two dollar signs would be a formula.
-    paths = [TextPath((0, 0), line.replace("$", "S"), size=LIST_POINTS) for line in lines if line]
-    # On the grid of pixels letters stand somewhat wider.
-    return 1.05 * max(float(path.get_extents().width) for path in paths) / 72 + 0.2
 
 
 def _root_norm() -> Any:

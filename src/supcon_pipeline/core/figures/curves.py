@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.figures.marks import BLUE, FEW_COLORS, GREEN, ORANGE, SKY, VERMILLION
+from supcon_pipeline.core.metrics import LOWER_IS_BETTER
+
 # Up to so many epochs each has a point: of a single one there is no line.
 MAX_MARKED = 20
 
@@ -33,31 +36,46 @@ def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Any:
 
 
 def _draw_loss(axis: Any, history: pd.DataFrame) -> None:
-    lines = axis.plot(history["epoch"], history["loss"], color="#0072B2", label="training loss")
+    lines = axis.plot(history["epoch"], history["loss"], color=BLUE, label="training loss")
     if history["collapse_loss"].notna().any():
         label = "loss of a collapsed encoder"
-        lines += axis.plot(history["epoch"], history["collapse_loss"], ":", color="#D55E00", label=label)
+        lines += axis.plot(history["epoch"], history["collapse_loss"], ":", color=VERMILLION, label=label)
     rate = axis.twinx()
-    lines += rate.plot(history["epoch"], history["lr"], "--", color="#E69F00", label="learning rate")
+    lines += rate.plot(history["epoch"], history["lr"], "--", color=ORANGE, label="learning rate")
     axis.set(ylabel="loss")
-    rate.set(ylabel="learning rate")
-    axis.legend(handles=lines, loc="upper right", fontsize=8)
+    rate.set(ylabel="learning rate (dashed)")
+    _add_legend(axis, lines, -0.08, num_columns=3)
 
 
 def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
     names = [str(name) for name in history if name not in ("epoch", "loss", "lr", "collapse_loss")]
     metrics = [name for name in names if not name.startswith("raw.")]
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in metrics))
+    axis.set(xlabel="epoch", ylabel="validation: higher is better")
+    lower = axis
+    if LOWER_IS_BETTER & set(kinds):
+        # It has no upper bound, and would press the others to the ground.
+        lower = axis.twinx()
+        lower.set(ylabel="validation: lower is better (dashed)")
+    lines: list[Any] = []
     for name in metrics:
-        style = ":" if name.startswith("projection.") else "-"
-        color = f"C{kinds.index(name.rpartition('.')[2])}"
+        kind = name.rpartition(".")[2]
+        is_lower = kind in LOWER_IS_BETTER
+        style = "--" if is_lower else ":" if name.startswith("projection.") else "-"
+        color = FEW_COLORS[kinds.index(kind) % len(FEW_COLORS)]
         # Not every epoch needs to have been validated.
         validated = history[["epoch", name]].dropna()
-        axis.plot(validated["epoch"], validated[name], style, color=color, label=name)
-    axis.set(xlabel="epoch", ylabel="validation")
+        lines += (lower if is_lower else axis).plot(
+            validated["epoch"], validated[name], style, color=color, label=name
+        )
     axis.grid(alpha=0.3)
-    # Below, where no curve can be.
-    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    _add_legend(axis, lines, -0.14, num_columns=2)
+
+
+def _add_legend(axis: Any, lines: list[Any], height: float, num_columns: int) -> None:
+    """Below the axis, where no curve can be."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, height)}
+    axis.legend(handles=lines, fontsize=8, ncols=num_columns, **place)
 
 
 def draw_lr_curve(curve: pd.DataFrame, suggestion: Mapping[str, float]) -> Any:
@@ -71,14 +89,14 @@ def draw_lr_curve(curve: pd.DataFrame, suggestion: Mapping[str, float]) -> Any:
 
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axis = figure.subplots()
-    axis.plot(curve["lr"], curve["loss"], color="#56B4E9", alpha=0.5, linewidth=1, label="loss of each step")
-    axis.plot(curve["lr"], curve["smoothed_loss"], color="#0072B2", label="smoothed")
+    axis.plot(curve["lr"], curve["loss"], color=SKY, alpha=0.5, linewidth=1, label="loss of each step")
+    axis.plot(curve["lr"], curve["smoothed_loss"], color=BLUE, label="smoothed")
     axis.axvline(
-        suggestion["suggested_lr"], color="#009E73", label=f"suggested: {suggestion['suggested_lr']:.3g}"
+        suggestion["suggested_lr"], color=GREEN, label=f"suggested: {suggestion['suggested_lr']:.3g}"
     )
     axis.axvline(
         suggestion["lowest_lr"],
-        color="#D55E00",
+        color=VERMILLION,
         linestyle=":",
         label=f"lowest: {suggestion['lowest_lr']:.3g}",
     )

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
-from supcon_pipeline.core.figures.marks import RIGHT, WRONG, short_name, show_as_written
+from supcon_pipeline.core.figures.marks import RIGHT, WRONG
+from supcon_pipeline.core.figures.names import drawn_name, show_as_written
 
 MAX_LETTERS = 16
 
@@ -77,13 +78,13 @@ def draw_retrieval(
 
 def _draw_query(axes: Any, images: Any, samples: pd.DataFrame, query: int, found: pd.DataFrame) -> None:
     names = samples["class_name"]
-    _show(axes[0], images[query], f"query\n{short_name(names.iloc[query], MAX_LETTERS)}")
+    _show(axes[0], images[query], f"query\n{drawn_name(names.iloc[query], MAX_LETTERS)}")
     for axis in axes[1 + len(found) :]:
         axis.set_axis_off()
     for axis, reference, similarity in zip(axes[1:], found["reference"], found["similarity"], strict=False):
         is_right = samples["label"].iloc[reference] == samples["label"].iloc[query]
         title = (
-            f"{'✓' if is_right else '✗'} {similarity:.3f}\n{short_name(names.iloc[reference], MAX_LETTERS)}"
+            f"{'✓' if is_right else '✗'} {similarity:.3f}\n{drawn_name(names.iloc[reference], MAX_LETTERS)}"
         )
         _show(axis, images[reference], title, RIGHT if is_right else WRONG)
 
@@ -101,21 +102,33 @@ def draw_suspicious(
         num_columns: of the picture.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     shown = suspicious.head(num_shown)
     num_columns = max(1, min(num_columns, len(shown)))
     num_rows = max(1, -(-len(shown) // num_columns))
-    figure = Figure(figsize=(max(1.6 * num_columns, 5.0), 2.1 * num_rows + 0.5), layout="constrained")
-    figure.suptitle(f"Labels to check: the {len(shown)} images that look most like another class")
+    # At least as wide as its title.
+    figure = Figure(figsize=(max(1.6 * num_columns, 8.0), 2.3 * num_rows + 0.5))
+    # A caption is nearer to its image than to that of the next row.
+    figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.1))
+    figure.suptitle(f"Labels to check: {_say_how_many(len(shown))}")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
     for axis, (_, row) in zip(axes, shown.iterrows(), strict=False):
-        label, suggested = (short_name(row[name], MAX_LETTERS) for name in ("class_name", "suggested_class"))
+        label, suggested = (drawn_name(row[name], MAX_LETTERS) for name in ("class_name", "suggested_class"))
         _show(axis, images[row["sample"]], f"label {label}\nlike {suggested}")
         note = f"{row['suspicion']:.2f}, {row['split']}\n{_tail(str(row['id']))}"
         axis.set_xlabel(note, fontsize=7)
     return show_as_written(figure)
+
+
+def _say_how_many(num_images: int) -> str:
+    if num_images == 0:
+        return "no image looks more like another class than like its own"
+    if num_images == 1:
+        return "the image that looks most like another class"
+    return f"the {num_images} images that look most like another class"
 
 
 def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
@@ -129,4 +142,5 @@ def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
 
 def _tail(identity: str, length: int = 22) -> str:
     """The end of an id, which tells files of one folder apart."""
-    return identity if len(identity) <= length else f"…{identity[1 - length :]}"
+    end = identity if len(identity) <= length else f"…{identity[1 - length :]}"
+    return drawn_name(end, length)

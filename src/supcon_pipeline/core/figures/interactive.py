@@ -1,12 +1,15 @@
 """The t-SNE maps to point at: each image says what it is."""
 
+import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.figures.marks import Mark, class_marks, short_name
+from supcon_pipeline.core.figures.marks import Mark, class_marks
+from supcon_pipeline.core.figures.names import short_name
 from supcon_pipeline.core.images import SPLITS
 
 # Longer names in the legend leave the maps no room.
@@ -42,6 +45,7 @@ def draw_interactive_tsne(
     for name, mark in zip(class_names, marks, strict=True):
         figure.add_trace(_legend_entry(name, mark), row=1, col=1)
     views: list[dict[str, Any]] = [{} for _ in class_names]
+    points = _rounded(points)
     groups: Any = points.groupby(["model", "seed", "split", "label"], sort=False)
     for (model, seed, split, label), part in groups:
         trace = _scatter(part, str(split), class_names[int(label)], marks[int(label)])
@@ -61,6 +65,14 @@ def draw_interactive_tsne(
     axis = {"showticklabels": False, "zeroline": False, "gridcolor": "#eef1f4"}
     figure.update_xaxes(axis).update_yaxes(axis)
     return figure
+
+
+def _rounded(points: pd.DataFrame) -> pd.DataFrame:
+    """The points to a ten-thousandth of their extent, finer than a screen, which keeps the file small."""
+    places = points[["x", "y"]]
+    extent = float((places.max() - places.min()).max())
+    num_digits = 4 - math.floor(math.log10(extent)) if extent > 0 else 0
+    return points.assign(**places.round(num_digits))
 
 
 def _choices(points: pd.DataFrame) -> list[tuple[Any, Sequence[str]]]:
@@ -91,7 +103,7 @@ def _legend_entry(name: str, mark: Mark) -> Any:
         x=[None],
         y=[None],
         mode="markers",
-        name=short_name(name, MAX_LETTERS),
+        name=_as_text(short_name(name, MAX_LETTERS)),
         legendgroup=name,
         marker=marker,
     )
@@ -101,20 +113,28 @@ def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
     import plotly.graph_objects as go
 
     said = part["predicted_class"]
-    predicted = np.where(said.isna(), "", "<br>predicted " + said.fillna("").astype(str))
+    identity, class_name, predicted = (
+        column.astype(str).map(_as_text) for column in (part["id"], part["class_name"], said.fillna(""))
+    )
+    told = np.where(said.isna(), "", "<br>predicted " + predicted)
     marker = {"color": mark.color, "symbol": mark.symbol, "line": {"width": 0.4, "color": "#444"}}
     return go.Scatter(
-        x=part["x"].round(3).tolist(),
-        y=part["y"].round(3).tolist(),
-        customdata=np.column_stack([part["id"].astype(str), part["class_name"], predicted]).tolist(),
+        x=part["x"].tolist(),
+        y=part["y"].tolist(),
+        customdata=np.column_stack([identity, class_name, told]).tolist(),
         mode="markers",
-        name=name,
+        name=_as_text(name),
         meta=split,
         legendgroup=name,
         showlegend=False,
         marker={**marker, **_STYLES[split]},
         hovertemplate=_HOVER,
     )
+
+
+def _as_text(name: str) -> str:
+    """The name as plotly shows it letter for letter: it reads HTML, but knows no entity of a quote."""
+    return html.escape(name, quote=False)
 
 
 def _layout(title: str, buttons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

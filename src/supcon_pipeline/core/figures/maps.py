@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks, short_name, show_as_written
+from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
+from supcon_pipeline.core.figures.name_places import FONT_POINTS, place_names
+from supcon_pipeline.core.figures.names import drawn_name, show_as_written
 from supcon_pipeline.core.images import SPLITS
 
 # More names hide the points.
-MAX_NAMES = 30
+MAX_NAMES = 20
 MAX_LETTERS = 24
-PANEL_INCHES = 6.2
+# A panel with its margins, and the square of its map.
+PANEL_INCHES, MAP_INCHES = 6.2, 6.0
 
 
 def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapping[str, int]) -> Any:
@@ -25,11 +28,11 @@ def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapp
     """
     from matplotlib.figure import Figure
 
-    class_names = [short_name(name, MAX_LETTERS) for name in class_names]
+    class_names = [drawn_name(name, MAX_LETTERS) for name in class_names]
     models, seeds = list(points["model"].unique()), list(points["seed"].unique())
     rows = [(seed, split) for seed in seeds for split in SPLITS if (points["split"] == split).any()]
     num_legend_rows = -(-len(class_names) // _num_columns(class_names, len(models)))
-    height = (PANEL_INCHES - 0.4) * len(rows) + 0.6 + 0.2 * num_legend_rows
+    height = (PANEL_INCHES + 0.3) * len(rows) + 0.5 + 0.2 * num_legend_rows
     figure = Figure(figsize=(PANEL_INCHES * len(models), height), layout="constrained")
     axes = figure.subplots(len(rows), len(models), squeeze=False)
     for column, model in zip(axes.T, models, strict=True):
@@ -62,66 +65,35 @@ def _draw_panel(axis: Any, of_map: pd.DataFrame, split: str, class_names: Sequen
         mark = marks[int(label)]
         style = {"c": mark.color, "marker": mark.marker, "edgecolors": "#00000060", "linewidths": 0.2}
         axis.scatter(of_class["x"], of_class["y"], s=size, gid=class_names[int(label)], **style)
-    left, right, bottom, top = _limits(of_map)
-    axis.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
-    for label, (x, y) in place_names(chosen, class_names, (right - left, top - bottom)).items():
-        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "#888888", "alpha": 0.85}
-        axis.annotate(class_names[label], (x, y), ha="center", va="center", fontsize=9, bbox=box)
-
-
-def _limits(of_map: pd.DataFrame) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of a map with a margin."""
-    low, high = of_map[["x", "y"]].min(), of_map[["x", "y"]].max()
-    margin = 0.04 * (high - low).clip(lower=1e-9)
-    (left, bottom), (right, top) = low - margin, high + margin
-    return left, right, bottom, top
-
-
-def compactness(points: pd.DataFrame, num_neighbours: int = 10) -> pd.Series:
-    """For each label the share of its points' nearest neighbours on the map that have it, best first."""
-    from sklearn.neighbors import NearestNeighbors
-
-    places, labels = points[["x", "y"]].to_numpy(), points["label"].to_numpy()
-    k = min(num_neighbours, len(points) - 1)
-    if k < 1:
-        return pd.Series(1.0, index=pd.unique(labels))
-    nearest = NearestNeighbors(n_neighbors=k).fit(places).kneighbors(return_distance=False)
-    shares = pd.Series((labels[nearest] == labels[:, None]).mean(axis=1))
-    return shares.groupby(labels).mean().sort_values(ascending=False, kind="stable")
-
-
-def place_names(
-    points: pd.DataFrame, class_names: Sequence[str], extent: tuple[float, float]
-) -> dict[int, tuple[float, float]]:
-    """Where names stand: at the medians of the most compact classes, none upon another, at most 30.
-
-    Args:
-        points: of one panel, with `label`, `x` and `y`.
-        class_names: one name per class.
-        extent: width and height of the panel in the units of the points.
-    """
-    placed: dict[int, tuple[float, float]] = {}
-    if points.empty:
-        return placed
-    medians = points.groupby("label")[["x", "y"]].median()
-    # Inches of a letter and of a line at nine points, with the box around them.
-    unit_x, unit_y = extent[0] / PANEL_INCHES, extent[1] / PANEL_INCHES
-    for label in compactness(points).index[:MAX_NAMES]:
-        x, y = medians.loc[label]
-        is_free = all(
-            abs(x - other_x) > unit_x * (0.2 + 0.045 * (len(class_names[label]) + len(class_names[other])))
-            or abs(y - other_y) > 0.26 * unit_y
-            for other, (other_x, other_y) in placed.items()
+    low, width = _square(of_map)
+    left, bottom = low
+    axis.set(xticks=[], yticks=[], xlim=(left, left + width), ylim=(bottom, bottom + width), aspect="equal")
+    inches = chosen.assign(**(MAP_INCHES / width * (chosen[["x", "y"]] - low)))
+    style = {
+        "bbox": {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "#888888", "alpha": 0.85},
+        "arrowprops": {"arrowstyle": "-", "color": "#444444", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 1},
+    }
+    for label, place in place_names(inches, class_names, MAP_INCHES, MAX_NAMES).items():
+        point, center = (low + width / MAP_INCHES * np.array(inch) for inch in place)
+        axis.annotate(
+            class_names[label], point, center, ha="center", va="center", fontsize=FONT_POINTS, **style
         )
-        if is_free:
-            placed[int(label)] = (float(x), float(y))
-    return placed
+
+
+def _square(of_map: pd.DataFrame) -> tuple[np.ndarray, float]:
+    """The lower left corner and the width of the square around a map, with a margin."""
+    places = of_map[["x", "y"]].to_numpy()
+    low, high = places.min(axis=0), places.max(axis=0)
+    width = 1.08 * max(float((high - low).max()), 1e-9)
+    return (low + high - width) / 2, width
 
 
 def _num_columns(class_names: Sequence[str], num_models: int) -> int:
     """Columns of the legend that fit its longest name."""
     widest = 0.45 + 0.085 * max(map(len, class_names))
-    return max(1, min(len(class_names), int(PANEL_INCHES * num_models / widest)))
+    most = max(1, min(len(class_names), int(PANEL_INCHES * num_models / widest)))
+    # Rows of one length: no class stands alone in the last one.
+    return -(-len(class_names) // -(-len(class_names) // most))
 
 
 def _add_legend(figure: Any, class_names: Sequence[str], num_columns: int) -> None:

@@ -1,7 +1,6 @@
 """Colours and marks that tell classes apart, also for those who do not see all colours."""
 
 from dataclasses import dataclass
-from typing import Any
 
 # Okabe and Ito 2008, "Color Universal Design".
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
@@ -66,20 +65,3 @@ def class_marks(num_classes: int) -> list[Mark]:
         Mark(COLORS[index % len(COLORS)], shapes[index // len(COLORS) % len(shapes)])
         for index in range(num_classes)
     ]
-
-
-def short_name(name: str, num_letters: int) -> str:
-    """The name where it has at most so many letters, or else its two ends: names differ in either."""
-    if len(name) <= num_letters:
-        return name
-    end = num_letters // 3
-    return f"{name[: num_letters - 1 - end]}…{name[-end:]}"
-
-
-def show_as_written(figure: Any) -> Any:
-    """The figure, in which no text is a formula: names may hold dollar signs."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    return figure
