@@ -141,11 +141,42 @@ def test_of_equally_similar_references_those_of_other_classes_come_first():
         )
 
 
-def test_similarities_of_either_sign_are_ranked_as_floats(rng):
-    similarities = np.array([[0.5, -0.5, 0.0, -0.0, 1e-30, -1e-30, 1.0, -1.0]], dtype=np.float32)
+@pytest.mark.parametrize(("num_references", "dim"), [(97, 768), (151, 100), (103, 32)])
+def test_a_collapsed_encoder_gains_nothing_by_the_shape_of_a_product(rng, num_references, dim):
+    row = rng.normal(size=dim).astype(np.float32)
+    queries, references = np.tile(row, (47, 1)), np.tile(row, (num_references, 1))
+    # BLAS multiplies a single row, and the last rows of a matrix, in a way of their own.
+    for tile_size in (46 * num_references, 9 * num_references, 1):
+        for is_hit in (np.arange(num_references) >= num_references - last for last in (1, 3, 7)):
+            values = retrieval_values(queries, np.ones(47), references, is_hit, tile_size=tile_size)
+            assert not values["precision_at_1"].any()
+            values = retrieval_values(queries, np.zeros(47), references, is_hit, tile_size=tile_size)
+            assert not values["precision_at_1"].any()
+
+
+def test_what_differs_by_rounding_alone_is_equally_similar(rng):
+    row = rng.normal(size=64).astype(np.float32)
+    queries, references = (row * (1 + 1e-6 * rng.normal(size=(count, 64))) for count in (20, 40))
+    values = retrieval_values(queries, np.arange(20) % 2, references, np.arange(40) % 2, ks=(1, 20))
+    assert not values["precision_at_20"].any()
+
+
+def test_each_of_two_equal_references_of_two_classes_comes_first_for_queries_of_the_other(rng):
+    references = rng.normal(size=(301, 96)).astype(np.float32)
+    queries = rng.normal(size=(203, 96)).astype(np.float32)
+    copies, labels = np.concatenate([references, references]), np.repeat([0, 1], 301)
+    for tile_size in (1, 10_000, 2**21):
+        values = retrieval_values(queries, np.arange(203) % 2, copies, labels, (1, 2), tile_size)
+        assert not values["precision_at_1"].any()
+        assert (values["precision_at_2"] == 0.5).all()
+
+
+def test_similarities_of_either_sign_are_ranked_and_those_within_rounding_are_equal(rng):
+    similarities = np.array([[0.5, -0.5, 0.0, -0.0, 1e-8, -1e-8, 1.0, -1.0, 1e-6, 1 - 1e-6]])
+    told_apart = similarities.round(7)[0]
     for _ in range(20):
-        is_positive = rng.integers(0, 2, (1, 8)).astype(bool)
-        order = sorted(range(8), key=lambda i: (-similarities[0, i], is_positive[0, i]))
+        is_positive = rng.integers(0, 2, (1, 10)).astype(bool)
+        order = sorted(range(10), key=lambda i: (-told_apart[i], is_positive[0, i]))
         assert np.array_equal(_sort_by_similarity(similarities, is_positive), is_positive[:, order])
 
 
