@@ -22,7 +22,6 @@ def embedding_metrics(
     query_labels: Int[np.ndarray, " n"],
     references: Float[np.ndarray, "m dim"],
     reference_labels: Int[np.ndarray, " m"],
-    has_clustering: bool = True,
 ) -> dict[str, float]:
     """How well the neighbours of the queries among the references share their class, by cosine similarity.
 
@@ -31,18 +30,17 @@ def embedding_metrics(
         query_labels: the class of each query.
         references: float, what is searched; holds none of the queries.
         reference_labels: the class of each reference.
-        has_clustering: whether to add AMI and NMI of a k-means clustering of the queries.
 
     Returns:
-        `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1]; `ami` (up to 1) and `nmi`
-        in [0, 1]. Up is better.
+        `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1]; what `clustering_metrics`
+        gives of the queries. Up is better.
 
     Raises:
         ValueError: as `retrieval_values` does.
     """
     values = retrieval_values(queries, query_labels, references, reference_labels)
     metrics = {name: float(values[name].mean()) for name in RETRIEVAL_METRICS}
-    return {**metrics, **(clustering_metrics(queries, query_labels) if has_clustering else {})}
+    return {**metrics, **clustering_metrics(queries, query_labels)}
 
 
 def retrieval_values(
@@ -161,14 +159,18 @@ def _short_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
 def clustering_metrics(rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:
     """AMI (up to 1) and NMI in [0, 1] between the labels and a k-means clustering into as many clusters.
 
-    The rows are scaled to unit length first. Up is better.
+    The rows are scaled to unit length first. Up is better. Of one class, or of one image in each, every
+    clustering is right: there is nothing to measure, and neither is given.
 
     Source:
         Vinh et al. 2010, JMLR 11, for AMI; Arthur and Vassilvitskii 2007, k-means++, for the starts.
     """
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-    clusters = _kmeans_clusters(rows, len(np.unique(labels)))
+    num_classes = len(np.unique(labels))
+    if not 1 < num_classes < len(rows):
+        return {}
+    clusters = _kmeans_clusters(rows, num_classes)
     return {
         "ami": float(adjusted_mutual_info_score(labels, clusters)),
         "nmi": float(normalized_mutual_info_score(labels, clusters)),
