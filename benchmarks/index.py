@@ -42,13 +42,13 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
 def measure(references: np.ndarray, queries: np.ndarray, ef_search: list[int]) -> list[dict[str, Any]]:
     """A row for the exact index and one for the approximate index at each `ef_search`."""
     exact, built_in = timed(lambda: build_index(references, len(references), NUM_LINKS, EF_CONSTRUCTION, 1))
-    (_, truth), seconds = timed(lambda: search_index(exact, queries, K))
+    (truth, _), seconds = timed(lambda: search_index(exact, queries, K))
     each = 1000 / len(queries)
     rows = [{"index": "flat", "build_s": built_in, "ms_per_query": seconds * each, "recall_at_10": 1.0}]
     index, built_in = timed(lambda: build_index(references, 0, NUM_LINKS, EF_CONSTRUCTION, 1))
     for candidates in ef_search:
         index.hnsw.efSearch = candidates
-        (_, found), seconds = timed(lambda: search_index(index, queries, K))
+        (found, _), seconds = timed(lambda: search_index(index, queries, K))
         row = {"index": f"hnsw, ef_search {candidates}", "build_s": built_in, "ms_per_query": seconds * each}
         rows.append({**row, "recall_at_10": recall(truth, found)})
     return rows

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,21 @@ def test_the_model_is_left_as_it_was(images, is_training):
     embed_images(model, images, INDICES, 3)
     assert all(module.training == is_training for module in model.modules())
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+
+
+def test_the_outputs_of_one_batch_are_held_at_a_time(images):
+    """Each earlier output has been let go of when the next but one image passes."""
+    model, held, most = TinyModel(), [], []
+
+    def watch(_module, _images, outputs):
+        most.append(sum(reference() is not None for reference in held))
+        held.extend(weakref.ref(rows) for rows in outputs.values())
+
+    model.register_forward_hook(watch)
+    embed_images(model, images, INDICES, 1)
+    # Those of the batch before are still named when the next is computed.
+    assert len(most) == 7
+    assert max(most) <= 2
 
 
 def test_outputs_of_lower_precision_come_as_float32(images):

@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,8 +32,20 @@ def test_the_map_depends_on_the_seed_and_not_on_the_length_of_the_rows(bundles):
     lengths = 2.0 ** np.arange(-18, 18)[:, None]
     first = tsne(bundles, 0)
     assert np.array_equal(first, tsne(bundles * lengths, 0))
-    # The C library takes 0 and 1 for the same seed.
-    assert not np.array_equal(first, tsne(bundles, 2))
+    maps = [first, *(tsne(bundles, seed) for seed in (1, 2))]
+    assert all(np.abs(one - other).max() > 1 for one, other in combinations(maps, 2))
+
+
+def test_a_seed_gives_the_same_map_again_whatever_was_drawn_before_and_by_any_number_of_jobs(rng):
+    rows = rng.normal(size=(5, 16)).repeat(60, axis=0) + rng.normal(scale=0.4, size=(300, 16))
+
+    def tsne(seed, num_jobs):
+        return tsne_map(rows, perplexity=30, num_iterations=250, seed=seed, num_jobs=num_jobs)
+
+    first = tsne(5, 1)
+    tsne(8, 1)
+    assert np.array_equal(first, tsne(5, 1))
+    assert np.array_equal(first, tsne(5, 3))
 
 
 def test_the_largest_seed_gives_a_map(bundles):

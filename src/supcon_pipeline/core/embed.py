@@ -31,7 +31,8 @@ def embed_images(
 ) -> Outputs:
     """What the model gives for the images at `indices`, in that order, on the CPU, float32.
 
-    One forward pass in evaluation mode; the mode of the model is restored afterwards.
+    One forward pass in evaluation mode; the mode of the model is restored afterwards. The device holds the
+    outputs of one batch at a time.
 
     Args:
         model: gives named tensors for a batch of images.
@@ -42,9 +43,17 @@ def embed_images(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    parts = [model(batch) for batch in iterate_images(images, indices, batch_size, device)]
+    rows: Outputs = {}
+    filled = 0
+    for batch in iterate_images(images, indices, batch_size, device):
+        outputs = model(batch)
+        if not rows:
+            rows = {name: torch.empty(len(indices), *part.shape[1:]) for name, part in outputs.items()}
+        for name, part in outputs.items():
+            rows[name][filled : filled + len(part)] = part
+        filled += len(batch)
     model.train(was_training)
-    return {name: torch.cat([part[name] for part in parts]).float().cpu() for name in parts[0]}
+    return rows
 
 
 def embed_by(

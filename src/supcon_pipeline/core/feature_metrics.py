@@ -37,7 +37,7 @@ def feature_metrics(
 
     Returns:
         All of `retrieval_values` as means, `knn_accuracy` and `knn_accuracy_at_<k>` in [0, 1]; those of
-        `clustering_metrics` and `silhouette`, where the queries are of at least two classes; `intervals` of
+        `clustering_metrics` and `silhouette`, where `clustering_metrics` gives any; `intervals` of
         95 % of all that are means over the queries.
 
     Raises:
@@ -59,7 +59,6 @@ def feature_metrics(
 
 
 def _class_structure(queries: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:
-    """How far the classes form clusters; of one class there is nothing to tell apart."""
-    if len(np.unique(labels)) < 2:
-        return {}
-    return {**clustering_metrics(queries, labels), "silhouette": silhouette(queries, labels)}
+    """How far the classes form clusters: of one class, or of one image in each, nothing."""
+    clustering = clustering_metrics(queries, labels)
+    return {**clustering, "silhouette": silhouette(queries, labels)} if clustering else {}

@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 from supcon_pipeline.core.images import spread_evenly
 from supcon_pipeline.core.metrics import unit_rows
 
+# Two ways of adding up one product differ by less.
+ROUNDING = 1e-6
+
 
 def build_index(
     references: Float[np.ndarray, "m dim"],
@@ -46,16 +49,33 @@ def search_index(
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
     """The `k` nearest references of each query, nearest first: cosine similarities and indices.
 
+    An approximate index looks at `k` candidates or more; a query for which it still finds too few is answered
+    by an exact search.
+
     Raises:
-        ValueError: where `k` is out of range, the width differs, or an approximate index finds too few.
+        ValueError: where `k` is out of range, the width differs, or a query is not finite.
     """
+    import faiss
+
     if not 1 <= k <= index.ntotal:
         raise ValueError(f"k must be from 1 to the number of training images ({index.ntotal}), got {k}")
     if queries.shape[1] != index.d:
         raise ValueError(f"queries must have the {index.d} dimensions of the index, got {queries.shape[1]}")
-    similarities, indices = index.search(unit_rows(queries), k)
-    if (indices < 0).any():
-        raise ValueError(f"the index must find {k} neighbours of each query, got fewer; raise hnsw.ef_search")
+    if not np.isfinite(queries).all():
+        raise ValueError("queries must be finite, got NaN or infinity; the encoder's training has gone wrong")
+    rows = unit_rows(queries)
+    if isinstance(index, faiss.IndexFlat):
+        return index.search(rows, k)
+    usual = index.hnsw.efSearch
+    # Search parameters would do, but not where faiss has been taught to take tensors.
+    index.hnsw.efSearch = max(usual, k)
+    similarities, indices = index.search(rows, k)
+    index.hnsw.efSearch = usual
+    # Of many equal rows, the links among them leave no way to the others.
+    is_short = (indices < 0).any(axis=1)
+    if is_short.any():
+        exact = faiss.downcast_index(index.storage)
+        similarities[is_short], indices[is_short] = exact.search(rows[is_short], k)
     return similarities, indices
 
 
@@ -65,8 +85,9 @@ def describe_index(
     """What an index is, and what it finds and costs beside an exact search of the same rows.
 
     Returns:
-        `kind`, `size`, `dim`, `bytes`, `k`, `num_queries`; `recall` in [0, 1], the share of the exact `k`
-        nearest that it finds; `time_ratio`, its seconds per query as a share of those of the exact search.
+        `kind`, `size`, `dim`, `bytes`, `k`, `num_queries`; `recall` in [0, 1], the share of what it finds
+        that is as near as the exact `k` nearest; `time_ratio`, its seconds per query as a share of those of
+        the exact search.
 
     Raises:
         ValueError: where the index holds other rows than the references.
@@ -101,18 +122,27 @@ def _require_rows(index: Any, references: Float[np.ndarray, "m dim"]) -> None:
             raise ValueError(f"index must hold these references, got another at row {row}; run index anew")
 
 
-def recall(truth: Int[np.ndarray, "n k"], found: Int[np.ndarray, "n k"]) -> float:
-    """The share of the true neighbours that were found, in any order, in [0, 1].
+def recall(truth: Float[np.ndarray, "n k"], found: Float[np.ndarray, "n k"]) -> float:
+    """The share of the neighbours found that are as similar as the last of the true ones, in [0, 1].
+
+    Which of equally similar references are found is chance, and no fault.
+
+    Args:
+        truth: similarities of the true neighbours, nearest first.
+        found: similarities of those found.
 
     Raises:
         ValueError: where the shapes differ.
+
+    Source:
+        Aumueller et al. 2020, arXiv:1807.05614, section 2.1: recall by distance.
     """
     if truth.shape != found.shape:
         raise ValueError(f"found must have the shape of the truth {truth.shape}, got {found.shape}")
-    return float(np.mean([np.isin(row, other).mean() for row, other in zip(truth, found, strict=True)]))
+    return float(np.mean(found >= truth[:, -1:] - ROUNDING))
 
 
 def _timed(index: Any, queries: np.ndarray, k: int) -> tuple[np.ndarray, float]:
     started = time.perf_counter()
-    _, indices = search_index(index, queries, k)
-    return indices, time.perf_counter() - started
+    similarities, _ = search_index(index, queries, k)
+    return similarities, time.perf_counter() - started

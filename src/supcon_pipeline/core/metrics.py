@@ -9,8 +9,12 @@ from jaxtyping import Bool, Float, Int
 
 RETRIEVAL_METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
 LOWER_IS_BETTER = frozenset({"log_loss"})
-# Similarities of one tile of queries: 8 MB, and about eight times that while they are sorted.
+# Similarities of one tile of queries: 16 MB, and a few times that while they are sorted.
 TILE_SIZE = 2**21
+# Sums of products of such numbers have at most 52 binary places, which float64 holds: they are exact.
+NUM_PLACES = 26
+# Similarities are told apart to 2e-7, about what the rounding of float32 embeddings leaves of them.
+SIMILARITY_STEP = 2.0**-22
 
 
 def embedding_metrics(
@@ -18,7 +22,6 @@ def embedding_metrics(
     query_labels: Int[np.ndarray, " n"],
     references: Float[np.ndarray, "m dim"],
     reference_labels: Int[np.ndarray, " m"],
-    has_clustering: bool = True,
 ) -> dict[str, float]:
     """How well the neighbours of the queries among the references share their class, by cosine similarity.
 
@@ -27,18 +30,17 @@ def embedding_metrics(
         query_labels: the class of each query.
         references: float, what is searched; holds none of the queries.
         reference_labels: the class of each reference.
-        has_clustering: whether to add AMI and NMI of a k-means clustering of the queries.
 
     Returns:
-        `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1]; `ami` (up to 1) and `nmi`
-        in [0, 1]. Up is better.
+        `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1]; what `clustering_metrics`
+        gives of the queries. Up is better.
 
     Raises:
         ValueError: as `retrieval_values` does.
     """
     values = retrieval_values(queries, query_labels, references, reference_labels)
     metrics = {name: float(values[name].mean()) for name in RETRIEVAL_METRICS}
-    return {**metrics, **(clustering_metrics(queries, query_labels) if has_clustering else {})}
+    return {**metrics, **clustering_metrics(queries, query_labels)}
 
 
 def retrieval_values(
@@ -52,8 +54,9 @@ def retrieval_values(
     """Retrieval metrics of each query by name; their means are the metrics.
 
     Exact: all references are ranked by cosine similarity to each query. Of equally similar references, those
-    of other classes come first, so that neither their order nor a collapsed encoder can help. Memory is that
-    of one tile of queries, whatever the sizes of the classes.
+    of other classes come first, so that neither their order nor a collapsed encoder can help; what differs by
+    rounding alone is equal, and equal rows are, whichever way a product is added up. Memory is that of one
+    tile of queries, whatever the sizes of the classes.
 
     Args:
         queries: float, one row per image to score.
@@ -85,7 +88,11 @@ def retrieval_values(
     is_scored = np.isin(query_labels, reference_labels)
     if not is_scored.any():
         raise ValueError("reference_labels must hold the class of a query, got none; search other references")
-    rows, labels, columns = unit_rows(queries)[is_scored], query_labels[is_scored], unit_rows(references).T
+    rows, labels, columns = (
+        _short_rows(queries)[is_scored],
+        query_labels[is_scored],
+        _short_rows(references).T,
+    )
     num_rows = max(1, tile_size // len(references))
     tiles = [
         _tile_values(
@@ -130,27 +137,40 @@ def _sort_by_similarity(
 
     Similarity and flag share one integer, because sorting values is several times as fast as sorting indices.
     """
-    # Adding zero makes -0 and +0 the same.
-    bits = (similarities + np.float32(0)).view(np.int32)
-    # The bits of a negative float grow as it falls: turned over, their order is that of the floats.
-    keys = (~(bits ^ ((bits >> 31) & 0x7FFFFFFF))).astype(np.int64)
+    keys = np.rint(similarities * (-1 / SIMILARITY_STEP)).astype(np.int32)
     keys <<= 1
     keys |= is_positive
     keys.sort(axis=1)
     return (keys & 1).astype(bool)
 
 
+def _short_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
+    """Rows of length 1, float64, whose numbers have so few binary places that their products are exact.
+
+    A product of the same two rows in float32 depends on where in a matrix they stand.
+    """
+    short = unit_rows(rows, np.float64)
+    short *= 2**NUM_PLACES
+    np.rint(short, out=short)
+    short /= 2**NUM_PLACES
+    return short
+
+
 def clustering_metrics(rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:
     """AMI (up to 1) and NMI in [0, 1] between the labels and a k-means clustering into as many clusters.
 
-    The rows are scaled to unit length first. Up is better.
+    The rows are scaled to unit length first. Up is better. Of one class, or of one image in each, every
+    clustering is right: there is nothing to measure, and neither is given.
 
     Source:
         Vinh et al. 2010, JMLR 11, for AMI; Arthur and Vassilvitskii 2007, k-means++, for the starts.
     """
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-    clusters = _kmeans_clusters(rows, len(np.unique(labels)))
+    num_classes = len(np.unique(labels))
+    if not 1 < num_classes < len(rows):
+        return {}
+    clusters = _kmeans_clusters(rows, num_classes)
     return {
         "ami": float(adjusted_mutual_info_score(labels, clusters)),
         "nmi": float(normalized_mutual_info_score(labels, clusters)),

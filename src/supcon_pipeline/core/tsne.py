@@ -1,5 +1,6 @@
 """t-SNE maps: two coordinates for each embedding."""
 
+import ctypes
 import logging
 
 import numpy as np
@@ -23,7 +24,8 @@ def tsne_map(
 ) -> Float[np.ndarray, "n 2"]:
     """Two coordinates for each embedding, by t-SNE over the unit-length rows.
 
-    Above 64 dimensions the rows are first reduced to 50 by PCA.
+    Above 64 dimensions the rows are first reduced to 50 by PCA. The same seed gives the same map, whatever
+    was drawn before and whatever the number of jobs.
 
     Raises:
         ValueError: where the perplexity is too large for the number of rows.
@@ -41,13 +43,17 @@ def tsne_map(
             f"got {perplexity} for {num_rows}; lower it"
         )
     logger.info("t-SNE of %s points, perplexity %.3g, from seed %d", f"{num_rows:,}", perplexity, seed)
+    # From 1 on: the C library takes 0 and 1 for the same seed.
+    state = seed % (2**31 - 1) + 1
+    # The library sets the state for the first layout alone, after it has drawn for its search of neighbours.
+    ctypes.CDLL(None).srand(state)
     tsne = MulticoreTSNE(
         n_components=2,
         perplexity=perplexity,
         # Below 200, the library's own, a map of few points does not unfold.
         learning_rate=max(200.0, num_rows / 12),
         n_iter=num_iterations,
-        random_state=seed % 2**31,
+        random_state=state,
         n_jobs=num_jobs,
     )
     coordinates: np.ndarray = tsne.fit_transform(_reduced(embeddings))
