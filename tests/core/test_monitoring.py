@@ -36,6 +36,10 @@ def training_records(num_epochs=2, steps_per_epoch=5):
         yield epoch_record(epoch, score=epoch / 8)
 
 
+def build_monitor(log, num_steps, num_epochs=2, **options):
+    return Monitor("stage", log, num_steps, num_epochs, metric="score", **options)
+
+
 def show(monitor, records):
     with monitor:
         for record in records:
@@ -48,7 +52,7 @@ def show(monitor, records):
 @pytest.mark.parametrize("log_every", [1, 3, 5, 100])
 def test_every_step_and_every_epoch_is_logged_however_often_losses_are_read(log_every):
     log = ScalarList()
-    show(Monitor("stage", log, 10, log_every=log_every), training_records())
+    show(build_monitor(log, 10, log_every=log_every), training_records())
     assert log.of("step/loss") == [(step / 4, step) for step in range(1, 11)]
     assert log.of("step/gradient_norm") == [(step / 2, step) for step in range(1, 11)]
     assert log.of("step/lr") == [(step / 100, step) for step in range(1, 11)]
@@ -59,7 +63,7 @@ def test_every_step_and_every_epoch_is_logged_however_often_losses_are_read(log_
 
 def test_the_loss_of_a_collapsed_encoder_is_logged_beside_the_loss():
     log = ScalarList()
-    show(Monitor("stage", log, 2, log_every=1), [step_record(1, collapse=3.5), step_record(2, collapse=3.25)])
+    show(build_monitor(log, 2, log_every=1), [step_record(1, collapse=3.5), step_record(2, collapse=3.25)])
     assert log.of("step/collapse_loss") == [(3.5, 1), (3.25, 2)]
 
 
@@ -72,7 +76,7 @@ def test_losses_are_read_in_groups_and_at_the_end_of_an_epoch():
             yield record
         num_read.append(len(log.of("step/loss")))
 
-    show(Monitor("stage", log, 5, log_every=2), watched())
+    show(build_monitor(log, 5, log_every=2), watched())
     assert num_read == [0, 0, 2, 2, 4, 4, 5]
 
 
@@ -81,7 +85,7 @@ def test_the_speed_is_in_images_per_second_without_the_validation(monkeypatch):
     clock = iter([100.0, 102.0, 103.0, 1000.0, 1008.0, 1009.0, 2000.0])
     monkeypatch.setattr(monitoring, "time", SimpleNamespace(perf_counter=clock.__next__))
     log = ScalarList()
-    show(Monitor("stage", log, 6, log_every=2), training_records(2, steps_per_epoch=3))
+    show(build_monitor(log, 6, log_every=2), training_records(2, steps_per_epoch=3))
     assert log.of("step/images_per_second") == [
         *((16 / 2, step) for step in (1, 2)),
         (8 / 1, 3),
@@ -97,7 +101,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_learning_rate(bad):
         FloatingPointError,
         match=r"loss must be finite, got (nan|-?inf) at step 2 with learning rate 0\.02; lower the learning",
     ):
-        show(Monitor("stage", log, 3, log_every=3), records)
+        show(build_monitor(log, 3, log_every=3), records)
     assert log.of("step/loss") == [(0.25, 1)]
 
 
@@ -105,15 +109,47 @@ def test_a_gradient_that_is_not_finite_stops_where_the_precision_has_no_overflow
     with pytest.raises(
         FloatingPointError, match=r"gradient norm must be finite, got inf at step 7 with learning rate 0\.07"
     ):
-        show(Monitor("stage", ScalarList(), 9, log_every=1), [step_record(7, norm=float("inf"))])
+        show(build_monitor(ScalarList(), 9, log_every=1), [step_record(7, norm=float("inf"))])
     log = ScalarList()
-    show(Monitor("stage", log, 9, log_every=1), [step_record(7, norm=float("inf"), is_trusted=False)])
+    show(build_monitor(log, 9, log_every=1), [step_record(7, norm=float("inf"), is_trusted=False)])
     assert log.of("step/gradient_norm") == [(float("inf"), 7)]
 
 
-def test_where_there_is_no_terminal_nothing_is_printed(capsys):
-    show(Monitor("stage", ScalarList(), 10), training_records())
+@pytest.fixture
+def lines(caplog, monkeypatch):
+    """What is said of epochs, whatever the project's configuration does with it."""
+    monkeypatch.setattr(monitoring.epoch_logger, "propagate", False)
+    monkeypatch.setattr(monitoring.epoch_logger, "handlers", [caplog.handler])
+    caplog.set_level(logging.INFO, logger=monitoring.epoch_logger.name)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_where_there_is_no_terminal_every_epoch_has_a_line_and_nothing_else_is_printed(
+    monkeypatch, lines, capsys
+):
+    # Start; a reading and the end of the validation of each epoch: 20 of its 30 seconds are training.
+    clock = iter([100.0, 120.0, 130.0, 150.0, 160.0])
+    monkeypatch.setattr(monitoring, "time", SimpleNamespace(perf_counter=clock.__next__))
+    show(build_monitor(ScalarList(), 10), training_records())
+    assert lines() == [
+        "stage: epoch 1/2, loss 0.500, score 0.1250, 2 images/s, 0:00:30 left",
+        "stage: epoch 2/2, loss 1.000, score 0.2500, 2 images/s",
+    ]
     assert capsys.readouterr().out.strip() == ""
+
+
+def test_the_time_left_of_a_resumed_training_is_that_of_the_steps_since(monkeypatch, lines):
+    clock = iter([0.0, 6.0, 8.0])
+    monkeypatch.setattr(monitoring, "time", SimpleNamespace(perf_counter=clock.__next__))
+    records = [step_record(991), step_record(992), epoch_record(3, score=0.5)]
+    show(build_monitor(ScalarList(), 2792, 8, first_step=990), records)
+    # Four seconds for each of 1800 steps.
+    assert lines() == ["stage: epoch 3/8, loss 1.500, score 0.5000, 3 images/s, 2:00:00 left"]
+
+
+def test_an_epoch_without_steps_or_validation_has_the_rest_of_a_line(lines):
+    show(build_monitor(ScalarList(), 10, first_step=5), [EpochRecord(1, 0.5, 0.1, None, {}, {})])
+    assert lines() == ["stage: epoch 1/2, loss 0.500"]
 
 
 @pytest.fixture
@@ -127,21 +163,22 @@ def _terminal(monkeypatch):
 
 
 @pytest.mark.usefixtures("_terminal")
-def test_on_a_terminal_the_bar_counts_the_steps(capsys):
-    show(Monitor("stage", ScalarList(), 10), training_records())
+def test_on_a_terminal_the_bar_counts_the_steps_and_no_line_doubles_it(capsys, lines):
+    show(build_monitor(ScalarList(), 10), training_records())
     assert "10/10 steps" in capsys.readouterr().out
+    assert lines() == []
 
 
 @pytest.mark.usefixtures("_terminal")
 def test_the_bar_of_a_resumed_training_goes_on_where_it_was(capsys):
-    with Monitor("stage", ScalarList(), 10, first_step=4):
+    with build_monitor(ScalarList(), 10, first_step=4):
         pass
     assert "4/10 steps" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_terminal")
 def test_the_cursor_comes_back_after_an_error(capsys):
-    with pytest.raises(KeyError), Monitor("stage", ScalarList(), 10):
+    with pytest.raises(KeyError), build_monitor(ScalarList(), 10):
         raise KeyError
     # ECMA-48: show the cursor.
     assert "\x1b[?25h" in capsys.readouterr().out

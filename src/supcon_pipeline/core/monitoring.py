@@ -2,6 +2,7 @@
 
 import logging
 import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -11,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from supcon_pipeline.core.training import EpochRecord, StepRecord, require_finite
 
 logger = logging.getLogger(__name__)
+# By itself, so that a log file can have an epoch on one line, however wide the other words are set.
+epoch_logger = logging.getLogger(f"{__name__}.epochs")
 
 # How near to the loss of a collapsed encoder is "on" it: 0.5 % of that loss.
 COLLAPSE_TOLERANCE = 0.005
@@ -24,20 +27,35 @@ class ScalarLog(Protocol):
 
 
 class Monitor:
-    """Shows the records of a training as they come.
+    """Shows the records of a training as they come: by a bar on a terminal, else by a line for each epoch.
 
     Losses are read from the device every `log_every` steps at once: a reading waits for the device.
 
     Args:
-        title: what is trained, for the progress bar, which is shown on a terminal only.
+        title: what is trained.
         log: where scalars go, named `step/…` per step and `epoch/…` per epoch.
         num_steps: of the whole training.
+        num_epochs: of the whole training.
+        metric: of the validation, that the line of an epoch has.
         first_step: steps done before.
         log_every: steps between two readings.
     """
 
-    def __init__(self, title: str, log: ScalarLog, num_steps: int, first_step: int = 0, log_every: int = 10):
-        self.log, self.log_every = log, log_every
+    def __init__(
+        self,
+        title: str,
+        log: ScalarLog,
+        num_steps: int,
+        num_epochs: int,
+        metric: str,
+        first_step: int = 0,
+        log_every: int = 10,
+    ):
+        self.title, self.log, self.log_every = title, log, log_every
+        self.num_steps, self.num_epochs, self.metric = num_steps, num_epochs, metric
+        self.first_step = self._step = first_step
+        # Of the epoch.
+        self._num_images, self._seconds = 0, 0.0
         self._pending: list[StepRecord] = []
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -51,7 +69,7 @@ class Monitor:
 
     def __enter__(self) -> Self:
         self._progress.start()
-        self._clock = time.perf_counter()
+        self._start = self._clock = time.perf_counter()
         return self
 
     def __exit__(
@@ -75,6 +93,22 @@ class Monitor:
         log_epoch(self.log, {"epoch": record.epoch, "loss": record.loss, **record.metrics})
         # Validation is no part of the training speed.
         self._clock = time.perf_counter()
+        if self._progress.disable:
+            epoch_logger.info(self._describe_epoch(record))
+        self._num_images, self._seconds = 0, 0.0
+
+    def _describe_epoch(self, record: EpochRecord) -> str:
+        words = [f"{self.title}: epoch {record.epoch}/{self.num_epochs}", f"loss {record.loss:.3f}"]
+        if self.metric in record.metrics:
+            words.append(f"{self.metric} {record.metrics[self.metric]:.4f}")
+        # A training that was killed after the last step of an epoch goes on without a step of it.
+        if self._seconds:
+            words.append(f"{self._num_images / self._seconds:,.0f} images/s")
+        num_done, num_left = self._step - self.first_step, self.num_steps - self._step
+        if num_done and num_left:
+            seconds_left = (self._clock - self._start) / num_done * num_left
+            words.append(f"{timedelta(seconds=round(seconds_left))} left")
+        return ", ".join(words)
 
     def _read_steps(self) -> None:
         steps, self._pending = self._pending, []
@@ -82,9 +116,10 @@ class Monitor:
             return
         losses = torch.stack([record.loss for record in steps]).tolist()
         norms = torch.stack([record.grad_norm for record in steps]).tolist()
-        now = time.perf_counter()
-        speed = sum(record.num_images for record in steps) / (now - self._clock)
-        self._clock = now
+        now, num_images = time.perf_counter(), sum(record.num_images for record in steps)
+        speed = num_images / (now - self._clock)
+        self._num_images, self._seconds = self._num_images + num_images, self._seconds + now - self._clock
+        self._clock, self._step = now, steps[-1].step
         for record, loss, norm in zip(steps, losses, norms, strict=True):
             require_finite("loss", loss, record.step, record.lr)
             if record.is_gradient_trusted:

@@ -170,7 +170,8 @@ def run_stage(
     num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
     interval = params.validation_interval
     records = fit(training, num_epochs, stage.validate, metric, stage.state_of, interval)
-    with Monitor(stage.title, log, num_epochs * len(training.loader), training.step) as monitor:
+    num_steps = num_epochs * len(training.loader)
+    with Monitor(stage.title, log, num_steps, num_epochs, metric, training.step) as monitor:
         try:
             _follow(records, session, monitor)
         except FloatingPointError as error:
