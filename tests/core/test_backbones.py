@@ -64,7 +64,6 @@ TWICE_AS_FINE = [
     "timm/hgnetv2_b0",
 ]
 POOLED_TO_ONE_PLACE = {"alexnet": 256, "vgg11": 512}
-LITE0 = Path(__file__).parents[2].parent / "shared/data/tf_efficientnet_lite0.pth"
 
 
 @pytest.fixture
@@ -285,18 +284,19 @@ def test_the_positions_of_a_transformer_are_interpolated_to_the_image_size(tmp_p
     assert network.encoder.pos_embedding.shape == (1, 1 + 2 * 2, 768)
 
 
-@pytest.mark.skipif(not LITE0.exists(), reason=f"{LITE0} is not there")
-def test_real_weights_give_the_features_that_timm_gives_and_tell_of_a_stranger():
-    network, num_features = build_backbone("timm/tf_efficientnet_lite0", "imagenet", weights=str(LITE0))
+@pytest.mark.usefixtures("quick_start")
+def test_a_file_of_timm_gives_the_features_that_timm_gives_and_tells_of_a_stranger(tmp_path):
+    path = tmp_path / "weights.pth"
     reference = timm.create_model("tf_efficientnet_lite0")
-    reference.load_state_dict(torch.load(LITE0, weights_only=True))
+    torch.save(reference.state_dict(), path)
+    network, num_features = build_backbone("timm/tf_efficientnet_lite0", "imagenet", weights=str(path))
     reference.reset_classifier(0)
     images = torch.rand(2, 3, 64, 64)
     assert num_features == 1280
     assert torch.equal(network.eval()(images), reference.eval()(images))
     assert "state_dict" not in network.pretrained_cfg
     with pytest.raises(ValueError, match=r"weights must fit timm/tf_efficientnet_lite1, .*Missing key"):
-        build_backbone("timm/tf_efficientnet_lite1", "imagenet", weights=str(LITE0))
+        build_backbone("timm/tf_efficientnet_lite1", "imagenet", weights=str(path))
 
 
 def test_entries_that_do_not_fit_are_named(tmp_path):
