@@ -3,7 +3,7 @@ import pytest
 
 from supcon_pipeline.core.feature_metrics import feature_metrics
 from supcon_pipeline.core.metrics import embedding_metrics
-from supcon_pipeline.core.neighbours import classify_by_neighbours
+from supcon_pipeline.core.neighbours import knn_probabilities, search_neighbours
 
 
 @pytest.fixture
@@ -19,7 +19,8 @@ def test_features_are_scored_as_in_training_and_by_each_number_of_neighbours(fea
     trained = embedding_metrics(*features)
     assert {name: scores[name] for name in trained} == trained
     for name, k in (("knn_accuracy", 3), ("knn_accuracy_at_1", 1), ("knn_accuracy_at_5", 5)):
-        probabilities = classify_by_neighbours(features[0], *features[2:], k, 0.1)
+        similarities, indices = search_neighbours(features[0], features[2], k)
+        probabilities = knn_probabilities(similarities, features[3][indices], 3, 0.1)
         assert scores[name] == pytest.approx(np.mean(probabilities.argmax(axis=1) == features[1]))
     assert scores["knn_accuracy_at_1"] == pytest.approx(scores["precision_at_1"])
 

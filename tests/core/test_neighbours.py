@@ -5,7 +5,6 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from supcon_pipeline.core.neighbours import (
-    classify_by_neighbours,
     classify_by_prefixes,
     find_nearest,
     iterate_votes,
@@ -14,6 +13,11 @@ from supcon_pipeline.core.neighbours import (
     search_neighbours,
     search_other_neighbours,
 )
+
+
+def classify_by_neighbours(queries, references, labels, k, temperature, num_classes):
+    similarities, indices = search_neighbours(queries, references, k)
+    return knn_probabilities(similarities, labels[indices], num_classes, temperature)
 
 
 @pytest.fixture
@@ -130,13 +134,13 @@ def test_classification_by_neighbours_is_that_of_scikit_learn(rng, queries, refe
         k, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.3)
     )
     expected = reference.fit(references, labels).predict_proba(queries)
-    probabilities = classify_by_neighbours(queries, references, labels, k, temperature=0.3)
+    probabilities = classify_by_neighbours(queries, references, labels, k, 0.3, num_classes=3)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 def test_classification_by_more_neighbours_than_references_is_refused(queries, references):
     with pytest.raises(ValueError, match="k must be from 1 to the number of references"):
-        classify_by_neighbours(queries, references, np.zeros(12, int), 13, 0.1)
+        classify_by_prefixes(queries, references, np.zeros(12, int), (1, 13), 0.1)
 
 
 def test_classification_by_several_numbers_of_neighbours_is_that_by_each(rng, queries, references):
@@ -144,7 +148,7 @@ def test_classification_by_several_numbers_of_neighbours_is_that_by_each(rng, qu
     several = classify_by_prefixes(queries, references, labels, (5, 1, 12), temperature=0.3)
     assert list(several) == [5, 1, 12]
     for k, predicted in several.items():
-        alone = classify_by_neighbours(queries, references, labels, k, temperature=0.3)
+        alone = classify_by_neighbours(queries, references, labels, k, 0.3, num_classes=3)
         assert np.array_equal(predicted, alone.argmax(axis=1))
 
 

@@ -8,6 +8,7 @@ import torch
 import yaml
 from kedro.io import DataCatalog, DatasetError, Version
 from matplotlib.figure import Figure
+from safetensors.torch import save_file
 
 from supcon_pipeline.core.index import build_index, search_index
 from supcon_pipeline.core.tensors import NamedTensors
@@ -48,6 +49,23 @@ def test_images_that_are_not_packed_are_refused(tmp_path: Path) -> None:
     ):
         dataset.save(np.zeros((2, 2)))
     assert not dataset.exists()
+
+
+def test_metadata_larger_than_a_header_comes_back(tmp_path: Path) -> None:
+    dataset = NamedTensorsDataset(str(tmp_path / "embeddings.safetensors"), VERSION)
+    ids = [f"gruen/\u00fc{row:0100}.png" for row in range(1_000_000)]
+    dataset.save(NamedTensors({"a": torch.ones(1)}, {"sample_ids": ids}))
+    loaded = dataset.load()
+    assert loaded.metadata == {"sample_ids": ids}
+    assert list(loaded.tensors) == ["a"]
+
+
+def test_named_tensors_with_metadata_in_the_header_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    save_file({"a": torch.ones(1)}, path, {"metadata": '{"epoch": 1}'})
+    loaded = NamedTensorsDataset(str(path)).load()
+    assert loaded.metadata == {"epoch": 1}
+    assert list(loaded.tensors) == ["a"]
 
 
 def test_named_tensors_come_back_with_type_layout_free_values_and_metadata(tmp_path: Path) -> None:

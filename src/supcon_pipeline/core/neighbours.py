@@ -151,26 +151,6 @@ def iterate_votes(
         yield tile, knn_probabilities(similarities[tile], neighbour_labels[tile], num_classes, temperature)
 
 
-def classify_by_neighbours(
-    queries: Float[np.ndarray, "n dim"],
-    references: Float[np.ndarray, "m dim"],
-    reference_labels: Int[np.ndarray, " m"],
-    k: int,
-    temperature: float,
-    num_classes: int | None = None,
-) -> Float[np.ndarray, "n classes"]:
-    """Class probabilities of the queries by weighted k-NN among the references, cosine similarity.
-
-    The width is `num_classes`, and where that is not given, up to the highest class of the references.
-
-    Raises:
-        ValueError: as `search_neighbours` and `knn_probabilities` do.
-    """
-    similarities, indices = search_neighbours(queries, references, k)
-    num_classes = num_classes or int(np.max(reference_labels)) + 1
-    return knn_probabilities(similarities, np.asarray(reference_labels)[indices], num_classes, temperature)
-
-
 def neighbour_log_votes(
     queries: Float[np.ndarray, "n dim"],
     references: Float[np.ndarray, "m dim"],

@@ -4,8 +4,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from supcon_pipeline.core.parameters_base import Count, Decay, Fraction, KnnParameters, SearchParameters, Seed
-from supcon_pipeline.core.parameters_base import Parameters as Parameters
+from supcon_pipeline.core.parameters_base import (
+    Count,
+    Decay,
+    Fraction,
+    KnnParameters,
+    Parameters,
+    SearchParameters,
+    Seed,
+)
 from supcon_pipeline.core.parameters_batches import (
     ContrastiveLoaderParameters,
     LoaderParameters,
