@@ -17,6 +17,7 @@ from supcon_pipeline.core.classification import (
     fit_temperature,
     image_outcomes,
     reliability_bins,
+    without_tables,
 )
 
 
@@ -306,6 +307,14 @@ def test_logits_that_are_far_too_small_or_large_get_an_end_of_the_range():
     labels = np.arange(4)
     assert fit_temperature(saying(labels, 4) / 100, labels) == pytest.approx(0.05, abs=0.001)
     assert fit_temperature(100 * saying(labels[::-1], 4), labels) == pytest.approx(20, abs=0.1)
+
+
+def test_without_its_tables_the_metrics_are_numbers_and_intervals(classified):
+    scores = score(*classified)
+    left = without_tables(scores)
+    assert scores.keys() - left.keys() == {"reliability", "per_class", "confusion_matrix"}
+    assert scores["calibrated"].keys() - left["calibrated"].keys() == {"reliability"}
+    assert all(scores[name] == value for name, value in left.items() if name != "calibrated")
 
 
 def test_confused_pairs_are_as_by_hand_most_frequent_first():

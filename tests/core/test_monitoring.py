@@ -214,7 +214,7 @@ def test_two_epochs_on_the_loss_of_a_collapsed_encoder_are_warned_of(
     with caplog.at_level(logging.WARNING):
         assert warn_of_collapse(history(*losses), num_warmup_epochs) is has_collapsed
     assert (
-        "where every image has the same projection: the encoder has collapsed" in caplog.text
+        "that of the same projection for every image: the encoder has collapsed" in caplog.text
     ) is has_collapsed
 
 

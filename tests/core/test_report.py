@@ -29,11 +29,7 @@ def parts():
                 "expected_calibration_error": 0.0625,
                 "intervals": {"log_loss": [0.1, 0.2], "expected_calibration_error": [0.01, 0.07]},
             },
-            "per_class": {
-                "cat": {"precision": 0.987654, "recall": 0.5, "f1": 0.25, "support": 33},
-                "<script>dog": {"precision": 0.0, "recall": 1.0, "f1": 0.75, "support": 44},
-            },
-            "confusion_matrix": [[1]],
+            "histogram": [[1]],
         },
         "pixels": {"precision_at_1": 1.0},
         "baseline": {"embedding": {"ami": 0.333351}, "classifier": {"accuracy": 0.5}},
@@ -68,6 +64,12 @@ def parts():
         "confused_pairs": pd.DataFrame(
             {"label": ["cat"] * 11, "predicted": [f"<b>{index}" for index in range(11)]}
         ).assign(count=7, share=0.125),
+        "classifier_metrics": {
+            "per_class": {
+                "cat": {"precision": 0.987654, "recall": 0.5, "f1": 0.25, "support": 33},
+                "<script>dog": {"precision": 0.0, "recall": 1.0, "f1": 0.75, "support": 44},
+            },
+        },
     }
 
 
@@ -139,7 +141,7 @@ def test_the_numbers_of_each_class_are_folded_away(parts):
 
 def test_a_class_without_test_images_has_no_numbers(parts):
     empty = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
-    parts["metrics"]["classifier"]["per_class"]["cat"] = empty
+    parts["classifier_metrics"]["per_class"]["cat"] = empty
     assert cells(render_report(**parts), "Each class")[5:10] == ["cat", *["\N{EN DASH}"] * 3, "0"]
 
 

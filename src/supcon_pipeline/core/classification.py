@@ -1,6 +1,6 @@
 """Metrics of a classifier: how often it is right, of which classes, and whether it knows how sure to be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,16 @@ def classification_metrics(
         "reliability": reliability_bins(outcomes.confidence, outcomes.is_right),
         **_class_metrics(labels, outcomes.predicted, class_names),
         "intervals": intervals,
+    }
+
+
+def without_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and intervals of `classification_metrics`, whose size does not grow with the classes."""
+    calibrated = {name: value for name, value in metrics["calibrated"].items() if name != "reliability"}
+    tables = ("reliability", "per_class", "confusion_matrix")
+    return {
+        **{name: value for name, value in metrics.items() if name not in tables},
+        "calibrated": calibrated,
     }
 
 

@@ -148,7 +148,8 @@ def log_epoch(log: ScalarLog, row: dict[str, float]) -> None:
 def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int) -> bool:
     """Say so when training sits on the loss of a collapsed encoder, after the warm-up.
 
-    Sitting there is two epochs within 0.5 % of it. Gives whether it warned.
+    Sitting there is two epochs within 0.5 % of it. An encoder that has learned next to nothing has about the
+    same loss: the metrics of the projection tell the two apart. Gives whether it warned.
     """
     recent = history[num_warmup_epochs:][-2:]
     is_on_it = [
@@ -159,8 +160,8 @@ def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int) -> b
     if len(recent) < 2 or not all(is_on_it):
         return False
     logger.warning(
-        "loss %.3f sits on %.3f, where every image has the same projection: the encoder has collapsed; "
-        "lengthen the warm-up, lower the learning rate or raise the temperature",
+        "loss %.3f sits on %.3f, that of the same projection for every image: the encoder has collapsed, or "
+        "learned nothing yet; lengthen the warm-up, lower the learning rate or raise the temperature",
         recent[-1]["loss"],
         recent[-1]["collapse_loss"],
     )

@@ -79,6 +79,7 @@ def render_report(
     pictures: Mapping[str, bytes],
     interactive_map: str,
     confused_pairs: pd.DataFrame,
+    classifier_metrics: Mapping[str, Any],
     detection: Mapping[str, Any] | None = None,
 ) -> str:
     """The HTML of the report.
@@ -90,6 +91,7 @@ def render_report(
         pictures: PNG files by artifact name; one that is not known here has its name as title.
         interactive_map: a plotly figure as JSON.
         confused_pairs: `label`, `predicted`, `count` and `share`, the most confused first.
+        classifier_metrics: of the linear classifier, with its classes.
         detection: as `out_of_distribution` gives it, where it has run.
     """
     from plotly.offline import get_plotlyjs
@@ -106,7 +108,7 @@ def render_report(
         run=run_record,
         parameters=json.dumps(parameters, indent=2),
         pictures=_describe(pictures),
-        classes=metrics["classifier"]["per_class"],
+        classes=classifier_metrics["per_class"],
         pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
         detection=detection,
         # No text of the figure can end the script that holds it.

@@ -194,7 +194,6 @@ def score_knn(
 
 
 def collect_metrics(
-    predictions: pd.DataFrame,
     embeddings: Any,
     baseline_embeddings: Any,
     classifier: Any,
@@ -202,8 +201,9 @@ def collect_metrics(
     run_record: dict[str, Any],
     **scores: dict[str, Any],
 ) -> dict[str, Any]:
-    """All metrics on test, and what they speak of."""
+    """All metrics on test without their tables, and what they speak of."""
     from supcon_pipeline.core.budget import budget_differences
+    from supcon_pipeline.core.classification import without_tables
 
     checkpoints = {
         "encoder": embeddings.metadata["checkpoint"],
@@ -211,18 +211,19 @@ def collect_metrics(
         "baseline": baseline_embeddings.metadata["checkpoint"],
     }
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
-    baseline = {**scores["baseline_feature_metrics"], "classifier": scores["baseline_classifier_metrics"]}
+    features, baseline_features = scores["feature_metrics"], scores["baseline_feature_metrics"]
+    kinds = ("classifier", "knn", "baseline_classifier")
+    classifiers = {kind: without_tables(scores[f"{kind}_metrics"]) for kind in kinds}
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
-        "num_images": len(predictions),
+        "num_images": sum(dataset_card["counts"]["test"].values()),
         "baseline_differs": budget_differences(*trainings),
-        **scores["feature_metrics"],
-        "classifier": scores["classifier_metrics"],
-        "knn": scores["knn_metrics"],
+        **features,
         "pixels": scores["pixel_metrics"],
-        "baseline": baseline,
+        "baseline": {**baseline_features, "classifier": classifiers.pop("baseline_classifier")},
+        **classifiers,
     }
 
 

@@ -25,7 +25,6 @@ _COLLECTED = (
     "pixel_metrics",
     "baseline_feature_metrics",
     "baseline_classifier_metrics",
-    "predictions",
     "embeddings",
     "baseline_embeddings",
     "classifier",

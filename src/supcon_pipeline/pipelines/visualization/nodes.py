@@ -133,6 +133,7 @@ def write_report(
     run_record: dict[str, Any],
     interactive_map: Any,
     confused_pairs: pd.DataFrame,
+    classifier_metrics: dict[str, Any],
     out_of_distribution_metrics: dict[str, Any] | None,
     **pictures: bytes | None,
 ) -> str:
@@ -146,5 +147,6 @@ def write_report(
         {name: picture for name, picture in pictures.items() if picture is not None},
         interactive_map.to_json(),
         confused_pairs,
+        classifier_metrics,
         out_of_distribution_metrics,
     )

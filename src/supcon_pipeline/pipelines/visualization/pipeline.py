@@ -16,7 +16,14 @@ from supcon_pipeline.pipelines.visualization.nodes import (
 )
 
 # Of the report; out_of_distribution and lr_finder have something for it where they have run.
-_TABLES = ("metrics", "dataset_card", "run_record", "confused_pairs", "out_of_distribution_metrics")
+_TABLES = (
+    "metrics",
+    "dataset_card",
+    "run_record",
+    "confused_pairs",
+    "classifier_metrics",
+    "out_of_distribution_metrics",
+)
 _PICTURES = (
     "embedding_map",
     "retrieval_gallery",
