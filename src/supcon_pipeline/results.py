@@ -31,6 +31,10 @@ def print_results(
         _print_predictions(console, catalog.load("inference_predictions"), catalog.load("unreadable_images"))
     if "out_of_distribution_metrics" in made:
         _print_detection(console, catalog.load("out_of_distribution_metrics"))
+    for stage in ("stage1", "stage2"):
+        if f"{stage}_lr_suggestion" in made:
+            lr = catalog.load(f"{stage}_lr_suggestion")["suggested_lr"]
+            console.print(f"\n{stage}: try --params {stage}.optimizer.lr={lr:.2g}", markup=False)
     paths = _artifact_paths(made, catalog, project_path)
     shown = {name: path for name, path in paths.items() if "08_reporting" in path.parts} or paths
     shown, others = (paths, "") if len(paths) <= MAX_SHOWN else (shown, ", among them")

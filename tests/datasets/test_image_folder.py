@@ -234,3 +234,13 @@ def test_one_file_of_each_kind_is_packed_or_rejected_with_its_reason(tmp_path: P
     assert colours["one bit.png"] == colours["alpha.png"] == colours["print.jpg"] == white
     assert colours["deep.png"] == [156, 156, 156]  # 40,000 / 257
     assert colours["grey alpha.png"] == [246, 246, 246]  # 9 / 255 of 9 and the rest white
+
+
+def test_the_folder_above_the_one_that_is_meant_is_refused_by_the_name_of_that(tmp_path: Path) -> None:
+    for name in ("ants/train/a/1.png", "ants/train/b/1.png", "ants/test/a/2.png"):
+        put(tmp_path / name)
+    with pytest.raises(
+        DatasetError, match=r"folder must hold train or classes, got .*; did you mean .*/ants\?"
+    ):
+        load(tmp_path)
+    assert load(tmp_path / "ants").class_names == ["a", "b"]

@@ -136,6 +136,8 @@ def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, P
             f"folder of splits must hold train, got {found} in {folder}; "
             f"the names of splits are {', '.join(SPLIT_FOLDERS)}"
         )
+    if len(children) == 1 and "train" in {child.name.lower() for child in _folders(children[0], Counter())}:
+        raise ValueError(f"folder must hold train or classes, got {folder}; did you mean {children[0]}?")
     yield from (("", child) for child in children)
 
 
