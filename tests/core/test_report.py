@@ -51,6 +51,7 @@ def parts():
         "image_shape": [8, 8, 3],
         "class_names": ["cat", "<script>dog"],
         "data_hash": "abc123",
+        "source": "somewhere",
         "warnings": [],
         "counts": {"train": {"cat": 11, "<script>dog": 22}, "test": {"cat": 33, "<script>dog": 44}},
     }
@@ -191,6 +192,11 @@ def test_intervals_stand_below_their_number_and_knn_where_there_is_one(parts):
 def test_the_warnings_of_the_data_are_told(parts):
     parts["dataset_card"]["warnings"] = ["cat is <rare>"]
     assert "<li>cat is &lt;rare&gt;</li>" in render_report(**parts)
+
+
+def test_the_source_of_the_images_is_named(parts):
+    parts["dataset_card"]["source"] = "/photos/<new>"
+    assert "Read from <code>/photos/&lt;new&gt;</code>." in render_report(**parts)
 
 
 def test_names_from_the_data_are_text_and_not_markup(parts):

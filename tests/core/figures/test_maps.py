@@ -190,3 +190,8 @@ def test_the_title_says_how_many_images_are_left_out(points):
 def test_a_name_with_dollar_signs_is_no_formula(points):
     names = [*["$\\frac$", "$5 to $10"], "cat"]
     draw_tsne(points, names, {"train": 5, "test": 4}).draw_without_rendering()
+
+
+def test_the_maps_to_point_at_have_one_scale_for_both_axes(points):
+    layout = draw_interactive_tsne(points, NAMES, {"train": 5, "test": 4}).layout
+    assert (layout.yaxis.scaleanchor, layout.yaxis2.scaleanchor) == ("x", "x2")

@@ -64,6 +64,9 @@ def draw_interactive_tsne(
     figure.update_layout(_layout(title, buttons))
     axis = {"showticklabels": False, "zeroline": False, "gridcolor": "#eef1f4"}
     figure.update_xaxes(axis).update_yaxes(axis)
+    for trace in figure.data:
+        # One scale for both axes, as distances are what a map shows.
+        figure.layout[trace.yaxis.replace("y", "yaxis")].scaleanchor = trace.xaxis
     return figure
 
 
