@@ -149,7 +149,7 @@ def test_a_class_without_test_images_has_no_numbers(parts):
 def test_the_ten_most_confused_pairs_are_listed(parts):
     listed = cells(render_report(**parts), "Classes taken for one another")[4:]
     assert [listed[start : start + 4] for start in (0, 36)] == [
-        ["cat", f"&lt;b&gt;{index}", "7", "12.5 %"] for index in (0, 9)
+        ["cat", f"&lt;b&gt;{index}", "7", "12.5&nbsp;%"] for index in (0, 9)
     ]
     assert len(listed) == 40
 

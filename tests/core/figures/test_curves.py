@@ -76,3 +76,14 @@ def test_the_learning_rates_are_drawn_with_the_suggestion():
     assert (drawn["suggested: 0.01"][0], drawn["lowest: 0.1"][0]) == ([0.01] * 2, [0.1] * 2)
     assert axis.get_xscale() == "log"
     figure.draw_without_rendering()
+
+
+def test_a_loss_that_breaks_out_leaves_the_fall_before_it_room():
+    curve = pd.DataFrame({"lr": [0.01, 0.1, 1.0, 9.0], "loss": 0.0, "smoothed_loss": [3.0, 2.0, 2.5, 80.0]})
+    (axis,) = draw_lr_curve(curve, {"suggested_lr": 0.01, "lowest_lr": 0.1}).axes
+    bottom, top = axis.get_ylim()
+    assert bottom < 2
+    assert 3 < top < 4
+    # One that never falls is shown whole.
+    (axis,) = draw_lr_curve(curve.iloc[1:], {"suggested_lr": 0.1, "lowest_lr": 0.1}).axes
+    assert axis.get_ylim()[1] > 80

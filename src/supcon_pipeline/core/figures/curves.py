@@ -81,6 +81,8 @@ def _add_legend(axis: Any, lines: list[Any], height: float, num_columns: int) ->
 def draw_lr_curve(curve: pd.DataFrame, suggestion: Mapping[str, float]) -> Any:
     """The loss against the learning rate, with the suggested one.
 
+    The axis is that of the fall: where the loss breaks out at the end, it leaves the picture.
+
     Args:
         curve: with the columns `lr`, `loss` and `smoothed_loss`.
         suggestion: with `suggested_lr` and `lowest_lr`.
@@ -101,5 +103,9 @@ def draw_lr_curve(curve: pd.DataFrame, suggestion: Mapping[str, float]) -> Any:
         label=f"lowest: {suggestion['lowest_lr']:.3g}",
     )
     axis.set(xscale="log", xlabel="learning rate", ylabel="loss", title="Learning-rate range test")
+    lowest = int(curve["smoothed_loss"].argmin())
+    bottom, top = curve["smoothed_loss"].iloc[lowest], curve["smoothed_loss"].iloc[: lowest + 1].max()
+    if top > bottom:
+        axis.set_ylim(bottom - 0.2 * (top - bottom), top + 0.6 * (top - bottom))
     axis.legend()
     return figure
