@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -64,13 +65,45 @@ def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
         assert row["distance"] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosines)[-10]), abs=1e-4)
 
 
+def test_the_probability_of_the_neighbours_is_the_one_that_evaluation_has_measured(inferred: Path) -> None:
+    catalog = read_catalog(inferred)
+    table, samples = catalog.load("inference_predictions"), catalog.load("samples")
+    knn = catalog.load("run_record")["parameters"]["inference"]["knn"]
+    rows = catalog.load("embeddings").tensors["embedding"].numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    train = samples[samples["split"] == "train"]
+    calibration = catalog.load("knn_metrics")["calibrated"]["temperature"]
+    for row in table[~table["image"].str.endswith("noise.png")].to_dict("records"):
+        cosines = rows[train.index] @ rows[samples.index[samples["id"] == Path(row["image"]).stem][0]]
+        nearest = np.argsort(-cosines)[: knn["k"]]
+        weights = np.exp(cosines[nearest] / knn["temperature"])
+        classes = sorted(set(samples["class_name"]))
+        votes = np.array([weights[train["class_name"].iloc[nearest] == name].sum() for name in classes])
+        votes = (len(nearest) * votes / votes.sum() + 1 / len(classes)) / (len(nearest) + 1)
+        scaled = votes ** (1 / calibration)
+        assert row["knn_probability"] == pytest.approx(scaled.max() / scaled.sum(), rel=1e-3)
+        assert row["knn_class"] == classes[int(scaled.argmax())]
+
+
+def test_the_table_for_a_spreadsheet_is_read_as_it_was_written(inferred: Path, tmp_path: Path) -> None:
+    catalog = read_catalog(inferred)
+    table = catalog.load("inference_predictions")
+    names = dict(zip(sorted(set(table["knn_class"])), ("007", "NA", "None", "1.0"), strict=False))
+    named = [column for column in table if column.endswith("_class")]
+    table[named] = table[named].replace(names)
+    catalog["inference_table"]._filepath = tmp_path / "table.csv"
+    catalog["inference_table"]._version = None
+    catalog.save("inference_table", table)
+    pd.testing.assert_frame_equal(catalog.load("inference_table"), table, check_dtype=False)
+
+
 def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
     from supcon_pipeline.core.parameters_use import InferenceParameters
     from supcon_pipeline.pipelines.inference.nodes import search_new_images
 
     catalog = read_catalog(inferred)
     names = ("new_embeddings", "embeddings", "train_index", "train_index_card", "samples", "new_samples")
-    parts = {name: catalog.load(name) for name in (*names, "dataset_card")}
+    parts = {name: catalog.load(name) for name in (*names, "dataset_card", "knn_metrics")}
     params = InferenceParameters.model_validate(catalog.load("run_record")["parameters"]["inference"])
     assert len(search_new_images(**parts, params=params)) == 7
     parts["train_index_card"] = {**parts["train_index_card"], "model_hash": "another"}

@@ -92,11 +92,11 @@ def test_an_approximate_index_that_looks_at_all_says_what_an_exact_one_says(rng)
     for hnsw_above in (80, 0):
         index = build_index(rows[samples["split"] == "train"], hnsw_above, 16, 80, 80)
         validation = rows[samples["split"] == "validation"]
-        reports.append(search_report(index, queries, validation, samples, ["cat", "dog"], params))
+        reports.append(search_report(index, queries, validation, samples, ["cat", "dog"], 1.0, params))
     pd.testing.assert_frame_equal(*reports, atol=1e-5)
     # Among images that it knows, the nearest is the image itself.
     known = np.flatnonzero(samples["split"] == "train")[:5]
-    report = search_report(index, rows[known], validation, samples, ["cat", "dog"], params)
+    report = search_report(index, rows[known], validation, samples, ["cat", "dog"], 1.0, params)
     assert report["nearest_1_id"].tolist() == samples["id"].iloc[known].tolist()
     assert report["nearest_1_similarity"].tolist() == pytest.approx([1] * 5, abs=1e-5)
 

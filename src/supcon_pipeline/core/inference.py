@@ -10,7 +10,7 @@ from torch import Tensor
 
 from supcon_pipeline.core.images import rows_of
 from supcon_pipeline.core.index import search_index
-from supcon_pipeline.core.neighbours import knn_probabilities
+from supcon_pipeline.core.neighbours import log_votes
 from supcon_pipeline.core.parameters_use import InferenceParameters
 
 
@@ -51,6 +51,7 @@ def search_report(
     validation: Float[np.ndarray, "m dim"],
     samples: pd.DataFrame,
     class_names: Sequence[str],
+    calibration: float,
     params: InferenceParameters,
 ) -> pd.DataFrame:
     """What the training images say of each query: class by k-NN, distance, its percentile, the nearest.
@@ -61,13 +62,16 @@ def search_report(
         validation: embeddings of the validation images, whose distances give the percentile its meaning.
         samples: of the run.
         class_names: one name per class.
+        calibration: the temperature by which evaluation found the votes of k-NN calibrated.
         params: of `inference`.
     """
+    from scipy.special import softmax
+
     within = params.within(index.ntotal)
     k = max(within.knn.k, within.distance_k, within.num_neighbours)
     similarities, rows = find_neighbours(index, queries, samples, k)
     voting = similarities[:, : within.knn.k], samples["label"].to_numpy()[rows[:, : within.knn.k]]
-    votes = knn_probabilities(*voting, len(class_names), within.knn.temperature)
+    votes = softmax(log_votes(*voting, len(class_names), within.knn.temperature) / calibration, axis=1)
     distances = neighbour_distances(similarities, within.distance_k)
     known, _ = find_neighbours(index, validation, samples, within.distance_k)
     scores = pd.DataFrame(

@@ -159,17 +159,37 @@ def neighbour_log_votes(
     temperature: float,
     num_classes: int,
 ) -> Float[np.ndarray, "n classes"]:
-    """Log-probabilities, float32, of the queries by weighted k-NN, with one vote more that all classes share.
-
-    A class without a vote is improbable, not impossible: it has its share of 1 / (k + 1), by Laplace's rule
-    of succession. The order of the classes stays.
+    """`log_votes` of the k nearest references of each query.
 
     Raises:
         ValueError: as `search_neighbours` and `knn_probabilities` do.
     """
     similarities, indices = search_neighbours(queries, references, k)
-    labels = np.asarray(reference_labels)[indices]
-    scores = np.empty((len(queries), num_classes), dtype=np.float32)
+    return log_votes(similarities, np.asarray(reference_labels)[indices], num_classes, temperature)
+
+
+def log_votes(
+    similarities: Float[np.ndarray, "n k"],
+    labels: Int[np.ndarray, "n k"],
+    num_classes: int,
+    temperature: float,
+) -> Float[np.ndarray, "n classes"]:
+    """Log-probabilities, float32, by weighted k-NN, with one vote more that all classes share.
+
+    A class without a vote is improbable, not impossible: it has its share of 1 / (k + 1), by Laplace's rule
+    of succession. The order of the classes stays.
+
+    Args:
+        similarities: cosine, of each query's neighbours.
+        labels: the class of each neighbour.
+        num_classes: width of the result.
+        temperature: above 0, of the votes.
+
+    Raises:
+        ValueError: as `knn_probabilities` does.
+    """
+    k = similarities.shape[1]
+    scores = np.empty((len(similarities), num_classes), dtype=np.float32)
     for tile, votes in iterate_votes(similarities, labels, num_classes, temperature):
         scores[tile] = np.log((k * votes + 1 / num_classes) / (k + 1))
     return scores

@@ -34,6 +34,7 @@ def search_new_images(
     samples: pd.DataFrame,
     new_samples: pd.DataFrame,
     dataset_card: dict[str, Any],
+    knn_metrics: dict[str, Any],
     params: InferenceParameters,
 ) -> pd.DataFrame:
     """Votes, nearest training images and distance score of each new image."""
@@ -48,7 +49,8 @@ def search_new_images(
     require_order(embeddings, samples["id"])
     validation = embeddings.tensors["embedding"].numpy()[rows_of(samples, "validation")]
     queries = new_embeddings.tensors["embedding"].numpy()
-    report = search_report(train_index, queries, validation, samples, dataset_card["class_names"], params)
+    names, calibration = dataset_card["class_names"], knn_metrics["calibrated"]["temperature"]
+    report = search_report(train_index, queries, validation, samples, names, calibration, params)
     return new_samples.join(report)
 
 

@@ -61,6 +61,7 @@ def _predict() -> list[Node]:
                 "samples",
                 "new_samples",
                 "dataset_card",
+                "knn_metrics",
                 "params:inference",
             ],
             "new_neighbours",
