@@ -114,6 +114,12 @@ def test_the_suggestions_for_a_curve_made_by_hand():
     }
 
 
+def test_what_falls_by_chance_in_the_first_steps_is_not_the_steepest():
+    falling = [9.0, 4.0, *[3.0] * 9, 2.0, *[1.0] * 8]
+    curve = curve_of(*falling)
+    assert suggest_lr(curve)["steepest_lr"] == pytest.approx(curve[11]["lr"])
+
+
 def test_slopes_are_against_the_logarithm_of_the_learning_rate():
     rows = [
         {"lr": lr, "loss": 0.0, "smoothed_loss": loss} for lr, loss in [(1, 9), (10, 8), (1000, 6), (2000, 5)]

@@ -54,7 +54,8 @@ def lr_curve(
 def suggest_lr(curve: list[dict[Any, float]]) -> dict[str, Any]:
     """The learning rate where the smoothed loss falls fastest, the one where it is lowest, and one to try.
 
-    The slope is taken against the logarithm of the learning rate. The two usual choices are the steepest
+    The slope is taken against the logarithm of the learning rate, and not in the first tenth of the curve,
+    where the average is of a few losses and falls or rises by chance. The two usual choices are the steepest
     point, which is careful, and a tenth of the lowest, which is bold; suggested is their geometric mean.
 
     Raises:
@@ -67,7 +68,7 @@ def suggest_lr(curve: list[dict[Any, float]]) -> dict[str, Any]:
         for before, after in zip(curve[:-2], curve[2:], strict=True)
     ]
     lowest = min(curve, key=lambda row: row["smoothed_loss"])
-    steepest = curve[1 + min(range(len(slopes)), key=slopes.__getitem__)]
+    steepest = curve[1 + min(range(len(curve) // 10, len(slopes)), key=slopes.__getitem__)]
     return {
         "steepest_lr": steepest["lr"],
         "lowest_lr": lowest["lr"],
