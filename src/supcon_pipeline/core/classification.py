@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from supcon_pipeline.core.intervals import bootstrap_intervals, mirrored_interval
+from supcon_pipeline.core.intervals import Statistic, bootstrap_intervals, mirrored_interval
 
 # What temperature scaling changes.
 CALIBRATED = ("log_loss", "expected_calibration_error")
@@ -56,15 +56,16 @@ def classification_metrics(
     labels = np.asarray(labels)
     temperature = fit_temperature(validation_logits, validation_labels)
     outcomes, calibrated = (image_outcomes(logits, labels, divisor) for divisor in (1.0, temperature))
-    numbers, intervals = _scores(outcomes, num_resamples, seed)
-    calibrated_numbers, calibrated_intervals = _scores(calibrated, num_resamples, seed)
+    resampling = (len(labels), num_resamples, seed)
+    numbers, intervals = _scores(outcomes.metrics, *resampling)
+    calibrated_numbers, calibrated_intervals = _scores(calibrated.calibration, *resampling)
     return {
         **numbers,
         "calibrated": {
             "temperature": temperature,
-            **{name: calibrated_numbers[name] for name in CALIBRATED},
+            **calibrated_numbers,
             "reliability": reliability_bins(calibrated.confidence, calibrated.is_right),
-            "intervals": {name: calibrated_intervals[name] for name in CALIBRATED},
+            "intervals": calibrated_intervals,
         },
         "reliability": reliability_bins(outcomes.confidence, outcomes.is_right),
         **_class_metrics(labels, outcomes.predicted, class_names),
@@ -154,21 +155,23 @@ class Outcomes:
             "top_5_accuracy": self.is_in_top_5[rows].mean(),
             "balanced_accuracy": (hits[is_present] / support[is_present]).mean(),
             "macro_f1": (2 * hits[is_seen] / (support + said)[is_seen]).mean(),
-            "log_loss": self.losses[rows].mean(),
-            "expected_calibration_error": expected_calibration_error(self.confidence[rows], is_right),
         }
         if self.num_classes < 6:
             del numbers["top_5_accuracy"]
-        return {name: float(number) for name, number in numbers.items()}
+        return {**{name: float(number) for name, number in numbers.items()}, **self.calibration(rows)}
+
+    def calibration(self, rows: Int[np.ndarray, " m"]) -> dict[str, float]:
+        """Those of the headline numbers that temperature scaling changes."""
+        error = expected_calibration_error(self.confidence[rows], self.is_right[rows])
+        return {"log_loss": float(self.losses[rows].mean()), "expected_calibration_error": error}
 
 
 def _scores(
-    outcomes: Outcomes, num_resamples: int, seed: int
+    statistic: Statistic, count: int, num_resamples: int, seed: int
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """The headline numbers of all images, and the interval of each."""
-    count, error = len(outcomes.labels), "expected_calibration_error"
-    numbers = outcomes.metrics(np.arange(count))
-    intervals = bootstrap_intervals(outcomes.metrics, count, num_resamples, seed)
+    """The numbers of all images, and the interval of each."""
+    numbers, error = dict(statistic(np.arange(count))), "expected_calibration_error"
+    intervals = bootstrap_intervals(statistic, count, num_resamples, seed)
     # A mean of absolute values: each resample adds its own chance to that of the images.
     return numbers, {**intervals, error: mirrored_interval(numbers[error], intervals[error])}
 
