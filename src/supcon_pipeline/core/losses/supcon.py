@@ -1,4 +1,4 @@
-"""Loss functions of stage 1: pure functions of projections, logits and labels."""
+"""Supervised contrastive loss: exact, in memory linear in the batch."""
 
 import math
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+
+from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, check_inputs, class_sizes
 
 # Rows and columns of a tile: a CPU wants its two buffers small, a GPU fewer and larger kernels.
 # Of 8,192 rows: 0.57 s of processor time at 768, 0.64 at 1024, 0.90 at 2048. Beside busy programs, where each
@@ -18,9 +18,6 @@ CPU_TILE = 1024
 GPU_TILE = 4096
 # Of 2: leaves room for sums over 2^20 rows and for their inverses in float32. Reached at temperature 0.018.
 MAX_PLAIN_EXPONENT = 80
-# A tile of SINCERE has all columns and about 2^20 elements, but enough rows to be worth a sum of gradients.
-SINCERE_TILE = 2**20
-MIN_SINCERE_ROWS = 64
 
 
 def supcon_loss(
@@ -52,139 +49,15 @@ def supcon_loss(
         cross-entropy: StableRep, arXiv:2306.00984, Eq. 1 to 3; with soft labels: GenSCL, arXiv:2206.00384.
         An anchor is left out where the label weight of its positives is below 1.5e-8 of that of itself.
     """
-    _check(projections, labels, temperature)
+    check_inputs(projections, labels, temperature)
     with torch.autocast(projections.device.type, enabled=False):
-        projections = _at_least_float32(projections)
+        projections = at_least_float32(projections)
         attraction, has_positive = _attraction(projections, labels)
         num_views = projections.shape[1]
         weights = has_positive.to(projections.dtype) / (num_views * has_positive.sum()).clamp(min=1)
         row_weights = weights.repeat_interleave(num_views)
         repulsion: Tensor = _LogNormaliser.apply(projections.flatten(0, 1), row_weights, temperature)
         return repulsion - (attraction / temperature).to(repulsion.dtype)
-
-
-def sincere_loss(
-    projections: Float[Tensor, "batch views dim"],
-    labels: Int[Tensor, " batch"] | None,
-    temperature: float = 0.1,
-) -> Float[Tensor, ""]:
-    """Supervised contrastive loss in which no positive repels another, over the anchors that have a positive.
-
-    The denominator of an anchor and one positive holds that positive and all negatives; the other positives
-    are not in it. Exact, in memory linear in the number of rows: tiles are computed again for the gradient.
-
-    Args:
-        projections: L2-normalised rows.
-        labels: the class of each image, any integers; None where every image is a class of its own.
-        temperature: above 0.
-
-    Raises:
-        ValueError: where a shape or dtype is off or the temperature is not above 0.
-
-    Source:
-        Feeney and Hughes 2023, SINCERE, arXiv:2309.14277: the mean over the positives of an anchor, then over
-        the anchors. The reference code is NaN for an anchor without a positive; here it is left out.
-    """
-    _check(projections, labels, temperature)
-    if labels is not None and labels.ndim != 1:
-        raise ValueError(f"labels must be integers [batch], got {list(labels.shape)}; use supcon_loss")
-    with torch.autocast(projections.device.type, enabled=False):
-        rows = _at_least_float32(projections).flatten(0, 1)
-        classes = _classes(labels, projections).repeat_interleave(projections.shape[1])
-        num_positives = _class_sizes(classes) - 1
-        height = max(MIN_SINCERE_ROWS, SINCERE_TILE // max(len(rows), 1))
-        total = rows.sum() * 0
-        for start in range(0, len(rows), height):
-            total = total + checkpoint(
-                _sincere_tile,
-                rows,
-                classes,
-                num_positives,
-                slice(start, start + height),
-                temperature,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-        return total / (num_positives > 0).sum().clamp(min=1)
-
-
-def joint_loss(
-    contrastive: Float[Tensor, ""],
-    logits: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"],
-    weight: float,
-    label_smoothing: float = 0.0,
-) -> Float[Tensor, ""]:
-    """A contrastive loss plus the weighted cross-entropy of a classifier head trained beside it.
-
-    Args:
-        contrastive: the contrastive loss of the same batch.
-        logits: of the classifier head; with several views, one row per view.
-        labels: the class of each row of logits, or its class probabilities.
-        weight: of the cross-entropy, at least 0.
-        label_smoothing: in [0, 1].
-
-    Raises:
-        ValueError: where a shape or a number is off.
-
-    Source:
-        Cui et al. 2022, arXiv:2211.03646: cross-entropy and supervised contrastive loss in one stage.
-    """
-    if logits.ndim != 2 or labels.shape not in (logits.shape, logits.shape[:1]):
-        raise ValueError(
-            "logits must be [batch, classes] with labels [batch] or [batch, classes], got "
-            f"{list(logits.shape)} and {list(labels.shape)}; repeat the labels for each view"
-        )
-    if not weight >= 0:
-        raise ValueError(f"weight must be at least 0, got {weight}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-    with torch.autocast(logits.device.type, enabled=False):
-        logits = _at_least_float32(logits)
-        labels = labels.to(logits.dtype) if labels.is_floating_point() else labels.long()
-        return contrastive + weight * functional.cross_entropy(
-            logits, labels, label_smoothing=label_smoothing
-        )
-
-
-def _check(projections: Tensor, labels: Tensor | None, temperature: float) -> None:
-    if projections.ndim != 3 or not projections.is_floating_point():
-        raise ValueError(
-            f"projections must be floats [batch, views, dim], got {projections.dtype} "
-            f"{list(projections.shape)}"
-        )
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    if labels is None:
-        return
-    is_soft = labels.is_floating_point() and labels.ndim == 2
-    is_hard = not labels.is_floating_point() and labels.dtype != torch.bool and labels.ndim == 1
-    if not (is_soft or is_hard) or len(labels) != len(projections):
-        raise ValueError(
-            "labels must be integers [batch] or class probabilities [batch, classes] for projections "
-            f"{list(projections.shape)}, got {labels.dtype} {list(labels.shape)}"
-        )
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _classes(labels: Int[Tensor, " batch"] | None, projections: Tensor) -> Int[Tensor, " batch"]:
-    """Class numbers in [0, batch), with gaps.
-
-    The place among the sorted labels names a class without `unique`, whose size a GPU would have to report.
-    """
-    if labels is None:
-        return torch.arange(len(projections), device=projections.device)
-    labels = labels.contiguous()
-    return torch.searchsorted(labels.sort().values, labels)
-
-
-def _class_sizes(classes: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-    """How many rows are of the class of each row; `bincount` would wait for a GPU to report the largest."""
-    ordered = classes.sort().values
-    return torch.searchsorted(ordered, classes, right=True) - torch.searchsorted(ordered, classes)
 
 
 def _attraction(
@@ -204,9 +77,9 @@ def _attraction(
         own_weight = shares.square().sum(dim=1)
         weight = (shares * (num_views * shares.sum(dim=0) - shares)).sum(dim=1)
     else:
-        shares = _classes(labels, projections)
+        shares = anchor_classes(labels, projections)
         own_weight = torch.ones_like(images[:, 0])
-        weight = num_views * _class_sizes(shares) - own_weight
+        weight = num_views * class_sizes(shares) - own_weight
     has_positive = weight > own_weight * math.sqrt(torch.finfo(exact.dtype).eps)
     # Divided by 1 where there is no positive: where() alone would leave a NaN in the gradient.
     scale = has_positive / torch.where(has_positive, weight, 1.0)
@@ -319,19 +192,3 @@ def _similarity_tiles(
             if above == left:
                 tile.fill_diagonal_(-torch.inf)
             yield above, left, tile, spare
-
-
-def _sincere_tile(
-    rows: Tensor, classes: Tensor, num_positives: Tensor, anchors: slice, temperature: float
-) -> Float[Tensor, ""]:
-    """The sum of the losses of some anchors."""
-    similarity = rows[anchors] @ rows.T / temperature
-    is_same = classes[anchors, None] == classes
-    # Finite, as the gradient of logsumexp over nothing but -inf is NaN; an anchor without negatives gets 0.
-    negatives = similarity.masked_fill(is_same, torch.finfo(rows.dtype).min).logsumexp(dim=1, keepdim=True)
-    # log(e^s / (e^s + sum of negatives))
-    log_share = functional.logsigmoid(similarity - negatives)
-    numbers = torch.arange(len(rows), device=rows.device)
-    is_positive = is_same & (numbers[anchors, None] != numbers)
-    sums = torch.where(is_positive, log_share, 0.0).sum(dim=1)
-    return -(sums / num_positives[anchors].clamp(min=1)).sum()

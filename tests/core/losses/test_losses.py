@@ -9,8 +9,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from supcon_pipeline.core import losses
-from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss
+from supcon_pipeline.core.losses import joint_loss, sincere, sincere_loss, supcon, supcon_loss
 
 # Two classes with gaps in their ids, and one image alone in its class; unsorted.
 LABELS = torch.tensor([7, -3, 7, 40, -3, 7])
@@ -103,9 +102,9 @@ def _one_thread():
 @pytest.fixture(params=[3, 2048])
 def tile(request, monkeypatch):
     """Tiles smaller than the batch, with a rest at the edge, and larger."""
-    monkeypatch.setattr(losses, "CPU_TILE", request.param)
-    monkeypatch.setattr(losses, "SINCERE_TILE", 1)
-    monkeypatch.setattr(losses, "MIN_SINCERE_ROWS", request.param)
+    monkeypatch.setattr(supcon, "CPU_TILE", request.param)
+    monkeypatch.setattr(sincere, "SINCERE_TILE", 1)
+    monkeypatch.setattr(sincere, "MIN_SINCERE_ROWS", request.param)
 
 
 def test_supcon_of_three_rows_is_as_by_hand():
@@ -184,7 +183,7 @@ def test_supcon_in_float32_is_the_plain_formula_for_any_labels(labels, num_views
         return
     expected = value_and_gradient(plain_formula, projections.double(), labels, temperature)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "CPU_TILE", 7)
+        patch.setattr(supcon, "CPU_TILE", 7)
         # Where every softmax is saturated, the difference of near equals of order 1 / temperature is left.
         found = value_and_gradient(supcon_loss, projections, labels, temperature)
         assert_same(found, expected, 1e-5, floor=5e-7 / temperature)
@@ -193,7 +192,7 @@ def test_supcon_in_float32_is_the_plain_formula_for_any_labels(labels, num_views
 @pytest.mark.parametrize("temperature", [0.01, 0.02, 0.1, 1.0, 10.0])
 @pytest.mark.parametrize("num_classes", [1, 10, 1500])
 def test_supcon_in_float32_is_the_plain_formula_over_many_tiles(temperature, num_classes, monkeypatch):
-    monkeypatch.setattr(losses, "CPU_TILE", 256)
+    monkeypatch.setattr(supcon, "CPU_TILE", 256)
     projections, labels = unit_rows(750, dim=32, dtype=torch.float32), torch.randint(0, num_classes, (750,))
     expected = value_and_gradient(plain_formula, projections.double(), labels, temperature)
     assert_same(value_and_gradient(supcon_loss, projections, labels, temperature), expected, 1e-5)
@@ -303,8 +302,8 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", ["hard", "soft", "none", "one class", "sincere"])
 def test_no_tensor_grows_with_the_square_of_the_rows(kind, monkeypatch):
-    monkeypatch.setattr(losses, "CPU_TILE", 32)
-    monkeypatch.setattr(losses, "SINCERE_TILE", 1)
+    monkeypatch.setattr(supcon, "CPU_TILE", 32)
+    monkeypatch.setattr(sincere, "SINCERE_TILE", 1)
     largest = []
     for batch in (300, 600):
         labels = {"soft": soft_labels(batch), "none": None, "one class": torch.zeros(batch).long()}

@@ -1,0 +1,7 @@
+"""Losses: pure functions of projections, logits and labels."""
+
+from supcon_pipeline.core.losses.joint import joint_loss
+from supcon_pipeline.core.losses.sincere import sincere_loss
+from supcon_pipeline.core.losses.supcon import supcon_loss
+
+__all__ = ["joint_loss", "sincere_loss", "supcon_loss"]

@@ -1,0 +1,74 @@
+"""SINCERE: supervised contrastive loss without other positives in the denominator."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, check_inputs, class_sizes
+
+# A tile of SINCERE has all columns and about 2^20 elements, but enough rows to be worth a sum of gradients.
+SINCERE_TILE = 2**20
+MIN_SINCERE_ROWS = 64
+
+
+def sincere_loss(
+    projections: Float[Tensor, "batch views dim"],
+    labels: Int[Tensor, " batch"] | None,
+    temperature: float = 0.1,
+) -> Float[Tensor, ""]:
+    """Supervised contrastive loss in which no positive repels another, over the anchors that have a positive.
+
+    The denominator of an anchor and one positive holds that positive and all negatives; the other positives
+    are not in it. Exact, in memory linear in the number of rows: tiles are computed again for the gradient.
+
+    Args:
+        projections: L2-normalised rows.
+        labels: the class of each image, any integers; None where every image is a class of its own.
+        temperature: above 0.
+
+    Raises:
+        ValueError: where a shape or dtype is off or the temperature is not above 0.
+
+    Source:
+        Feeney and Hughes 2023, SINCERE, arXiv:2309.14277: the mean over the positives of an anchor, then over
+        the anchors. The reference code is NaN for an anchor without a positive; here it is left out.
+    """
+    check_inputs(projections, labels, temperature)
+    if labels is not None and labels.ndim != 1:
+        raise ValueError(f"labels must be integers [batch], got {list(labels.shape)}; use supcon_loss")
+    with torch.autocast(projections.device.type, enabled=False):
+        rows = at_least_float32(projections).flatten(0, 1)
+        classes = anchor_classes(labels, projections).repeat_interleave(projections.shape[1])
+        num_positives = class_sizes(classes) - 1
+        height = max(MIN_SINCERE_ROWS, SINCERE_TILE // max(len(rows), 1))
+        total = rows.sum() * 0
+        for start in range(0, len(rows), height):
+            total = total + checkpoint(
+                _sincere_tile,
+                rows,
+                classes,
+                num_positives,
+                slice(start, start + height),
+                temperature,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+        return total / (num_positives > 0).sum().clamp(min=1)
+
+
+def _sincere_tile(
+    rows: Tensor, classes: Tensor, num_positives: Tensor, anchors: slice, temperature: float
+) -> Float[Tensor, ""]:
+    """The sum of the losses of some anchors."""
+    similarity = rows[anchors] @ rows.T / temperature
+    is_same = classes[anchors, None] == classes
+    # Finite, as the gradient of logsumexp over nothing but -inf is NaN; an anchor without negatives gets 0.
+    negatives = similarity.masked_fill(is_same, torch.finfo(rows.dtype).min).logsumexp(dim=1, keepdim=True)
+    # log(e^s / (e^s + sum of negatives))
+    log_share = functional.logsigmoid(similarity - negatives)
+    numbers = torch.arange(len(rows), device=rows.device)
+    is_positive = is_same & (numbers[anchors, None] != numbers)
+    sums = torch.where(is_positive, log_share, 0.0).sum(dim=1)
+    return -(sums / num_positives[anchors].clamp(min=1)).sum()
