@@ -24,13 +24,14 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.data.pixels import pack_image
+from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.encoder import ContrastiveModel, build_model
-from supcon_pipeline.core.images import LabelledImages, pack_image
 from supcon_pipeline.core.metrics import embedding_metrics
 from supcon_pipeline.core.parameters import Stage1Parameters
 from supcon_pipeline.core.precision import choose_precision
 from supcon_pipeline.core.recipes import contrastive_stage
-from supcon_pipeline.core.samples import split_samples
 from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.training import EpochRecord, fit
 from supcon_pipeline.core.views import ViewPolicy

@@ -38,8 +38,9 @@ class MadeFiles(Sequence[bytes]):
 
 def prepare(count: int, num_workers: int) -> dict[str, float]:
     """Pack, hash and measure the images as `data_prep` does."""
-    from supcon_pipeline.core.images import channel_statistics, content_hash, pixel_hashes
-    from supcon_pipeline.core.packing import Packing, PackingStore
+    from supcon_pipeline.core.data.packing import Packing
+    from supcon_pipeline.core.data.packing_store import PackingStore
+    from supcon_pipeline.core.data.pixels import channel_statistics, content_hash, pixel_hashes
     from supcon_pipeline.datasets.atomic import atomic_path
 
     packing = Packing(SIZE, 3, "pad")

@@ -19,11 +19,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from supcon_pipeline.core.images import LabelledImages, pack_image
+from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.data.pixels import pack_image
+from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.parameters import Stage1Parameters
 from supcon_pipeline.core.presets import PRESETS
 from supcon_pipeline.core.recipes import contrastive_stage
-from supcon_pipeline.core.samples import split_samples
 from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.training import train_step
 from supcon_pipeline.core.views import ViewPolicy

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.datasets.digits import DigitsDataset
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.data.images import LabelledImages
 
 
 @pytest.fixture(autouse=True)

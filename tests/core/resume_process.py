@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from tests.core.trainings import CARD, make_data, stage1_parameters
 
 from supcon_pipeline.core import stages
-from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.progress import ProgressStore
 from supcon_pipeline.core.recipes import contrastive_stage
 from supcon_pipeline.core.tensors import join_parts

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supcon_pipeline.core.images import RawImages, pack_image
+from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.new_images import (
     held_out_images,
     list_images,
@@ -12,7 +14,6 @@ from supcon_pipeline.core.new_images import (
     pack_readable,
     read_images,
 )
-from supcon_pipeline.core.packing import Packing
 from supcon_pipeline.core.tensors import NamedTensors
 
 PADDED = Packing(8, 3, "pad")

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from supcon_pipeline.core.batches import Batch
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.encoder import LinearProbe, build_classifier, build_model
-from supcon_pipeline.core.images import LabelledImages
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics import embedding_metrics
 from supcon_pipeline.core.parameters import BaselineParameters, ContrastiveLossParameters

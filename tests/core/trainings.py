@@ -6,7 +6,7 @@ import numpy as np
 import yaml
 from tests.conftest import ROOT
 
-from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.parameters import Stage1Parameters, Stage2Parameters
 
 # What the trainings use of the dataset card of `make_data`.

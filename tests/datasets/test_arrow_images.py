@@ -6,7 +6,8 @@ import pytest
 from kedro.io import DatasetError
 from PIL import Image
 
-from supcon_pipeline.core.packing import Packing, pack_stream
+from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.data.packing_pool import pack_stream
 from supcon_pipeline.datasets.arrow_images import ArrowImagesDataset
 
 datasets = pytest.importorskip("datasets")

@@ -9,7 +9,8 @@ import yaml
 from kedro.io import AbstractDataset, DatasetError
 from PIL import Image
 
-from supcon_pipeline.core.packing import Packing, pack_stream
+from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.data.packing_pool import pack_stream
 from supcon_pipeline.datasets.torchvision_images import TorchvisionImagesDataset, read_image
 from supcon_pipeline.datasets.torchvision_sets import SETS
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.export import (
     Arrays,
     ModelProgram,
@@ -18,7 +19,6 @@ from supcon_pipeline.core.export import (
 )
 from supcon_pipeline.core.metrics import unit_rows
 from supcon_pipeline.core.new_images import list_images, pack_new_image
-from supcon_pipeline.core.packing import Packing
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.training import pick_device
 

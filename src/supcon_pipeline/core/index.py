@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from supcon_pipeline.core.images import spread_evenly
+from supcon_pipeline.core.data.images import spread_evenly
 from supcon_pipeline.core.metrics import unit_rows
 
 # Two ways of adding up one product differ by less.

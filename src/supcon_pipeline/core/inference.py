@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from supcon_pipeline.core.images import rows_of
+from supcon_pipeline.core.data.images import rows_of
 from supcon_pipeline.core.index import search_index
 from supcon_pipeline.core.neighbours import log_votes
 from supcon_pipeline.core.parameters_use import InferenceParameters

@@ -4,7 +4,7 @@ import math
 from itertools import chain, count
 from typing import Any
 
-from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.stages import Stage, build_training
 from supcon_pipeline.core.training import train_step
 

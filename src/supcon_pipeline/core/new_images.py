@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from supcon_pipeline.core.decoding import decode_image, read_pixels
-from supcon_pipeline.core.images import ImageItem, RawImages, pack_image
-from supcon_pipeline.core.packing import Packing, pack_stream
+from supcon_pipeline.core.data.decoding import decode_image, read_pixels
+from supcon_pipeline.core.data.images import ImageItem, RawImages
+from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.data.packing_pool import pack_stream
+from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.tensors import NamedTensors
 
 

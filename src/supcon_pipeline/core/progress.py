@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from supcon_pipeline.core.packing import AtomicPath
+from supcon_pipeline.core.data.packing_store import AtomicPath
 
 # Another version of one of these may give other views, weights or steps.
 _NUMERIC_LIBRARIES = ("albumentations", "numpy", "timm", "torch", "torchvision")

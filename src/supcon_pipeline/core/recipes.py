@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from supcon_pipeline.core.backbones import published_statistics
 from supcon_pipeline.core.batches import Batch
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.embed import embed_images
 from supcon_pipeline.core.encoder import LinearProbe, Outputs, build_model
-from supcon_pipeline.core.images import LabelledImages
 from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics import accuracy, embedding_metrics
 from supcon_pipeline.core.parameters import (

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from supcon_pipeline.core.averaging import average_states, batch_norms, build_ema, reestimate_batch_norm
 from supcon_pipeline.core.batches import Batch, ViewDataset, build_loader
 from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
+from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.embed import iterate_images
 from supcon_pipeline.core.encoder import build_model
-from supcon_pipeline.core.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.mixing import Mixing
 from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim import build_optimizer, build_schedule

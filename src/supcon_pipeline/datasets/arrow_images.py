@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import ImageItem, RawImages
+from supcon_pipeline.core.data.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
 from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 from supcon_pipeline.datasets.items import JoinedItems

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from supcon_pipeline.core.image_files import ENDINGS, printable, walk_images
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.data.folders import ENDINGS, printable, walk_images
+from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.datasets.image_source import ImageSource
 
 

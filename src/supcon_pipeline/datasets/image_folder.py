@@ -9,8 +9,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from supcon_pipeline.core.image_files import ENDINGS, is_folder, list_entries, printable, walk_images
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.data.folders import ENDINGS, is_folder, list_entries, printable, walk_images
+from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.datasets.image_source import ImageSource
 
 SPLIT_FOLDERS = {

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.data.images import RawImages
 
 
 class ImageSource(AbstractDataset[Any, RawImages]):

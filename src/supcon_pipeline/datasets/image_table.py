@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
 from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 

@@ -5,7 +5,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from supcon_pipeline.core.images import ImageItem
+from supcon_pipeline.core.data.images import ImageItem
 
 
 class JoinedItems(Sequence[ImageItem]):

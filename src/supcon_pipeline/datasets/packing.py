@@ -24,7 +24,7 @@ class PackingDataset(AbstractDataset[Any, Any]):
 
     def load(self) -> Any:
         """The `PackingStore` of the folder."""
-        from supcon_pipeline.core.packing import PackingStore
+        from supcon_pipeline.core.data.packing_store import PackingStore
 
         return PackingStore(self._filepath, atomic_path)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from supcon_pipeline.core.images import ImageItem, RawImages
+from supcon_pipeline.core.data.images import ImageItem, RawImages
 from supcon_pipeline.datasets.image_folder import FilePaths
 from supcon_pipeline.datasets.image_source import ImageSource
 from supcon_pipeline.datasets.items import JoinedItems

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.images import SPLITS
 from supcon_pipeline.core.figures.marks import Mark, class_marks
 from supcon_pipeline.core.figures.names import short_name
-from supcon_pipeline.core.images import SPLITS
 
 # Longer names in the legend leave the maps no room.
 MAX_LETTERS = 24

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.images import SPLITS
 from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
 from supcon_pipeline.core.figures.name_places import FONT_POINTS, place_names
 from supcon_pipeline.core.figures.names import drawn_name, show_as_written
-from supcon_pipeline.core.images import SPLITS
 
 # More names hide the points.
 MAX_NAMES = 20

@@ -6,18 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import RawImages, channel_statistics, content_hash, pixel_hashes
-from supcon_pipeline.core.parameters import DataPrepParameters, Stage1Parameters
-from supcon_pipeline.core.samples import (
+from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.data.pixels import channel_statistics, content_hash, pixel_hashes
+from supcon_pipeline.core.data.samples import (
     check_labels,
     check_rejected,
     count_images,
     describe_warnings,
-    handle_leakage,
-    keep_together,
-    split_samples,
     tabulate_packed,
 )
+from supcon_pipeline.core.data.splits import handle_leakage, keep_together, split_samples
+from supcon_pipeline.core.parameters import DataPrepParameters, Stage1Parameters
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ def pack_images(
     Beside them what the source says of each, those that could not be decoded with the reason, and the counts
     of what else the source holds. The source is read here and nowhere else: it may change between two nodes.
     """
-    from supcon_pipeline.core.packing import Packing
+    from supcon_pipeline.core.data.packing import Packing
 
     check_labels(raw_images.labels, raw_images.class_names)
     storage = Packing(params.image_size, params.num_channels, params.crop)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import SPLITS, rows_of
+from supcon_pipeline.core.data.images import SPLITS, rows_of
 from supcon_pipeline.core.parameters import EvaluationParameters
 
 # Height and width of the images whose pixels are compared.
@@ -110,7 +110,7 @@ def score_pixels(
     prepared_images: np.ndarray, samples: pd.DataFrame, params: EvaluationParameters
 ) -> dict[str, Any]:
     """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
-    from supcon_pipeline.core.images import shrink_images
+    from supcon_pipeline.core.data.pixels import shrink_images
     from supcon_pipeline.core.intervals import mean_intervals
     from supcon_pipeline.core.neighbours import find_nearest
 

@@ -49,7 +49,7 @@ def check_export(
 ) -> dict[str, Any]:
     """Largest differences between what was exported, as read back, and the original, on test images."""
     from supcon_pipeline.core import export
-    from supcon_pipeline.core.images import rows_of, spread_evenly
+    from supcon_pipeline.core.data.images import rows_of, spread_evenly
 
     test = spread_evenly(rows_of(samples, "test"), params.num_checked)
     images = np.ascontiguousarray(prepared_images[test])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.parameters_use import InferenceParameters
 
 
@@ -38,7 +38,7 @@ def search_new_images(
     params: InferenceParameters,
 ) -> pd.DataFrame:
     """Votes, nearest training images and distance score of each new image."""
-    from supcon_pipeline.core.images import rows_of
+    from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.inference import search_report
     from supcon_pipeline.core.tensors import NamedTensors, require_order, require_origin
 

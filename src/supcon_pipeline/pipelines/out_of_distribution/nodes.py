@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import RawImages
+from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.parameters_use import OutOfDistributionParameters
 
 
@@ -31,7 +31,7 @@ def score_outside_images(
     params: OutOfDistributionParameters,
 ) -> pd.DataFrame:
     """One row per test image and image of another kind: its distance to the training images."""
-    from supcon_pipeline.core.images import rows_of
+    from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.inference import neighbour_distances
     from supcon_pipeline.core.neighbours import search_neighbours
     from supcon_pipeline.core.tensors import require_order, require_origin

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.images import LabelledImages
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.parameters import Stage2Parameters
 
 

@@ -18,7 +18,7 @@ def map_embeddings(
     params: VisualizationParameters,
 ) -> pd.DataFrame:
     """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
-    from supcon_pipeline.core.images import SPLITS, rows_of
+    from supcon_pipeline.core.data.images import SPLITS, rows_of
     from supcon_pipeline.core.tensors import require_order
     from supcon_pipeline.core.tsne import choose_points, largest_perplexity, tsne_map
 
@@ -64,7 +64,7 @@ def collect_projection(
     embeddings: Any, predictions: pd.DataFrame, samples: pd.DataFrame, prepared_images: np.ndarray
 ) -> Any:
     """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
-    from supcon_pipeline.core.images import rows_of
+    from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.projector import Projection, small_pictures
     from supcon_pipeline.core.tensors import require_order
 

@@ -4,17 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supcon_pipeline.core.images import RawImages, channel_statistics
-from supcon_pipeline.core.samples import (
+from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.data.pixels import channel_statistics
+from supcon_pipeline.core.data.samples import (
     check_labels,
     check_rejected,
     count_images,
     describe_warnings,
-    handle_leakage,
-    keep_together,
-    split_samples,
     tabulate_packed,
 )
+from supcon_pipeline.core.data.splits import handle_leakage, keep_together, split_samples
 
 
 def make_samples(rows):

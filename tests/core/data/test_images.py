@@ -4,17 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from supcon_pipeline.core.images import (
-    LabelledImages,
-    RawImages,
+from supcon_pipeline.core.data.images import LabelledImages, RawImages, rows_of, spread_evenly
+from supcon_pipeline.core.data.pixels import (
     channel_statistics,
     content_hash,
     pack_image,
     pixel_hashes,
     read_chunks,
-    rows_of,
     shrink_images,
-    spread_evenly,
 )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supcon_pipeline.core.decoding import decode_image, read_pixels
+from supcon_pipeline.core.data.decoding import decode_image, read_pixels
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:

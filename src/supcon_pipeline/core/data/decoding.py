@@ -11,10 +11,8 @@ from jaxtyping import UInt8
 # What Pillow may try. Left out on purpose: formats that start other programs (EPS) or that nobody trains on.
 # JPEG includes MPO, which many telephones write into `.jpg`; PPM includes PGM and PBM.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
-
 # A file may be small and unfold to more memory than there is. 10,000 x 10,000 is still taken.
 MAX_PIXELS = 2**27
-
 # How an EXIF orientation (TIFF 6.0, tag 274) is undone, as the name of a `PIL.Image.Transpose`.
 _ORIENTATION = 0x0112
 _UPRIGHT = {

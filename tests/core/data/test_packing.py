@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supcon_pipeline.core import packing as packing_module
-from supcon_pipeline.core.images import pack_image
-from supcon_pipeline.core.packing import Packing, PackingStore, identify_packing, pack_stream, write_packed
+from supcon_pipeline.core.data import packing as packing_module
+from supcon_pipeline.core.data import packing_pool
+from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.data.packing_pool import pack_stream
+from supcon_pipeline.core.data.packing_store import PackingStore, identify_packing, write_packed
+from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.datasets.atomic import atomic_path
 
 PACKING = Packing(image_size=8, num_channels=3, crop="pad")
@@ -179,11 +182,11 @@ def test_an_image_that_ends_its_process_is_rejected_and_no_other_is(rng):
 
 
 def test_a_process_that_cannot_start_is_one_line_and_no_endless_wait(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(packing_module, "_use_one_thread", partial(os._exit, 3))
+    monkeypatch.setattr(packing_pool, "_use_one_thread", partial(os._exit, 3))
     with pytest.raises(ValueError, match=r"num_workers must leave memory for all, got 1 and one was killed"):
         list(pack_stream([np.zeros((1, 1), np.uint8)], PACKING, 1))
 
 
 def test_a_process_that_decodes_has_one_thread():
-    with packing_module._start_pool(1) as pool:
+    with packing_pool._start_pool(1) as pool:
         assert pool.submit(cv2.getNumThreads).result() == 1

@@ -1,0 +1,126 @@
+"""Images with what is known of them, before and after they are packed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, UInt8
+
+SPLITS = ("train", "validation", "test")
+# An image as a source gives it: pixels, or a file by its path or its content.
+ImageItem = np.ndarray | Path | bytes
+Crop = Literal["pad", "crop", "stretch"]
+
+
+@dataclass(frozen=True)
+class RawImages:
+    """Labelled images as a source gives them, of any size.
+
+    Args:
+        images: one item per image: an array `[height, width]` or `[height, width, channels]`, uint8, or an
+            image file as its path or its bytes. A sequence that makes its items when they are asked for keeps
+            nothing in memory.
+        labels: one class index per image, `[n]`, from 0 to `len(class_names) - 1`.
+        class_names: one name per class.
+        ids: one name per image, unique.
+        source: where the images come from, in words.
+        splits: `train`, `validation` or `test` for each image, where the source has a split of its own.
+        ignored: what else the source holds and is not taken, kind to count.
+
+    Raises:
+        ValueError: where the counts differ, an id repeats, or a label or a split is none.
+    """
+
+    images: Sequence[ImageItem]
+    labels: np.ndarray
+    class_names: Sequence[str]
+    ids: Sequence[str]
+    source: str
+    splits: Sequence[str] | None = None
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
+        counts |= {} if self.splits is None else {"splits": len(self.splits)}
+        if not len(self.ids):
+            raise ValueError(f"raw images must be at least one, got none in {self.source}")
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"raw images must have one label and one id each, got {counts}")
+        _require_unique(self.ids)
+        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
+            raise ValueError(
+                f"labels must be class indices below {len(self.class_names)}, "
+                f"got {self.labels.min()} to {self.labels.max()}"
+            )
+        unknown = set(self.splits or ()) - set(SPLITS)
+        if unknown:
+            raise ValueError(f"splits must be {', '.join(SPLITS)}, got {sorted(unknown)}")
+
+
+def _require_unique(ids: Sequence[str]) -> None:
+    if len(set(ids)) != len(ids):
+        seen: dict[str, int] = {}
+        # `setdefault` gives where a name was first, which is here for one that is new.
+        place = next(index for index, name in enumerate(ids) if seen.setdefault(name, index) != index)
+        raise ValueError(
+            f"ids must be unique, got {len(ids) - len(set(ids))} repeated, the first is {ids[place]} "
+            f"of image {place + 1}, which image {seen[ids[place]] + 1} has; remove one"
+        )
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Packed images with the label and the split of each.
+
+    Args:
+        images: uint8, may be memory-mapped.
+        labels: class indices.
+        splits: `train`, `validation` or `test`.
+    """
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int[np.ndarray, " n"]
+    splits: np.ndarray
+
+    @classmethod
+    def of(cls, images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame) -> Self:
+        """Packed images with the `label` and the `split` of the samples, one row for each."""
+        return cls(images, samples["label"].to_numpy(), samples["split"].to_numpy())
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the highest label."""
+        return int(self.labels.max()) + 1
+
+    def indices(self, split: str) -> Int[np.ndarray, " m"]:
+        """Where the images of a split are, ascending.
+
+        Raises:
+            ValueError: where the split has no image.
+        """
+        found = np.flatnonzero(np.asarray(self.splits) == split)
+        if not len(found):
+            raise ValueError(f"split must be one of {', '.join(sorted(set(self.splits)))}, got {split!r}")
+        return found
+
+
+def rows_of(samples: pd.DataFrame, *splits: str) -> Int[np.ndarray, " m"]:
+    """Where the samples of these splits are, ascending; in all splits together, what is in use."""
+    return np.flatnonzero(samples["split"].isin(splits))
+
+
+def spread_evenly(indices: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
+    """At most `count` of the indices, in their order and evenly spread over all of them.
+
+    Images often come class by class: the first few are of one class, these are of all.
+
+    Raises:
+        ValueError: where the count is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    chosen = min(count, len(indices))
+    return indices[np.arange(chosen) * len(indices) // max(chosen, 1)]

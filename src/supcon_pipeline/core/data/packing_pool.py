@@ -1,0 +1,125 @@
+"""Packing in worker processes, as a stream."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Self
+
+import numpy as np
+
+from supcon_pipeline.core.data.images import ImageItem
+from supcon_pipeline.core.data.packing import Packed, Packing
+
+# Images that a process takes at a time: enough to hide the way there and back, few enough to hold.
+_CHUNK_IMAGES, _CHUNK_BYTES = 64, 8 * 2**20
+
+
+def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) -> Iterator[Packed]:
+    """Each image at storage size or why there is none, in order, never more than a few in memory.
+
+    Args:
+        items: what is packed; taken one after the other.
+        packing: how.
+        num_workers: processes that decode and resize; 0 does it in this one, which an image that crashes its
+            decoder ends. In a process of its own such an image is rejected.
+
+    Raises:
+        ValueError: where a process is killed before it has anything to do.
+    """
+    size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(packing.shape))))
+    chunks = (
+        [items[index] for index in range(start, min(start + size, len(items)))]
+        for start in range(0, len(items), size)
+    )
+    if not num_workers:
+        for chunk in chunks:
+            yield from packing.pack_all(chunk)
+        return
+    with PackingPool(packing, num_workers) as workers:
+        for chunk in chunks:
+            workers.submit(chunk)
+            if len(workers.waiting) > 2 * num_workers:
+                yield from workers.take()
+        while workers.waiting:
+            yield from workers.take()
+
+
+class PackingPool:
+    """Processes that pack chunks of images, and are started again where one was killed.
+
+    Args:
+        packing: how.
+        num_workers: how many.
+    """
+
+    def __init__(self, packing: Packing, num_workers: int):
+        self.packing, self.num_workers = packing, num_workers
+        self.pool = _start_pool(num_workers)
+        self.waiting: deque[tuple[list[ImageItem], Future[list[Packed]]]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def submit(self, chunk: list[ImageItem]) -> None:
+        """Have a chunk packed."""
+        try:
+            future = self.pool.submit(self.packing.pack_all, chunk)
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+        self.waiting.append((chunk, future))
+
+    def take(self) -> list[Packed]:
+        """The chunk that has waited longest."""
+        chunk, future = self.waiting.popleft()
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            # All that wait have lost their process, and none says whose image it was.
+            self.pool.shutdown()
+            packed = _pack_alone(chunk, self.packing)
+            self.pool = _start_pool(self.num_workers)
+            lost, self.waiting = self.waiting, deque()
+            for waiting, _ in lost:
+                self.submit(waiting)
+            return packed
+
+
+def _start_pool(num_workers: int) -> ProcessPoolExecutor:
+    # Spawned and not forked: this process may hold threads of libraries that do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_use_one_thread)
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"num_workers must leave memory for all, got {num_workers} and one was killed; "
+            "lower it, 0 needs the least"
+        ) from error
+    return pool
+
+
+def _use_one_thread() -> None:
+    """Each process has a core: threads of its own would take those of the others."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+def _pack_alone(chunk: list[ImageItem], packing: Packing) -> list[Packed]:
+    """Each image by itself in one process, so that one that ends it is known and takes no other with it."""
+    packed: list[Packed] = []
+    while len(packed) < len(chunk):
+        with _start_pool(1) as pool:
+            try:
+                for item in chunk[len(packed) :]:
+                    packed.append(pool.submit(packing.pack, item).result())
+            except BrokenProcessPool:
+                packed.append("the process that decoded it was killed, by its decoder or for want of memory")
+    return packed

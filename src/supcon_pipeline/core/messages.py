@@ -1,0 +1,41 @@
+"""What messages have in common: the refusal of input, the nearest right name, the first of many."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+    """Input that cannot be used, in the words `<name> must <contract>, got <value>; <remedy>`.
+
+    It is for what the user can mend, and is shown as that line. Any other exception is a fault of the program
+    and is shown with its traceback.
+    """
+
+
+def nearest_names(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """The known names that look most like `name`, nearest first; none where none does."""
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+
+
+def suggest(name: str, known: Iterable[str], most: int = 1) -> str:
+    """What a message about an unknown name ends with: the nearest known names, or else all of them.
+
+    Example:
+        >>> suggest("supconn", ["supcon", "simclr"])
+        "did you mean 'supcon'?"
+    """
+    known = list(known)
+    nearest = nearest_names(name, known, most)
+    return f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else f"known are {', '.join(known)}"
+
+
+def name_some(names: Iterable[Any], most: int = 3) -> str:
+    """The first few of some names, and whether there are more.
+
+    Example:
+        >>> name_some("abcd")
+        'a, b, c, and others'
+    """
+    names = list(names)
+    return ", ".join(map(str, names[:most])) + (", and others" if len(names) > most else "")
