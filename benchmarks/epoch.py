@@ -34,7 +34,7 @@ from supcon_pipeline.core.precision import choose_precision
 from supcon_pipeline.core.recipes import contrastive_stage
 from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.training import EpochRecord, fit
-from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.datasets.digits import DigitsDataset
 
 MEAN, STD = [0.3] * 3, [0.35] * 3

@@ -23,11 +23,11 @@ from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.parameters import Stage1Parameters
-from supcon_pipeline.core.presets import PRESETS
 from supcon_pipeline.core.recipes import contrastive_stage
 from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.training import train_step
-from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.core.views.policy import ViewPolicy
+from supcon_pipeline.core.views.presets import PRESETS
 from supcon_pipeline.datasets.digits import DigitsDataset
 
 # What a stage uses of a dataset card.

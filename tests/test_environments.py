@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from supcon_pipeline.core.presets import PRESETS
-from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.core.views.policy import ViewPolicy
+from supcon_pipeline.core.views.presets import PRESETS
 from tests.conftest import ROOT, make_project, read_catalog
 
 EXPERIMENTS = sorted(

@@ -193,7 +193,7 @@ def try_views(stages: dict[str, list[dict[str, Any]]], image_shape: tuple[int, i
     Raises:
         ParameterError: with a line for each stage whose transforms do not work on images of that shape.
     """
-    from supcon_pipeline.core.views import ViewPolicy
+    from supcon_pipeline.core.views.policy import ViewPolicy
 
     lines = []
     for name, transforms in stages.items():

@@ -14,7 +14,7 @@ from supcon_pipeline.core.parameters import (
 )
 from supcon_pipeline.core.parameters_use import InferenceParameters, OutOfDistributionParameters
 from supcon_pipeline.core.parameters_visualization import VisualizationParameters
-from supcon_pipeline.core.presets import PRESETS
+from supcon_pipeline.core.views.presets import PRESETS
 
 SCHEDULED = {
     "seed": 0,

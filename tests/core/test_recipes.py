@@ -11,7 +11,6 @@ from tests.core.trainings import read_parameters, stage1_parameters, stage2_para
 from torch import nn
 from torch.nn import functional
 
-from supcon_pipeline.core.batches import Batch
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.encoder import LinearProbe, build_classifier, build_model
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
@@ -30,6 +29,7 @@ from supcon_pipeline.core.recipes import (
 from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import train_step
+from supcon_pipeline.core.views.loading import Batch
 
 MEAN, STD = [0.4] * 3, [0.3] * 3
 ORIGIN = {"data_hash": "d1", "crop": "pad"}

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional
 
 from supcon_pipeline.core.averaging import build_ema
-from supcon_pipeline.core.batches import Batch, build_loader
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
 from supcon_pipeline.core.precision import choose_precision
 from supcon_pipeline.core.recipes import classification_criterion
@@ -25,7 +24,8 @@ from supcon_pipeline.core.training import (
     set_random_states,
     train_step,
 )
-from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.core.views.loading import Batch, build_loader
+from supcon_pipeline.core.views.policy import ViewPolicy
 
 SGD = {"name": "sgd", "lr": 0.1, "weight_decay": 0.01}
 COSINE = {"name": "cosine", "num_epochs": 3, "warmup_epochs": 1}

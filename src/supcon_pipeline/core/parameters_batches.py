@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from supcon_pipeline.core.parameters_base import Count, Parameters
-from supcon_pipeline.core.presets import expand_presets
-from supcon_pipeline.core.views import build_transform
+from supcon_pipeline.core.views.policy import build_transform
+from supcon_pipeline.core.views.presets import expand_presets
 
 
 class TransformParameters(Parameters):
@@ -55,7 +55,7 @@ class LoaderParameters(Parameters):
 
     @model_validator(mode="after")
     def _is_balanced_by_a_number(self) -> Self:
-        from supcon_pipeline.core.batches import require_balanced
+        from supcon_pipeline.core.views.sampling import require_balanced
 
         if (self.sampler == "class_balanced") != (self.images_per_class is not None):
             contract = "be set" if self.images_per_class is None else "be null"

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from supcon_pipeline.core.backbones import published_statistics
-from supcon_pipeline.core.batches import Batch
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.embed import embed_images
 from supcon_pipeline.core.encoder import LinearProbe, Outputs, build_model
@@ -26,6 +25,7 @@ from supcon_pipeline.core.parameters import (
 from supcon_pipeline.core.stages import Stage
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
 from supcon_pipeline.core.training import Criterion, Metrics
+from supcon_pipeline.core.views.loading import Batch
 
 # What is used of the dataset card.
 Card = Mapping[str, Any]

@@ -12,13 +12,13 @@ from jaxtyping import UInt8
 # The library asks the network for a newer version at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+
 # How often a policy is tried before a training; what happens to one view in ten is missed once in 40,000.
 NUM_REHEARSALS = 100
 # Of large images fewer, so that it takes a fraction of a second.
 REHEARSED_PIXELS = NUM_REHEARSALS * 224 * 224
 # Stands for the size of the images where arguments are validated before there are any.
 ANY_SIZE = (224, 224)
-
 Spec = Mapping[str, Any]
 
 

@@ -30,7 +30,6 @@ _BLUR: dict[str, Any] = {
     # A kernel of 0 is one as wide as sigma needs.
     "args": {"blur_limit": 0, "sigma_limit": [0.1, 2.0], "p": 0.5},
 }
-
 PRESETS: dict[str, list[dict[str, Any]]] = {
     "small_image": [_CROP, _FLIP, _JITTER, _GREY],
     "photograph": [_CROP, _FLIP, _JITTER, _GREY, _BLUR],

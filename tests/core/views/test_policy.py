@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.presets import PRESETS, preset
-from supcon_pipeline.core.views import ViewPolicy, build_transform
+from supcon_pipeline.core.views.policy import ViewPolicy, build_transform
+from supcon_pipeline.core.views.presets import PRESETS, preset
 
 FLIP = {"name": "HorizontalFlip", "args": {"p": 1.0}}
 LEFT_HALF = {"name": "Crop", "args": {"x_max": 4, "y_max": 8}}

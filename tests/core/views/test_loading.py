@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from supcon_pipeline.core.batches import ClassBalancedBatches, ShuffledBatches, ViewDataset, build_loader
-from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.core.views.loading import ViewDataset, build_loader
+from supcon_pipeline.core.views.policy import ViewPolicy
+from supcon_pipeline.core.views.sampling import ClassBalancedBatches, ShuffledBatches
 
 FLIPS = [{"name": "HorizontalFlip", "args": {"p": 0.5}}, {"name": "VerticalFlip", "args": {"p": 0.5}}]
 

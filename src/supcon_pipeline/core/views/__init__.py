@@ -1,0 +1,1 @@
+"""Views: random transforms of images, and batches of them."""

@@ -1,0 +1,148 @@
+"""Batches of views, made in worker processes."""
+
+import itertools
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from supcon_pipeline.core.views.mixing import Mixing
+from supcon_pipeline.core.views.policy import ViewPolicy
+from supcon_pipeline.core.views.sampling import Batches, ClassBalancedBatches, ShuffledBatches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Views and labels of some images: `[batch, views, h, w, c]` uint8 and `[batch]` int64.
+
+    Labels of mixed images are class probabilities, `[batch, classes]` float32.
+    """
+
+    views: Tensor
+    labels: Tensor
+
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory, from which a GPU is fed without waiting."""
+        return type(self)(self.views.pin_memory(), self.labels.pin_memory())
+
+
+class ViewDataset(Dataset[Batch]):
+    """Gives a whole batch for one item `(seed, indices)`, stacked where it is asked for."""
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w c"],
+        labels: np.ndarray,
+        policy: ViewPolicy,
+        mixing: Mixing | None = None,
+    ):
+        self.images, self.labels, self.policy, self.mixing = images, labels, policy, mixing
+
+    def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
+        seed, indices = item
+        generator = np.random.default_rng(seed)
+        views = self.policy(self.images[indices], generator)
+        labels = np.asarray(self.labels[indices], dtype=np.int64)
+        if self.mixing is not None:
+            views, labels = self.mixing(views, labels, generator)
+        return Batch(torch.from_numpy(views), torch.from_numpy(labels))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Mapped images go to a worker that is not forked as the place of their file, not as pixels."""
+        images = self.images
+        # A part of a map has another map as its base, and does not know where in the file it starts.
+        if not (isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)):
+            return self.__dict__
+        place = {"filename": images.filename, "offset": images.offset, "shape": images.shape}
+        return {**self.__dict__, "images": place}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["images"], dict):
+            state = {**state, "images": np.memmap(**state["images"], dtype=np.uint8, mode="r")}
+        self.__dict__.update(state)
+
+
+class ViewLoader:
+    """Batches of views, epoch by epoch.
+
+    The views of a batch depend on its seed alone: the number of workers changes nothing but the speed.
+    Workers stay from epoch to epoch, and make the first batches of the next one while this one is validated.
+    """
+
+    def __init__(self, dataset: ViewDataset, batches: Batches, num_workers: int = 0):
+        self.dataset, self.batches, self.num_workers = dataset, batches, num_workers
+        self._stream: Iterator[Batch] = iter(())
+        self._position: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0, from `first_batch` on."""
+        if self._position != (epoch, first_batch):
+            self._stream = iter(self._loader(epoch, first_batch))
+        for index in range(first_batch, len(self)):
+            batch = next(self._stream)
+            self._position = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)
+            yield batch
+
+    def _loader(self, epoch: int, first_batch: int) -> DataLoader[Batch]:
+        return DataLoader(
+            self.dataset,
+            sampler=self._items(epoch, first_batch),
+            batch_size=None,
+            num_workers=self.num_workers,
+            worker_init_fn=_use_one_thread,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def _items(self, epoch: int, first_batch: int) -> Iterator[tuple[int, np.ndarray]]:
+        """What the batches are made of, without end."""
+        yield from self.batches.epoch(epoch)[first_batch:]
+        for following in itertools.count(epoch + 1):
+            yield from self.batches.epoch(following)
+
+
+def _use_one_thread(_worker: int) -> None:
+    """There are as many workers as cores are to be used; threads in each would take turns with them."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def build_loader(
+    images: UInt8[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    indices: Int[np.ndarray, " m"],
+    policy: ViewPolicy,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    sampler: str = "shuffled",
+    images_per_class: int | None = None,
+    mixing: Mixing | None = None,
+) -> ViewLoader:
+    """Batches of views of the images at `indices`, `shuffled` or, with `images_per_class`, `class_balanced`.
+
+    Raises:
+        ValueError: where the sampler is unknown or its numbers do not go together.
+    """
+    batches: Batches
+    if sampler == "shuffled":
+        batches = ShuffledBatches(indices, batch_size, seed)
+    elif sampler == "class_balanced" and images_per_class is not None:
+        batches = ClassBalancedBatches(labels, indices, batch_size, images_per_class, seed)
+    else:
+        raise ValueError(
+            "sampler must be shuffled, or class_balanced with images_per_class, "
+            f"got {sampler!r} with {images_per_class}"
+        )
+    return ViewLoader(ViewDataset(images, labels, policy, mixing), batches, num_workers)
