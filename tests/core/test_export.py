@@ -5,7 +5,6 @@ import onnx
 import pytest
 import torch
 
-from supcon_pipeline.core.encoder import build_model
 from supcon_pipeline.core.export import (
     assemble_outputs,
     compare_outputs,
@@ -16,6 +15,7 @@ from supcon_pipeline.core.export import (
     run_module,
     trace_program,
 )
+from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.tensors import NamedTensors, restore_model
 
 

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from supcon_pipeline.core import stages
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.progress import ProgressStore
 from supcon_pipeline.core.recipes import classifier_stage, contrastive_stage, validate_features
 from supcon_pipeline.core.stages import Stage, average_models, build_training, run_stage, sample_views

@@ -5,7 +5,7 @@ import torchvision
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from supcon_pipeline.core.encoder import ContrastiveModel, Encoder
+from supcon_pipeline.core.models.encoder import ContrastiveModel, Encoder
 from supcon_pipeline.core.weight_decay import parameter_groups
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from supcon_pipeline.core.averaging import batch_norms
-from supcon_pipeline.core.encoder import Outputs
+from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.precision import Precision
 
 

@@ -59,7 +59,7 @@ class BackboneParameters(Parameters):
     @field_validator("name")
     @classmethod
     def _exists(cls, name: str) -> str:
-        from supcon_pipeline.core.backbones import require_backbone
+        from supcon_pipeline.core.models.backbones import require_backbone
 
         require_backbone(name)
         return name

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from supcon_pipeline.core.embed import iterate_images
+from supcon_pipeline.core.models.embed import iterate_images
 
 # The projector takes one picture of all images, and no browser a texture wider than this.
 MAX_PIXELS = 8192

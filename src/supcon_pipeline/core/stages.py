@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from supcon_pipeline.core.averaging import average_states, batch_norms, build_ema, reestimate_batch_norm
 from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
-from supcon_pipeline.core.embed import iterate_images
-from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.models.embed import iterate_images
+from supcon_pipeline.core.models.encoder import build_model
+from supcon_pipeline.core.models.weights import with_versions
 from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim import build_optimizer, build_schedule
 from supcon_pipeline.core.parameters import TrainingParameters
@@ -33,7 +34,6 @@ from supcon_pipeline.core.training import (
 from supcon_pipeline.core.views.loading import Batch, ViewDataset, build_loader
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
-from supcon_pipeline.core.weights import with_versions
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supcon_pipeline.core.encoder import build_model
-from supcon_pipeline.core.weights import with_versions
+from supcon_pipeline.core.models.encoder import build_model
+from supcon_pipeline.core.models.weights import with_versions
 
 
 @dataclass(frozen=True)

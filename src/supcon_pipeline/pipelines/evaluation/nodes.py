@@ -20,7 +20,7 @@ def embed_samples(
     params: EvaluationParameters,
 ) -> Any:
     """Embedding and projection of every image of every split, in the order of the samples."""
-    from supcon_pipeline.core.embed import embed_by
+    from supcon_pipeline.core.models.embed import embed_by
     from supcon_pipeline.core.tensors import NamedTensors, require_origin
     from supcon_pipeline.core.training import pick_device
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from supcon_pipeline.core.encoder import Encoder, LinearProbe, build_classifier, build_model
+from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, build_classifier, build_model
 
 CONTRASTIVE = {
     "kind": "contrastive",

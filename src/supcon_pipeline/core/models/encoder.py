@@ -8,7 +8,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from supcon_pipeline.core.backbones import build_backbone
+from supcon_pipeline.core.models.backbones import build_backbone
+from supcon_pipeline.core.models.weights import with_versions
+from supcon_pipeline.core.named_tensors import NamedTensors
 
 # What a model gives for a batch of images, rows in their order: `embedding` `[batch, num_features]` and,
 # where it has the head, the L2-normalised `projection` `[batch, dim]` and the `logits` `[batch, classes]`.

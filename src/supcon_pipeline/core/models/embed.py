@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from supcon_pipeline.core.encoder import Outputs
+from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from supcon_pipeline.core.embed import embed_by, embed_images, iterate_images
-from supcon_pipeline.core.encoder import build_model
+from supcon_pipeline.core.models.embed import embed_by, embed_images, iterate_images
+from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 
 

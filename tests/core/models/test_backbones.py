@@ -12,13 +12,9 @@ from timm.models import adapt_input_conv
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from supcon_pipeline.core.backbones import (
-    NarrowResNet,
-    build_backbone,
-    published_statistics,
-    require_backbone,
-)
-from supcon_pipeline.core.encoder import build_contrastive_model, build_model
+from supcon_pipeline.core.models.backbones import build_backbone, published_statistics, require_backbone
+from supcon_pipeline.core.models.encoder import build_contrastive_model, build_model
+from supcon_pipeline.core.models.narrow_resnet import NarrowResNet
 from supcon_pipeline.core.parameters import BackboneParameters
 from supcon_pipeline.core.tensors import NamedTensors, restore_model
 
@@ -502,7 +498,7 @@ def test_parameters_take_published_weights_or_a_file_but_not_both():
 
 def test_importing_the_module_imports_neither_torchvision_nor_timm():
     code = (
-        "import sys; from supcon_pipeline.core import backbones; "
+        "import sys; from supcon_pipeline.core.models import backbones; "
         "backbones.require_backbone('resnet_narrow'); "
         "print([name for name in ('torchvision', 'timm') if name in sys.modules])"
     )

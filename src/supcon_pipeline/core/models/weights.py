@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
-
 # torchvision's files of DenseNets are older than its names of their layers (torchvision.models.densenet).
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 

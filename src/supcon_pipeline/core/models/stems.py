@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional
 
 STEMS = ("small_image", "imagenet")
-
 # Where the families of torchvision and timm keep the pooling that ends their stem.
 _STEM_POOLS = ("maxpool", "maxpool1", "Pool1", "features.pool0", "stem.pool")
 # Halving wider patches would multiply the tokens of a network that was made for few.

@@ -1,0 +1,98 @@
+"""Networks of timm without their classifier."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from supcon_pipeline.core.models.image_size import refuse_image_size
+from supcon_pipeline.core.models.stems import fit_stem, no_small_stem
+from supcon_pipeline.core.models.weights import misfit, read_state, shorten_error
+
+TIMM = "timm/"
+
+
+def timm_names(name: str) -> list[str]:
+    """What timm has, with our prefix; the names of published weights where `name` has a tag."""
+    import timm
+
+    # With a dot the name has a tag, which says which of the published weights.
+    return [TIMM + model for model in (timm.list_pretrained() if "." in name else timm.list_models())]
+
+
+def build_timm(
+    name: str, stem: str, num_channels: int, pretrained: bool, weights: str | None, image_size: int | None
+) -> tuple[nn.Module, int]:
+    """The network and the image size that it was made for."""
+    import timm
+
+    model = name.removeprefix(TIMM)
+    config = timm.get_pretrained_cfg(model) or timm.models.PretrainedCfg()
+    if stem == "small_image" and config.fixed_input_size:
+        raise no_small_stem(name, "it is made for one image size")
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": num_channels}
+    if image_size and config.fixed_input_size:
+        options["img_size"] = image_size
+    if weights:
+        network = _load_timm(name, read_state(weights), config, options)
+    elif pretrained:
+        network = _download_timm(name, config, options)
+    else:
+        with refuse_image_size(name, image_size):
+            network = timm.create_model(model, **options)
+    if stem == "small_image":
+        is_loaded = pretrained or weights is not None
+        fit_stem(network, name, _listed(config.first_conv), num_channels, True, is_loaded)
+    return network, config.input_size[-1]
+
+
+def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[str, Any]) -> nn.Module:
+    """The network of timm with given weights; timm renames, resizes and adapts them as it does its own."""
+    import timm
+
+    entries = _without_classifier(name, state, _listed(config.classifier), options)
+    # timm loads loosely where it drops a classifier itself; told of none, it loads strictly.
+    overlay = {"state_dict": entries, "classifier": None, "label_offset": 0}
+    try:
+        network: nn.Module = timm.create_model(
+            name.removeprefix(TIMM), pretrained=True, pretrained_cfg_overlay=overlay, **options
+        )
+    except RuntimeError as error:
+        raise misfit(name, error) from error
+    # timm leaves the overlay on the network, where every copy of it would hold the weights once more.
+    network.pretrained_cfg = network.default_cfg = config.to_dict()
+    return network
+
+
+def _without_classifier(
+    name: str, state: dict[str, Tensor], classifiers: Sequence[str], options: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The state without what is beside the linear layers of the classifiers and not in the network."""
+    import timm
+
+    # Some have a norm or another layer before the linear one; of others the norm belongs to the network.
+    with torch.device("meta"):
+        wanted = timm.create_model(name.removeprefix(TIMM), **options).state_dict()
+    heads = tuple(f"{classifier.rpartition('.')[0] or classifier}." for classifier in classifiers)
+    return {key: value for key, value in state.items() if key in wanted or not key.startswith(heads)}
+
+
+def _download_timm(name: str, config: Any, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    if not config.has_weights:
+        raise ValueError(f"backbone.pretrained must be false for {name}, got True; timm has no weights of it")
+    try:
+        return timm.create_model(name.removeprefix(TIMM), pretrained=True, **options)
+    except OSError as error:
+        file = config.hf_hub_filename or "model.safetensors"
+        source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+        raise ValueError(
+            f"backbone.pretrained must find the file {file} of {source}, got {shorten_error(error)}; "
+            "fetch it and set backbone.weights to its path"
+        ) from error
+
+
+def _listed(names: str | Sequence[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
