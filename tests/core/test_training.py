@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from supcon_pipeline.core.averaging import build_ema
-from supcon_pipeline.core.optim import build_optimizer, build_schedule
+from supcon_pipeline.core.optim.averaging import build_ema
+from supcon_pipeline.core.optim.optimizers import build_optimizer
+from supcon_pipeline.core.optim.schedules import build_schedule
 from supcon_pipeline.core.precision import choose_precision
 from supcon_pipeline.core.recipes import classification_criterion
 from supcon_pipeline.core.training import (

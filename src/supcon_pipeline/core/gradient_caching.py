@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from supcon_pipeline.core.averaging import batch_norms
 from supcon_pipeline.core.models.encoder import Outputs
+from supcon_pipeline.core.optim.averaging import batch_norms
 from supcon_pipeline.core.precision import Precision
 
 

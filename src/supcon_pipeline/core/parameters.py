@@ -129,7 +129,7 @@ class OptimizerParameters(Parameters):
 
     @model_validator(mode="after")
     def _uses_its_options(self) -> Self:
-        from supcon_pipeline.core.optim import OPTIMIZERS, complete_options
+        from supcon_pipeline.core.optim.options import OPTIMIZERS, complete_options
 
         given = self.model_dump(exclude={"name", "lr", "weight_decay"})
         options = complete_options(OPTIMIZERS, self.name, given)
@@ -159,7 +159,8 @@ class ScheduleParameters(Parameters):
 
     @model_validator(mode="after")
     def _uses_its_options(self) -> Self:
-        from supcon_pipeline.core.optim import SCHEDULES, check_schedule, complete_options
+        from supcon_pipeline.core.optim.options import SCHEDULES, complete_options
+        from supcon_pipeline.core.optim.schedules import check_schedule
 
         given = self.model_dump(exclude={"name", "num_epochs", "warmup_epochs"})
         options = complete_options(SCHEDULES, self.name, given)

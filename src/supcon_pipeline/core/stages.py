@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from supcon_pipeline.core.averaging import average_states, batch_norms, build_ema, reestimate_batch_norm
 from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.models.embed import iterate_images
 from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.models.weights import with_versions
 from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
-from supcon_pipeline.core.optim import build_optimizer, build_schedule
+from supcon_pipeline.core.optim.averaging import average_states, batch_norms, build_ema, reestimate_batch_norm
+from supcon_pipeline.core.optim.optimizers import build_optimizer
+from supcon_pipeline.core.optim.schedules import build_schedule
 from supcon_pipeline.core.parameters import TrainingParameters
 from supcon_pipeline.core.precision import choose_precision
 from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash, flatten, library_versions

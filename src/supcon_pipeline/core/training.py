@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from supcon_pipeline.core.averaging import MovingAverage
 from supcon_pipeline.core.gradient_caching import cached_backward
 from supcon_pipeline.core.metrics import score
 from supcon_pipeline.core.models.encoder import Outputs
-from supcon_pipeline.core.optim import Schedule
+from supcon_pipeline.core.optim.averaging import MovingAverage
+from supcon_pipeline.core.optim.schedules import Schedule
 from supcon_pipeline.core.precision import Precision, choose_precision
 from supcon_pipeline.core.views.loading import Batch, ViewLoader
 

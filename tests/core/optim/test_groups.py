@@ -6,7 +6,7 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from supcon_pipeline.core.models.encoder import ContrastiveModel, Encoder
-from supcon_pipeline.core.weight_decay import parameter_groups
+from supcon_pipeline.core.optim.groups import parameter_groups
 
 
 def decaying(model, groups):

@@ -1,4 +1,4 @@
-"""Optimizers and schedules."""
+"""Learning-rate schedules: warm-up, then a shape."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,130 +7,9 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
+from torch.optim import Optimizer
 
-from supcon_pipeline.core.weight_decay import parameter_groups
-
-# Options by name, each with its usual value: that of the implementation, but for the momentum of SGD and LARS
-# and Nesterov in SGD and Muon, which the implementations leave out and their papers have.
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"momentum": 0.9, "nesterov": True},
-    "adam": {"betas": (0.9, 0.999)},
-    "adamw": {"betas": (0.9, 0.999)},
-    "radam": {"betas": (0.9, 0.999)},
-    "lookahead": {"momentum": 0.9, "nesterov": True, "sync_period": 6, "slow_step_size": 0.5},
-    "ranger": {"betas": (0.9, 0.999), "sync_period": 6, "slow_step_size": 0.5},
-    "lars": {"momentum": 0.9, "nesterov": False},
-    "muon": {"momentum": 0.95, "nesterov": True, "betas": (0.9, 0.95)},
-}
-SCHEDULES: dict[str, dict[str, Any]] = {
-    "cosine": {},
-    "onecycle": {},
-    "step": {"milestones": (0.5, 0.75), "decay_factor": 0.1},
-    "plateau": {"decay_factor": 0.1, "patience": 5},
-    "constant": {},
-}
-
-
-def complete_options(
-    table: Mapping[str, Mapping[str, Any]], name: str, given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The options of one name: what is given, and the usual value where nothing or None is.
-
-    Args:
-        table: the usual options by name, `OPTIMIZERS` or `SCHEDULES`.
-        name: one of the table.
-        given: any of the table's options; None for those left alone.
-
-    Raises:
-        ValueError: where the name is not in the table, or an option is given that this name does not use.
-    """
-    if name not in table:
-        raise ValueError(f"name must be one of {', '.join(table)}, got {name!r}")
-    for option, value in given.items():
-        if value is not None and option not in table[name]:
-            users = ", ".join(other for other, options in table.items() if option in options)
-            raise ValueError(f"{option} must be null with {name}, got {value}; it belongs to {users}")
-    chosen = {option: value for option, value in given.items() if value is not None}
-    return {**table[name], **chosen}
-
-
-def build_optimizer(
-    model: nn.Module,
-    name: str,
-    lr: float,
-    weight_decay: float,
-    momentum: float | None = None,
-    nesterov: bool | None = None,
-    betas: tuple[float, float] | None = None,
-    sync_period: int | None = None,
-    slow_step_size: float | None = None,
-) -> Optimizer:
-    """An optimizer of torch's or timm's over `parameter_groups`.
-
-    Args:
-        model: whose trainable parameters are optimized.
-        name: one of `OPTIMIZERS`; `lookahead` goes around SGD, `ranger` is Lookahead around RAdam.
-        lr: of every group.
-        weight_decay: of weights; coupled (in the gradient) but for AdamW and Muon.
-        momentum: of SGD, Lookahead, LARS and Muon; None here and below for the usual value.
-        nesterov: of the same.
-        betas: decays of the two moments of Adam's kin, and of Muon for what is no matrix.
-        sync_period: fast steps to one slow step, of Lookahead and Ranger.
-        slow_step_size: the share of the way to the fast weights that a slow step goes.
-
-    Raises:
-        ValueError: where the name is unknown, or an option is given that it does not use.
-
-    Source:
-        Lookahead: Zhang et al. 2019, arXiv:1907.08610, but timm's slow weights begin as the fast ones of the
-        first slow step, which so changes nothing. LARS: You et al. 2017, arXiv:1708.03888, on weights alone.
-        Muon: Jordan 2024 with the step sizes of Liu et al. 2025, arXiv:2502.16982. It orthogonalises matrices
-        and flattened kernels; kernels of one channel and what does not decay go to AdamW (or NAdamW).
-    """
-    options = complete_options(
-        OPTIMIZERS,
-        name,
-        {
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "betas": betas,
-            "sync_period": sync_period,
-            "slow_step_size": slow_step_size,
-        },
-    )
-    sync_period, slow_step_size = options.pop("sync_period", None), options.pop("slow_step_size", None)
-    groups = parameter_groups(model, weight_decay)
-    if name == "lars":
-        # Else timm adapts only groups that decay: without weight decay, LARS would be SGD.
-        groups[0]["always_adapt"] = True
-    if name == "muon":
-        # Else it would orthogonalise tables of positions as it does matrices.
-        groups[1]["use_fallback"] = True
-    optimizer = _step_taker(name)(groups, lr=lr, **options)
-    return _look_ahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer
-
-
-def _step_taker(name: str) -> Callable[..., Optimizer]:
-    """The optimizer of a name; of Lookahead and Ranger, the one that takes the fast steps."""
-    if name == "lars":
-        from timm.optim.lars import Lars
-
-        return Lars
-    if name == "muon":
-        # Torch's own takes nothing but matrices: no kernels, and no fallback for the rest.
-        from timm.optim.muon import Muon
-
-        return Muon
-    adams = {"adam": Adam, "adamw": AdamW, "radam": RAdam, "ranger": RAdam}
-    return adams.get(name, SGD)
-
-
-def _look_ahead(fast: Optimizer, sync_period: int, slow_step_size: float) -> Optimizer:
-    from timm.optim.lookahead import Lookahead
-
-    return Lookahead(fast, alpha=slow_step_size, k=sync_period)
+from supcon_pipeline.core.optim.options import SCHEDULES, complete_options
 
 
 def warmup_cosine_factor(step: int, num_steps: int, num_warmup_steps: int) -> float:

@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import StochasticDepth
 
-from supcon_pipeline.core.averaging import (
+from supcon_pipeline.core.optim.averaging import (
     average_states,
     batch_norms,
     build_ema,
