@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from supcon_pipeline.core.index import build_index, recall, search_index
+from supcon_pipeline.core.search.index import build_index, recall, search_index
 
 NUM_LINKS, EF_CONSTRUCTION = 32, 200
 K = 10

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.manifold import TSNE
 
-from supcon_pipeline.core.neighbours import search_neighbours
+from supcon_pipeline.core.search.neighbours import search_neighbours
 from supcon_pipeline.core.tsne import tsne_map
 
 PERPLEXITY, NUM_ITERATIONS = 30.0, 750

@@ -3,7 +3,8 @@ import pytest
 
 from supcon_pipeline.core.feature_metrics import feature_metrics
 from supcon_pipeline.core.metrics import embedding_metrics
-from supcon_pipeline.core.neighbours import knn_probabilities, search_neighbours
+from supcon_pipeline.core.search.knn import knn_probabilities
+from supcon_pipeline.core.search.neighbours import search_neighbours
 
 
 @pytest.fixture

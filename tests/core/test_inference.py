@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from supcon_pipeline.core.index import build_index
 from supcon_pipeline.core.inference import (
     add_classes,
     find_neighbours,
@@ -15,6 +14,7 @@ from supcon_pipeline.core.inference import (
     tabulate_neighbours,
 )
 from supcon_pipeline.core.parameters_use import InferenceParameters
+from supcon_pipeline.core.search.index import build_index
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from kedro.io import DataCatalog, DatasetError, Version
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
-from supcon_pipeline.core.index import build_index, search_index
+from supcon_pipeline.core.search.index import build_index, search_index
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.datasets.digits import DigitsDataset
 from supcon_pipeline.datasets.faiss_index import FaissIndexDataset

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from supcon_pipeline.core.intervals import mean_intervals
 from supcon_pipeline.core.metrics import clustering_metrics, retrieval_values, silhouette
-from supcon_pipeline.core.neighbours import classify_by_prefixes
+from supcon_pipeline.core.search.knn import classify_by_prefixes
 
 
 def feature_metrics(

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from supcon_pipeline.core.data.images import rows_of
-from supcon_pipeline.core.index import search_index
-from supcon_pipeline.core.neighbours import log_votes
 from supcon_pipeline.core.parameters_use import InferenceParameters
+from supcon_pipeline.core.search.index import search_index
+from supcon_pipeline.core.search.knn import log_votes
 
 
 def neighbour_distances(similarities: Float[np.ndarray, "n k"], k: int) -> Float[np.ndarray, " n"]:

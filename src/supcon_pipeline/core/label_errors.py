@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from supcon_pipeline.core.neighbours import iterate_votes, search_other_neighbours
+from supcon_pipeline.core.search.knn import iterate_votes
+from supcon_pipeline.core.search.neighbours import search_other_neighbours
 
 
 def suspicious_labels(

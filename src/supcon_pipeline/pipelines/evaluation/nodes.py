@@ -57,7 +57,7 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
 
 def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> pd.DataFrame:
     """The nearest training images of each test image, by cosine similarity of the embeddings."""
-    from supcon_pipeline.core.neighbours import search_neighbours
+    from supcon_pipeline.core.search.neighbours import search_neighbours
     from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
@@ -112,7 +112,7 @@ def score_pixels(
     """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
     from supcon_pipeline.core.data.pixels import shrink_images
     from supcon_pipeline.core.intervals import mean_intervals
-    from supcon_pipeline.core.neighbours import find_nearest
+    from supcon_pipeline.core.search.neighbours import find_nearest
 
     labels = samples["label"].to_numpy()
     train, test = rows_of(samples, "train"), rows_of(samples, "test")
@@ -179,7 +179,7 @@ def score_knn(
     embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
 ) -> dict[str, Any]:
     """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
-    from supcon_pipeline.core.neighbours import neighbour_log_votes
+    from supcon_pipeline.core.search.knn import neighbour_log_votes
     from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])

@@ -33,7 +33,7 @@ def score_outside_images(
     """One row per test image and image of another kind: its distance to the training images."""
     from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.inference import neighbour_distances
-    from supcon_pipeline.core.neighbours import search_neighbours
+    from supcon_pipeline.core.search.neighbours import search_neighbours
     from supcon_pipeline.core.tensors import require_order, require_origin
 
     require_order(embeddings, samples["id"])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.index import build_index, describe_index, recall, search_index
+from supcon_pipeline.core.search.index import build_index, describe_index, recall, search_index
 
 HNSW = {"num_links": 8, "ef_construction": 40, "ef_search": 64}
 

@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from supcon_pipeline.core.neighbours import (
+from supcon_pipeline.core.search.knn import (
     classify_by_prefixes,
-    find_nearest,
     iterate_votes,
     knn_probabilities,
     neighbour_log_votes,
-    search_neighbours,
-    search_other_neighbours,
 )
+from supcon_pipeline.core.search.neighbours import find_nearest, search_neighbours, search_other_neighbours
 
 
 def classify_by_neighbours(queries, references, labels, k, temperature, num_classes):

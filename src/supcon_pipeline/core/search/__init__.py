@@ -1,0 +1,1 @@
+"""Nearest neighbours: exact, by an index, and what they vote for."""

@@ -1,0 +1,99 @@
+"""Nearest neighbours with faiss, and classification by them."""
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+# Numbers that are held as float32 at once: 128 MB.
+TILE_SIZE = 2**25
+
+
+def search_neighbours(
+    queries: Float[np.ndarray, "n dim"],
+    references: Float[np.ndarray, "m dim"],
+    k: int,
+    metric: str = "cosine",
+) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
+    """The `k` nearest references of each query, nearest first: similarities and indices.
+
+    Args:
+        queries: float32.
+        references: float32.
+        k: from 1 to the number of references.
+        metric: `cosine`, or `euclidean` with the similarity being the negative squared distance.
+
+    Raises:
+        ValueError: where `k` or the metric is out of range.
+    """
+    import faiss
+
+    if not 1 <= k <= len(references):
+        raise ValueError(f"k must be from 1 to the number of references ({len(references)}), got {k}")
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(f"metric must be cosine or euclidean, got {metric!r}")
+    queries = np.array(queries, dtype=np.float32, order="C")
+    references = np.array(references, dtype=np.float32, order="C")
+    if metric == "cosine":
+        faiss.normalize_L2(queries)
+        faiss.normalize_L2(references)
+        return faiss.knn(queries, references, k, metric=faiss.METRIC_INNER_PRODUCT)
+    distances, indices = faiss.knn(queries, references, k, metric=faiss.METRIC_L2)
+    return -distances, indices
+
+
+def find_nearest(
+    rows: Shaped[np.ndarray, "n dim"],
+    query_rows: Int[np.ndarray, " q"],
+    reference_rows: Int[np.ndarray, " m"],
+    tile_size: int = TILE_SIZE,
+) -> Int[np.ndarray, " q"]:
+    """The reference that is nearest to each query by Euclidean distance, as an index of the rows.
+
+    Memory is that of a tile of each, whatever the number of rows. Of equally near ones, the first counts.
+
+    Args:
+        rows: of any type, may be memory-mapped.
+        query_rows: indices of the queries.
+        reference_rows: indices of what is searched.
+        tile_size: numbers of a tile.
+
+    Raises:
+        ValueError: where there is no reference.
+    """
+    if not len(reference_rows):
+        raise ValueError("reference_rows must hold at least one row, got none")
+    num_rows = max(1, tile_size // rows.shape[1])
+    nearest = np.zeros(len(query_rows), dtype=np.int64)
+    for start in range(0, len(query_rows), num_rows):
+        tile = slice(start, start + num_rows)
+        queries = rows[query_rows[tile]]
+        best = np.full(len(queries), -np.inf)
+        for first in range(0, len(reference_rows), num_rows):
+            searched = reference_rows[first : first + num_rows]
+            similarities, found = search_neighbours(queries, rows[searched], 1, "euclidean")
+            is_nearer = similarities[:, 0] > best
+            best[is_nearer] = similarities[is_nearer, 0]
+            nearest[tile][is_nearer] = searched[found[is_nearer, 0]]
+    return nearest
+
+
+def search_other_neighbours(
+    rows: Float[np.ndarray, "n dim"], reference_rows: Int[np.ndarray, " m"], k: int
+) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
+    """Cosine similarities and indices of the `k` references nearest to each row, itself left out.
+
+    Args:
+        rows: float32; all are queries.
+        reference_rows: indices of the rows that are searched.
+        k: from 1 to one less than there are references.
+
+    Raises:
+        ValueError: where `k` is out of range.
+    """
+    if not 1 <= k < len(reference_rows):
+        raise ValueError(f"k must be from 1 to {len(reference_rows) - 1}, the other references, got {k}")
+    similarities, found = search_neighbours(rows, rows[reference_rows], k + 1)
+    neighbours = reference_rows[found]
+    # The row itself goes to the end, where the one neighbour too many is cut off.
+    is_self = neighbours == np.arange(len(rows))[:, None]
+    order = np.argsort(is_self, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(neighbours, order, axis=1)
