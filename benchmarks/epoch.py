@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.data.splits import split_samples
-from supcon_pipeline.core.metrics import embedding_metrics
+from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.encoder import ContrastiveModel, build_model
 from supcon_pipeline.core.parameters import Stage1Parameters
 from supcon_pipeline.core.precision import choose_precision

@@ -5,7 +5,7 @@ import click
 import pytest
 from kedro.io import DatasetError
 
-from supcon_pipeline.core.classification import without_tables
+from supcon_pipeline.core.metrics.classification import without_tables
 from supcon_pipeline.pipeline_registry import register_pipelines
 from tests.conftest import Kedro, make_project, read_catalog, run_session
 from tests.tiny import write_digits

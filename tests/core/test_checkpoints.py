@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
-from supcon_pipeline.core.metrics import score
+from supcon_pipeline.core.metrics.direction import score
 from supcon_pipeline.core.optim.schedules import Plateau
 from supcon_pipeline.core.training import EpochRecord
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
-from supcon_pipeline.core.metrics import embedding_metrics
+from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.encoder import LinearProbe, build_classifier, build_model
 from supcon_pipeline.core.parameters import BaselineParameters, ContrastiveLossParameters
 from supcon_pipeline.core.recipes import (

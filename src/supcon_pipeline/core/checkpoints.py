@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from supcon_pipeline.core.metrics import score
+from supcon_pipeline.core.metrics.direction import score
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.training import EpochRecord
 

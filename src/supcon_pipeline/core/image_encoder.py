@@ -17,10 +17,10 @@ from supcon_pipeline.core.export import (
     read_onnx_metadata,
     run_module,
 )
-from supcon_pipeline.core.metrics import unit_rows
 from supcon_pipeline.core.new_images import list_images, pack_new_image
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.training import pick_device
+from supcon_pipeline.core.vectors import unit_rows
 
 
 class Prediction(NamedTuple):

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss
-from supcon_pipeline.core.metrics import accuracy, embedding_metrics
+from supcon_pipeline.core.metrics.classification import accuracy
+from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.backbones import published_statistics
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.models.encoder import LinearProbe, Outputs, build_model

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from supcon_pipeline.core.classification import CALIBRATED
+from supcon_pipeline.core.metrics.calibration import CALIBRATED
 from supcon_pipeline.core.pages import embed_png, open_templates
 
 # Of the most confused classes.

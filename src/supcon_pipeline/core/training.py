@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from supcon_pipeline.core.gradient_caching import cached_backward
-from supcon_pipeline.core.metrics import score
+from supcon_pipeline.core.metrics.direction import score
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.optim.averaging import MovingAverage
 from supcon_pipeline.core.optim.schedules import Schedule

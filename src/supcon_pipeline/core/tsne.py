@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from supcon_pipeline.core.metrics import unit_rows
+from supcon_pipeline.core.vectors import unit_rows
 
 logger = logging.getLogger(__name__)
 

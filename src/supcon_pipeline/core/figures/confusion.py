@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from supcon_pipeline.core.classification import confused_pairs
 from supcon_pipeline.core.figures.names import drawn_name, show_as_written, text_width
+from supcon_pipeline.core.metrics.classification import confused_pairs
 
 # Above, counts do not fit their cells, and the pairs that matter are listed instead.
 MAX_COUNTED = 20

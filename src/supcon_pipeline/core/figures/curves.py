@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.figures.marks import BLUE, FEW_COLORS, GREEN, ORANGE, SKY, VERMILLION
-from supcon_pipeline.core.metrics import LOWER_IS_BETTER
+from supcon_pipeline.core.metrics.direction import LOWER_IS_BETTER
 
 # Up to so many epochs each has a point: of a single one there is no line.
 MAX_MARKED = 20

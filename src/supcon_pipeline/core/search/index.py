@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from supcon_pipeline.core.data.images import spread_evenly
-from supcon_pipeline.core.metrics import unit_rows
+from supcon_pipeline.core.vectors import unit_rows
 
 # Two ways of adding up one product differ by less.
 ROUNDING = 1e-6

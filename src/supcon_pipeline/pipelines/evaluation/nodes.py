@@ -33,7 +33,7 @@ def embed_samples(
 
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
     """Retrieval, clustering and k-NN metrics of both features: test images searched among training images."""
-    from supcon_pipeline.core.feature_metrics import feature_metrics
+    from supcon_pipeline.core.metrics.features import feature_metrics
     from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
@@ -79,7 +79,7 @@ def find_suspicious_labels(
     embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
 ) -> pd.DataFrame:
     """The images of any split whose nearest training images have another label, most suspicious first."""
-    from supcon_pipeline.core.label_errors import suspicious_labels
+    from supcon_pipeline.core.metrics.label_errors import suspicious_labels
     from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
@@ -99,7 +99,7 @@ def find_suspicious_labels(
 
 def list_confused_pairs(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> pd.DataFrame:
     """The mistakes of the linear classifier on the test images, by pair of classes."""
-    from supcon_pipeline.core.classification import confused_pairs
+    from supcon_pipeline.core.metrics.classification import confused_pairs
 
     names = np.array(dataset_card["class_names"])
     pairs = confused_pairs(classifier_metrics["confusion_matrix"])
@@ -111,7 +111,7 @@ def score_pixels(
 ) -> dict[str, Any]:
     """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
     from supcon_pipeline.core.data.pixels import shrink_images
-    from supcon_pipeline.core.intervals import mean_intervals
+    from supcon_pipeline.core.metrics.intervals import mean_intervals
     from supcon_pipeline.core.search.neighbours import find_nearest
 
     labels = samples["label"].to_numpy()
@@ -203,7 +203,7 @@ def collect_metrics(
 ) -> dict[str, Any]:
     """All metrics on test without their tables, and what they speak of."""
     from supcon_pipeline.core.budget import budget_differences
-    from supcon_pipeline.core.classification import without_tables
+    from supcon_pipeline.core.metrics.classification import without_tables
 
     checkpoints = {
         "encoder": embeddings.metadata["checkpoint"],
@@ -242,7 +242,7 @@ def _score_logits(
     dataset_card: dict[str, Any],
     params: EvaluationParameters,
 ) -> dict[str, Any]:
-    from supcon_pipeline.core.classification import classification_metrics
+    from supcon_pipeline.core.metrics.classification import classification_metrics
 
     labels = _held_out(samples["label"].to_numpy(), samples)
     return classification_metrics(

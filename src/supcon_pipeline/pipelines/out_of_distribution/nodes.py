@@ -54,7 +54,7 @@ def measure_detection(
     outside_scores: pd.DataFrame, outside_samples: pd.DataFrame, embeddings: Any
 ) -> dict[str, Any]:
     """How well the distance tells the two kinds of images apart."""
-    from supcon_pipeline.core.out_of_distribution import detection_metrics
+    from supcon_pipeline.core.metrics.detection import detection_metrics
 
     is_outside, distance = outside_scores["is_outside"], outside_scores["distance"].to_numpy()
     return {

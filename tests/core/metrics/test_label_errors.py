@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.label_errors import suspicious_labels
+from supcon_pipeline.core.metrics.label_errors import suspicious_labels
 
 
 @pytest.fixture

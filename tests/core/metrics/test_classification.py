@@ -8,15 +8,17 @@ from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 from torch.nn import functional
 
-from supcon_pipeline.core import classification
-from supcon_pipeline.core.classification import (
+from supcon_pipeline.core.metrics import calibration
+from supcon_pipeline.core.metrics.calibration import (
     CALIBRATED,
-    classification_metrics,
-    confused_pairs,
     expected_calibration_error,
     fit_temperature,
-    image_outcomes,
     reliability_bins,
+)
+from supcon_pipeline.core.metrics.classification import (
+    classification_metrics,
+    confused_pairs,
+    image_outcomes,
     without_tables,
 )
 
@@ -147,7 +149,7 @@ def test_what_came_of_each_image_is_the_same_for_any_tile(classified, tile_size)
 def test_many_classes_are_scored_in_the_memory_of_a_tile(rng, monkeypatch):
     import tracemalloc
 
-    monkeypatch.setattr(classification, "TILE_SIZE", 2**16)
+    monkeypatch.setattr(calibration, "TILE_SIZE", 2**16)
     logits, labels = rng.normal(size=(2000, 500)).astype(np.float32), rng.integers(0, 500, 2000)
     image_outcomes(logits[:10], labels[:10])
     tracemalloc.start()

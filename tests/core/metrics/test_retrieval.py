@@ -9,16 +9,12 @@ from sklearn.metrics import (
     silhouette_score,
 )
 
-from supcon_pipeline.core.metrics import (
-    _sort_by_similarity,
-    accuracy,
-    clustering_metrics,
-    embedding_metrics,
-    retrieval_values,
-    score,
-    silhouette,
-    unit_rows,
-)
+from supcon_pipeline.core.metrics.classification import accuracy
+from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
+from supcon_pipeline.core.metrics.direction import score
+from supcon_pipeline.core.metrics.features import embedding_metrics
+from supcon_pipeline.core.metrics.retrieval import _sort_by_similarity, retrieval_values
+from supcon_pipeline.core.vectors import unit_rows
 
 
 def at_degrees(*angles, length=1.0):

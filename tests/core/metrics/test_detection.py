@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supcon_pipeline.core.out_of_distribution import detection_metrics
+from supcon_pipeline.core.metrics.detection import detection_metrics
 
 SCORES = st.lists(st.integers(-5, 5), min_size=1, max_size=12)
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from supcon_pipeline.core.intervals import mean_intervals
-from supcon_pipeline.core.metrics import clustering_metrics, retrieval_values, silhouette
+from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
+from supcon_pipeline.core.metrics.intervals import mean_intervals
+from supcon_pipeline.core.metrics.retrieval import RETRIEVAL_METRICS, retrieval_values
 from supcon_pipeline.core.search.knn import classify_by_prefixes
 
 
@@ -62,3 +63,29 @@ def _class_structure(queries: Float[np.ndarray, "n dim"], labels: Int[np.ndarray
     """How far the classes form clusters: of one class, or of one image in each, nothing."""
     clustering = clustering_metrics(queries, labels)
     return {**clustering, "silhouette": silhouette(queries, labels)} if clustering else {}
+
+
+def embedding_metrics(
+    queries: Float[np.ndarray, "n dim"],
+    query_labels: Int[np.ndarray, " n"],
+    references: Float[np.ndarray, "m dim"],
+    reference_labels: Int[np.ndarray, " m"],
+) -> dict[str, float]:
+    """How well the neighbours of the queries among the references share their class, by cosine similarity.
+
+    Args:
+        queries: float, one row per image to score.
+        query_labels: the class of each query.
+        references: float, what is searched; holds none of the queries.
+        reference_labels: the class of each reference.
+
+    Returns:
+        `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1]; what `clustering_metrics`
+        gives of the queries. Up is better.
+
+    Raises:
+        ValueError: as `retrieval_values` does.
+    """
+    values = retrieval_values(queries, query_labels, references, reference_labels)
+    metrics = {name: float(values[name].mean()) for name in RETRIEVAL_METRICS}
+    return {**metrics, **clustering_metrics(queries, query_labels)}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.intervals import bootstrap_intervals, mean_intervals, mirrored_interval
+from supcon_pipeline.core.metrics.intervals import bootstrap_intervals, mean_intervals, mirrored_interval
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_law(rng):

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.feature_metrics import feature_metrics
-from supcon_pipeline.core.metrics import embedding_metrics
+from supcon_pipeline.core.metrics.features import embedding_metrics, feature_metrics
 from supcon_pipeline.core.search.knn import knn_probabilities
 from supcon_pipeline.core.search.neighbours import search_neighbours
 

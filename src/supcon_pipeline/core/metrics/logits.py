@@ -1,0 +1,23 @@
+"""Logits of many images and classes, a tile at a time."""
+
+import numpy as np
+from jaxtyping import Float
+
+# Logits that are scored at once: 32 MB as float64, and a few times that.
+TILE_SIZE = 2**22
+
+
+def row_tiles(logits: Float[np.ndarray, "n classes"], tile_size: int) -> list[slice]:
+    """The rows in order, so many at a time that they hold about `tile_size` numbers."""
+    step = max(1, tile_size // logits.shape[1])
+    return [slice(start, start + step) for start in range(0, len(logits), step)]
+
+
+def log_softmax(
+    logits: Float[np.ndarray, "n classes"], temperature: float = 1.0
+) -> Float[np.ndarray, "n classes"]:
+    """Log-probabilities, float64, of logits that are divided by the temperature first."""
+    from scipy.special import log_softmax as scipy_log_softmax
+
+    scores: np.ndarray = scipy_log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
+    return scores

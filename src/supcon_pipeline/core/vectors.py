@@ -1,0 +1,20 @@
+"""Rows of vectors: unit length, and labels that belong to them."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def unit_rows(rows: Float[np.ndarray, "n dim"], dtype: Any = np.float32) -> Float[np.ndarray, "n dim"]:
+    """Rows of length 1, in C order; a row of zeros stays one."""
+    rows = np.asarray(rows, dtype=dtype)
+    scaled: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(scaled)
+
+
+def require_labels(name: str, rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> None:
+    if len(rows) != len(labels):
+        raise ValueError(f"labels of the {name} must have the same length ({len(rows)}), got {len(labels)}")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity; the encoder's training has gone wrong")
