@@ -29,7 +29,7 @@ from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.encoder import ContrastiveModel, build_model
-from supcon_pipeline.core.parameters import Stage1Parameters
+from supcon_pipeline.core.parameters.stages import Stage1Parameters
 from supcon_pipeline.core.precision import choose_precision
 from supcon_pipeline.core.recipes import contrastive_stage
 from supcon_pipeline.core.stages import build_training

@@ -22,7 +22,7 @@ from rich.table import Table
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.data.splits import split_samples
-from supcon_pipeline.core.parameters import Stage1Parameters
+from supcon_pipeline.core.parameters.stages import Stage1Parameters
 from supcon_pipeline.core.recipes import contrastive_stage
 from supcon_pipeline.core.stages import build_training
 from supcon_pipeline.core.training import train_step

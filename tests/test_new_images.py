@@ -98,7 +98,7 @@ def test_the_table_for_a_spreadsheet_is_read_as_it_was_written(inferred: Path, t
 
 
 def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
-    from supcon_pipeline.core.parameters_use import InferenceParameters
+    from supcon_pipeline.core.parameters.inference import InferenceParameters
     from supcon_pipeline.pipelines.inference.nodes import search_new_images
 
     catalog = read_catalog(inferred)

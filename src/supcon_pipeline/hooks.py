@@ -42,7 +42,7 @@ class ParameterHooks:
         Raises:
             ParameterError: with one line per mistake.
         """
-        from supcon_pipeline.core.parameters import ImagesParameters
+        from supcon_pipeline.core.parameters.data import ImagesParameters
         from supcon_pipeline.pipeline_registry import register_pipelines
 
         models = TypeExtractor(register_pipelines()).extract_types_from_pipelines()

@@ -13,7 +13,7 @@ from supcon_pipeline.core.inference import (
     search_report,
     tabulate_neighbours,
 )
-from supcon_pipeline.core.parameters_use import InferenceParameters
+from supcon_pipeline.core.parameters.inference import InferenceParameters
 from supcon_pipeline.core.search.index import build_index
 
 

@@ -7,7 +7,7 @@ import yaml
 from tests.conftest import ROOT
 
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.parameters import Stage1Parameters, Stage2Parameters
+from supcon_pipeline.core.parameters.stages import Stage1Parameters, Stage2Parameters
 
 # What the trainings use of the dataset card of `make_data`.
 CARD = {"mean": [0.5], "std": [0.3], "data_hash": "x", "crop": "pad"}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from supcon_pipeline.core.parameters import EvaluationParameters
+from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.pipelines.evaluation import nodes
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from supcon_pipeline.core.data.images import rows_of
-from supcon_pipeline.core.parameters_use import InferenceParameters
+from supcon_pipeline.core.parameters.inference import InferenceParameters
 from supcon_pipeline.core.search.index import search_index
 from supcon_pipeline.core.search.knn import log_votes
 

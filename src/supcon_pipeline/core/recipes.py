@@ -16,9 +16,9 @@ from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.backbones import published_statistics
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.models.encoder import LinearProbe, Outputs, build_model
-from supcon_pipeline.core.parameters import (
+from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
+from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
-    ContrastiveLossParameters,
     Stage1Parameters,
     Stage2Parameters,
     TrainingParameters,

@@ -18,7 +18,7 @@ from supcon_pipeline.core.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.optim.averaging import average_states, batch_norms, build_ema, reestimate_batch_norm
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
-from supcon_pipeline.core.parameters import TrainingParameters
+from supcon_pipeline.core.parameters.stages import TrainingParameters
 from supcon_pipeline.core.precision import choose_precision
 from supcon_pipeline.core.progress import Progress, ProgressStore, code_hash, flatten, library_versions
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint

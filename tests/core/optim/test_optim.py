@@ -14,7 +14,7 @@ from supcon_pipeline.core.optim.groups import parameter_groups
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.options import OPTIMIZERS, SCHEDULES, complete_options
 from supcon_pipeline.core.optim.schedules import Plateau, build_schedule, warmup_cosine_factor
-from supcon_pipeline.core.parameters import OptimizerParameters, ScheduleParameters
+from supcon_pipeline.core.parameters.optim import OptimizerParameters, ScheduleParameters
 
 # With LARS's trust coefficient of 0.001, its rates are of another order.
 RATES = {"sgd": 0.05, "lookahead": 0.05, "lars": 1.0}

@@ -16,7 +16,8 @@ from supcon_pipeline.core.data.samples import (
     tabulate_packed,
 )
 from supcon_pipeline.core.data.splits import handle_leakage, keep_together, split_samples
-from supcon_pipeline.core.parameters import DataPrepParameters, Stage1Parameters
+from supcon_pipeline.core.parameters.data import DataPrepParameters
+from supcon_pipeline.core.parameters.stages import Stage1Parameters
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import SPLITS, rows_of
-from supcon_pipeline.core.parameters import EvaluationParameters
+from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 
 # Height and width of the images whose pixels are compared.
 PIXEL_SIZE = 32

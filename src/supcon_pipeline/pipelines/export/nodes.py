@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.parameters_use import ExportParameters
+from supcon_pipeline.core.parameters.inference import ExportParameters
 
 
 def export_encoder(encoder: Any, dataset_card: dict[str, Any]) -> Any:

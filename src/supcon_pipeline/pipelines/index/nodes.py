@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from supcon_pipeline.core.parameters_use import IndexParameters
+from supcon_pipeline.core.parameters.inference import IndexParameters
 
 
 def index_embeddings(embeddings: Any, samples: pd.DataFrame, params: IndexParameters) -> Any:

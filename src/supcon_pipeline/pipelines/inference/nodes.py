@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import RawImages
-from supcon_pipeline.core.parameters_use import InferenceParameters
+from supcon_pipeline.core.parameters.inference import InferenceParameters
 
 
 def read_new_images(

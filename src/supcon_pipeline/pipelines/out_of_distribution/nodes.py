@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import RawImages
-from supcon_pipeline.core.parameters_use import OutOfDistributionParameters
+from supcon_pipeline.core.parameters.inference import OutOfDistributionParameters
 
 
 def embed_outside_images(

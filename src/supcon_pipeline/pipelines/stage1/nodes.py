@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.parameters import Stage1Parameters
+from supcon_pipeline.core.parameters.stages import Stage1Parameters
 
 
 def pretrain_encoder(

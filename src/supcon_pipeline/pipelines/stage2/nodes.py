@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.parameters import Stage2Parameters
+from supcon_pipeline.core.parameters.stages import Stage2Parameters
 
 
 def train_linear_classifier(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.parameters_visualization import VisualizationParameters
+from supcon_pipeline.core.parameters.visualization import VisualizationParameters
 
 
 def map_embeddings(

@@ -3,17 +3,17 @@ import copy
 import pytest
 from pydantic import ValidationError
 
-from supcon_pipeline.core.parameters import (
+from supcon_pipeline.core.parameters.data import DataPrepParameters
+from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
+from supcon_pipeline.core.parameters.inference import InferenceParameters, OutOfDistributionParameters
+from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
-    DataPrepParameters,
-    EvaluationParameters,
     LrFinderParameters,
     Stage1Parameters,
     Stage2Parameters,
     SwaParameters,
 )
-from supcon_pipeline.core.parameters_use import InferenceParameters, OutOfDistributionParameters
-from supcon_pipeline.core.parameters_visualization import VisualizationParameters
+from supcon_pipeline.core.parameters.visualization import VisualizationParameters
 from supcon_pipeline.core.views.presets import PRESETS
 
 SCHEDULED = {

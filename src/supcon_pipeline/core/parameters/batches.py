@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from supcon_pipeline.core.parameters_base import Count, Parameters
+from supcon_pipeline.core.parameters.base import Count, Parameters
 from supcon_pipeline.core.views.policy import build_transform
 from supcon_pipeline.core.views.presets import expand_presets
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from supcon_pipeline.core.parameters_base import Count, Parameters, Seed
+from supcon_pipeline.core.parameters.base import Count, Parameters, Seed
 
 
 class TsneParameters(Parameters):

@@ -1,0 +1,38 @@
+"""Parameters of the images and of `data_prep`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from supcon_pipeline.core.parameters.base import (
+    Fraction,
+    Parameters,
+    Seed,
+)
+
+
+class DataPrepParameters(Parameters):
+    """Of `data_prep`."""
+
+    image_size: Annotated[int, Field(ge=8, le=4096)]
+    num_channels: Literal[1, 3]
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    seed: Seed
+    crop: Literal["pad", "crop", "stretch"]
+    num_workers: Annotated[int, Field(ge=0)]
+    max_rejected: Annotated[int, Field(ge=0)]
+    on_leakage: Literal["refuse", "report", "remove"]
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1:
+            total = self.validation_fraction + self.test_fraction
+            raise ValueError(f"validation_fraction + test_fraction must be below 1, got {total}")
+        return self
+
+
+class ImagesParameters(Parameters):
+    """Of `images`, in an environment of one's own images: where they are."""
+
+    path: str | None = None

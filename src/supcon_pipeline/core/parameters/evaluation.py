@@ -1,0 +1,25 @@
+"""Parameters of `evaluation`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from supcon_pipeline.core.parameters.base import Count, KnnParameters, Parameters, SearchParameters, Seed
+
+
+class BootstrapParameters(Parameters):
+    """The intervals around the numbers."""
+
+    num_resamples: Annotated[int, Field(ge=10)]
+    seed: Seed
+
+
+class EvaluationParameters(SearchParameters):
+    """Of `evaluation`."""
+
+    batch_size: Count
+    ks: tuple[Count, ...]
+    knn: KnnParameters
+    num_neighbours: Count
+    num_suspicious: Count
+    bootstrap: BootstrapParameters

@@ -1,0 +1,43 @@
+"""Parameters of the networks."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from supcon_pipeline.core.parameters.base import (
+    Count,
+    Parameters,
+)
+
+
+class BackboneParameters(Parameters):
+    """Which network gives the embedding."""
+
+    name: str
+    stem: Literal["small_image", "imagenet"]
+    pretrained: bool
+    weights: str | None
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        from supcon_pipeline.core.models.backbones import require_backbone
+
+        require_backbone(name)
+        return name
+
+    @model_validator(mode="after")
+    def _start_from_one_set_of_weights(self) -> Self:
+        if self.pretrained and self.weights is not None:
+            raise ValueError(
+                f"pretrained must be false where weights is set, got true and {self.weights!r}; "
+                "set weights to null to use the published ones"
+            )
+        return self
+
+
+class ProjectionParameters(Parameters):
+    """Widths of the projection head."""
+
+    hidden_dim: Count
+    dim: Annotated[int, Field(ge=2)]
