@@ -30,10 +30,11 @@ from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.encoder import ContrastiveModel, build_model
 from supcon_pipeline.core.parameters.stages import Stage1Parameters
-from supcon_pipeline.core.precision import choose_precision
-from supcon_pipeline.core.recipes import contrastive_stage
-from supcon_pipeline.core.stages import build_training
-from supcon_pipeline.core.training import EpochRecord, fit
+from supcon_pipeline.core.training.loop import fit
+from supcon_pipeline.core.training.precision import choose_precision
+from supcon_pipeline.core.training.recipes import contrastive_stage
+from supcon_pipeline.core.training.stage import build_training
+from supcon_pipeline.core.training.state import EpochRecord
 from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.datasets.digits import DigitsDataset
 

@@ -23,9 +23,9 @@ from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.parameters.stages import Stage1Parameters
-from supcon_pipeline.core.recipes import contrastive_stage
-from supcon_pipeline.core.stages import build_training
-from supcon_pipeline.core.training import train_step
+from supcon_pipeline.core.training.loop import train_step
+from supcon_pipeline.core.training.recipes import contrastive_stage
+from supcon_pipeline.core.training.stage import build_training
 from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.core.views.presets import PRESETS
 from supcon_pipeline.datasets.digits import DigitsDataset

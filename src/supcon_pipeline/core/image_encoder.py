@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.export import (
     Arrays,
     ModelProgram,
@@ -19,7 +20,6 @@ from supcon_pipeline.core.export import (
 )
 from supcon_pipeline.core.new_images import list_images, pack_new_image
 from supcon_pipeline.core.tensors import NamedTensors
-from supcon_pipeline.core.training import pick_device
 from supcon_pipeline.core.vectors import unit_rows
 
 

@@ -25,7 +25,7 @@ class ProgressDataset(AbstractDataset[Any, Any]):
 
     def load(self) -> Any:
         """The `ProgressStore` of the folder."""
-        from supcon_pipeline.core.progress import ProgressStore
+        from supcon_pipeline.core.training.progress import ProgressStore
 
         if self._store is None:
             self._store = ProgressStore(self._filepath, atomic_path)

@@ -4,7 +4,11 @@ import torch
 from torch.nn import functional
 
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
-from supcon_pipeline.core.recipes import classification_criterion, collapse_loss, contrastive_criterion
+from supcon_pipeline.core.training.criteria import (
+    classification_criterion,
+    collapse_loss,
+    contrastive_criterion,
+)
 from supcon_pipeline.core.views.loading import Batch, build_loader
 from supcon_pipeline.core.views.mixing import Mixing, blend, cut_in, mix_labels
 from supcon_pipeline.core.views.policy import ViewPolicy

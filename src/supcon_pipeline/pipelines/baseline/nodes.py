@@ -20,9 +20,9 @@ def train_baseline(
     params: BaselineParameters,
 ) -> tuple[Any, pd.DataFrame]:
     """The best checkpoints of encoder and classifier, and the history of their training."""
-    from supcon_pipeline.core.recipes import baseline_stage
-    from supcon_pipeline.core.stages import run_stage
     from supcon_pipeline.core.tensors import join_parts
+    from supcon_pipeline.core.training.recipes import baseline_stage
+    from supcon_pipeline.core.training.resumable import run_stage
 
     data = LabelledImages.of(prepared_images, samples)
     stage = baseline_stage(data, dataset_card, stage1, params, run_record["run_id"])

@@ -20,9 +20,9 @@ def embed_samples(
     params: EvaluationParameters,
 ) -> Any:
     """Embedding and projection of every image of every split, in the order of the samples."""
+    from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.models.embed import embed_by
     from supcon_pipeline.core.tensors import NamedTensors, require_origin
-    from supcon_pipeline.core.training import pick_device
 
     # Other data may have put into test what this encoder was trained on.
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], "run stage1 on this data")
@@ -202,8 +202,8 @@ def collect_metrics(
     **scores: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test without their tables, and what they speak of."""
-    from supcon_pipeline.core.budget import budget_differences
     from supcon_pipeline.core.metrics.classification import without_tables
+    from supcon_pipeline.core.training.budget import budget_differences
 
     checkpoints = {
         "encoder": embeddings.metadata["checkpoint"],

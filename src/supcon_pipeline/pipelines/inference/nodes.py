@@ -20,8 +20,8 @@ def read_new_images(
 
 def embed_new_images(encoder: Any, new_images: np.ndarray, params: InferenceParameters) -> Any:
     """Embedding and projection of every new image, in their order."""
+    from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.models.embed import embed_by
-    from supcon_pipeline.core.training import pick_device
 
     return embed_by(encoder, new_images, params.batch_size, pick_device())
 

@@ -18,8 +18,8 @@ def trace_stage1_loss(
     params: LrFinderParameters,
 ) -> pd.DataFrame:
     """Loss of stage 1 against a rising learning rate."""
-    from supcon_pipeline.core.lr_range import lr_curve
-    from supcon_pipeline.core.recipes import contrastive_stage
+    from supcon_pipeline.core.training.lr_range import lr_curve
+    from supcon_pipeline.core.training.recipes import contrastive_stage
 
     data = LabelledImages.of(prepared_images, samples)
     stage = contrastive_stage(data, dataset_card, stage1, run_record["run_id"])
@@ -36,9 +36,9 @@ def trace_stage2_loss(
     params: LrFinderParameters,
 ) -> pd.DataFrame:
     """Loss of stage 2 against a rising learning rate."""
-    from supcon_pipeline.core.lr_range import lr_curve
-    from supcon_pipeline.core.recipes import classifier_stage
     from supcon_pipeline.core.tensors import require_origin
+    from supcon_pipeline.core.training.lr_range import lr_curve
+    from supcon_pipeline.core.training.recipes import classifier_stage
 
     remedy = "run stage1 and its swa on this data"
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
@@ -49,7 +49,7 @@ def trace_stage2_loss(
 
 def suggest_learning_rate(curve: pd.DataFrame) -> dict[str, float]:
     """The learning rate where the loss falls fastest, and where it is lowest."""
-    from supcon_pipeline.core.lr_range import suggest_lr
+    from supcon_pipeline.core.training.lr_range import suggest_lr
 
     return suggest_lr(curve.to_dict(orient="records"))
 

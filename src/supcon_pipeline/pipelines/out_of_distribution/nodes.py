@@ -13,9 +13,9 @@ def embed_outside_images(
     outside_images: RawImages, encoder: Any, params: OutOfDistributionParameters
 ) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
     """Embeddings of the images of another kind, what they are called, and those that cannot be read."""
+    from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.models.embed import embed_by
     from supcon_pipeline.core.new_images import held_out_images, read_images
-    from supcon_pipeline.core.training import pick_device
 
     raw = held_out_images(outside_images)
     images, outside_samples, unreadable = read_images(raw, encoder, params.num_workers)

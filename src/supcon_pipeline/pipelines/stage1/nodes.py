@@ -19,9 +19,9 @@ def pretrain_encoder(
     params: Stage1Parameters,
 ) -> tuple[Any, pd.DataFrame]:
     """The best checkpoints of encoder and projection head, and the history of their training."""
-    from supcon_pipeline.core.recipes import contrastive_stage
-    from supcon_pipeline.core.stages import run_stage
     from supcon_pipeline.core.tensors import join_parts
+    from supcon_pipeline.core.training.recipes import contrastive_stage
+    from supcon_pipeline.core.training.resumable import run_stage
 
     data = LabelledImages.of(prepared_images, samples)
     stage = contrastive_stage(data, dataset_card, params, run_record["run_id"])
@@ -34,7 +34,7 @@ def draw_training_views(
     prepared_images: np.ndarray, samples: pd.DataFrame, dataset_card: dict[str, Any], params: Stage1Parameters
 ) -> Any:
     """Some training images with the views that training makes of them."""
-    from supcon_pipeline.core.stages import sample_views
+    from supcon_pipeline.core.training.stage import sample_views
     from supcon_pipeline.core.view_figure import draw_views
 
     data = LabelledImages.of(prepared_images, samples)

@@ -20,9 +20,9 @@ def train_linear_classifier(
     params: Stage2Parameters,
 ) -> tuple[Any, pd.DataFrame]:
     """The best checkpoints of the classifier, and the history of its training."""
-    from supcon_pipeline.core.recipes import classifier_stage
-    from supcon_pipeline.core.stages import run_stage
     from supcon_pipeline.core.tensors import join_parts, require_origin
+    from supcon_pipeline.core.training.recipes import classifier_stage
+    from supcon_pipeline.core.training.resumable import run_stage
 
     remedy = "run stage1 and its swa on this data"
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)

@@ -17,8 +17,8 @@ def average_checkpoints(
     params: SwaParameters,
 ) -> Any:
     """One model from the best checkpoints of a stage."""
-    from supcon_pipeline.core.stages import average_models
     from supcon_pipeline.core.tensors import require_origin, split_parts
+    from supcon_pipeline.core.training.swa import average_models
 
     parts, data_hash = split_parts(checkpoints), dataset_card["data_hash"]
     require_origin("checkpoints", parts[0], "data_hash", data_hash, "run their stage on this data")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from supcon_pipeline.core.checkpoints import TopCheckpoints, should_stop
 from supcon_pipeline.core.metrics.direction import score
 from supcon_pipeline.core.optim.schedules import Plateau
-from supcon_pipeline.core.training import EpochRecord
+from supcon_pipeline.core.training.checkpoints import TopCheckpoints, should_stop
+from supcon_pipeline.core.training.state import EpochRecord
 
 
 def epoch_record(epoch, value, **others):

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.optim.averaging import batch_norms
-from supcon_pipeline.core.precision import Precision
+from supcon_pipeline.core.training.precision import Precision
 
 
 def cached_backward(

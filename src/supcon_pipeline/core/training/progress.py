@@ -5,16 +5,12 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from supcon_pipeline.core.data.packing_store import AtomicPath
-
-# Another version of one of these may give other views, weights or steps.
-_NUMERIC_LIBRARIES = ("albumentations", "numpy", "timm", "torch", "torchvision")
 
 logger = logging.getLogger(__name__)
 
@@ -102,19 +98,3 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     for name, inner in items:
         flat.update(flatten(inner, f"{prefix}.{name}" if prefix else str(name)))
     return flat
-
-
-def code_hash() -> str:
-    """SHA-256 over the source of the learning library."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """The versions of what makes the numbers, by name."""
-    import cv2
-
-    # OpenCV comes under several names.
-    return {"cv2": cv2.__version__, **{name: version(name) for name in _NUMERIC_LIBRARIES}}

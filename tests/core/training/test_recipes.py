@@ -7,7 +7,7 @@ import timm
 import torch
 from PIL import Image
 from pytorch_metric_learning.losses import SupConLoss
-from tests.core.trainings import read_parameters, stage1_parameters, stage2_parameters
+from tests.core.training.trainings import read_parameters, stage1_parameters, stage2_parameters
 from torch import nn
 from torch.nn import functional
 
@@ -17,19 +17,16 @@ from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.encoder import LinearProbe, build_classifier, build_model
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.parameters.stages import BaselineParameters
-from supcon_pipeline.core.recipes import (
-    baseline_stage,
+from supcon_pipeline.core.tensors import NamedTensors, fingerprint
+from supcon_pipeline.core.training.criteria import (
     classification_criterion,
-    classifier_stage,
     collapse_loss,
     contrastive_criterion,
-    contrastive_stage,
-    validate_classifier,
-    validate_features,
 )
-from supcon_pipeline.core.stages import build_training
-from supcon_pipeline.core.tensors import NamedTensors, fingerprint
-from supcon_pipeline.core.training import train_step
+from supcon_pipeline.core.training.loop import train_step
+from supcon_pipeline.core.training.recipes import baseline_stage, classifier_stage, contrastive_stage
+from supcon_pipeline.core.training.stage import build_training
+from supcon_pipeline.core.training.validation import validate_classifier, validate_features
 from supcon_pipeline.core.views.loading import Batch
 
 MEAN, STD = [0.4] * 3, [0.3] * 3

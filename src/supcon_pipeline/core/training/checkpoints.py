@@ -6,7 +6,7 @@ from typing import Any
 
 from supcon_pipeline.core.metrics.direction import score
 from supcon_pipeline.core.tensors import NamedTensors
-from supcon_pipeline.core.training import EpochRecord
+from supcon_pipeline.core.training.state import EpochRecord
 
 
 class TopCheckpoints:

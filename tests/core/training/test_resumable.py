@@ -10,19 +10,22 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.core.resume_process import NoLog
-from tests.core.trainings import stage1_parameters, stage2_parameters
+from tests.core.training.resume_process import NoLog
+from tests.core.training.trainings import stage1_parameters, stage2_parameters
 from torch import nn
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from supcon_pipeline.core import stages
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.models.encoder import build_model
-from supcon_pipeline.core.progress import ProgressStore
-from supcon_pipeline.core.recipes import classifier_stage, contrastive_stage, validate_features
-from supcon_pipeline.core.stages import Stage, average_models, build_training, run_stage, sample_views
-from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+from supcon_pipeline.core.models.encoder import build_model, restore_model
+from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
+from supcon_pipeline.core.training import resumable
+from supcon_pipeline.core.training.progress import ProgressStore
+from supcon_pipeline.core.training.recipes import classifier_stage, contrastive_stage
+from supcon_pipeline.core.training.resumable import run_stage
+from supcon_pipeline.core.training.stage import Stage, build_training, sample_views
+from supcon_pipeline.core.training.swa import average_models
+from supcon_pipeline.core.training.validation import validate_features
 from supcon_pipeline.datasets.atomic import atomic_path
 
 MEAN, STD = [0.5] * 3, [0.3] * 3
@@ -339,7 +342,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.seconds, self.saved = 0.0, []
-        monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: self.seconds))
+        monkeypatch.setattr(resumable, "time", SimpleNamespace(monotonic=lambda: self.seconds))
 
     def training(self, seconds, criterion=cross_entropy):
         def slow_loss(outputs, batch):

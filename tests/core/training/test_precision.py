@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from supcon_pipeline.core import precision as precision_module
-from supcon_pipeline.core.precision import choose_precision
+from supcon_pipeline.core.training import precision as precision_module
+from supcon_pipeline.core.training.precision import choose_precision
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from supcon_pipeline.core import monitoring
-from supcon_pipeline.core.monitoring import Monitor, warn_of_collapse
-from supcon_pipeline.core.training import EpochRecord, StepRecord
+from supcon_pipeline.core.training import monitoring
+from supcon_pipeline.core.training.monitoring import Monitor, warn_of_collapse
+from supcon_pipeline.core.training.state import EpochRecord, StepRecord
 
 
 class ScalarList(list):

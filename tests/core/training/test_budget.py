@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from supcon_pipeline.core.budget import budget_differences
+from supcon_pipeline.core.training.budget import budget_differences
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from tests.conftest import ROOT
-from tests.core.resume_process import NoLog
-from tests.core.trainings import CARD, make_data, stage1_parameters
+from tests.core.training.resume_process import NoLog
+from tests.core.training.trainings import CARD, make_data, stage1_parameters
 
-from supcon_pipeline.core.progress import ProgressStore, describe_difference
-from supcon_pipeline.core.recipes import contrastive_stage
-from supcon_pipeline.core.stages import run_stage
+from supcon_pipeline.core.training.progress import ProgressStore, describe_difference
+from supcon_pipeline.core.training.recipes import contrastive_stage
+from supcon_pipeline.core.training.resumable import run_stage
 from supcon_pipeline.datasets.atomic import atomic_path
 
 

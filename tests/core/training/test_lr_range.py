@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.core.trainings import CARD, make_data, stage1_parameters
+from tests.core.training.trainings import CARD, make_data, stage1_parameters
 from torch import nn
 from torch.nn import functional
 
-from supcon_pipeline.core.lr_range import lr_curve, suggest_lr
-from supcon_pipeline.core.recipes import contrastive_stage
-from supcon_pipeline.core.stages import Stage, build_training
+from supcon_pipeline.core.training.lr_range import lr_curve, suggest_lr
+from supcon_pipeline.core.training.recipes import contrastive_stage
+from supcon_pipeline.core.training.stage import Stage, build_training
 
 
 class LinearClassifier(nn.Module):

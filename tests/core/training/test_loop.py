@@ -10,21 +10,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
-from supcon_pipeline.core.precision import choose_precision
-from supcon_pipeline.core.recipes import classification_criterion
-from supcon_pipeline.core.training import (
-    EpochRecord,
-    StepRecord,
-    Training,
-    fit,
-    pick_device,
-    random_states,
-    set_random_states,
-    train_step,
-)
+from supcon_pipeline.core.training.criteria import classification_criterion
+from supcon_pipeline.core.training.loop import fit, train_step
+from supcon_pipeline.core.training.precision import choose_precision
+from supcon_pipeline.core.training.random_states import random_states, set_random_states
+from supcon_pipeline.core.training.state import EpochRecord, StepRecord, Training
 from supcon_pipeline.core.views.loading import Batch, build_loader
 from supcon_pipeline.core.views.policy import ViewPolicy
 

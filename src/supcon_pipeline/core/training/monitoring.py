@@ -9,12 +9,12 @@ from typing import Any, Protocol, Self
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from supcon_pipeline.core.training import EpochRecord, StepRecord, require_finite
+from supcon_pipeline.core.training.loop import require_finite
+from supcon_pipeline.core.training.state import EpochRecord, StepRecord
 
 logger = logging.getLogger(__name__)
 # By itself, so that a log file can have an epoch on one line, however wide the other words are set.
 epoch_logger = logging.getLogger(f"{__name__}.epochs")
-
 # How near to the loss of a collapsed encoder is "on" it: 0.5 % of that loss.
 COLLAPSE_TOLERANCE = 0.005
 

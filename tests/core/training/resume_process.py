@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tests.core.trainings import CARD, make_data, stage1_parameters
+from tests.core.training.trainings import CARD, make_data, stage1_parameters
 
-from supcon_pipeline.core import stages
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.progress import ProgressStore
-from supcon_pipeline.core.recipes import contrastive_stage
-from supcon_pipeline.core.tensors import join_parts
+from supcon_pipeline.core.named_tensors import join_parts
+from supcon_pipeline.core.training import resumable
+from supcon_pipeline.core.training.progress import ProgressStore
+from supcon_pipeline.core.training.recipes import contrastive_stage
 from supcon_pipeline.datasets.atomic import atomic_path
 
 torch.set_num_threads(1)
@@ -60,13 +60,13 @@ class Killer:
 
 def train(folder: Path, result: Path, moment: int | None) -> None:
     killer = Killer(moment)
-    whole_step = stages.Session.take_step
+    whole_step = resumable.ResumableTraining.take_step
 
-    def take_step(session: stages.Session) -> None:
+    def take_step(session: resumable.ResumableTraining) -> None:
         killer.event()
         whole_step(session)
 
-    stages.Session.take_step = take_step  # type: ignore[method-assign]
+    resumable.ResumableTraining.take_step = take_step  # type: ignore[method-assign]
     data: LabelledImages = make_data()
     # A random state other than the one the resumed training must bring back.
     np.random.seed(os.getpid() % 2**31)  # noqa: NPY002
@@ -74,7 +74,7 @@ def train(folder: Path, result: Path, moment: int | None) -> None:
     params = stage1_parameters(progress_minutes=0, ema={"decay_per_epoch": 0.5}, schedule=schedule)
     stage = contrastive_stage(data, CARD, params, "run")
     store = ProgressStore(folder, killer.killing_path)
-    checkpoints, history = stages.run_stage(stage, data, NoLog(), store)
+    checkpoints, history = resumable.run_stage(stage, data, NoLog(), store)
     joined = join_parts(checkpoints)
     with atomic_path(result) as temporary:
         tensors = {name: tensor.contiguous() for name, tensor in joined.tensors.items()}

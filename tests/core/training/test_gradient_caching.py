@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from supcon_pipeline.core.gradient_caching import cached_backward
 from supcon_pipeline.core.losses import supcon_loss
-from supcon_pipeline.core.precision import choose_precision
+from supcon_pipeline.core.training.gradient_caching import cached_backward
+from supcon_pipeline.core.training.precision import choose_precision
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 1, 2, 0])
 NUM_ROWS = 2 * len(LABELS)

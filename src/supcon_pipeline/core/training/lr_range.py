@@ -5,8 +5,8 @@ from itertools import chain, count
 from typing import Any
 
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.stages import Stage, build_training
-from supcon_pipeline.core.training import train_step
+from supcon_pipeline.core.training.loop import train_step
+from supcon_pipeline.core.training.stage import Stage, build_training
 
 
 def lr_curve(

@@ -1,32 +1,27 @@
 """The trainings of this project: contrastive pretraining, linear classifier, cross-entropy baseline."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss
-from supcon_pipeline.core.metrics.classification import accuracy
-from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.backbones import published_statistics
-from supcon_pipeline.core.models.embed import embed_images
-from supcon_pipeline.core.models.encoder import LinearProbe, Outputs, build_model
-from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
+from supcon_pipeline.core.models.encoder import LinearProbe, build_model
 from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
     Stage1Parameters,
     Stage2Parameters,
     TrainingParameters,
 )
-from supcon_pipeline.core.stages import Stage
 from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
-from supcon_pipeline.core.training import Criterion, Metrics
-from supcon_pipeline.core.views.loading import Batch
+from supcon_pipeline.core.training.criteria import (
+    classification_criterion,
+    collapse_loss,
+    contrastive_criterion,
+)
+from supcon_pipeline.core.training.stage import Stage
+from supcon_pipeline.core.training.validation import validate_classifier, validate_features
 
 # What is used of the dataset card.
 Card = Mapping[str, Any]
@@ -157,94 +152,3 @@ def _encoder_description(
 
 def _start(params: Stage1Parameters) -> dict[str, Any]:
     return {"pretrained": params.backbone.pretrained, "weights": params.backbone.weights}
-
-
-def contrastive_criterion(params: ContrastiveLossParameters) -> Criterion:
-    """The contrastive loss by name, with the cross-entropy of the classifier head where that has a weight."""
-
-    def criterion(outputs: Outputs, batch: Batch) -> Tensor:
-        projections = outputs["projection"].unflatten(0, batch.views.shape[:2])
-        if params.name == "sincere":
-            loss = sincere_loss(projections, batch.labels, params.temperature)
-        else:
-            labels = None if params.name == "simclr" else batch.labels
-            loss = supcon_loss(projections, labels, params.temperature)
-        if not params.classifier_weight:
-            return loss
-        labels = batch.labels.repeat_interleave(batch.views.shape[1], dim=0)
-        return joint_loss(loss, outputs["logits"], labels, params.classifier_weight, params.label_smoothing)
-
-    return criterion
-
-
-def classification_criterion(label_smoothing: float) -> Criterion:
-    """Cross-entropy of the logits of every view of a batch.
-
-    Source:
-        Szegedy et al. 2015, arXiv:1512.00567, section 7, for the smoothing.
-    """
-
-    def criterion(outputs: Outputs, batch: Batch) -> Tensor:
-        labels = batch.labels.repeat_interleave(batch.views.shape[1], dim=0)
-        return functional.cross_entropy(outputs["logits"].float(), labels, label_smoothing=label_smoothing)
-
-    return criterion
-
-
-def collapse_loss(name: str) -> Callable[[Tensor, int], float]:
-    """The contrastive loss of a batch if all rows had the same projection, from its labels and views.
-
-    Every row is then as near as any other: log(rows - 1), and for SINCERE, whose denominator leaves out the
-    other positives, the mean of log(1 + negatives). Both are means over the rows that have a positive, and 0
-    where none has: of one view, an image alone in its class has none.
-    """
-
-    def collapse(labels: Tensor, num_views: int) -> float:
-        num_rows = len(labels) * num_views
-        if labels.is_floating_point():
-            # Of mixed images; which of them have a positive changes nothing but whether any has.
-            return math.log(max(num_rows - 1, 1))
-        counts = labels.unique(return_counts=True)[1] * num_views
-        counts = counts[counts > 1].double()
-        if name == "simclr":
-            return math.log(num_rows - 1)
-        if not len(counts):
-            return 0.0
-        if name == "supcon":
-            return math.log(num_rows - 1)
-        return float((counts * (num_rows - counts).log1p()).sum() / counts.sum())
-
-    return collapse
-
-
-def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
-    """Metrics of both features on the validation images, searched among the training images.
-
-    Each image passes the network once. The keys are `embedding.<metric>` and `projection.<metric>`.
-    """
-    train, validation = data.indices("train"), data.indices("validation")
-
-    def validate(model: nn.Module) -> Metrics:
-        outputs = embed_images(model, data.images, np.concatenate([validation, train]), batch_size)
-        metrics = {}
-        for name in ("embedding", "projection"):
-            queries, references = np.split(outputs[name].numpy(), [len(validation)])
-            scores = embedding_metrics(queries, data.labels[validation], references, data.labels[train])
-            metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
-        return metrics
-
-    return validate
-
-
-def validate_classifier(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
-    """Accuracy and log-loss on the validation images."""
-    validation = data.indices("validation")
-    labels = torch.from_numpy(data.labels[validation].astype(np.int64))
-
-    def validate(model: nn.Module) -> Metrics:
-        logits = embed_images(model, data.images, validation, batch_size)["logits"]
-        log_loss = functional.cross_entropy(logits, labels)
-        predicted = logits.argmax(dim=1).numpy()
-        return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
-
-    return validate

@@ -1,0 +1,1 @@
+"""Training: a stage from its first step to its best checkpoints."""

@@ -1,0 +1,35 @@
+"""Stochastic weight averaging of a stage's best checkpoints."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.device import pick_device
+from supcon_pipeline.core.models.embed import iterate_images
+from supcon_pipeline.core.models.encoder import build_model
+from supcon_pipeline.core.models.weights import with_versions
+from supcon_pipeline.core.optim.averaging import average_states, batch_norms, reestimate_batch_norm
+from supcon_pipeline.core.tensors import NamedTensors
+
+
+def average_models(
+    checkpoints: Sequence[NamedTensors], data: LabelledImages, batch_size: int
+) -> NamedTensors:
+    """One model from several checkpoints: their mean, with batch-norm statistics of the training images.
+
+    The statistics are taken over the training images as they are, because that is how images will come.
+    """
+    first = checkpoints[0]
+    model = build_model(first.metadata["model"])
+    averaged = average_states([checkpoint.tensors for checkpoint in checkpoints])
+    model.load_state_dict(with_versions(averaged, model))
+    if batch_norms(model):
+        model = model.to(pick_device())
+        # Shuffled, because a batch of one class would not look like the whole.
+        order = np.random.default_rng(0).permutation(data.indices("train"))
+        reestimate_batch_norm(model, iterate_images(data.images, order, batch_size, pick_device()))
+    members = [{key: part.metadata[key] for key in ("epoch", "metrics")} for part in checkpoints]
+    tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    metadata = {key: value for key, value in first.metadata.items() if key not in ("epoch", "metrics")}
+    return NamedTensors(tensors, {**metadata, "averaged": members})

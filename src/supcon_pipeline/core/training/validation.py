@@ -1,0 +1,47 @@
+"""What chooses the checkpoints of a stage."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.metrics.classification import accuracy
+from supcon_pipeline.core.metrics.features import embedding_metrics
+from supcon_pipeline.core.models.embed import embed_images
+from supcon_pipeline.core.training.state import Metrics
+
+
+def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
+    """Metrics of both features on the validation images, searched among the training images.
+
+    Each image passes the network once. The keys are `embedding.<metric>` and `projection.<metric>`.
+    """
+    train, validation = data.indices("train"), data.indices("validation")
+
+    def validate(model: nn.Module) -> Metrics:
+        outputs = embed_images(model, data.images, np.concatenate([validation, train]), batch_size)
+        metrics = {}
+        for name in ("embedding", "projection"):
+            queries, references = np.split(outputs[name].numpy(), [len(validation)])
+            scores = embedding_metrics(queries, data.labels[validation], references, data.labels[train])
+            metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
+        return metrics
+
+    return validate
+
+
+def validate_classifier(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
+    """Accuracy and log-loss on the validation images."""
+    validation = data.indices("validation")
+    labels = torch.from_numpy(data.labels[validation].astype(np.int64))
+
+    def validate(model: nn.Module) -> Metrics:
+        logits = embed_images(model, data.images, validation, batch_size)["logits"]
+        log_loss = functional.cross_entropy(logits, labels)
+        predicted = logits.argmax(dim=1).numpy()
+        return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
+
+    return validate
