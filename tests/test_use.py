@@ -39,7 +39,7 @@ def exported(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_the_files_give_what_evaluation_says_of_the_same_images(exported: Path) -> None:
-    from supcon_pipeline.core.export import open_onnx
+    from supcon_pipeline.core.inference.export import open_onnx
 
     catalog = read_catalog(exported)
     samples, predictions = catalog.load("samples"), catalog.load("predictions")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from supcon_pipeline.core.image_encoder import ImageEncoder
+    from supcon_pipeline.core.inference.image_encoder import ImageEncoder
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ from kedro.pipeline import Pipeline
 from supcon_pipeline.session import Run, RunBook, RunError
 
 if TYPE_CHECKING:
-    from supcon_pipeline.core.image_encoder import ImageEncoder
+    from supcon_pipeline.core.inference.image_encoder import ImageEncoder
 
 
 def load_encoder(project_path: str | Path, env: str | None, run_id: str | None) -> "ImageEncoder":
@@ -42,7 +42,7 @@ def _load_from_file(path: Path) -> "ImageEncoder":
 
 
 def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "ImageEncoder":
-    from supcon_pipeline.core.image_encoder import encoder_of_states
+    from supcon_pipeline.core.inference.image_encoder import encoder_of_states
     from supcon_pipeline.pipeline_registry import register_pipelines
 
     bootstrap_project(project_path)

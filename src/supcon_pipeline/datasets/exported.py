@@ -17,7 +17,7 @@ class ProgramDataset(VersionedPathDataset):
         """The program, on the CPU."""
         import torch
 
-        from supcon_pipeline.core.export import ModelProgram
+        from supcon_pipeline.core.inference.export import ModelProgram
 
         extra = {METADATA: ""}
         with Path(self._get_load_path()).open("rb") as file:

@@ -10,7 +10,7 @@ from supcon_pipeline.core.parameters.inference import ExportParameters
 
 def export_encoder(encoder: Any, dataset_card: dict[str, Any]) -> Any:
     """The encoder with its normalisation as a program."""
-    from supcon_pipeline.core.export import assemble_outputs, describe_export, trace_program
+    from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
 
     module = assemble_outputs(encoder)
     return trace_program(module, describe_export(module, encoder, dataset_card["class_names"]))
@@ -20,7 +20,7 @@ def export_classifier(
     encoder: Any, classifier: Any, classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]
 ) -> Any:
     """Encoder and classifier as one program, with calibrated probabilities."""
-    from supcon_pipeline.core.export import assemble_outputs, describe_export, trace_program
+    from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
     from supcon_pipeline.core.tensors import fingerprint, require_origin
 
     remedy = "run stage2 and its swa on this encoder"
@@ -31,7 +31,7 @@ def export_classifier(
 
 def convert_program(program: Any) -> Any:
     """A program as ONNX."""
-    from supcon_pipeline.core.export import convert_to_onnx
+    from supcon_pipeline.core.inference.export import convert_to_onnx
 
     return convert_to_onnx(program)
 

@@ -13,7 +13,7 @@ def read_new_images(
     inference_images: RawImages, encoder: Any, params: InferenceParameters
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """The images as the encoder takes them, their paths, and those that cannot be read."""
-    from supcon_pipeline.core.new_images import read_images
+    from supcon_pipeline.core.inference.new_images import read_images
 
     return read_images(inference_images, encoder, params.num_workers)
 
@@ -39,7 +39,7 @@ def search_new_images(
 ) -> pd.DataFrame:
     """Votes, nearest training images and distance score of each new image."""
     from supcon_pipeline.core.data.images import rows_of
-    from supcon_pipeline.core.inference import search_report
+    from supcon_pipeline.core.inference.predictions import search_report
     from supcon_pipeline.core.tensors import NamedTensors, require_order, require_origin
 
     model_hash = embeddings.metadata["model_hash"]
@@ -62,7 +62,7 @@ def predict_new_images(
     dataset_card: dict[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row per new image, for programs and for people; probabilities are calibrated."""
-    from supcon_pipeline.core.inference import add_classes
+    from supcon_pipeline.core.inference.predictions import add_classes
     from supcon_pipeline.core.tensors import require_origin, restore_model
 
     encoder_hash, remedy = new_embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"

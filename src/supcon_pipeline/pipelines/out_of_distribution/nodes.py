@@ -14,8 +14,8 @@ def embed_outside_images(
 ) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
     """Embeddings of the images of another kind, what they are called, and those that cannot be read."""
     from supcon_pipeline.core.device import pick_device
+    from supcon_pipeline.core.inference.new_images import held_out_images, read_images
     from supcon_pipeline.core.models.embed import embed_by
-    from supcon_pipeline.core.new_images import held_out_images, read_images
 
     raw = held_out_images(outside_images)
     images, outside_samples, unreadable = read_images(raw, encoder, params.num_workers)
@@ -32,7 +32,7 @@ def score_outside_images(
 ) -> pd.DataFrame:
     """One row per test image and image of another kind: its distance to the training images."""
     from supcon_pipeline.core.data.images import rows_of
-    from supcon_pipeline.core.inference import neighbour_distances
+    from supcon_pipeline.core.inference.predictions import neighbour_distances
     from supcon_pipeline.core.search.neighbours import search_neighbours
     from supcon_pipeline.core.tensors import require_order, require_origin
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 
-from supcon_pipeline.core.export import (
+from supcon_pipeline.core.inference.export import (
     assemble_outputs,
     compare_outputs,
     convert_to_onnx,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.device import pick_device
-from supcon_pipeline.core.export import (
+from supcon_pipeline.core.inference.export import (
     Arrays,
     ModelProgram,
     assemble_outputs,
@@ -18,7 +18,7 @@ from supcon_pipeline.core.export import (
     read_onnx_metadata,
     run_module,
 )
-from supcon_pipeline.core.new_images import list_images, pack_new_image
+from supcon_pipeline.core.inference.new_images import list_images, pack_new_image
 from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.vectors import unit_rows
 
@@ -38,7 +38,7 @@ class ImageEncoder:
 
     Args:
         run: gives the outputs for packed images by their names.
-        metadata: of a `core.export.ModelProgram`.
+        metadata: of a `core.inference.export.ModelProgram`.
         batch_size: images per forward pass.
     """
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from supcon_pipeline.core.inference import (
+from supcon_pipeline.core.inference.predictions import (
     add_classes,
     find_neighbours,
     neighbour_distances,

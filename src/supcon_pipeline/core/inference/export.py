@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from supcon_pipeline.core.tensors import NamedTensors, restore_model
 
 Arrays = dict[str, np.ndarray]
-
 _INTERPOLATION = "by area interpolation where it shrinks and cubic where it grows (OpenCV)"
 # How an image becomes a square, by `data_prep.crop`.
 RESIZE_RULES = {

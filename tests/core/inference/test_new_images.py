@@ -7,7 +7,7 @@ from PIL import Image
 from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.pixels import pack_image
-from supcon_pipeline.core.new_images import (
+from supcon_pipeline.core.inference.new_images import (
     held_out_images,
     list_images,
     pack_new_image,

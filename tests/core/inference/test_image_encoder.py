@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.image_encoder import ImageEncoder
+from supcon_pipeline.core.inference.image_encoder import ImageEncoder
 
 METADATA = {
     "outputs": ["embedding", "probabilities"],

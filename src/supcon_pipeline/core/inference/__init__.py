@@ -1,0 +1,1 @@
+"""Trained models at work: on new images, and in other programs."""
