@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.manifold import TSNE
 
+from supcon_pipeline.core.figures.tsne import tsne_map
 from supcon_pipeline.core.search.neighbours import search_neighbours
-from supcon_pipeline.core.tsne import tsne_map
 
 PERPLEXITY, NUM_ITERATIONS = 30.0, 750
 NUM_CLASSES, DIM, NUM_NEIGHBOURS = 100, 128, 10

@@ -8,7 +8,7 @@ from kedro.io import DatasetError, Version
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from supcon_pipeline.core.projector import Projection
+from supcon_pipeline.core.figures.projector import Projection
 from supcon_pipeline.datasets.projector import ProjectorDataset
 
 

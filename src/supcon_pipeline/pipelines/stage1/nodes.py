@@ -34,8 +34,8 @@ def draw_training_views(
     prepared_images: np.ndarray, samples: pd.DataFrame, dataset_card: dict[str, Any], params: Stage1Parameters
 ) -> Any:
     """Some training images with the views that training makes of them."""
+    from supcon_pipeline.core.figures.views import draw_views
     from supcon_pipeline.core.training.stage import sample_views
-    from supcon_pipeline.core.view_figure import draw_views
 
     data = LabelledImages.of(prepared_images, samples)
     images, batch = sample_views(params, params.num_views, data)

@@ -19,8 +19,8 @@ def map_embeddings(
 ) -> pd.DataFrame:
     """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
     from supcon_pipeline.core.data.images import SPLITS, rows_of
+    from supcon_pipeline.core.figures.tsne import choose_points, largest_perplexity, tsne_map
     from supcon_pipeline.core.tensors import require_order
-    from supcon_pipeline.core.tsne import choose_points, largest_perplexity, tsne_map
 
     in_use = rows_of(samples, *SPLITS)
     options = params.tsne.model_dump(exclude={"seeds", "max_points"})
@@ -65,7 +65,7 @@ def collect_projection(
 ) -> Any:
     """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
     from supcon_pipeline.core.data.images import rows_of
-    from supcon_pipeline.core.projector import Projection, small_pictures
+    from supcon_pipeline.core.figures.projector import Projection, small_pictures
     from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
@@ -88,7 +88,7 @@ def draw_retrieval_gallery(
     params: VisualizationParameters,
 ) -> Any:
     """Test images with their nearest training images: some found right, and the worst failures."""
-    from supcon_pipeline.core.figures.galleries import choose_queries, draw_retrieval
+    from supcon_pipeline.core.figures.image_grids import choose_queries, draw_retrieval
 
     gallery, labels = params.gallery, samples["label"].to_numpy()
     queries = choose_queries(neighbours, labels, gallery.num_right, gallery.num_wrong, gallery.seed)
@@ -99,7 +99,7 @@ def draw_suspicious_gallery(
     suspicious_labels: pd.DataFrame, prepared_images: np.ndarray, params: VisualizationParameters
 ) -> Any:
     """The images whose label is most probably wrong."""
-    from supcon_pipeline.core.figures.galleries import draw_suspicious
+    from supcon_pipeline.core.figures.image_grids import draw_suspicious
 
     return draw_suspicious(prepared_images, suspicious_labels, params.gallery.num_suspicious)
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.manifold import trustworthiness
 
-from supcon_pipeline.core.tsne import choose_points, largest_perplexity, tsne_map
+from supcon_pipeline.core.figures.tsne import choose_points, largest_perplexity, tsne_map
 
 
 @pytest.fixture

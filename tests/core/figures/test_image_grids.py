@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from supcon_pipeline.core.figures.galleries import choose_queries, draw_retrieval, draw_suspicious
+from supcon_pipeline.core.figures.image_grids import choose_queries, draw_retrieval, draw_suspicious
 from supcon_pipeline.core.figures.marks import RIGHT, WRONG
 
 LABELS = np.array([0, 0, 1, 1, 0, 0, 1, 1])

@@ -3,7 +3,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.view_figure import draw_views
+from supcon_pipeline.core.figures.views import draw_views
 
 
 def is_png(figure):

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from supcon_pipeline.core import projector
-from supcon_pipeline.core.projector import small_pictures
+from supcon_pipeline.core.figures import projector
+from supcon_pipeline.core.figures.projector import small_pictures
 
 
 def test_small_images_stay_as_they_are_and_gray_becomes_colour(rng):

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from supcon_pipeline.core.vectors import unit_rows
 
 logger = logging.getLogger(__name__)
-
 # Above the one, rows are first reduced to the other: distances are kept, the search of neighbours is faster.
 MAX_DIM, REDUCED_DIM = 64, 50
 
