@@ -11,7 +11,7 @@ from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 
-from supcon_pipeline.core.headlines import HEADLINES
+from supcon_pipeline.core.pages.headlines import HEADLINES
 
 # Of more artifacts only those to look at are listed.
 MAX_SHOWN = 10

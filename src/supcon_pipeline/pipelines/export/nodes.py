@@ -76,6 +76,6 @@ def write_model_card(
     export_check: dict[str, Any],
 ) -> str:
     """What the exported models are, how good they are and how to use them."""
-    from supcon_pipeline.core.model_card import render_model_card
+    from supcon_pipeline.core.pages.model_card import render_model_card
 
     return render_model_card(classifier_program.metadata, metrics, dataset_card, run_record, export_check)

@@ -83,7 +83,7 @@ def draw_gallery(
     params: InferenceParameters,
 ) -> str:
     """One page with every new image, what is said of it, and its nearest training images."""
-    from supcon_pipeline.core.gallery import render_gallery
+    from supcon_pipeline.core.pages.gallery import render_gallery
 
     return render_gallery(
         inference_predictions,

@@ -138,7 +138,7 @@ def write_report(
     **pictures: bytes | None,
 ) -> str:
     """One page that opens from disk: metrics, pictures, data and parameters."""
-    from supcon_pipeline.core.report import render_report
+    from supcon_pipeline.core.pages.report import render_report
 
     return render_report(
         metrics,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from supcon_pipeline.core.gallery import encode_picture, render_gallery
+from supcon_pipeline.core.pages.gallery import encode_picture, render_gallery
 
 
 @pytest.fixture

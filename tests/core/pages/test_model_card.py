@@ -6,8 +6,8 @@ import pytest
 from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
-from supcon_pipeline.core.headlines import HEADLINES
-from supcon_pipeline.core.model_card import render_model_card
+from supcon_pipeline.core.pages.headlines import HEADLINES
+from supcon_pipeline.core.pages.model_card import render_model_card
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ class Headline(NamedTuple):
 
 
 _NEAREST = "nearest neighbour among the training images has the same class"
-
 HEADLINES = (
     Headline("embedding", "precision_at_1", "precision@1", _NEAREST),
     Headline(

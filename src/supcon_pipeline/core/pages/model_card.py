@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from supcon_pipeline.core.headlines import HEADLINES
-from supcon_pipeline.core.pages import open_templates
+from supcon_pipeline.core.pages.headlines import HEADLINES
+from supcon_pipeline.core.pages.rendering import open_templates
 
 # What means something in Markdown; an underscore only where it does not stand inside a word.
 _MARKS = re.compile(r"[\\`*<>&\[\]|~]|(?<![^\W_])_|_(?![^\W_])")

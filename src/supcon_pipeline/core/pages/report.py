@@ -9,11 +9,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from supcon_pipeline.core.metrics.calibration import CALIBRATED
-from supcon_pipeline.core.pages import embed_png, open_templates
+from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 
 # Of the most confused classes.
 NUM_PAIRS = 10
-
 # Groups of metrics, in order; one that a run has not is left out.
 _TITLES = {
     "projection": "after the projection head",
@@ -30,7 +29,6 @@ _TABLES = {
     "Features": ("projection", "embedding", "baseline embedding", "pixels"),
     "Classifiers": ("classifier", "knn", "baseline classifier"),
 }
-
 # Title and what a picture shows, for those who do not see it; in the order of the page.
 _PICTURES = {
     "embedding_map": (

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 
-from supcon_pipeline.core.report import render_report
+from supcon_pipeline.core.pages.report import render_report
 
 # As far as the size: 300 by 20.
 PICTURE = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", 300, 20)

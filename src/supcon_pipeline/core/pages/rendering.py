@@ -13,7 +13,7 @@ def open_templates(**options: Any) -> Environment:
         **options: of the `jinja2.Environment`.
     """
     return Environment(
-        loader=PackageLoader("supcon_pipeline.core", "templates"),
+        loader=PackageLoader("supcon_pipeline.core.pages", "templates"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         **options,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from supcon_pipeline.core.pages import embed_png, open_templates
+from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 
 
 def render_gallery(
