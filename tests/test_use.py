@@ -173,8 +173,9 @@ def test_recall_and_export_are_checked_on_images_of_every_class(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The samples of the project come class by class."""
-    from supcon_pipeline.core import export, index
+    from supcon_pipeline.core.inference import export
     from supcon_pipeline.core.parameters.inference import ExportParameters, IndexParameters
+    from supcon_pipeline.core.search import index
     from supcon_pipeline.pipelines.export.nodes import check_export
     from supcon_pipeline.pipelines.index.nodes import measure_index
 

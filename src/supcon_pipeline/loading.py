@@ -26,7 +26,7 @@ def load_encoder(project_path: str | Path, env: str | None, run_id: str | None) 
 
 
 def _load_from_file(path: Path) -> "ImageEncoder":
-    from supcon_pipeline.core import image_encoder
+    from supcon_pipeline.core.inference import image_encoder
     from supcon_pipeline.datasets.exported import OnnxDataset, ProgramDataset
     from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
 

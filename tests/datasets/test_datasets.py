@@ -10,8 +10,8 @@ from kedro.io import DataCatalog, DatasetError, Version
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.search.index import build_index, search_index
-from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.datasets.digits import DigitsDataset
 from supcon_pipeline.datasets.faiss_index import FaissIndexDataset
 from supcon_pipeline.datasets.figure import FigureDataset

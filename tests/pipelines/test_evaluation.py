@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
-from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.pipelines.evaluation import nodes
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
 from supcon_pipeline.pipelines.index.nodes import index_embeddings
@@ -79,7 +79,7 @@ def test_images_that_were_removed_from_all_splits_are_not_suspicious(embeddings,
 
 
 def test_pixels_of_photographs_are_compared_at_32_pixels(rng, params, samples, monkeypatch):
-    from supcon_pipeline.core import neighbours
+    from supcon_pipeline.core.search import neighbours
 
     compared, find_nearest = [], neighbours.find_nearest
     monkeypatch.setattr(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from supcon_pipeline.core.tensors import NamedTensors, join_parts
+from supcon_pipeline.core.named_tensors import NamedTensors, join_parts
 from supcon_pipeline.pipelines.lr_finder.nodes import trace_stage2_loss
 from supcon_pipeline.pipelines.stage2.nodes import train_linear_classifier
 from supcon_pipeline.pipelines.swa.nodes import average_checkpoints

@@ -3,8 +3,8 @@ import pandas as pd
 import torch
 
 from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.visualization import VisualizationParameters
-from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.pipelines.visualization.nodes import map_embeddings
 
 PARAMS = VisualizationParameters.model_validate(

@@ -14,6 +14,11 @@ def unit_rows(rows: Float[np.ndarray, "n dim"], dtype: Any = np.float32) -> Floa
 
 
 def require_labels(name: str, rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> None:
+    """Refuse rows that are not finite, or of another number than their labels.
+
+    Raises:
+        ValueError: where they are.
+    """
     if len(rows) != len(labels):
         raise ValueError(f"labels of the {name} must have the same length ({len(rows)}), got {len(labels)}")
     if not np.isfinite(rows).all():

@@ -11,7 +11,7 @@ METADATA = "metadata.json"
 
 
 class ProgramDataset(VersionedPathDataset):
-    """`core.export.ModelProgram` in one `.pt2` file, its metadata beside the program as `metadata.json`."""
+    """`core.inference.export.ModelProgram` in one `.pt2` file, its metadata beside it as `metadata.json`."""
 
     def load(self) -> Any:
         """The program, on the CPU."""

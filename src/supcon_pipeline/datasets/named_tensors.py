@@ -12,7 +12,7 @@ METADATA = "__json__"
 
 
 class NamedTensorsDataset(VersionedPathDataset):
-    """`core.tensors.NamedTensors` in one safetensors file: no pickle, so reading runs no code.
+    """`core.named_tensors.NamedTensors` in one safetensors file: no pickle, so reading runs no code.
 
     The metadata is a tensor of bytes: the header of such a file must be below 100 MB, and the ids of a
     million samples are more.
@@ -22,7 +22,7 @@ class NamedTensorsDataset(VersionedPathDataset):
         """The tensors, on the CPU, with their metadata."""
         from safetensors import safe_open
 
-        from supcon_pipeline.core.tensors import NamedTensors
+        from supcon_pipeline.core.named_tensors import NamedTensors
 
         with safe_open(Path(self._get_load_path()), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -15,8 +15,8 @@ from supcon_pipeline.core.inference.export import (
     run_module,
     trace_program,
 )
-from supcon_pipeline.core.models.encoder import build_model
-from supcon_pipeline.core.tensors import NamedTensors, restore_model
+from supcon_pipeline.core.models.encoder import build_model, restore_model
+from supcon_pipeline.core.named_tensors import NamedTensors
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from supcon_pipeline.core.inference.new_images import (
     pack_readable,
     read_images,
 )
-from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.core.named_tensors import NamedTensors
 
 PADDED = Packing(8, 3, "pad")
 

@@ -13,10 +13,10 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from supcon_pipeline.core.models.backbones import build_backbone, published_statistics, require_backbone
-from supcon_pipeline.core.models.encoder import build_contrastive_model, build_model
+from supcon_pipeline.core.models.encoder import build_contrastive_model, build_model, restore_model
 from supcon_pipeline.core.models.narrow_resnet import NarrowResNet
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.models import BackboneParameters
-from supcon_pipeline.core.tensors import NamedTensors, restore_model
 
 # One small member of each family, the image size for its imagenet stem, and its widths counted from the
 # definitions of the networks: the input of their last linear layer, or for the convolutional classifiers

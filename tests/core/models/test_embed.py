@@ -7,7 +7,7 @@ from torch import nn
 
 from supcon_pipeline.core.models.embed import embed_by, embed_images, iterate_images
 from supcon_pipeline.core.models.encoder import build_model
-from supcon_pipeline.core.tensors import NamedTensors, fingerprint
+from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 
 
 class TinyModel(nn.Module):

@@ -15,9 +15,9 @@ from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.encoder import LinearProbe, build_classifier, build_model
+from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.parameters.stages import BaselineParameters
-from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training.criteria import (
     classification_criterion,
     collapse_loss,

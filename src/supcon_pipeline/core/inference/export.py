@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from supcon_pipeline.core.tensors import NamedTensors, restore_model
+from supcon_pipeline.core.models.encoder import restore_model
+from supcon_pipeline.core.named_tensors import NamedTensors
 
 Arrays = dict[str, np.ndarray]
 _INTERPOLATION = "by area interpolation where it shrinks and cubic where it grows (OpenCV)"

@@ -19,7 +19,7 @@ from supcon_pipeline.core.inference.export import (
     run_module,
 )
 from supcon_pipeline.core.inference.new_images import list_images, pack_new_image
-from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.vectors import unit_rows
 
 

@@ -15,7 +15,7 @@ from supcon_pipeline.core.data.images import ImageItem, RawImages
 from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.packing_pool import pack_stream
 from supcon_pipeline.core.data.pixels import pack_image
-from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.core.named_tensors import NamedTensors
 
 
 def list_images(images: Any) -> list[Any]:

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from supcon_pipeline.core.models.encoder import Outputs
-from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
+from supcon_pipeline.core.models.encoder import Outputs, restore_model
+from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 
 
 def iterate_images(

@@ -171,3 +171,14 @@ def build_model(description: Mapping[str, Any]) -> nn.Module:
     if kind not in _BUILDERS:
         raise ValueError(f"kind of a model must be one of {', '.join(_BUILDERS)}, got {kind!r}")
     return _BUILDERS[kind](**arguments)  # type: ignore[operator, no-any-return]
+
+
+def restore_model(state: NamedTensors) -> nn.Module:
+    """The model that a state belongs to, with its weights, in evaluation mode.
+
+    Raises:
+        RuntimeError: where the weights do not fit the description, entry by entry.
+    """
+    model = build_model(state.metadata["model"])
+    model.load_state_dict(with_versions(state.tensors, model), strict=True)
+    return model.eval()

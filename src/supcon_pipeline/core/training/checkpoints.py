@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from supcon_pipeline.core.metrics.direction import score
-from supcon_pipeline.core.tensors import NamedTensors
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.training.state import EpochRecord
 
 

@@ -7,14 +7,14 @@ import torch
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.models.backbones import published_statistics
-from supcon_pipeline.core.models.encoder import LinearProbe, build_model
+from supcon_pipeline.core.models.encoder import LinearProbe, build_model, restore_model
+from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
     Stage1Parameters,
     Stage2Parameters,
     TrainingParameters,
 )
-from supcon_pipeline.core.tensors import NamedTensors, fingerprint, restore_model
 from supcon_pipeline.core.training.criteria import (
     classification_criterion,
     collapse_loss,

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.stages import TrainingParameters
-from supcon_pipeline.core.tensors import NamedTensors
 from supcon_pipeline.core.training.checkpoints import TopCheckpoints, should_stop
 from supcon_pipeline.core.training.loop import fit, require_all_finite
 from supcon_pipeline.core.training.monitoring import Monitor, log_epoch, warn_of_collapse

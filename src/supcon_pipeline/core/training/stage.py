@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
+from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
 from supcon_pipeline.core.parameters.stages import TrainingParameters
-from supcon_pipeline.core.tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training.identity import code_hash, library_versions
 from supcon_pipeline.core.training.precision import choose_precision
 from supcon_pipeline.core.training.state import Criterion, Metrics, Training

@@ -9,8 +9,8 @@ from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.models.embed import iterate_images
 from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.models.weights import with_versions
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.optim.averaging import average_states, batch_norms, reestimate_batch_norm
-from supcon_pipeline.core.tensors import NamedTensors
 
 
 def average_models(

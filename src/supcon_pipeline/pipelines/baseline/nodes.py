@@ -20,7 +20,7 @@ def train_baseline(
     params: BaselineParameters,
 ) -> tuple[Any, pd.DataFrame]:
     """The best checkpoints of encoder and classifier, and the history of their training."""
-    from supcon_pipeline.core.tensors import join_parts
+    from supcon_pipeline.core.named_tensors import join_parts
     from supcon_pipeline.core.training.recipes import baseline_stage
     from supcon_pipeline.core.training.resumable import run_stage
 

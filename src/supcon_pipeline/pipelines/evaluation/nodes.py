@@ -22,7 +22,7 @@ def embed_samples(
     """Embedding and projection of every image of every split, in the order of the samples."""
     from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.models.embed import embed_by
-    from supcon_pipeline.core.tensors import NamedTensors, require_origin
+    from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 
     # Other data may have put into test what this encoder was trained on.
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], "run stage1 on this data")
@@ -34,7 +34,7 @@ def embed_samples(
 def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
     """Retrieval, clustering and k-NN metrics of both features: test images searched among training images."""
     from supcon_pipeline.core.metrics.features import feature_metrics
-    from supcon_pipeline.core.tensors import require_order
+    from supcon_pipeline.core.named_tensors import require_order
 
     require_order(embeddings, samples["id"])
     labels = samples["label"].to_numpy()
@@ -57,8 +57,8 @@ def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationPar
 
 def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> pd.DataFrame:
     """The nearest training images of each test image, by cosine similarity of the embeddings."""
+    from supcon_pipeline.core.named_tensors import require_order
     from supcon_pipeline.core.search.neighbours import search_neighbours
-    from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
     rows = embeddings.tensors["embedding"].numpy()
@@ -80,7 +80,7 @@ def find_suspicious_labels(
 ) -> pd.DataFrame:
     """The images of any split whose nearest training images have another label, most suspicious first."""
     from supcon_pipeline.core.metrics.label_errors import suspicious_labels
-    from supcon_pipeline.core.tensors import require_order
+    from supcon_pipeline.core.named_tensors import require_order
 
     require_order(embeddings, samples["id"])
     in_use = rows_of(samples, *SPLITS)
@@ -127,7 +127,7 @@ def predict_samples(
     classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the classifier says, with the probability."""
-    from supcon_pipeline.core.tensors import require_order
+    from supcon_pipeline.core.named_tensors import require_order
 
     require_order(embeddings, samples["id"])
     logits = _classify(classifier, embeddings, rows_of(samples, "test"))
@@ -138,7 +138,7 @@ def predict_baseline(
     baseline_embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """One row per test image: its label and what the baseline says, with the probability."""
-    from supcon_pipeline.core.tensors import require_order
+    from supcon_pipeline.core.named_tensors import require_order
 
     require_order(baseline_embeddings, samples["id"])
     logits = baseline_embeddings.tensors["logits"][rows_of(samples, "test")]
@@ -153,7 +153,7 @@ def score_classifier(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the linear classifier on the test images, calibrated on the validation images."""
-    from supcon_pipeline.core.tensors import require_order
+    from supcon_pipeline.core.named_tensors import require_order
 
     require_order(embeddings, samples["id"])
     rows = _held_out(np.arange(len(samples)), samples)
@@ -168,7 +168,7 @@ def score_baseline_classifier(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the baseline on the test images, calibrated on the validation images."""
-    from supcon_pipeline.core.tensors import require_order
+    from supcon_pipeline.core.named_tensors import require_order
 
     require_order(baseline_embeddings, samples["id"])
     logits = baseline_embeddings.tensors["logits"].numpy()
@@ -179,8 +179,8 @@ def score_knn(
     embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
 ) -> dict[str, Any]:
     """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
+    from supcon_pipeline.core.named_tensors import require_order
     from supcon_pipeline.core.search.knn import neighbour_log_votes
-    from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
     rows, train = embeddings.tensors["embedding"].numpy(), rows_of(samples, "train")
@@ -229,7 +229,8 @@ def collect_metrics(
 
 def _classify(classifier: Any, embeddings: Any, rows: np.ndarray) -> Any:
     """The logits of the samples at these rows, by the classifier that belongs to their encoder."""
-    from supcon_pipeline.core.tensors import require_origin, restore_model
+    from supcon_pipeline.core.models.encoder import restore_model
+    from supcon_pipeline.core.named_tensors import require_origin
 
     encoder_hash, remedy = embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
     require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)

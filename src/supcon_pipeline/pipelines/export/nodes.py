@@ -21,7 +21,7 @@ def export_classifier(
 ) -> Any:
     """Encoder and classifier as one program, with calibrated probabilities."""
     from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
-    from supcon_pipeline.core.tensors import fingerprint, require_origin
+    from supcon_pipeline.core.named_tensors import fingerprint, require_origin
 
     remedy = "run stage2 and its swa on this encoder"
     require_origin("classifier", classifier, "encoder_hash", fingerprint(encoder), remedy)
@@ -48,8 +48,8 @@ def check_export(
     params: ExportParameters,
 ) -> dict[str, Any]:
     """Largest differences between what was exported, as read back, and the original, on test images."""
-    from supcon_pipeline.core import export
     from supcon_pipeline.core.data.images import rows_of, spread_evenly
+    from supcon_pipeline.core.inference import export
 
     test = spread_evenly(rows_of(samples, "test"), params.num_checked)
     images = np.ascontiguousarray(prepared_images[test])

@@ -10,8 +10,8 @@ from supcon_pipeline.core.parameters.inference import IndexParameters
 def index_embeddings(embeddings: Any, samples: pd.DataFrame, params: IndexParameters) -> Any:
     """A faiss index of the embeddings of the training images, in the order of the samples."""
     from supcon_pipeline.core.data.images import rows_of
+    from supcon_pipeline.core.named_tensors import require_order
     from supcon_pipeline.core.search.index import build_index
-    from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
     rows = embeddings.tensors["embedding"].numpy()[rows_of(samples, "train")]
@@ -23,8 +23,8 @@ def measure_index(
 ) -> dict[str, Any]:
     """What the index is, what it finds beside an exact search, and what it costs."""
     from supcon_pipeline.core.data.images import rows_of, spread_evenly
+    from supcon_pipeline.core.named_tensors import require_order
     from supcon_pipeline.core.search.index import describe_index
-    from supcon_pipeline.core.tensors import require_order
 
     require_order(embeddings, samples["id"])
     rows = embeddings.tensors["embedding"].numpy()

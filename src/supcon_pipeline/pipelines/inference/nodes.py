@@ -40,7 +40,7 @@ def search_new_images(
     """Votes, nearest training images and distance score of each new image."""
     from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.inference.predictions import search_report
-    from supcon_pipeline.core.tensors import NamedTensors, require_order, require_origin
+    from supcon_pipeline.core.named_tensors import NamedTensors, require_order, require_origin
 
     model_hash = embeddings.metadata["model_hash"]
     require_origin("new embeddings", new_embeddings, "model_hash", model_hash, "run inference anew")
@@ -63,7 +63,8 @@ def predict_new_images(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row per new image, for programs and for people; probabilities are calibrated."""
     from supcon_pipeline.core.inference.predictions import add_classes
-    from supcon_pipeline.core.tensors import require_origin, restore_model
+    from supcon_pipeline.core.models.encoder import restore_model
+    from supcon_pipeline.core.named_tensors import require_origin
 
     encoder_hash, remedy = new_embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
     require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)

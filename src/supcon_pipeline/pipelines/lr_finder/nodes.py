@@ -36,7 +36,7 @@ def trace_stage2_loss(
     params: LrFinderParameters,
 ) -> pd.DataFrame:
     """Loss of stage 2 against a rising learning rate."""
-    from supcon_pipeline.core.tensors import require_origin
+    from supcon_pipeline.core.named_tensors import require_origin
     from supcon_pipeline.core.training.lr_range import lr_curve
     from supcon_pipeline.core.training.recipes import classifier_stage
 

@@ -33,8 +33,8 @@ def score_outside_images(
     """One row per test image and image of another kind: its distance to the training images."""
     from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.inference.predictions import neighbour_distances
+    from supcon_pipeline.core.named_tensors import require_order, require_origin
     from supcon_pipeline.core.search.neighbours import search_neighbours
-    from supcon_pipeline.core.tensors import require_order, require_origin
 
     require_order(embeddings, samples["id"])
     model_hash = embeddings.metadata["model_hash"]

@@ -19,7 +19,7 @@ def pretrain_encoder(
     params: Stage1Parameters,
 ) -> tuple[Any, pd.DataFrame]:
     """The best checkpoints of encoder and projection head, and the history of their training."""
-    from supcon_pipeline.core.tensors import join_parts
+    from supcon_pipeline.core.named_tensors import join_parts
     from supcon_pipeline.core.training.recipes import contrastive_stage
     from supcon_pipeline.core.training.resumable import run_stage
 

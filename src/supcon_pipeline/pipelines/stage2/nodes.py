@@ -20,7 +20,7 @@ def train_linear_classifier(
     params: Stage2Parameters,
 ) -> tuple[Any, pd.DataFrame]:
     """The best checkpoints of the classifier, and the history of its training."""
-    from supcon_pipeline.core.tensors import join_parts, require_origin
+    from supcon_pipeline.core.named_tensors import join_parts, require_origin
     from supcon_pipeline.core.training.recipes import classifier_stage
     from supcon_pipeline.core.training.resumable import run_stage
 

@@ -17,7 +17,7 @@ def average_checkpoints(
     params: SwaParameters,
 ) -> Any:
     """One model from the best checkpoints of a stage."""
-    from supcon_pipeline.core.tensors import require_origin, split_parts
+    from supcon_pipeline.core.named_tensors import require_origin, split_parts
     from supcon_pipeline.core.training.swa import average_models
 
     parts, data_hash = split_parts(checkpoints), dataset_card["data_hash"]

@@ -20,7 +20,7 @@ def map_embeddings(
     """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
     from supcon_pipeline.core.data.images import SPLITS, rows_of
     from supcon_pipeline.core.figures.tsne import choose_points, largest_perplexity, tsne_map
-    from supcon_pipeline.core.tensors import require_order
+    from supcon_pipeline.core.named_tensors import require_order
 
     in_use = rows_of(samples, *SPLITS)
     options = params.tsne.model_dump(exclude={"seeds", "max_points"})
@@ -66,7 +66,7 @@ def collect_projection(
     """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
     from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.figures.projector import Projection, small_pictures
-    from supcon_pipeline.core.tensors import require_order
+    from supcon_pipeline.core.named_tensors import require_order
 
     require_order(embeddings, samples["id"])
     test = rows_of(samples, "test")

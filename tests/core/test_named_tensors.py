@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from supcon_pipeline.core.tensors import (
+from supcon_pipeline.core.models.encoder import restore_model
+from supcon_pipeline.core.named_tensors import (
     NamedTensors,
     fingerprint,
     join_parts,
     require_order,
     require_origin,
-    restore_model,
     split_parts,
 )
 

@@ -1,4 +1,4 @@
-"""Named tensors with the words that belong to them: checkpoints, averaged models, embeddings."""
+"""Named tensors with what belongs to them: checkpoints, averaged models, embeddings."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,10 +7,7 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from supcon_pipeline.core.models.encoder import build_model
-from supcon_pipeline.core.models.weights import with_versions
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -41,17 +38,6 @@ def split_parts(joined: NamedTensors) -> list[NamedTensors]:
         index, _, rest = name.partition("/")
         parts[int(index)].tensors[rest] = tensor
     return parts
-
-
-def restore_model(state: NamedTensors) -> nn.Module:
-    """The model that a state belongs to, with its weights, in evaluation mode.
-
-    Raises:
-        RuntimeError: where the weights do not fit the description, entry by entry.
-    """
-    model = build_model(state.metadata["model"])
-    model.load_state_dict(with_versions(state.tensors, model), strict=True)
-    return model.eval()
 
 
 def fingerprint(state: NamedTensors) -> str:
