@@ -1,7 +1,7 @@
 """Settings of the Kedro project."""
 
 from supcon_pipeline.config import ExperimentConfigLoader
-from supcon_pipeline.datasets.atomic import use_atomic_files
+from supcon_pipeline.datasets.atomic_files import use_atomic_files
 from supcon_pipeline.hooks import ParameterHooks, RunHooks
 from supcon_pipeline.session import RunSession
 

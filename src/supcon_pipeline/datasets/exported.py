@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from supcon_pipeline.datasets.atomic import atomic_path
+from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 METADATA = "metadata.json"

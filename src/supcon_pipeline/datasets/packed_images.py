@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from kedro.io import DatasetError
 
-from supcon_pipeline.datasets.atomic import atomic_path
+from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 

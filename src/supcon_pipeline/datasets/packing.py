@@ -5,8 +5,6 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
-from supcon_pipeline.datasets.atomic import atomic_path
-
 
 class PackingDataset(AbstractDataset[Any, Any]):
     """A folder in which images are packed as a stream; not versioned.
@@ -26,7 +24,7 @@ class PackingDataset(AbstractDataset[Any, Any]):
         """The `PackingStore` of the folder."""
         from supcon_pipeline.core.data.packing_store import PackingStore
 
-        return PackingStore(self._filepath, atomic_path)
+        return PackingStore(self._filepath)
 
     def save(self, data: Any) -> NoReturn:
         """Refused: images are packed through the handle."""

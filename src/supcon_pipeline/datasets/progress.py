@@ -5,8 +5,6 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
-from supcon_pipeline.datasets.atomic import atomic_path
-
 
 class ProgressDataset(AbstractDataset[Any, Any]):
     """A folder with the progress of trainings, apart from the artifacts and not versioned.
@@ -28,7 +26,7 @@ class ProgressDataset(AbstractDataset[Any, Any]):
         from supcon_pipeline.core.training.progress import ProgressStore
 
         if self._store is None:
-            self._store = ProgressStore(self._filepath, atomic_path)
+            self._store = ProgressStore(self._filepath)
         return self._store
 
     def clear(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 from kedro.io import DatasetError
 
-from supcon_pipeline.datasets.atomic import atomic_folder
+from supcon_pipeline.core.atomic import atomic_folder
 from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 

@@ -14,7 +14,6 @@ from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.packing_pool import pack_stream
 from supcon_pipeline.core.data.packing_store import PackingStore, identify_packing, write_packed
 from supcon_pipeline.core.data.pixels import pack_image
-from supcon_pipeline.datasets.atomic import atomic_path
 
 PACKING = Packing(image_size=8, num_channels=3, crop="pad")
 
@@ -70,14 +69,14 @@ def test_a_file_written_as_a_stream_is_what_numpy_writes(tmp_path: Path, rng):
 
 
 def test_nothing_but_rejected_images_is_an_empty_file_that_can_be_read(tmp_path: Path):
-    images, rejected = PackingStore(tmp_path, atomic_path).pack([tmp_path / "gone.png"] * 2, PACKING, 0)
+    images, rejected = PackingStore(tmp_path).pack([tmp_path / "gone.png"] * 2, PACKING, 0)
     assert images.shape == (0, 8, 8, 3)
     assert rejected == [(0, "No such file or directory"), (1, "No such file or directory")]
 
 
 def test_the_same_images_are_not_packed_again(items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     given, expected = items
-    store = PackingStore(tmp_path / "packing", atomic_path)
+    store = PackingStore(tmp_path / "packing")
     first, rejected = store.pack(given, PACKING, 0)
     assert np.array_equal(first, expected)
     packed, pack = [], Packing.pack
@@ -94,7 +93,7 @@ def test_what_was_rejected_for_a_passing_reason_is_packed_when_it_has_passed(
     items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     given, expected = items
-    store, decode = PackingStore(tmp_path / "packing", atomic_path), packing_module.decode_image
+    store, decode = PackingStore(tmp_path / "packing"), packing_module.decode_image
 
     def fail(file, *options):
         if file == given[2]:
@@ -118,7 +117,7 @@ def age(folder: Path) -> None:
 
 def test_the_packing_of_a_run_beside_this_one_stays_and_one_of_days_ago_goes(items, tmp_path: Path):
     given, expected = items
-    store = PackingStore(tmp_path / "packing", atomic_path)
+    store = PackingStore(tmp_path / "packing")
     store.pack(given, PACKING, 0)
     # What a killed process has left.
     (store.folder / ".some.npy.1.tmp").touch()
@@ -158,7 +157,7 @@ def test_a_killed_packing_leaves_nothing_that_is_taken_for_one(tmp_path: Path):
                 raise KeyboardInterrupt
             return super().__getitem__(index)
 
-    store = PackingStore(tmp_path, atomic_path)
+    store = PackingStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         store.pack(Killing([np.zeros((1, 1), np.uint8)] * 2), PACKING, 0)
     assert list(tmp_path.iterdir()) == []

@@ -20,12 +20,11 @@ import torch
 from safetensors.torch import save_file
 from tests.core.training.trainings import CARD, make_data, stage1_parameters
 
+from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.named_tensors import join_parts
-from supcon_pipeline.core.training import resumable
-from supcon_pipeline.core.training.progress import ProgressStore
+from supcon_pipeline.core.training import progress, resumable
 from supcon_pipeline.core.training.recipes import contrastive_stage
-from supcon_pipeline.datasets.atomic import atomic_path
 
 torch.set_num_threads(1)
 
@@ -73,7 +72,8 @@ def train(folder: Path, result: Path, moment: int | None) -> None:
     schedule = {"name": "cosine", "num_epochs": 2, "warmup_epochs": 1}
     params = stage1_parameters(progress_minutes=0, ema={"decay_per_epoch": 0.5}, schedule=schedule)
     stage = contrastive_stage(data, CARD, params, "run")
-    store = ProgressStore(folder, killer.killing_path)
+    progress.atomic_path = killer.killing_path  # type: ignore[assignment]
+    store = progress.ProgressStore(folder)
     checkpoints, history = resumable.run_stage(stage, data, NoLog(), store)
     joined = join_parts(checkpoints)
     with atomic_path(result) as temporary:

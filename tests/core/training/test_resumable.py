@@ -16,17 +16,17 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
+from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.models.encoder import build_model, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
-from supcon_pipeline.core.training import resumable
+from supcon_pipeline.core.training import progress, resumable
 from supcon_pipeline.core.training.progress import ProgressStore
 from supcon_pipeline.core.training.recipes import classifier_stage, contrastive_stage
 from supcon_pipeline.core.training.resumable import run_stage
 from supcon_pipeline.core.training.stage import Stage, build_training, sample_views
 from supcon_pipeline.core.training.swa import average_models
 from supcon_pipeline.core.training.validation import validate_features
-from supcon_pipeline.datasets.atomic import atomic_path
 
 MEAN, STD = [0.5] * 3, [0.3] * 3
 ORIGIN = {"data_hash": "d1", "crop": "pad"}
@@ -73,9 +73,7 @@ def train(tmp_path):
     numbers = count()
 
     def run(stage, data, log=None):
-        return run_stage(
-            stage, data, log or NoLog(), ProgressStore(tmp_path / f"{next(numbers)}", atomic_path)
-        )
+        return run_stage(stage, data, log or NoLog(), ProgressStore(tmp_path / f"{next(numbers)}"))
 
     return run
 
@@ -261,7 +259,7 @@ def test_without_early_stopping_every_epoch_is_trained(labelled_splits, train):
 
 
 def test_a_training_that_stopped_early_does_not_go_on_when_asked_again(labelled_splits, tmp_path):
-    store, results = ProgressStore(tmp_path, atomic_path), []
+    store, results = ProgressStore(tmp_path), []
     for values in ([0.3, 0.2, 0.2], []):
         stage = tiny_stage(scores(*values), early_stopping={"patience": 2})
         results.append(run_stage(stage, labelled_splits, NoLog(), store)[1])
@@ -320,7 +318,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_be
     # 24 training images in batches of 12: the fifth step begins the third epoch.
     stage, store = (
         tiny_stage(criterion=FailingLoss(5), progress_minutes=0),
-        ProgressStore(tmp_path, atomic_path),
+        ProgressStore(tmp_path),
     )
     with pytest.raises(
         FloatingPointError,
@@ -341,7 +339,7 @@ class Clock:
     """The time in seconds, which goes on as the test says."""
 
     def __init__(self, monkeypatch):
-        self.seconds, self.saved = 0.0, []
+        self.seconds, self.saved, self.monkeypatch = 0.0, [], monkeypatch
         monkeypatch.setattr(resumable, "time", SimpleNamespace(monotonic=lambda: self.seconds))
 
     def training(self, seconds, criterion=cross_entropy):
@@ -351,8 +349,8 @@ class Clock:
 
         return slow_loss
 
-    def saving(self, seconds):
-        """An `atomic_path` that is slow for states, and notes the epochs and steps of each."""
+    def store(self, folder, seconds):
+        """A store that is slow to save states, and notes the epochs and steps of each."""
 
         @contextmanager
         def path(target):
@@ -363,7 +361,8 @@ class Clock:
                     state = torch.load(temporary, weights_only=True)["training"]
                     self.saved.append((state["epoch"], state["step"]))
 
-        return path
+        self.monkeypatch.setattr(progress, "atomic_path", path)
+        return ProgressStore(folder)
 
 
 @pytest.mark.parametrize(
@@ -384,14 +383,14 @@ def test_saving_takes_a_twentieth_of_the_time_at_most_and_the_last_epoch_is_alwa
 ):
     clock = Clock(monkeypatch)
     stage = tiny_stage(criterion=clock.training(1), progress_minutes=minutes)
-    run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path, clock.saving(saving_seconds)))
+    run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, saving_seconds))
     assert clock.saved == expected
 
 
 def test_a_training_that_stops_early_is_saved_at_its_end(labelled_splits, tmp_path, monkeypatch):
     clock = Clock(monkeypatch)
     stage = tiny_stage(scores(0.5, 0.4, 0.4), early_stopping={"patience": 2}, progress_minutes=None)
-    run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path, clock.saving(1000)))
+    run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, 1000))
     assert clock.saved == [(1, 2), (3, 6)]
 
 
@@ -402,10 +401,10 @@ def test_a_training_that_goes_wrong_names_the_best_epoch_that_was_saved(
     # The second epoch is better, but was never saved.
     stage = tiny_stage(scores(0.1, 0.9), criterion=FailingLoss(5), progress_minutes=None)
     with pytest.raises(FloatingPointError, match=r"epoch 1, the best that was saved, is kept in .*state\.pt"):
-        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path, clock.saving(1000)))
+        run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, 1000))
     stage = tiny_stage(criterion=FailingLoss(1))
     with pytest.raises(FloatingPointError, match="no validated epoch was saved before"):
-        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path / "other", atomic_path))
+        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path / "other"))
 
 
 class Interrupting:
@@ -444,9 +443,9 @@ def test_an_interrupted_training_goes_on_and_its_log_is_that_of_the_whole(
     )
     with SummaryWriter(logs["whole"]) as log:
         expected, expected_history = run_stage(
-            make_stage(), labelled_splits, log, ProgressStore(stores["whole"], atomic_path)
+            make_stage(), labelled_splits, log, ProgressStore(stores["whole"])
         )
-    store = ProgressStore(stores["resumed"], atomic_path)
+    store = ProgressStore(stores["resumed"])
     stage = make_stage()
     with pytest.raises(KeyboardInterrupt), SummaryWriter(tmp_path / "lost") as log:
         run_stage(replace(stage, criterion=Interrupting(stage.criterion, 6)), labelled_splits, log, store)

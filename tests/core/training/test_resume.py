@@ -15,7 +15,6 @@ from tests.core.training.trainings import CARD, make_data, stage1_parameters
 from supcon_pipeline.core.training.progress import ProgressStore, describe_difference
 from supcon_pipeline.core.training.recipes import contrastive_stage
 from supcon_pipeline.core.training.resumable import run_stage
-from supcon_pipeline.datasets.atomic import atomic_path
 
 
 def test_a_training_killed_at_many_moments_ends_with_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
@@ -41,19 +40,19 @@ def test_a_training_killed_at_many_moments_ends_with_the_same_weights_bit_for_bi
 def test_progress_of_another_training_is_named_and_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    theirs = ProgressStore(tmp_path, atomic_path).open({"parameters": {"optimizer": {"lr": 0.1}}})
+    theirs = ProgressStore(tmp_path).open({"parameters": {"optimizer": {"lr": 0.1}}})
     theirs.save({"step": 3})
     with caplog.at_level(logging.WARNING):
-        ours = ProgressStore(tmp_path, atomic_path).open({"parameters": {"optimizer": {"lr": 0.2}}})
+        ours = ProgressStore(tmp_path).open({"parameters": {"optimizer": {"lr": 0.2}}})
     assert "parameters.optimizer.lr was 0.1, is 0.2" in caplog.text
     assert ours.latest() is None
     assert theirs.latest() == {"step": 3}
 
 
 def test_only_the_progress_that_was_used_is_cleared(tmp_path: Path) -> None:
-    theirs = ProgressStore(tmp_path, atomic_path).open({"a": 1})
+    theirs = ProgressStore(tmp_path).open({"a": 1})
     theirs.save({"step": 3})
-    store = ProgressStore(tmp_path, atomic_path)
+    store = ProgressStore(tmp_path)
     store.open({"a": 2}).save({"step": 1})
     store.clear()
     assert theirs.latest() == {"step": 3}
@@ -67,7 +66,7 @@ def test_a_difference_names_what_was_added_and_counts_the_rest() -> None:
 
 
 def test_a_finished_training_is_not_trained_again_before_its_artifacts_are_saved(tmp_path: Path) -> None:
-    data, store = make_data(), ProgressStore(tmp_path, atomic_path)
+    data, store = make_data(), ProgressStore(tmp_path)
     results = []
     for run_id in ("first", "second"):
         stage = contrastive_stage(data, CARD, stage1_parameters(), run_id)

@@ -4,8 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import takewhile
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.images import ImageItem
 from supcon_pipeline.core.data.packing import Packed, Packing
 from supcon_pipeline.core.data.packing_pool import pack_stream
@@ -21,7 +21,6 @@ from supcon_pipeline.core.data.packing_pool import pack_stream
 logger = logging.getLogger(__name__)
 # A packing that nobody has asked for so long, in seconds, is let go of.
 _KEPT_SECONDS = 24 * 60 * 60
-AtomicPath = Callable[[Path], AbstractContextManager[Path]]
 
 
 def write_packed(file: BinaryIO, packed: Iterable[Packed], shape: tuple[int, ...]) -> list[tuple[int, str]]:
@@ -51,11 +50,10 @@ class PackingStore:
 
     Args:
         folder: where it is.
-        atomic_path: gives a temporary path that takes the place of its target when all is written.
     """
 
-    def __init__(self, folder: Path, atomic_path: AtomicPath):
-        self.folder, self.atomic_path = folder, atomic_path
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     def pack(
         self, items: Sequence[ImageItem], packing: Packing, num_workers: int
@@ -78,11 +76,11 @@ class PackingStore:
         from rich.progress import track
 
         packed = pack_stream(items, packing, num_workers)
-        with self.atomic_path(images) as temporary:
+        with atomic_path(images) as temporary:
             with temporary.open("wb") as file:
                 shown = track(packed, "pack images", len(items), transient=True)
                 rejected = write_packed(file, shown, packing.shape)
-            with self.atomic_path(record) as place:
+            with atomic_path(record) as place:
                 place.write_text(json.dumps(rejected), "utf-8")
         self._clean()
 

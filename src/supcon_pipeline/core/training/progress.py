@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from supcon_pipeline.core.data.packing_store import AtomicPath
+from supcon_pipeline.core.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,10 @@ class ProgressStore:
 
     Args:
         folder: one subfolder per training.
-        atomic_path: gives a temporary path that takes the place of its target when all is written.
     """
 
-    def __init__(self, folder: Path, atomic_path: AtomicPath):
-        self.folder, self.atomic_path = folder, atomic_path
+    def __init__(self, folder: Path):
+        self.folder = folder
         self._opened: list[Path] = []
 
     def open(self, identity: Mapping[str, Any]) -> "Progress":
@@ -39,10 +38,10 @@ class ProgressStore:
         if not (folder / "state.pt").exists():
             self._tell_others(identity, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with self.atomic_path(folder / "identity.json") as temporary:
+        with atomic_path(folder / "identity.json") as temporary:
             temporary.write_text(text)
         self._opened.append(folder)
-        return Progress(folder, self.atomic_path)
+        return Progress(folder)
 
     def _tell_others(self, identity: Mapping[str, Any], folder: Path) -> None:
         for path in sorted(self.folder.glob("*/identity.json")):
@@ -62,11 +61,10 @@ class Progress:
 
     Args:
         folder: where it is.
-        atomic_path: as for `ProgressStore`.
     """
 
-    def __init__(self, folder: Path, atomic_path: AtomicPath):
-        self.path, self.atomic_path = folder / "state.pt", atomic_path
+    def __init__(self, folder: Path):
+        self.path = folder / "state.pt"
 
     def latest(self) -> dict[str, Any] | None:
         """The state saved last, on the CPU, or none. Reading runs no code."""
@@ -77,7 +75,7 @@ class Progress:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Take the place of the state saved before; a kill leaves one or the other."""
-        with self.atomic_path(self.path) as temporary:
+        with atomic_path(self.path) as temporary:
             torch.save(dict(state), temporary)
 
 

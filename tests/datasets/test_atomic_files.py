@@ -14,7 +14,8 @@ from kedro.io import Version
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.pandas import ParquetDataset
 
-from supcon_pipeline.datasets.atomic import atomic_path, use_atomic_files
+from supcon_pipeline.core.atomic import atomic_path
+from supcon_pipeline.datasets.atomic_files import use_atomic_files
 from supcon_pipeline.datasets.packed_images import PackedImagesDataset
 
 use_atomic_files()
@@ -86,7 +87,7 @@ KILLED_HALF_WAY = """
     from pathlib import Path
     import numpy as np
     from kedro.io import Version
-    from supcon_pipeline.datasets.atomic import use_atomic_files
+    from supcon_pipeline.datasets.atomic_files import use_atomic_files
 
     use_atomic_files()
     kind, folder = sys.argv[1:]
