@@ -17,6 +17,7 @@ from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.images import ImageItem
 from supcon_pipeline.core.data.packing import Packed, Packing
 from supcon_pipeline.core.data.packing_pool import pack_stream
+from supcon_pipeline.core.sources import source_hash
 
 logger = logging.getLogger(__name__)
 # A packing that nobody has asked for so long, in seconds, is let go of.
@@ -117,9 +118,8 @@ def identify_packing(items: Sequence[ImageItem], packing: Packing) -> str:
     import cv2
     import PIL
 
-    digest = sha256(json.dumps([asdict(packing), PIL.__version__, cv2.__version__]).encode())
-    for source in ("decoding.py", "images.py", "packing.py"):
-        digest.update(Path(__file__).with_name(source).read_bytes())
+    versions = [PIL.__version__, cv2.__version__, source_hash("data.packing")]
+    digest = sha256(json.dumps([asdict(packing), *versions]).encode())
     for index in range(len(items)):
         digest.update(_identify(items[index]))
     return digest.hexdigest()[:32]

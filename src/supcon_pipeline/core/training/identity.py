@@ -1,19 +1,16 @@
 """What makes two trainings the same."""
 
-import hashlib
 from importlib.metadata import version
-from pathlib import Path
+
+from supcon_pipeline.core.sources import source_hash
 
 # Another version of one of these may give other views, weights or steps.
 _NUMERIC_LIBRARIES = ("albumentations", "numpy", "timm", "torch", "torchvision")
 
 
 def code_hash() -> str:
-    """SHA-256 over the source of the learning library."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 over every source file of `core` that training imports, as 64 hexadecimal digits."""
+    return source_hash("training")
 
 
 def library_versions() -> dict[str, str]:

@@ -1,0 +1,66 @@
+"""The source files behind a result: what a module of this library imports from it, and their hash."""
+
+import ast
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+CORE = Path(__file__).parent
+# What stands before the name of a module of this library in an import.
+_PREFIX = f"{__package__}."
+
+
+def source_hash(module: str, core: Path = CORE) -> str:
+    """SHA-256 over a module and all that it imports from this library, as 64 hexadecimal digits.
+
+    Files count by their path below `core` and their content; those of rooms that are not imported do not.
+
+    Args:
+        module: its name below `core`, such as `training`; of a package, all its modules.
+        core: the folder of the library.
+    """
+    digest = sha256()
+    for path in imported_sources(module, core):
+        digest.update(f"{path.relative_to(core).as_posix()}\n".encode())
+        digest.update(sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def imported_sources(module: str, core: Path = CORE) -> list[Path]:
+    """The files of a module and of all that it imports from this library, directly or not, sorted.
+
+    Imports inside of functions count as those at the top do.
+    """
+    found: set[Path] = set()
+    waiting = list(_files_of(module, core, is_whole=True))
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            for name in _imported_names(path):
+                waiting += _files_of(name, core)
+    return sorted(found)
+
+
+def _imported_names(path: Path) -> Iterator[str]:
+    """The names below `core` in the imports of a file; some are of what a module holds."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        names: Iterable[str] = ()
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX))
+
+
+def _files_of(module: str, core: Path, is_whole: bool = False) -> Iterator[Path]:
+    """The file of a module or package and those of the packages it is in; none where it is neither."""
+    place = core.joinpath(*module.split("."))
+    if place.is_dir():
+        yield from place.rglob("*.py") if is_whole else [place / "__init__.py"]
+    elif place.with_suffix(".py").is_file():
+        yield place.with_suffix(".py")
+    else:
+        return
+    for parent in place.relative_to(core).parents:
+        yield core / parent / "__init__.py"
