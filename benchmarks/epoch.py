@@ -110,7 +110,7 @@ def parts_of(train: float, wait: float, validate: float) -> dict[str, float]:
 
 def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
     """The straightforward loop; gives the seconds of its parts."""
-    stage = contrastive_stage(data, CARD, params, "benchmark")
+    stage = contrastive_stage(data, CARD, params)
     network = PlainNetwork(build_model(stage.metadata["model"]))
     policy = ViewPolicy([spec.model_dump() for spec in params.transforms], 2)
     train, validation = data.indices("train"), data.indices("validation")
@@ -143,7 +143,7 @@ def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], 
 
 def our_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
     """The trainer of this project; gives the seconds of its parts."""
-    stage = contrastive_stage(data, CARD, params, "benchmark")
+    stage = contrastive_stage(data, CARD, params)
     training = build_training(stage, data)
     waits: list[float] = []
     validating: list[float] = []

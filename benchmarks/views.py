@@ -68,7 +68,7 @@ def measure_waiting(raw_params: dict, num_images: int, num_workers: int, num_epo
     images = np.stack([pack_image(image, 32, 3) for image in raw.images[:num_images]])
     labels = raw.labels[:num_images]
     data = LabelledImages(images, labels, split_samples(labels, 0.15, 0.2, 0))
-    training = build_training(contrastive_stage(data, CARD, params, "benchmark"), data)
+    training = build_training(contrastive_stage(data, CARD, params), data)
     training.model.train()
     waiting, whole = [], []
     for epoch in range(num_epochs + 1):

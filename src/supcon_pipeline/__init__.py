@@ -18,10 +18,10 @@ def load_encoder(
         project_path: the folder of the project; or a file: the `.safetensors` of an encoder, or an exported
             `.onnx` or `.pt2`.
         env: the experiment; the default one where left out.
-        run_id: of the run; the newest that has an encoder where left out.
+        run_id: of the run; where left out, that of `SUPCON_RUN_ID`, or else the newest that has an encoder.
 
     Raises:
-        ValueError: where there is neither project nor model at the path.
+        InputError: where there is neither project nor model at the path.
         click.ClickException: where the run does not exist or has no encoder.
     """
     from supcon_pipeline.loading import load_encoder as load

@@ -1,14 +1,14 @@
 """Configuration: an experiment is an environment, and has folders of its own."""
 
-import difflib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import click
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
+
+from supcon_pipeline.commands import CommandError
+from supcon_pipeline.core.messages import suggest
 
 # What holds a path in an entry of the catalog.
 _PATHS = ("path", "filepath", "folder")
@@ -29,7 +29,7 @@ class ExperimentConfigLoader(OmegaConfigLoader):
         if self.env and self.env != self.default_run_env and folder.is_dir():
             known = sorted(path.name for path in folder.iterdir() if path.is_dir())
             if self.env not in known:
-                raise click.ClickException(
+                raise CommandError(
                     f"env must be a folder of {folder.name}, got '{self.env}'; {suggest(self.env, known)}"
                 )
 
@@ -51,13 +51,6 @@ class ExperimentConfigLoader(OmegaConfigLoader):
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """What a message about an unknown name ends with."""
-    known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}"
 
 
 def _expand_home(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,35 +1,29 @@
-"""What cuts across the pipelines: parameters, runs, and the word at the end."""
+"""What cuts across the pipelines: their parameters, their runs, and the closing table."""
 
 import subprocess
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.validation.type_extractor import TypeExtractor
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from supcon_pipeline.config import suggest
+from supcon_pipeline.commands import CommandError, run_command
 from supcon_pipeline.datasets.progress import ProgressDataset
-from supcon_pipeline.session import RunBook, open_run
+from supcon_pipeline.runs import RunBook, open_run
+from supcon_pipeline.validation import try_views, validate_parameters
 
-# Parameters of no pipeline: those of the pipelines refer to the first, the catalog to the second.
-SHARED = ("seed", "images")
 # Groups of parameters whose path is for an entry of the catalog.
 _SOURCES = {
     "images": "raw_images",
     "inference": "inference_images",
     "out_of_distribution": "outside_images",
 }
-
-
-class ParameterError(click.ClickException):
-    """Parameters that a run must not start with; shown as one line each."""
 
 
 class ParameterHooks:
@@ -40,7 +34,7 @@ class ParameterHooks:
         """Refuse unknown names and impossible values.
 
         Raises:
-            ParameterError: with one line per mistake.
+            CommandError: with one line per mistake.
         """
         from supcon_pipeline.core.parameters.data import ImagesParameters
         from supcon_pipeline.pipeline_registry import register_pipelines
@@ -54,60 +48,10 @@ class ParameterHooks:
         for name, source in _SOURCES.items():
             if parameters.get(name, {}).get("path") and "path" not in catalog[source]:
                 experiment = context.config_loader.experiment  # type: ignore[attr-defined]
-                raise ParameterError(
+                raise CommandError(
                     f"{name}.path must be given with an experiment whose {source} reads a path, got "
                     f"experiment {experiment}; {'add --env images' if name == 'images' else 'leave it out'}"
                 )
-
-
-def validate_parameters(parameters: dict[str, Any], models: dict[str, type]) -> None:
-    """Check parameters against the models of the pipelines.
-
-    Raises:
-        ParameterError: with one line per mistake.
-    """
-    known = [*models, *SHARED]
-    lines = [_unknown(name, name, known) for name in parameters if name not in known]
-    for name, model in models.items():
-        if name not in parameters:
-            lines.append(f"{name} must be given, got nothing; add it to conf/base/parameters_{name}.yml")
-            continue
-        try:
-            model.model_validate(parameters[name])  # type: ignore[attr-defined]
-        except ValidationError as error:
-            lines += [_explain(name, model, dict(mistake)) for mistake in error.errors()]
-    if lines:
-        raise ParameterError("\n".join(lines))
-
-
-def _explain(root: str, model: type, mistake: dict[str, Any]) -> str:
-    """One mistake that pydantic found as `<name> must <contract>, got <value>; <remedy>`."""
-    path = ".".join([root, *map(str, mistake["loc"])])
-    if mistake["type"] == "extra_forbidden":
-        return _unknown(path, str(mistake["loc"][-1]), _fields(model, mistake["loc"][:-1]))
-    if mistake["type"] == "missing":
-        return f"{path} must be given, got nothing; add it to the parameters"
-    message = mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] == "value_error":
-        # Raised by the model itself, in the form of the house already.
-        return f"{path} {message}" if message.startswith("must ") else f"{path}: {message}"
-    contract = message.replace("Input should be", "must be").replace("Input should", "must")
-    return f"{path} {contract}, got {mistake['input']!r}"
-
-
-def _unknown(path: str, name: str, known: list[str]) -> str:
-    return f"{path} must be a known parameter, got '{name}'; {suggest(name, known)}"
-
-
-def _fields(model: Any, path: tuple[str | int, ...]) -> list[str]:
-    """The field names of the model that a path leads to."""
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
 
 
 class RunHooks:
@@ -139,9 +83,10 @@ class RunHooks:
         """Open the run and pin what it reads to whole runs, which `--load-versions` may choose.
 
         Raises:
-            ParameterError: where the transforms of a stage that will run do not work on its images.
+            CommandError: where the transforms of a stage that will run do not work on its images.
         """
-        book = RunBook(catalog, self.graph)
+        command = partial(run_command, env=run_params["env"], params=run_params["runtime_params"])
+        book = RunBook(catalog, self.graph, command)
         parameters = _plain(catalog.load("parameters"))
         stages = {
             name: parameters[name]["transforms"]
@@ -185,27 +130,6 @@ class RunHooks:
                 dataset.clear()
 
         print_results(run_params, pipeline, catalog, self.project_path)
-
-
-def try_views(stages: dict[str, list[dict[str, Any]]], image_shape: tuple[int, int, int]) -> None:
-    """Try the transforms of each stage, so that the last one is not refused when the first has been trained.
-
-    Raises:
-        ParameterError: with a line for each stage whose transforms do not work on images of that shape.
-    """
-    from supcon_pipeline.core.views.policy import ViewPolicy
-
-    lines = []
-    for name, transforms in stages.items():
-        try:
-            ViewPolicy(transforms, 1, image_shape)
-        except ValueError as error:
-            message = str(error)
-            lines.append(
-                f"{name}.{message}" if message.startswith("transforms ") else f"{name}.transforms: {message}"
-            )
-    if lines:
-        raise ParameterError("\n".join(lines))
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Encoders of past runs, and from files."""
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +9,9 @@ from kedro.framework.project import settings
 from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.session import Run, RunBook, RunError
+from supcon_pipeline.commands import CommandError, run_command
+from supcon_pipeline.core.messages import InputError, suggest
+from supcon_pipeline.runs import RUN_ID_VARIABLE, Run, RunBook
 
 if TYPE_CHECKING:
     from supcon_pipeline.core.inference.image_encoder import ImageEncoder
@@ -19,9 +23,9 @@ def load_encoder(project_path: str | Path, env: str | None, run_id: str | None) 
     if path.is_dir():
         return _load_from_run(path, env, run_id)
     if not path.is_file():
-        raise ValueError(f"project_path must be a project or the file of a model, got {str(project_path)!r}")
+        raise InputError(f"project_path must be a project or the file of a model, got {str(project_path)!r}")
     if env is not None or run_id is not None:
-        raise ValueError(f"env and run_id must be left out with a file, got {env!r} and {run_id!r}")
+        raise InputError(f"env and run_id must be left out with a file, got {env!r} and {run_id!r}")
     return _load_from_file(path)
 
 
@@ -36,7 +40,7 @@ def _load_from_file(path: Path) -> "ImageEncoder":
         ".pt2": (ProgramDataset, image_encoder.encoder_of_program),
     }
     if path.suffix not in readers:
-        raise ValueError(f"file of a model must end in {', '.join(readers)}, got {path.name!r}")
+        raise InputError(f"file of a model must end in {', '.join(readers)}, got {path.name!r}")
     dataset, build = readers[path.suffix]
     return build(dataset(str(path)).load())  # type: ignore[no-any-return]
 
@@ -48,8 +52,9 @@ def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "
     bootstrap_project(project_path)
     with settings.SESSION_CLASS.create(project_path, env=env) as session:
         catalog = session.load_context().catalog
-    book = RunBook(catalog, sum(register_pipelines().values(), Pipeline([])))
-    run = _choose_run(book, run_id)
+    graph = sum(register_pipelines().values(), Pipeline([]))
+    book = RunBook(catalog, graph, partial(run_command, env=env))
+    run = _choose_run(book, run_id or os.environ.get(RUN_ID_VARIABLE))
     book.pin(run.artifacts)
     # A run may have stopped before stage 2 or evaluation; its encoder is of use all the same.
     classifier = catalog.load("classifier") if "classifier" in run.artifacts else None
@@ -64,10 +69,11 @@ def _choose_run(book: RunBook, run_id: str | None) -> Run:
     if run_id is None:
         newest = book.base_for(needed)
         if newest is None:
-            raise RunError("run_id must name a run of this experiment, got none; train one first")
+            raise CommandError("run_id must name a run of this experiment, got none; train one first")
         return newest
     run = book.read(run_id)
     if run is None or not needed <= run.artifacts.keys():
-        known = ", ".join(each.run_id for each in book.newest_first() if needed <= each.artifacts.keys())
-        raise RunError(f"run_id must be a run with an encoder ({known or 'there is none'}), got {run_id!r}")
+        known = [each.run_id for each in book.newest_first() if needed <= each.artifacts.keys()]
+        remedy = suggest(run_id, known) if known else "train one first"
+        raise CommandError(f"run_id must be a run with an encoder, got '{run_id}'; {remedy}")
     return run

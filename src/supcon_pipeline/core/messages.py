@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class DivergenceError(InputError, FloatingPointError):
+    """A training whose numbers are no longer finite; other parameters would keep them so."""
+
+
 def nearest_names(name: str, known: Iterable[str], most: int = 1) -> list[str]:
     """The known names that look most like `name`, nearest first; none where none does."""
     return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)

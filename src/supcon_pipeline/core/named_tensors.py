@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from supcon_pipeline.core.messages import InputError
+
 
 @dataclass(frozen=True)
 class NamedTensors:
@@ -53,23 +55,23 @@ def require_origin(name: str, state: NamedTensors, key: str, expected: str, reme
     """Make sure that a state comes from what it is used with.
 
     Raises:
-        ValueError: where its metadata has another value for `key`.
+        InputError: where its metadata has another value for `key`.
     """
     found = str(state.metadata.get(key))
     if found != expected:
-        raise ValueError(f"{key} of the {name} must be {expected[:12]}, got {found[:12]}; {remedy}")
+        raise InputError(f"{key} of the {name} must be {expected[:12]}, got {found[:12]}; {remedy}")
 
 
 def require_order(embeddings: NamedTensors, sample_ids: Iterable[str]) -> None:
     """Make sure that each row of the embeddings is of the sample at its place.
 
     Raises:
-        ValueError: where they are of other samples, or of the same in another order.
+        InputError: where they are of other samples, or of the same in another order.
     """
     rows = enumerate(zip_longest(embeddings.metadata["sample_ids"], sample_ids))
     for row, (found, expected) in rows:
         if found != expected:
-            raise ValueError(
+            raise InputError(
                 f"embeddings must have sample {expected!r} at row {row}, as the samples have, got {found!r}; "
                 "run evaluation on this data"
             )

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from supcon_pipeline.core.messages import InputError
+
 
 def unit_rows(rows: Float[np.ndarray, "n dim"], dtype: Any = np.float32) -> Float[np.ndarray, "n dim"]:
     """Rows of length 1, in C order; a row of zeros stays one."""
@@ -17,9 +19,9 @@ def require_labels(name: str, rows: Float[np.ndarray, "n dim"], labels: Int[np.n
     """Refuse rows that are not finite, or of another number than their labels.
 
     Raises:
-        ValueError: where they are.
+        InputError: where they are.
     """
     if len(rows) != len(labels):
         raise ValueError(f"labels of the {name} must have the same length ({len(rows)}), got {len(labels)}")
     if not np.isfinite(rows).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity; the encoder's training has gone wrong")
+        raise InputError(f"{name} must be finite, got NaN or infinity; the encoder's training has gone wrong")

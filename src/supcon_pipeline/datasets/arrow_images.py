@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import ImageItem, RawImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
 from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 from supcon_pipeline.datasets.items import JoinedItems
@@ -57,13 +58,13 @@ class ArrowImagesDataset(ImageSource):
         from kedro_datasets.huggingface.arrow_dataset import ArrowDataset
 
         if not Path(self.path).is_dir():
-            raise ValueError(f"path must be a folder of datasets.save_to_disk, got {self.path}")
+            raise InputError(f"path must be a folder of datasets.save_to_disk, got {self.path}")
         loaded = ArrowDataset(path=self.path).load()
         if not isinstance(loaded, dict):
             return [("", loaded)]
         unknown = sorted(loaded.keys() - SPLIT_FOLDERS.keys())
         if unknown:
-            raise ValueError(f"splits must be {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown)}")
+            raise InputError(f"splits must be {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown)}")
         return list(loaded.items())
 
     def _encoded(self, part: Any) -> Any:
@@ -75,14 +76,14 @@ class ArrowImagesDataset(ImageSource):
         for column in (self.image_column, self.label_column):
             if column not in part.column_names:
                 found = ", ".join(part.column_names)
-                raise ValueError(f"columns must hold {column}, got {found}; name yours in the catalog")
+                raise InputError(f"columns must hold {column}, got {found}; name yours in the catalog")
         labels = pd.Series(part.with_format("arrow")[self.label_column].to_pylist(), dtype=object)
         names = getattr(part.features[self.label_column], "names", None)
         # A ClassLabel writes -1 for none.
         missing = labels.isna() | labels.eq(-1) if names else is_missing(labels)
         if missing.any():
             where = f" of {split}" if split else ""
-            raise ValueError(
+            raise InputError(
                 f"{self.label_column} must be given for every image{where}, got none for {missing.sum():,}; "
                 "fill them or remove the rows"
             )

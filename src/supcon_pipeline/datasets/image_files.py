@@ -8,6 +8,7 @@ import numpy as np
 
 from supcon_pipeline.core.data.folders import ENDINGS, printable, walk_images
 from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.image_source import ImageSource
 
 
@@ -29,12 +30,12 @@ class ImageFilesDataset(ImageSource):
         """The paths of the images, which are their ids too; no image is read."""
         folder = Path(self.path or "").expanduser()
         if not self.path or not folder.is_dir():
-            raise ValueError(f"{self.parameter} must be a folder of images, got {self.path!r}")
+            raise InputError(f"{self.parameter} must be a folder of images, got {self.path!r}")
         ignored: Counter[str] = Counter()
         files = [Path(file) for file in walk_images(folder, ignored)]
         if not files:
             endings = ", ".join(ENDINGS)
-            raise ValueError(
+            raise InputError(
                 f"{self.parameter} must hold images ({endings}), got none in {printable(folder)!r}"
             )
         return RawImages(

@@ -11,6 +11,7 @@ import numpy as np
 
 from supcon_pipeline.core.data.folders import ENDINGS, is_folder, list_entries, printable, walk_images
 from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.image_source import ImageSource
 
 SPLIT_FOLDERS = {
@@ -74,7 +75,7 @@ class ImageFolderDataset(ImageSource):
             classes += [class_name] * len(files)
             splits += [split] * len(files)
         if not names:
-            raise ValueError(
+            raise InputError(
                 f"folder must hold images in <class>/ or train/<class>/, got none in {folder}"
                 f"{_count_words(ignored)}; endings are {', '.join(ENDINGS)}"
             )
@@ -100,17 +101,17 @@ def require_folder(path: str | None) -> Path:
     """The folder of a path that was given.
 
     Raises:
-        ValueError: where none was, or it is no folder.
+        InputError: where none was, or it is no folder.
     """
     if path is None:
-        raise ValueError(
+        raise InputError(
             "images.path must be given, got nothing; add --params images.path=<folder of your images>, "
             "or write it in conf/<experiment>/parameters.yml"
         )
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "is not there"
-        raise ValueError(f"images.path must be a folder, got {folder}, which {state}")
+        raise InputError(f"images.path must be a folder, got {folder}, which {state}")
     return folder
 
 
@@ -118,7 +119,7 @@ def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, P
     """The split, empty where there is none, and the folder of each class, in the order of their names.
 
     Raises:
-        ValueError: where it cannot be told which folders are splits and which are classes.
+        InputError: where it cannot be told which folders are splits and which are classes.
     """
     children = _folders(folder, ignored)
     splits = [child for child in children if child.name.lower() in SPLIT_FOLDERS]
@@ -132,12 +133,12 @@ def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, P
         return
     if children and all(child.name.lower() in (*SPLIT_FOLDERS, *_OTHER_SPLIT_FOLDERS) for child in children):
         found = ", ".join(child.name for child in children)
-        raise ValueError(
+        raise InputError(
             f"folder of splits must hold train, got {found} in {folder}; "
             f"the names of splits are {', '.join(SPLIT_FOLDERS)}"
         )
     if len(children) == 1 and "train" in {child.name.lower() for child in _folders(children[0], Counter())}:
-        raise ValueError(f"folder must hold train or classes, got {folder}; did you mean {children[0]}?")
+        raise InputError(f"folder must hold train or classes, got {folder}; did you mean {children[0]}?")
     yield from (("", child) for child in children)
 
 
@@ -145,7 +146,7 @@ def _require_no_images(folders: Sequence[Path]) -> None:
     full = [child.name for child in folders if any(True for _ in walk_images(child, Counter()))]
     if full:
         found = ", ".join(map(printable, full[:3])) + (", and others" if len(full) > 3 else "")
-        raise ValueError(
+        raise InputError(
             f"folders of images beside train must be {', '.join(list(SPLIT_FOLDERS)[1:])}, got {found}; "
             "rename or move them, or rename train where it is a class"
         )
@@ -155,12 +156,12 @@ def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
     """The folders in a folder; what lies beside them belongs to no class.
 
     Raises:
-        ValueError: where it cannot be read.
+        InputError: where it cannot be read.
     """
     try:
         entries = list_entries(folder, ignored)
     except OSError as error:
-        raise ValueError(f"folder must be readable, got {folder} ({error.strerror})") from error
+        raise InputError(f"folder must be readable, got {folder} ({error.strerror})") from error
     folders = [Path(entry.path) for entry in entries if is_folder(entry)]
     ignored["outside the class folders"] += len(entries) - len(folders)
     return folders

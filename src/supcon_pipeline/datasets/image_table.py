@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
 from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 
@@ -57,38 +58,38 @@ class ImageTableDataset(ImageSource):
 
     def _read(self) -> pd.DataFrame:
         if not self.filepath.is_file():
-            raise ValueError(f"table must be a file, got {self.filepath.absolute()}, which is not there")
+            raise InputError(f"table must be a file, got {self.filepath.absolute()}, which is not there")
         if self.filepath.suffix.lower() == ".parquet":
             return pd.read_parquet(self.filepath)
         if self.filepath.suffix.lower() == ".csv":
             return self._read_csv()
-        raise ValueError(f"table must be a .csv or .parquet file, got {self.filepath.name}")
+        raise InputError(f"table must be a .csv or .parquet file, got {self.filepath.name}")
 
     def _read_csv(self) -> pd.DataFrame:
         try:
             # As text, so that a class `01` stays one, and one may be `NA`.
             return pd.read_csv(self.filepath, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ValueError(
+            raise InputError(
                 f"table must be in UTF-8, got {self.filepath.name}, in which byte {error.start + 1} is none; "
                 "save it as CSV UTF-8"
             ) from error
         except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"table must be CSV, got {self.filepath.name}: {reason}") from error
+            raise InputError(f"table must be CSV, got {self.filepath.name}: {reason}") from error
 
     def _require(self, column: str, table: pd.DataFrame) -> None:
         if column not in table:
-            raise ValueError(
+            raise InputError(
                 f"table must have a column {column}, got {', '.join(map(str, table.columns))}; "
                 "name yours in the catalog"
             )
         if not len(table):
-            raise ValueError(f"table must have rows, got none in {self.filepath.name}")
+            raise InputError(f"table must have rows, got none in {self.filepath.name}")
         rows = np.flatnonzero(is_missing(table[column]))
         if len(rows):
             first = ", ".join(str(row + 1) for row in rows[:3]) + (", and others" if len(rows) > 3 else "")
-            raise ValueError(
+            raise InputError(
                 f"{column} must be given in every row of {self.filepath.name}, got none in {len(rows)}: "
                 f"row {first}; fill them or remove the rows"
             )
@@ -101,7 +102,7 @@ class ImageTableDataset(ImageSource):
         given = clean_words(table[column]).str.lower()
         unknown = sorted(set(given) - set(SPLIT_FOLDERS))
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"{column} must be one of {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown[:3])}"
             )
         return given.map(SPLIT_FOLDERS).tolist()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from supcon_pipeline.core.data.images import ImageItem, RawImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.image_folder import FilePaths
 from supcon_pipeline.datasets.image_source import ImageSource
 from supcon_pipeline.datasets.items import JoinedItems
@@ -66,16 +67,16 @@ class TorchvisionImagesDataset(ImageSource):
         from torchvision import datasets
 
         if self.name not in SETS:
-            raise ValueError(f"name must be one of {', '.join(SETS)}, got {self.name!r}")
+            raise InputError(f"name must be one of {', '.join(SETS)}, got {self.name!r}")
         kind, known = getattr(datasets, self.name), SETS[self.name]
         unknown = ", ".join(name for name in self.options if name not in known.options)
         if unknown:
             choices = ", ".join(known.options) or "none"
-            raise ValueError(f"options of {self.name} must be {choices}, got {unknown}")
+            raise InputError(f"options of {self.name} must be {choices}, got {unknown}")
         try:
             return [(split, self._open(kind, arguments)) for split, arguments in known.splits.items()]
         except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(self._explain(error, known)) from error
+            raise InputError(self._explain(error, known)) from error
 
     def _explain(self, error: Exception, known: TorchvisionSet) -> str:
         """Why the class of torchvision could not be made, which is for its options or for its files."""

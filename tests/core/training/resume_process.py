@@ -71,10 +71,10 @@ def train(folder: Path, result: Path, moment: int | None) -> None:
     np.random.seed(os.getpid() % 2**31)  # noqa: NPY002
     schedule = {"name": "cosine", "num_epochs": 2, "warmup_epochs": 1}
     params = stage1_parameters(progress_minutes=0, ema={"decay_per_epoch": 0.5}, schedule=schedule)
-    stage = contrastive_stage(data, CARD, params, "run")
+    stage = contrastive_stage(data, CARD, params)
     progress.atomic_path = killer.killing_path  # type: ignore[assignment]
     store = progress.ProgressStore(folder)
-    checkpoints, history = resumable.run_stage(stage, data, NoLog(), store)
+    checkpoints, history = resumable.run_stage(stage, data, NoLog(), store, "run")
     joined = join_parts(checkpoints)
     with atomic_path(result) as temporary:
         tensors = {name: tensor.contiguous() for name, tensor in joined.tensors.items()}

@@ -89,7 +89,7 @@ def test_the_curve_is_of_the_real_model_loss_and_optimizer(optimizer):
     )
     curves = []
     for _ in range(2):
-        stage = contrastive_stage(data, CARD, params, "run")
+        stage = contrastive_stage(data, CARD, params)
         curves.append(lr_curve(stage, data, 1e-5, 1e-2, num_steps=10, smoothing=0.9))
     assert curves[0] == curves[1]
     assert len(curves[0]) == 10

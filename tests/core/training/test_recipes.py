@@ -172,7 +172,7 @@ def test_stage_1_learns_from_mixed_images(labelled_splits, micro_batch_size):
 
 def test_the_classifier_and_the_baseline_learn_from_mixed_images(labelled_splits, encoder):
     mixing = {"name": "cutmix", "alpha": 1.0, "probability": 1.0}
-    second = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(mixing=mixing), "r1")
+    second = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(mixing=mixing))
     assert changed_by_a_step(second, labelled_splits) == {"classifier.weight", "classifier.bias"}
     beside = baseline(labelled_splits, {"mixing": mixing})
     assert next(build_training(beside, labelled_splits).loader.epoch(0)).labels.is_floating_point()
@@ -216,13 +216,13 @@ def test_labels_of_another_integer_type_give_the_same_metrics(labelled_splits, p
 
 def stage1(data, **changes):
     small = {"projection": {"hidden_dim": 8, "dim": 4}, "transforms": [], **changes}
-    return contrastive_stage(data, CARD, stage1_parameters(**small), "r1")
+    return contrastive_stage(data, CARD, stage1_parameters(**small))
 
 
 def baseline(data, stage1_changes=(), **changes):
     values = {**read_parameters("baseline"), "optimizer": read_parameters("stage1")["optimizer"], **changes}
     params = BaselineParameters.model_validate(values)
-    return baseline_stage(data, CARD, stage1_parameters(**dict(stage1_changes)), params, "r1")
+    return baseline_stage(data, CARD, stage1_parameters(**dict(stage1_changes)), params)
 
 
 @pytest.fixture
@@ -233,9 +233,9 @@ def encoder():
 def test_stage_1_says_what_its_checkpoints_are_of(labelled_splits):
     stage = stage1(labelled_splits)
     parameters = stage.params.model_dump(mode="json")
-    assert stage.metadata == {"model": ENCODER, "run_id": "r1", "parameters": parameters, **ORIGIN}
+    assert stage.metadata("r1") == {"model": ENCODER, "run_id": "r1", "parameters": parameters, **ORIGIN}
     assert stage.model.classifier is None
-    rebuilt = build_model(stage.metadata["model"])
+    rebuilt = build_model(stage.description)
     rebuilt.load_state_dict(stage.state_of(stage.model))
 
 
@@ -253,21 +253,21 @@ def test_images_reach_weights_of_timm_as_timm_would_show_them(tmp_path, rng, kin
     as_timm_does = timm.data.create_transform(**{**config, "input_size": (3, 32, 32), "crop_pct": 1.0})
     expected = network(torch.stack([as_timm_does(Image.fromarray(image)) for image in images[:4]]))
     # What is rebuilt later from the checkpoint's description has the normalisation too.
-    rebuilt = build_model(stage.metadata["model"])
+    rebuilt = build_model(stage.description)
     rebuilt.load_state_dict(stage.model.state_dict())
     for model in (stage.model, rebuilt):
         found = model.eval()(torch.from_numpy(images[:4]))["embedding"]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert stage.metadata["model"]["mean"] == [0.5] * 3
-    assert stage1(data).metadata["model"]["mean"] == MEAN != [0.5] * 3
+    assert stage.description["mean"] == [0.5] * 3
+    assert stage1(data).description["mean"] == MEAN != [0.5] * 3
 
 
 def test_stage_2_says_which_encoder_its_classifier_belongs_to(labelled_splits, encoder):
-    stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(), "r1")
+    stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters())
     origin = {"data_hash": "d1", "encoder_hash": fingerprint(encoder)}
     description = {"kind": "classifier", "num_features": 256, "num_classes": 3}
     parameters = stage2_parameters().model_dump(mode="json")
-    assert stage.metadata == {"model": description, "run_id": "r1", "parameters": parameters, **origin}
+    assert stage.metadata("r1") == {"model": description, "run_id": "r1", "parameters": parameters, **origin}
     assert dict(stage.origin) == origin
     assert {name: tuple(t.shape) for name, t in stage.state_of(stage.model).items()} == {
         "weight": (3, 256),
@@ -292,11 +292,11 @@ def test_the_baseline_has_the_network_views_and_epochs_of_stage_1_and_an_optimiz
     assert (stage.params.schedule, stage.params.loader) == (shared.schedule, shared.loader)
     assert stage.params.optimizer.name == "adamw"
     assert stage.params.checkpoints.metric == "log_loss"
-    told = stage.metadata["parameters"]
+    told = stage.parameters()
     assert (told["num_views"], told["optimizer"]["name"]) == (3, "adamw")
     assert told["schedule"] == shared.schedule.model_dump(mode="json")
     assert told.keys().isdisjoint({"loss", "projection"})
-    rebuilt = build_model(stage.metadata["model"])
+    rebuilt = build_model(stage.description)
     assert {name: t.shape for name, t in rebuilt.encoder.state_dict().items()} == {
         name: t.shape for name, t in stage1(labelled_splits).model.encoder.state_dict().items()
     }
@@ -309,7 +309,7 @@ def test_the_first_weights_depend_on_the_seed_alone(labelled_splits, encoder, ki
         if kind == "stage 1":
             stage = stage1(labelled_splits, seed=seed)
         elif kind == "stage 2":
-            stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(seed=seed), "r1")
+            stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(seed=seed))
         else:
             stage = baseline(labelled_splits, {"seed": seed})
         return NamedTensors(dict(stage.state_of(stage.model)))
@@ -333,13 +333,13 @@ def test_a_joint_loss_trains_the_classifier_head_and_the_projection_head(labelle
     changed = changed_by_a_step(stage, labelled_splits)
     assert {"classifier.weight", "classifier.bias", "projection_head.0.weight"} <= changed
     assert changed == {name for name, _ in stage.model.named_parameters()}
-    assert stage.metadata["model"]["num_classes"] == 3
+    assert stage.description["num_classes"] == 3
     # The loss of a collapsed encoder leaves out the classifier.
     assert stage.collapse_loss is None
 
 
 def test_stage_2_trains_the_classifier_alone(labelled_splits, encoder):
-    stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters(), "r1")
+    stage = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters())
     assert changed_by_a_step(stage, labelled_splits) == {"classifier.weight", "classifier.bias"}
 
 
@@ -379,7 +379,7 @@ def test_other_first_weights_are_another_training(labelled_splits):
 
 def test_a_classifier_in_the_encoder_is_left_behind_by_stage_2(labelled_splits):
     joint = stage1(labelled_splits, loss=JOINT)
-    state = NamedTensors(joint.model.state_dict(), joint.metadata)
-    stage = classifier_stage(state, labelled_splits, CARD, stage2_parameters(), "r1")
+    state = NamedTensors(joint.model.state_dict(), joint.metadata("r1"))
+    stage = classifier_stage(state, labelled_splits, CARD, stage2_parameters())
     assert isinstance(stage.model.classifier, nn.Linear)
     assert not torch.equal(stage.model.classifier.weight, joint.model.classifier.weight)

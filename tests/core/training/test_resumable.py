@@ -58,13 +58,13 @@ def stage1(data, **changes):
         "checkpoints": {"metric": MAP_AT_R, "top_k": 2},
     }
     params = stage1_parameters(**{**SCHEDULED, **small, **changes})
-    return contrastive_stage(data, CARD, params, "r1")
+    return contrastive_stage(data, CARD, params)
 
 
 def stage2(encoder, data, **changes):
     small = {"label_smoothing": 0.0, "checkpoints": {"metric": "accuracy", "top_k": 3}}
     params = stage2_parameters(**{**SCHEDULED, **small, **changes})
-    return classifier_stage(encoder, data, CARD, params, "r1")
+    return classifier_stage(encoder, data, CARD, params)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def train(tmp_path):
     numbers = count()
 
     def run(stage, data, log=None):
-        return run_stage(stage, data, log or NoLog(), ProgressStore(tmp_path / f"{next(numbers)}"))
+        return run_stage(stage, data, log or NoLog(), ProgressStore(tmp_path / f"{next(numbers)}"), "r1")
 
     return run
 
@@ -238,7 +238,7 @@ def tiny_stage(
     )
     torch.manual_seed(params.seed)
     parts = {"model": TinyModel(), "criterion": criterion, "validate": validate, **dict(stage_changes)}
-    return Stage("tiny", num_views=1, params=params, metadata={"run_id": "r"}, origin={}, **parts)
+    return Stage("tiny", num_views=1, params=params, description={}, origin={}, **parts)
 
 
 def scores(*values):
@@ -262,7 +262,7 @@ def test_a_training_that_stopped_early_does_not_go_on_when_asked_again(labelled_
     store, results = ProgressStore(tmp_path), []
     for values in ([0.3, 0.2, 0.2], []):
         stage = tiny_stage(scores(*values), early_stopping={"patience": 2})
-        results.append(run_stage(stage, labelled_splits, NoLog(), store)[1])
+        results.append(run_stage(stage, labelled_splits, NoLog(), store, "r1")[1])
     assert results[0] == results[1]
     assert len(results[0]) == 3
 
@@ -325,13 +325,13 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_be
         match=r"loss must be finite, got nan at step 5 with learning rate 0\.1; lower the .*; "
         r"epoch [12], the best that was saved, is kept in .*state\.pt",
     ):
-        run_stage(stage, labelled_splits, NoLog(), store)
+        run_stage(stage, labelled_splits, NoLog(), store, "r1")
     state = store.open(tiny_stage().identity()).latest()
     assert (state["training"]["epoch"], state["training"]["step"]) == (2, 4)
     assert [row["epoch"] for row in state["history"]] == [1, 2]
     assert all(tensor.isfinite().all() for tensor in state["training"]["model"].values())
     # Where the cause was outside, the training goes on.
-    _, history = run_stage(tiny_stage(), labelled_splits, NoLog(), store)
+    _, history = run_stage(tiny_stage(), labelled_splits, NoLog(), store, "r1")
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
 
 
@@ -383,14 +383,14 @@ def test_saving_takes_a_twentieth_of_the_time_at_most_and_the_last_epoch_is_alwa
 ):
     clock = Clock(monkeypatch)
     stage = tiny_stage(criterion=clock.training(1), progress_minutes=minutes)
-    run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, saving_seconds))
+    run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, saving_seconds), "r1")
     assert clock.saved == expected
 
 
 def test_a_training_that_stops_early_is_saved_at_its_end(labelled_splits, tmp_path, monkeypatch):
     clock = Clock(monkeypatch)
     stage = tiny_stage(scores(0.5, 0.4, 0.4), early_stopping={"patience": 2}, progress_minutes=None)
-    run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, 1000))
+    run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, 1000), "r1")
     assert clock.saved == [(1, 2), (3, 6)]
 
 
@@ -401,10 +401,10 @@ def test_a_training_that_goes_wrong_names_the_best_epoch_that_was_saved(
     # The second epoch is better, but was never saved.
     stage = tiny_stage(scores(0.1, 0.9), criterion=FailingLoss(5), progress_minutes=None)
     with pytest.raises(FloatingPointError, match=r"epoch 1, the best that was saved, is kept in .*state\.pt"):
-        run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, 1000))
+        run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, 1000), "r1")
     stage = tiny_stage(criterion=FailingLoss(1))
     with pytest.raises(FloatingPointError, match="no validated epoch was saved before"):
-        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path / "other"))
+        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path / "other"), "r1")
 
 
 class Interrupting:
@@ -443,14 +443,16 @@ def test_an_interrupted_training_goes_on_and_its_log_is_that_of_the_whole(
     )
     with SummaryWriter(logs["whole"]) as log:
         expected, expected_history = run_stage(
-            make_stage(), labelled_splits, log, ProgressStore(stores["whole"])
+            make_stage(), labelled_splits, log, ProgressStore(stores["whole"]), "r1"
         )
     store = ProgressStore(stores["resumed"])
     stage = make_stage()
     with pytest.raises(KeyboardInterrupt), SummaryWriter(tmp_path / "lost") as log:
-        run_stage(replace(stage, criterion=Interrupting(stage.criterion, 6)), labelled_splits, log, store)
+        run_stage(
+            replace(stage, criterion=Interrupting(stage.criterion, 6)), labelled_splits, log, store, "r1"
+        )
     with SummaryWriter(logs["resumed"]) as log:
-        checkpoints, history = run_stage(make_stage(), labelled_splits, log, store)
+        checkpoints, history = run_stage(make_stage(), labelled_splits, log, store, "r1")
     assert history == expected_history
     assert [fingerprint(part) for part in checkpoints] == [fingerprint(part) for part in expected]
     whole, resumed = (

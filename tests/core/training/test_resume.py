@@ -69,8 +69,8 @@ def test_a_finished_training_is_not_trained_again_before_its_artifacts_are_saved
     data, store = make_data(), ProgressStore(tmp_path)
     results = []
     for run_id in ("first", "second"):
-        stage = contrastive_stage(data, CARD, stage1_parameters(), run_id)
-        results.append(run_stage(stage, data, NoLog(), store))
+        stage = contrastive_stage(data, CARD, stage1_parameters())
+        results.append(run_stage(stage, data, NoLog(), store, run_id))
     (first, first_history), (second, second_history) = results
     assert first_history == second_history
     assert {part.metadata["run_id"] for part in second} == {"second"}

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from supcon_pipeline.core.messages import InputError
+
 # What Pillow may try. Left out on purpose: formats that start other programs (EPS) or that nobody trains on.
 # JPEG includes MPO, which many telephones write into `.jpg`; PPM includes PGM and PBM.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
@@ -40,13 +42,13 @@ def decode_image(
             an eighth of its size, down to this.
 
     Raises:
-        ValueError: where it is no image, cut short, or has more than `MAX_PIXELS` pixels.
+        InputError: where it is no image, cut short, or has more than `MAX_PIXELS` pixels.
         OSError: where it cannot be read.
     """
     from PIL import Image, UnidentifiedImageError
 
     if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
-        raise ValueError("file must hold an image, got an empty file")
+        raise InputError("file must hold an image, got an empty file")
     with warnings.catch_warnings():
         # Pillow warns of what it mends itself; what it cannot mend is an exception.
         warnings.simplefilter("ignore")
@@ -55,9 +57,9 @@ def decode_image(
             with Image.open(source, formats=FORMATS) as image:
                 return read_pixels(image, least_side)
         except UnidentifiedImageError as error:
-            raise ValueError(f"file must be an image, got none of {', '.join(FORMATS)}") from error
+            raise InputError(f"file must be an image, got none of {', '.join(FORMATS)}") from error
         except Image.DecompressionBombError as error:
-            raise ValueError(f"image must have at most {MAX_PIXELS:,} pixels, got more") from error
+            raise InputError(f"image must have at most {MAX_PIXELS:,} pixels, got more") from error
 
 
 def read_pixels(
@@ -66,12 +68,12 @@ def read_pixels(
     """The pixels of a PIL image, as `decode_image` gives those of a file.
 
     Raises:
-        ValueError: where it has more than `MAX_PIXELS` pixels, or deeper ones out of range.
+        InputError: where it has more than `MAX_PIXELS` pixels, or deeper ones out of range.
     """
     from PIL import Image
 
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
+        raise InputError(
             f"image must have at most {MAX_PIXELS:,} pixels, got {image.width:,} x {image.height:,}"
         )
     if least_side is not None:
@@ -115,7 +117,7 @@ def _scale_deep(pixels: np.ndarray, has_sixteen_bits: bool) -> np.ndarray:
     is_whole = np.issubdtype(pixels.dtype, np.integer)
     limit = 65535 if is_whole else 255
     if not (low >= 0 and high <= limit):
-        raise ValueError(f"pixels must be between 0 and {limit}, got {low} to {high}")
+        raise InputError(f"pixels must be between 0 and {limit}, got {low} to {high}")
     scale = 255.0 if high <= 1 else 1.0
     if is_whole:
         scale = 1 / 257 if has_sixteen_bits or high > 255 else 1.0

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
+from supcon_pipeline.core.messages import InputError
+
 SPLITS = ("train", "validation", "test")
 # An image as a source gives it: pixels, or a file by its path or its content.
 ImageItem = np.ndarray | Path | bytes
@@ -31,7 +33,7 @@ class RawImages:
         ignored: what else the source holds and is not taken, kind to count.
 
     Raises:
-        ValueError: where the counts differ, an id repeats, or a label or a split is none.
+        InputError: where the counts differ, an id repeats, or a label or a split is none.
     """
 
     images: Sequence[ImageItem]
@@ -46,18 +48,18 @@ class RawImages:
         counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
         counts |= {} if self.splits is None else {"splits": len(self.splits)}
         if not len(self.ids):
-            raise ValueError(f"raw images must be at least one, got none in {self.source}")
+            raise InputError(f"raw images must be at least one, got none in {self.source}")
         if len(set(counts.values())) != 1:
-            raise ValueError(f"raw images must have one label and one id each, got {counts}")
+            raise InputError(f"raw images must have one label and one id each, got {counts}")
         _require_unique(self.ids)
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
-            raise ValueError(
+            raise InputError(
                 f"labels must be class indices below {len(self.class_names)}, "
                 f"got {self.labels.min()} to {self.labels.max()}"
             )
         unknown = set(self.splits or ()) - set(SPLITS)
         if unknown:
-            raise ValueError(f"splits must be {', '.join(SPLITS)}, got {sorted(unknown)}")
+            raise InputError(f"splits must be {', '.join(SPLITS)}, got {sorted(unknown)}")
 
 
 def _require_unique(ids: Sequence[str]) -> None:
@@ -65,7 +67,7 @@ def _require_unique(ids: Sequence[str]) -> None:
         seen: dict[str, int] = {}
         # `setdefault` gives where a name was first, which is here for one that is new.
         place = next(index for index, name in enumerate(ids) if seen.setdefault(name, index) != index)
-        raise ValueError(
+        raise InputError(
             f"ids must be unique, got {len(ids) - len(set(ids))} repeated, the first is {ids[place]} "
             f"of image {place + 1}, which image {seen[ids[place]] + 1} has; remove one"
         )
@@ -79,16 +81,19 @@ class LabelledImages:
         images: uint8, may be memory-mapped.
         labels: class indices.
         splits: `train`, `validation` or `test`.
+        class_names: one per class, in the order of their labels; for messages.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
     splits: np.ndarray
+    class_names: Sequence[str] = ()
 
     @classmethod
     def of(cls, images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame) -> Self:
-        """Packed images with the `label` and the `split` of the samples, one row for each."""
-        return cls(images, samples["label"].to_numpy(), samples["split"].to_numpy())
+        """Packed images with `label`, `split` and `class_name` of the samples, one row for each."""
+        names = samples.drop_duplicates("label").sort_values("label")["class_name"].tolist()
+        return cls(images, samples["label"].to_numpy(), samples["split"].to_numpy(), names)
 
     @property
     def num_classes(self) -> int:

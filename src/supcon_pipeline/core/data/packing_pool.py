@@ -12,6 +12,7 @@ import numpy as np
 
 from supcon_pipeline.core.data.images import ImageItem
 from supcon_pipeline.core.data.packing import Packed, Packing
+from supcon_pipeline.core.messages import InputError
 
 # Images that a process takes at a time: enough to hide the way there and back, few enough to hold.
 _CHUNK_IMAGES, _CHUNK_BYTES = 64, 8 * 2**20
@@ -27,7 +28,7 @@ def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) 
             decoder ends. In a process of its own such an image is rejected.
 
     Raises:
-        ValueError: where a process is killed before it has anything to do.
+        InputError: where a process is killed before it has anything to do.
     """
     size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(packing.shape))))
     chunks = (
@@ -98,7 +99,7 @@ def _start_pool(num_workers: int) -> ProcessPoolExecutor:
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
-        raise ValueError(
+        raise InputError(
             f"num_workers must leave memory for all, got {num_workers} and one was killed; "
             "lower it, 0 needs the least"
         ) from error

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from supcon_pipeline.core.data.images import Crop
+from supcon_pipeline.core.messages import InputError
 
 # What is read of a memory map at a time.
 _CHUNK_BYTES = 2**23
@@ -28,7 +29,7 @@ def pack_image(
             square in the middle; both keep the aspect, and `stretch` does not.
 
     Raises:
-        ValueError: where the image is not uint8 or has neither 1 nor 3 channels.
+        InputError: where the image is not uint8 or has neither 1 nor 3 channels.
     """
     import cv2
 
@@ -53,13 +54,13 @@ def _convert_channels(image: np.ndarray, num_channels: int) -> np.ndarray:
     """The image in grey (1) or in colour (3), whichever it is in.
 
     Raises:
-        ValueError: where the image is not uint8 or has neither 1 nor 3 channels.
+        InputError: where the image is not uint8 or has neither 1 nor 3 channels.
     """
     import cv2
 
     channels = 1 if image.ndim == 2 else image.shape[-1]
     if image.dtype != np.uint8 or channels not in (1, 3):
-        raise ValueError(
+        raise InputError(
             f"image must be uint8 with 1 or 3 channels, got {image.dtype} with shape {image.shape}"
         )
     if channels == num_channels:

@@ -8,26 +8,26 @@ from jaxtyping import Int
 
 from supcon_pipeline.core.data.images import SPLITS, RawImages
 from supcon_pipeline.core.data.splits import find_leaked
-from supcon_pipeline.core.messages import name_some
+from supcon_pipeline.core.messages import InputError, name_some
 
 
 def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> None:
     """Refuse what cannot be learned, before the work begins.
 
     Raises:
-        ValueError: where there is one class, more classes than images, or a class without an image.
+        InputError: where there is one class, more classes than images, or a class without an image.
     """
     if len(class_names) < 2:
-        raise ValueError(
+        raise InputError(
             f"images must be of at least 2 classes, got {', '.join(class_names) or 'none'}; "
             "each class is a folder, or a label of its own"
         )
     if len(class_names) > len(labels):
-        raise ValueError(f"classes must be fewer than images, got {len(class_names)} and {len(labels)}")
+        raise InputError(f"classes must be fewer than images, got {len(class_names)} and {len(labels)}")
     present = set(np.unique(labels).tolist())
     empty = [name for label, name in enumerate(class_names) if label not in present]
     if empty:
-        raise ValueError(
+        raise InputError(
             f"every class must have images, got none of {name_some(empty)}; add images or leave the class out"
         )
 
@@ -65,18 +65,18 @@ def check_rejected(rejected: pd.DataFrame, packed: pd.DataFrame, max_rejected: i
         max_rejected: how many may be rejected.
 
     Raises:
-        ValueError: where there are more; names the first few. Where no image of a class is left.
+        InputError: where there are more; names the first few. Where no image of a class is left.
     """
     if len(rejected) > max_rejected:
         first = "; ".join(f"{row.id} ({row.reason})" for row in rejected.head(3).itertuples())
-        raise ValueError(
+        raise InputError(
             f"rejected images must be at most {max_rejected}, got {len(rejected)}: {first}"
             f"{'; and others' if len(rejected) > 3 else ''}; rejected_images has all, mend or remove them "
             "and run all of data_prep again, or raise data_prep.max_rejected to go on without them"
         )
     lost = rejected.loc[~rejected["class_name"].isin(packed["class_name"]), "class_name"].drop_duplicates()
     if len(lost):
-        raise ValueError(
+        raise InputError(
             f"every class must have an image that can be decoded, got none of {name_some(lost)}; "
             "rejected_images says why, mend its images or leave the class out"
         )
@@ -96,7 +96,6 @@ def describe_warnings(
     samples: pd.DataFrame,
     num_rejected: int = 0,
     ignored: Mapping[str, int] | None = None,
-    batch_size: int | None = None,
     brightness: float | None = None,
 ) -> list[str]:
     """What someone should know of these samples before they believe a number, a sentence each.
@@ -105,7 +104,6 @@ def describe_warnings(
         samples: with the columns `id`, `class_name`, `split` and `pixel_hash`.
         num_rejected: images that could not be decoded.
         ignored: counts of what was not taken from the source, by kind.
-        batch_size: of shuffled batches, in which a rare class may be alone; none where batches are balanced.
         brightness: of the training images, mean and standard deviation together, on the scale 0 to 1.
     """
     found = []
@@ -132,7 +130,7 @@ def describe_warnings(
             f"{(classes > 1).sum():,} images are in more than one class: "
             f"{name_some(samples.loc[classes > 1].sort_values(['pixel_hash', 'id'])['id'], 6)}"
         )
-    return [*found, *_describe_counts(samples), *_describe_rarest(samples, batch_size)]
+    return [*found, *_describe_counts(samples)]
 
 
 def _describe_counts(samples: pd.DataFrame) -> list[str]:
@@ -143,16 +141,3 @@ def _describe_counts(samples: pd.DataFrame) -> list[str]:
         if absent:
             found.append(f"{len(absent):,} classes have no image in {split}: {name_some(absent)}")
     return found
-
-
-def _describe_rarest(samples: pd.DataFrame, batch_size: int | None) -> list[str]:
-    counts = samples.loc[samples["split"] == "train", "class_name"].value_counts()
-    rarest, count, total = counts.index[-1], int(counts.iloc[-1]), int(counts.sum())
-    # A batch is expected to hold fewer than two of its images.
-    if batch_size is None or count * batch_size >= 2 * total:
-        return []
-    return [
-        f"{rarest} has {count:,} of {total:,} training images: in a shuffled batch of {batch_size:,} it is "
-        "often alone or absent, and an image alone has no positive but its own views; "
-        "stage1.loader.sampler class_balanced gives each class its share"
-    ]

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from supcon_pipeline.core.data.images import SPLITS
-from supcon_pipeline.core.messages import name_some
+from supcon_pipeline.core.messages import InputError, name_some
 
 
 def split_samples(
@@ -30,11 +30,11 @@ def split_samples(
         splits: of each sample, where the source has a split of its own.
 
     Raises:
-        ValueError: where train lacks a class or has too few samples of one, or the fractions leave nothing
+        InputError: where train lacks a class or has too few samples of one, or the fractions leave nothing
             to train on.
     """
     if validation_fraction + test_fraction >= 1:
-        raise ValueError(
+        raise InputError(
             f"validation_fraction + test_fraction must be below 1, got {validation_fraction + test_fraction}"
         )
     given = np.full(len(labels), "train", dtype=object) if splits is None else np.array(splits, dtype=object)
@@ -82,13 +82,13 @@ def _group_by_label(labels: np.ndarray) -> Iterator[tuple[object, Int[np.ndarray
 
 def _require_train(label: object, count: int, where: np.ndarray, held_out: list[str]) -> None:
     if not count:
-        raise ValueError(
+        raise InputError(
             f"every class must be in train, got {label} in {' and '.join(sorted(set(where)))} only; "
             "add images of it to train or leave the class out"
         )
     if count < len(held_out) + 2:
         purpose = f" to hold {' and '.join(sorted(held_out))} out of it" if held_out else ""
-        raise ValueError(
+        raise InputError(
             f"every class must have at least {len(held_out) + 2} samples in train{purpose}, got {count} of "
             f"class {label}; two must stay, for one alone has no pair to learn from: "
             "add images or leave the class out"
@@ -103,14 +103,14 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
     `remove` gives them the split `removed`, which nothing trains on and nothing scores.
 
     Raises:
-        ValueError: with `refuse`, where there is one; names the first few. With `remove`, where a class
+        InputError: with `refuse`, where there is one; names the first few. With `remove`, where a class
             is left with fewer than two images of train, or validation with none.
     """
     leaked = find_leaked(samples)
     if not leaked.any() or on_leakage == "report":
         return samples
     if on_leakage == "refuse":
-        raise ValueError(
+        raise InputError(
             "images of train must not be in validation or test, nor those of validation in test, "
             f"got {leaked.sum()} that are: {name_some(_name_twins(samples, leaked))}; take them out "
             "and run all of data_prep again, or set data_prep.on_leakage to remove (from train and "
@@ -134,13 +134,13 @@ def _require_left(samples: pd.DataFrame, changed: pd.Series) -> None:
     for class_name in changed.unique():
         count = (in_train == class_name).sum()
         if count < 2:
-            raise ValueError(
+            raise InputError(
                 "every class must have at least 2 samples in train once leaked images are removed, "
                 f"got {count} of class {class_name}; add images, leave the class out, or set "
                 "data_prep.on_leakage to report"
             )
     if not (samples["split"] == "validation").any():
-        raise ValueError(
+        raise InputError(
             "validation must have images once leaked images are removed, got none; add images, or set "
             "data_prep.on_leakage to report"
         )

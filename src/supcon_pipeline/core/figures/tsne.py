@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.vectors import unit_rows
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def tsne_map(
     was drawn before and whatever the number of jobs.
 
     Raises:
-        ValueError: where the perplexity is too large for the number of rows.
+        InputError: where the perplexity is too large for the number of rows.
 
     Source:
         van der Maaten 2014, "Accelerating t-SNE using tree-based algorithms" (Barnes-Hut, angle 0.5), with
@@ -37,7 +38,7 @@ def tsne_map(
 
     num_rows = len(embeddings)
     if 3 * perplexity >= num_rows - 1:
-        raise ValueError(
+        raise InputError(
             f"visualization.tsne.perplexity must be below a third of the number of images, "
             f"got {perplexity} for {num_rows}; lower it"
         )

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.encoder import restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors
 
@@ -173,16 +174,16 @@ def compare_outputs(name: str, expected: Arrays, given: Arrays, tolerance: float
         tolerance: what is borne, as a share of the largest absolute value of the output.
 
     Raises:
-        ValueError: where an output is not there, or differs by more.
+        InputError: where an output is not there, or differs by more.
     """
     if expected.keys() != given.keys():
-        raise ValueError(f"outputs of {name} must be {', '.join(expected)}, got {', '.join(given)}")
+        raise InputError(f"outputs of {name} must be {', '.join(expected)}, got {', '.join(given)}")
     differences = {output: _difference(expected[output], given[output]) for output in expected}
     for output, difference in differences.items():
         borne = tolerance * float(np.abs(expected[output]).max())
         # Written so that a difference that is no number is refused.
         if not difference <= borne:
-            raise ValueError(
+            raise InputError(
                 f"{output} of {name} must differ from the original by at most {borne:.3g}, "
                 f"got {difference:.3g}; raise export.tolerance if that is good enough"
             )

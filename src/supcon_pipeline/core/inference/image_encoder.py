@@ -19,6 +19,7 @@ from supcon_pipeline.core.inference.export import (
     run_module,
 )
 from supcon_pipeline.core.inference.new_images import list_images, pack_new_image
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.vectors import unit_rows
 
@@ -56,7 +57,7 @@ class ImageEncoder:
         """Embeddings of length 1, float32, in the order of the images; a product of two is their cosine.
 
         Raises:
-            ValueError: where something is no image, or there is none.
+            InputError: where something is no image, or there is none.
             OSError: where a file cannot be read.
         """
         return unit_rows(self._outputs(images, "embedding"))
@@ -65,7 +66,7 @@ class ImageEncoder:
         """The likeliest class of each image.
 
         Raises:
-            ValueError: as `embed` does, and where the encoder came without a classifier.
+            InputError: as `embed` does, and where the encoder came without a classifier.
             OSError: where a file cannot be read.
         """
         probabilities = self._outputs(images, "probabilities")
@@ -75,12 +76,12 @@ class ImageEncoder:
     def _outputs(self, images: Any, name: str) -> np.ndarray:
         if name not in self.metadata["outputs"]:
             outputs = ", ".join(self.metadata["outputs"])
-            raise ValueError(
+            raise InputError(
                 f"outputs of the model must have {name}, got {outputs}; load one with a classifier"
             )
         todo = list_images(images)
         if not todo:
-            raise ValueError("images must be at least one, got none")
+            raise InputError("images must be at least one, got none")
         packing = Packing(*(self.metadata[key] for key in ("image_size", "num_channels", "crop")))
         parts = []
         for start in range(0, len(todo), self.batch_size):

@@ -15,6 +15,7 @@ from supcon_pipeline.core.data.images import ImageItem, RawImages
 from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.packing_pool import pack_stream
 from supcon_pipeline.core.data.pixels import pack_image
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
 
 
@@ -37,7 +38,7 @@ def pack_new_image(image: Any, packing: Packing) -> UInt8[np.ndarray, "size size
         packing: how.
 
     Raises:
-        ValueError: where it is none of these, or an array of another type than uint8.
+        InputError: where it is none of these, or an array of another type than uint8.
         OSError: where a file cannot be read.
     """
     image = image.read() if hasattr(image, "read") else image
@@ -50,7 +51,7 @@ def pack_new_image(image: Any, packing: Packing) -> UInt8[np.ndarray, "size size
     elif hasattr(image, "getexif"):
         pixels = read_pixels(image)
     else:
-        raise ValueError(
+        raise InputError(
             "image must be a path, the bytes of a file, a PIL image or a uint8 array, "
             f"got {type(image).__name__}"
         )
@@ -80,14 +81,14 @@ def read_images(
         Images; the id of each as `image`; `image` and `reason` of the others.
 
     Raises:
-        ValueError: where no image can be read.
+        InputError: where no image can be read.
     """
     model, ids = encoder.metadata["model"], np.array(raw.ids, dtype=object)
     packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
     images, unreadable = pack_readable(raw.images, packing, num_workers)
     if not len(images):
         row, reason = next(iter(unreadable.items()))
-        raise ValueError(
+        raise InputError(
             f"{raw.source} must hold an image that can be read, got {len(ids)} that cannot; "
             f"the first: {ids[row]}: {reason}"
         )

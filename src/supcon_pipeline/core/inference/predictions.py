@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from supcon_pipeline.core.data.images import rows_of
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.inference import InferenceParameters
 from supcon_pipeline.core.search.index import search_index
 from supcon_pipeline.core.search.knn import log_votes
@@ -22,7 +23,7 @@ def neighbour_distances(similarities: Float[np.ndarray, "n k"], k: int) -> Float
         k: counted from 1.
 
     Raises:
-        ValueError: where there are fewer neighbours.
+        InputError: where there are fewer neighbours.
 
     Source:
         Sun et al. 2022, arXiv:2204.06507, section 3: Euclidean distance of embeddings of length 1.
@@ -37,7 +38,7 @@ def percentiles(values: Float[np.ndarray, " n"], known: Float[np.ndarray, " m"])
     """The share of known values that are at most as high as each value, from 0 to 100.
 
     Raises:
-        ValueError: where no value is known.
+        InputError: where no value is known.
     """
     if not len(known):
         raise ValueError("known values must be at least one, got none")
@@ -129,11 +130,11 @@ def find_neighbours(
     """The nearest training images: similarities, and rows in the samples.
 
     Raises:
-        ValueError: as `search_index` does, and where the index is not of the training images.
+        InputError: as `search_index` does, and where the index is not of the training images.
     """
     train = rows_of(samples, "train")
     if index.ntotal != len(train):
-        raise ValueError(
+        raise InputError(
             f"train_index must hold the {len(train)} training images, got {index.ntotal}; run index"
         )
     similarities, found = search_index(index, queries, k)

@@ -4,6 +4,7 @@ from statistics import fmean
 
 from torch import nn
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.image_size import count_features
 from supcon_pipeline.core.models.narrow_resnet import NARROW, build_narrow
 from supcon_pipeline.core.models.stems import STEMS
@@ -21,7 +22,7 @@ def require_backbone(name: str) -> None:
     """Make sure that a backbone of that name exists; imports the library that has it, and no other.
 
     Raises:
-        ValueError: with the nearest names where there is none. The message begins with `must`, for the
+        InputError: with the nearest names where there is none. The message begins with `must`, for the
             caller to say what must.
     """
     if name == NARROW:
@@ -32,7 +33,7 @@ def require_backbone(name: str) -> None:
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=3)
         remedy = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
-        raise ValueError(
+        raise InputError(
             f"must be one of {NARROW}, torchvision's classifiers, or {TIMM}<one of timm's models>, "
             f"got {name!r}{remedy}"
         )
@@ -60,17 +61,17 @@ def build_backbone(
             tried on it. Without it, the size that the network was made for.
 
     Raises:
-        ValueError: where a name is unknown, the stem is not defined for the network, the weights are
+        InputError: where a name is unknown, the stem is not defined for the network, the weights are
             missing or do not fit, or the images are too small.
     """
     try:
         require_backbone(name)
-    except ValueError as error:
-        raise ValueError(f"backbone.name {error}") from error
+    except InputError as error:
+        raise InputError(f"backbone.name {error}") from error
     if stem not in STEMS:
-        raise ValueError(f"backbone.stem must be one of {', '.join(STEMS)}, got {stem!r}")
+        raise InputError(f"backbone.stem must be one of {', '.join(STEMS)}, got {stem!r}")
     if pretrained and weights:
-        raise ValueError(f"backbone.pretrained must be false where backbone.weights is set, got {weights!r}")
+        raise InputError(f"backbone.pretrained must be false where backbone.weights is set, got {weights!r}")
     if name == NARROW:
         return build_narrow(stem, num_channels, pretrained, weights)
     build = build_timm if name.startswith(TIMM) else build_torchvision

@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.backbones import build_backbone
 from supcon_pipeline.core.models.weights import with_versions
 from supcon_pipeline.core.named_tensors import NamedTensors
@@ -164,12 +165,12 @@ def build_model(description: Mapping[str, Any]) -> nn.Module:
     """The model that a checkpoint describes: `{"kind": <one of three>, <its arguments>}`.
 
     Raises:
-        ValueError: where the kind is unknown.
+        InputError: where the kind is unknown.
     """
     arguments = dict(description)
     kind = arguments.pop("kind", None)
     if kind not in _BUILDERS:
-        raise ValueError(f"kind of a model must be one of {', '.join(_BUILDERS)}, got {kind!r}")
+        raise InputError(f"kind of a model must be one of {', '.join(_BUILDERS)}, got {kind!r}")
     return _BUILDERS[kind](**arguments)  # type: ignore[operator, no-any-return]
 
 

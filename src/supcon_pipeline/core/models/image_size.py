@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.weights import shorten_error
 
 
@@ -16,7 +17,7 @@ def refuse_image_size(name: str, image_size: int | None) -> Iterator[None]:
         yield
     # Networks refuse a size by whatever goes wrong first.
     except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"image_size must suit {name}, got {image_size}; {shorten_error(error)}") from error
+        raise InputError(f"image_size must suit {name}, got {image_size}; {shorten_error(error)}") from error
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def count_features(network: nn.Module, name: str, num_channels: int, image_size:
     """The width of the features of one image; the network's mode stays as it is.
 
     Raises:
-        ValueError: where the images are too small, or the features are not one row for each image.
+        InputError: where the images are too small, or the features are not one row for each image.
     """
     was_training = network.training
     with refuse_image_size(name, image_size):
@@ -32,5 +33,5 @@ def count_features(network: nn.Module, name: str, num_channels: int, image_size:
     network.train(was_training)
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"backbone.name must be a network that gives one row per image, got {name}: {shape}")
+        raise InputError(f"backbone.name must be a network that gives one row per image, got {name}: {shape}")
     return features.shape[1]

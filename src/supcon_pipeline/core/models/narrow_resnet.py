@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.weights import load_state, read_state
 
 NARROW = "resnet_narrow"
@@ -51,10 +52,10 @@ def build_narrow(
     """The network and its feature width.
 
     Raises:
-        ValueError: where published weights are asked for, or those of a file do not fit.
+        InputError: where published weights are asked for, or those of a file do not fit.
     """
     if pretrained:
-        raise ValueError(
+        raise InputError(
             f"backbone.pretrained must be false for {NARROW}, got True; nobody publishes weights"
         )
     network = NarrowResNet(num_channels, stem)

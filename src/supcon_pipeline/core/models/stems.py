@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 from torch.nn import functional
 
+from supcon_pipeline.core.messages import InputError
+
 STEMS = ("small_image", "imagenet")
 # Where the families of torchvision and timm keep the pooling that ends their stem.
 _STEM_POOLS = ("maxpool", "maxpool1", "Pool1", "features.pool0", "stem.pool")
@@ -23,7 +25,7 @@ def first_convolution(network: nn.Module) -> str:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             return str(name)
-    raise ValueError(f"network must have a convolution, got {type(network).__name__}")
+    raise InputError(f"network must have a convolution, got {type(network).__name__}")
 
 
 def fit_stem(
@@ -46,7 +48,7 @@ def fit_stem(
             repeated and rescaled as timm does, and resampled. Otherwise it is drawn anew.
 
     Raises:
-        ValueError: where no small stem is defined for the network.
+        InputError: where no small stem is defined for the network.
     """
     conv = _modules(network).get(conv_names[0]) if len(conv_names) == 1 else None
     if not isinstance(conv, nn.Conv2d):
@@ -61,9 +63,9 @@ def fit_stem(
         conv.reset_parameters()
 
 
-def no_small_stem(name: str, reason: str) -> ValueError:
+def no_small_stem(name: str, reason: str) -> InputError:
     """The refusal of `small_image` for a network."""
-    return ValueError(
+    return InputError(
         f"backbone.stem must be imagenet for {name}, got 'small_image'; {reason}, so set backbone.stem "
         "to imagenet or choose a convolutional network"
     )

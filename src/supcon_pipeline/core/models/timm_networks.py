@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.image_size import refuse_image_size
 from supcon_pipeline.core.models.stems import fit_stem, no_small_stem
 from supcon_pipeline.core.models.weights import misfit, read_state, shorten_error
@@ -82,13 +83,13 @@ def _download_timm(name: str, config: Any, options: dict[str, Any]) -> nn.Module
     import timm
 
     if not config.has_weights:
-        raise ValueError(f"backbone.pretrained must be false for {name}, got True; timm has no weights of it")
+        raise InputError(f"backbone.pretrained must be false for {name}, got True; timm has no weights of it")
     try:
         return timm.create_model(name.removeprefix(TIMM), pretrained=True, **options)
     except OSError as error:
         file = config.hf_hub_filename or "model.safetensors"
         source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
-        raise ValueError(
+        raise InputError(
             f"backbone.pretrained must find the file {file} of {source}, got {shorten_error(error)}; "
             "fetch it and set backbone.weights to its path"
         ) from error

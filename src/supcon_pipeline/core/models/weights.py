@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from supcon_pipeline.core.messages import InputError
+
 State = dict[str, Tensor]
 # torchvision's files of DenseNets are older than its names of their layers (torchvision.models.densenet).
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
@@ -22,21 +24,21 @@ def read_state(path: str) -> State:
         path: of a `.safetensors` file, or of one that `torch.save` wrote.
 
     Raises:
-        ValueError: where the file is missing, or holds anything but tensors by name.
+        InputError: where the file is missing, or holds anything but tensors by name.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ValueError(f"backbone.weights must be an existing file, got {path!r}")
+        raise InputError(f"backbone.weights must be an existing file, got {path!r}")
     try:
         state = _read_tensors(file)
     # A pickle can fail in many ways: cut off, not a pickle, or holding a class.
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"backbone.weights must be a .safetensors or .pth file of tensors, got {path!r}; "
             f"{shorten_error(error)}"
         ) from error
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(
+        raise InputError(
             f"backbone.weights must hold a state dict, tensors by name, got {path!r}; "
             "save it with torch.save(model.state_dict(), path)"
         )
@@ -47,7 +49,7 @@ def download_state(name: str) -> State:
     """The weights that torchvision publishes of a network, from torch hub's cache or else the network.
 
     Raises:
-        ValueError: where they can be had from neither.
+        InputError: where they can be had from neither.
     """
     from torchvision.models import get_model_weights
 
@@ -57,7 +59,7 @@ def download_state(name: str) -> State:
         return state
     except OSError as error:
         file, cache = Path(weights.url).name, Path(torch.hub.get_dir()) / "checkpoints"
-        raise ValueError(
+        raise InputError(
             f"backbone.pretrained must find the file {file}, got {shorten_error(error)}; fetch {weights.url} "
             f"and set backbone.weights to its path, or put it into {cache}"
         ) from error
@@ -73,7 +75,7 @@ def load_state(network: nn.Module, name: str, state: State, head: Sequence[str])
         head: beginnings of the names of entries that may be there and not be used.
 
     Raises:
-        ValueError: with the entries that are missing, too many or of another shape.
+        InputError: with the entries that are missing, too many or of another shape.
     """
     wanted, state = network.state_dict(), with_versions(state, network)
     for key in list(state):
@@ -102,9 +104,9 @@ def with_versions(state: State, network: nn.Module) -> State:
     return copy  # type: ignore[no-any-return]
 
 
-def misfit(name: str, error: Exception) -> ValueError:
+def misfit(name: str, error: Exception) -> InputError:
     """The refusal of weights that belong to another network."""
-    return ValueError(
+    return InputError(
         f"backbone.weights must fit {name}, got other entries; {shorten_error(error)} "
         "Name the network that the file belongs to"
     )

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from supcon_pipeline.core.messages import InputError
+
 
 class MovingAverage:
     """Exponential moving average of parameters and buffers.
@@ -65,10 +67,10 @@ def build_ema(model: nn.Module, decay_per_epoch: float, steps_per_epoch: int) ->
         steps_per_epoch: of the training loader.
 
     Raises:
-        ValueError: where the decay is not between 0 and 1.
+        InputError: where the decay is not between 0 and 1.
     """
     if not 0 < decay_per_epoch < 1:
-        raise ValueError(f"ema.decay_per_epoch must be between 0 and 1, got {decay_per_epoch}")
+        raise InputError(f"ema.decay_per_epoch must be between 0 and 1, got {decay_per_epoch}")
     return MovingAverage(model, decay_per_epoch ** (1 / steps_per_epoch))
 
 
@@ -76,7 +78,7 @@ def average_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of model states; integer entries (counters) are taken from the first.
 
     Raises:
-        ValueError: where there is no state, or the states have different entries.
+        InputError: where there is no state, or the states have different entries.
 
     Source:
         Izmailov et al. 2018, arXiv:1803.05407, over the best checkpoints instead of the last.
@@ -132,7 +134,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics by those of the batches, each image weighing the same.
 
     Raises:
-        ValueError: where there is no batch.
+        InputError: where there is no batch.
     """
     was_training, count = model.training, 0
     # All else as it will be evaluated: dropout and drop-path would make the statistics random, and others.

@@ -34,7 +34,7 @@ def build_optimizer(
         slow_step_size: the share of the way to the fast weights that a slow step goes.
 
     Raises:
-        ValueError: where the name is unknown, or an option is given that it does not use.
+        InputError: where the name is unknown, or an option is given that it does not use.
 
     Source:
         Lookahead: Zhang et al. 2019, arXiv:1907.08610, but timm's slow weights begin as the fast ones of the

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from supcon_pipeline.core.messages import InputError
+
 # Options by name, each with its usual value: that of the implementation, but for the momentum of SGD and LARS
 # and Nesterov in SGD and Muon, which the implementations leave out and their papers have.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -35,13 +37,13 @@ def complete_options(
         given: any of the table's options; None for those left alone.
 
     Raises:
-        ValueError: where the name is not in the table, or an option is given that this name does not use.
+        InputError: where the name is not in the table, or an option is given that this name does not use.
     """
     if name not in table:
-        raise ValueError(f"name must be one of {', '.join(table)}, got {name!r}")
+        raise InputError(f"name must be one of {', '.join(table)}, got {name!r}")
     for option, value in given.items():
         if value is not None and option not in table[name]:
             users = ", ".join(other for other, options in table.items() if option in options)
-            raise ValueError(f"{option} must be null with {name}, got {value}; it belongs to {users}")
+            raise InputError(f"{option} must be null with {name}, got {value}; it belongs to {users}")
     chosen = {option: value for option, value in given.items() if value is not None}
     return {**table[name], **chosen}

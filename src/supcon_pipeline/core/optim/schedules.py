@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.optim.options import SCHEDULES, complete_options
 
 
@@ -161,18 +162,18 @@ def check_schedule(
     """Refuse a schedule that never has its peak rate.
 
     Raises:
-        ValueError: where the warm-up is not shorter than the training, `onecycle` has none, or the milestones
+        InputError: where the warm-up is not shorter than the training, `onecycle` has none, or the milestones
             are not ascending shares of the training after the warm-up.
     """
     if warmup_epochs >= num_epochs:
-        raise ValueError(f"warmup_epochs must be fewer than num_epochs ({num_epochs}), got {warmup_epochs}")
+        raise InputError(f"warmup_epochs must be fewer than num_epochs ({num_epochs}), got {warmup_epochs}")
     if name == "onecycle" and not warmup_epochs:
-        raise ValueError("warmup_epochs must be at least 1 with onecycle, got 0; its rise is the warm-up")
+        raise InputError("warmup_epochs must be at least 1 with onecycle, got 0; its rise is the warm-up")
     if milestones is None:
         return
     bounds = [warmup_epochs / num_epochs, *milestones, 1]
     if not milestones or any(right <= left for left, right in pairwise(bounds)):
-        raise ValueError(
+        raise InputError(
             f"milestones must be ascending shares of the training, above that of the warm-up ({bounds[0]:g}) "
             f"and below 1, got {list(milestones)}"
         )
@@ -201,7 +202,7 @@ def build_schedule(
         patience: of `plateau`, validations in a row without improvement that are borne.
 
     Raises:
-        ValueError: where the name is unknown, an option is given that it does not use, or the rate would
+        InputError: where the name is unknown, an option is given that it does not use, or the rate would
             never have its peak.
     """
     given = {"milestones": milestones, "decay_factor": decay_factor, "patience": patience}

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import Count, Parameters
 from supcon_pipeline.core.views.policy import build_transform
 from supcon_pipeline.core.views.presets import expand_presets
@@ -59,7 +60,7 @@ class LoaderParameters(Parameters):
 
         if (self.sampler == "class_balanced") != (self.images_per_class is not None):
             contract = "be set" if self.images_per_class is None else "be null"
-            raise ValueError(
+            raise InputError(
                 f"images_per_class must {contract} with {self.sampler}, got {self.images_per_class}"
             )
         if self.images_per_class is not None:
@@ -75,7 +76,7 @@ class ContrastiveLoaderParameters(LoaderParameters):
     @model_validator(mode="after")
     def _has_negatives(self) -> Self:
         if self.images_per_class == self.batch_size:
-            raise ValueError(
+            raise InputError(
                 f"images_per_class must be below batch_size ({self.batch_size}), "
                 f"got {self.images_per_class}; a batch of one class has no negatives"
             )

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
     Fraction,
     Parameters,
@@ -28,7 +29,7 @@ class DataPrepParameters(Parameters):
     def _leave_something_to_train_on(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1:
             total = self.validation_fraction + self.test_fraction
-            raise ValueError(f"validation_fraction + test_fraction must be below 1, got {total}")
+            raise InputError(f"validation_fraction + test_fraction must be below 1, got {total}")
         return self
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
     Parameters,
 )
@@ -20,7 +21,7 @@ class ContrastiveLossParameters(Parameters):
     @model_validator(mode="after")
     def _smooths_the_labels_of_a_classifier(self) -> Self:
         if self.label_smoothing and not self.classifier_weight:
-            raise ValueError(
+            raise InputError(
                 f"label_smoothing must be 0 without classifier_weight, got {self.label_smoothing}; "
                 "contrastive losses have no labels to smooth"
             )

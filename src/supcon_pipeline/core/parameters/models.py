@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
     Count,
     Parameters,
@@ -29,7 +30,7 @@ class BackboneParameters(Parameters):
     @model_validator(mode="after")
     def _start_from_one_set_of_weights(self) -> Self:
         if self.pretrained and self.weights is not None:
-            raise ValueError(
+            raise InputError(
                 f"pretrained must be false where weights is set, got true and {self.weights!r}; "
                 "set weights to null to use the published ones"
             )

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
     Count,
     Decay,
@@ -47,7 +48,7 @@ class OptimizerParameters(Parameters):
         given = self.model_dump(exclude={"name", "lr", "weight_decay"})
         options = complete_options(OPTIMIZERS, self.name, given)
         if options.get("nesterov") and not options["momentum"]:
-            raise ValueError("momentum must be above 0 with nesterov, got 0.0; set nesterov to false")
+            raise InputError("momentum must be above 0 with nesterov, got 0.0; set nesterov to false")
         return self
 
 

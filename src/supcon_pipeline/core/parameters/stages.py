@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
     Count,
     Parameters,
@@ -46,21 +47,26 @@ class TrainingParameters(Parameters):
     progress_minutes: Annotated[float, Field(ge=0)] | None
 
 
-class Stage1Parameters(TrainingParameters):
-    """Of `stage1`."""
+class EncoderTraining(TrainingParameters):
+    """What every training of an encoder has."""
 
     backbone: BackboneParameters
+    num_views: Count
+    micro_batch_size: Count | None
+
+
+class Stage1Parameters(EncoderTraining):
+    """Of `stage1`."""
+
     projection: ProjectionParameters
     loss: ContrastiveLossParameters
-    num_views: Count
     loader: ContrastiveLoaderParameters
-    micro_batch_size: Count | None
     checkpoints: ContrastiveCheckpointParameters
 
     @model_validator(mode="after")
     def _loss_takes_mixed_labels(self) -> Self:
         if self.mixing is not None and self.loss.name != "supcon":
-            raise ValueError(
+            raise InputError(
                 f"mixing must be null with {self.loss.name}, got {self.mixing.name}; of the losses, supcon "
                 "takes class probabilities"
             )
@@ -69,11 +75,11 @@ class Stage1Parameters(TrainingParameters):
     @model_validator(mode="after")
     def _anchors_have_positives(self) -> Self:
         if self.num_views == 1 and self.loss.name == "simclr":
-            raise ValueError(
+            raise InputError(
                 "num_views must be at least 2 with simclr, got 1; its positives are other views of an image"
             )
         if self.num_views == 1 and self.loader.images_per_class == 1:
-            raise ValueError(
+            raise InputError(
                 "images_per_class must be at least 2 with num_views 1, got 1; no image would have a positive"
             )
         return self
@@ -100,6 +106,19 @@ class BaselineParameters(Parameters):
     checkpoints: ClassifierCheckpointParameters
 
 
+class BaselineTraining(EncoderTraining):
+    """All that the baseline trains by. A parameter of stage 1 that is neither here nor its own is refused."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    checkpoints: ClassifierCheckpointParameters
+
+    @classmethod
+    def of(cls, stage1: Stage1Parameters, baseline: BaselineParameters) -> Self:
+        """The parameters of stage 1 without its head and loss, and those of `baseline` in their place."""
+        shared = stage1.model_dump(exclude={"projection", "loss"})
+        return cls.model_validate(shared | baseline.model_dump())
+
+
 class LrFinderParameters(Parameters):
     """Of `lr_finder`, for either stage."""
 
@@ -111,5 +130,5 @@ class LrFinderParameters(Parameters):
     @model_validator(mode="after")
     def _range_is_ascending(self) -> Self:
         if self.max_lr <= self.min_lr:
-            raise ValueError(f"max_lr must be above min_lr ({self.min_lr}), got {self.max_lr}")
+            raise InputError(f"max_lr must be above min_lr ({self.min_lr}), got {self.max_lr}")
         return self

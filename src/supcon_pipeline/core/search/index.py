@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from supcon_pipeline.core.data.images import spread_evenly
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.vectors import unit_rows
 
 # Two ways of adding up one product differ by less.
@@ -62,15 +63,17 @@ def search_index(
     if queries.shape[1] != index.d:
         raise ValueError(f"queries must have the {index.d} dimensions of the index, got {queries.shape[1]}")
     if not np.isfinite(queries).all():
-        raise ValueError("queries must be finite, got NaN or infinity; the encoder's training has gone wrong")
+        raise InputError("queries must be finite, got NaN or infinity; the encoder's training has gone wrong")
     rows = unit_rows(queries)
     if isinstance(index, faiss.IndexFlat):
         return index.search(rows, k)
     usual = index.hnsw.efSearch
     # Search parameters would do, but not where faiss has been taught to take tensors.
     index.hnsw.efSearch = max(usual, k)
-    similarities, indices = index.search(rows, k)
-    index.hnsw.efSearch = usual
+    try:
+        similarities, indices = index.search(rows, k)
+    finally:
+        index.hnsw.efSearch = usual
     # Of many equal rows, the links among them leave no way to the others.
     is_short = (indices < 0).any(axis=1)
     if is_short.any():
@@ -90,7 +93,7 @@ def describe_index(
         the exact search.
 
     Raises:
-        ValueError: where the index holds other rows than the references.
+        InputError: where the index holds other rows than the references.
     """
     import faiss
 
@@ -115,11 +118,13 @@ def describe_index(
 def _require_rows(index: Any, references: Float[np.ndarray, "m dim"]) -> None:
     """The count alone does not tell the embeddings of one encoder from those of another."""
     if (index.ntotal, index.d) != references.shape:
-        raise ValueError(f"index must hold {references.shape} numbers, got {(index.ntotal, index.d)}")
+        raise InputError(
+            f"index must hold {references.shape} numbers, got {(index.ntotal, index.d)}; run index anew"
+        )
     # Spread over all, so that the time does not grow with the number of images.
     for row in spread_evenly(np.arange(len(references)), 64):
         if not np.allclose(index.reconstruct(int(row)), unit_rows(references[row : row + 1])[0], atol=1e-6):
-            raise ValueError(f"index must hold these references, got another at row {row}; run index anew")
+            raise InputError(f"index must hold these references, got another at row {row}; run index anew")
 
 
 def recall(truth: Float[np.ndarray, "n k"], found: Float[np.ndarray, "n k"]) -> float:

@@ -9,6 +9,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from supcon_pipeline.core.messages import DivergenceError
 from supcon_pipeline.core.metrics.direction import score
 from supcon_pipeline.core.training.gradient_caching import cached_backward
 from supcon_pipeline.core.training.state import EpochRecord, Metrics, StepRecord, Training
@@ -36,7 +37,7 @@ def fit(
         validation_interval: epochs from one validation to the next; the last epoch always has one.
 
     Raises:
-        FloatingPointError: where a loss is not finite, at the end of its epoch.
+        DivergenceError: where a loss is not finite, at the end of its epoch.
     """
     while training.epoch < num_epochs:
         yield from _train_epoch(training)
@@ -97,7 +98,7 @@ def require_all_finite(training: Training) -> None:
     """Stop a training that has gone wrong in one of the steps of this epoch.
 
     Raises:
-        FloatingPointError: as `require_finite`, with the first step that was wrong.
+        DivergenceError: as `require_finite`, with the first step that was wrong.
     """
     losses = torch.stack([loss.cpu() for loss in training.losses]).tolist()
     steps = range(training.step - len(losses) + 1, training.step + 1)
@@ -115,10 +116,10 @@ def require_finite(name: str, value: float, step: int, lr: float) -> None:
     """Stop a training that has gone wrong.
 
     Raises:
-        FloatingPointError: where the value is infinite or not a number.
+        DivergenceError: where the value is infinite or not a number.
     """
     if not math.isfinite(value):
-        raise FloatingPointError(
+        raise DivergenceError(
             f"{name} must be finite, got {value} at step {step} with learning rate {lr:.3g}; "
             "lower the learning rate, raise the temperature, lengthen the warm-up or clip the gradient"
         )

@@ -5,6 +5,7 @@ from itertools import chain, count
 from typing import Any
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.training.loop import train_step
 from supcon_pipeline.core.training.stage import Stage, build_training
 
@@ -59,10 +60,10 @@ def suggest_lr(curve: list[dict[Any, float]]) -> dict[str, Any]:
     point, which is careful, and a tenth of the lowest, which is bold; suggested is their geometric mean.
 
     Raises:
-        ValueError: where the curve has fewer than three points.
+        InputError: where the curve has fewer than three points.
     """
     if len(curve) < 3:
-        raise ValueError(f"curve must have at least 3 points, got {len(curve)}; lower lr_finder.min_lr")
+        raise InputError(f"curve must have at least 3 points, got {len(curve)}; lower lr_finder.min_lr")
     slopes = [
         (after["smoothed_loss"] - before["smoothed_loss"]) / math.log(after["lr"] / before["lr"])
         for before, after in zip(curve[:-2], curve[2:], strict=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from supcon_pipeline.core.messages import InputError
+
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -37,14 +39,14 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     measured convolution is faster in it: without the instructions it is slower by orders of magnitude.
 
     Raises:
-        ValueError: where the name is unknown or the device does not have it.
+        InputError: where the name is unknown or the device does not have it.
     """
     if name not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if name == "auto":
         name = _best_on_cuda() if device.type == "cuda" else _best_on_cpu()
     if name == "float16" and device.type == "cpu":
-        raise ValueError("precision must be float32 or bfloat16 on a CPU, got 'float16'; set it to auto")
+        raise InputError("precision must be float32 or bfloat16 on a CPU, got 'float16'; set it to auto")
     return Precision(name, device, torch.amp.GradScaler(device.type, enabled=name == "float16"))
 
 

@@ -11,9 +11,10 @@ from supcon_pipeline.core.models.encoder import LinearProbe, build_model, restor
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
+    BaselineTraining,
+    EncoderTraining,
     Stage1Parameters,
     Stage2Parameters,
-    TrainingParameters,
 )
 from supcon_pipeline.core.training.criteria import (
     classification_criterion,
@@ -25,12 +26,9 @@ from supcon_pipeline.core.training.validation import validate_classifier, valida
 
 # What is used of the dataset card.
 Card = Mapping[str, Any]
-Origin = Mapping[str, Any]
 
 
-def contrastive_stage(
-    data: LabelledImages, dataset_card: Card, params: Stage1Parameters, run_id: str
-) -> Stage:
+def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Parameters) -> Stage:
     """Stage 1: encoder and projection head by a contrastive loss.
 
     Args:
@@ -38,10 +36,8 @@ def contrastive_stage(
         dataset_card: `mean` and `std` of each channel, for an encoder that starts from no weights with a
             normalisation of their own; the `data_hash`, and the `crop` that new images need too.
         params: of the stage.
-        run_id: for the checkpoints.
     """
     torch.manual_seed(params.seed)
-    origin = _encoder_origin(dataset_card)
     description = {
         "kind": "contrastive",
         **_encoder_description(data, dataset_card, params),
@@ -49,93 +45,71 @@ def contrastive_stage(
         "num_classes": data.num_classes if params.loss.classifier_weight else 0,
     }
     return Stage(
-        "stage 1",
+        "stage1",
         build_model({**description, **_start(params)}),
         contrastive_criterion(params.loss),
         params.num_views,
         validate_features(data, params.validation_batch_size),
         params,
-        metadata=_metadata(description, run_id, params.model_dump(mode="json"), origin),
-        origin=origin,
+        description,
+        _encoder_origin(dataset_card),
         micro_batch_size=params.micro_batch_size,
         # With a classifier head, the loss is not that of the projections alone.
         collapse_loss=None if params.loss.classifier_weight else collapse_loss(params.loss.name),
+        has_positives_by_class=params.loss.name != "simclr",
     )
 
 
 def classifier_stage(
-    encoder: NamedTensors, data: LabelledImages, dataset_card: Card, params: Stage2Parameters, run_id: str
+    encoder: NamedTensors, data: LabelledImages, dataset_card: Card, params: Stage2Parameters
 ) -> Stage:
     """Stage 2: a linear classifier on the frozen encoder."""
     torch.manual_seed(params.seed)
     contrastive = restore_model(encoder)
     num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
     description = {"kind": "classifier", "num_features": num_features, "num_classes": data.num_classes}
-    origin = {"data_hash": dataset_card["data_hash"], "encoder_hash": fingerprint(encoder)}
     return Stage(
-        "stage 2",
+        "stage2",
         LinearProbe(contrastive.encoder, build_model(description)),  # type: ignore[arg-type]
         classification_criterion(params.label_smoothing),
         1,
         validate_classifier(data, params.validation_batch_size),
         params,
-        metadata=_metadata(description, run_id, params.model_dump(mode="json"), origin),
-        origin=origin,
+        description,
+        {"data_hash": dataset_card["data_hash"], "encoder_hash": fingerprint(encoder)},
         state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
     )
 
 
 def baseline_stage(
-    data: LabelledImages,
-    dataset_card: Card,
-    stage1: Stage1Parameters,
-    params: BaselineParameters,
-    run_id: str,
+    data: LabelledImages, dataset_card: Card, stage1: Stage1Parameters, baseline: BaselineParameters
 ) -> Stage:
     """Cross-entropy from scratch: the backbone, views, batches and epochs of stage 1, without its loss."""
-    torch.manual_seed(stage1.seed)
-    origin = _encoder_origin(dataset_card)
+    params = BaselineTraining.of(stage1, baseline)
+    torch.manual_seed(params.seed)
     description = {
         "kind": "image_classifier",
-        **_encoder_description(data, dataset_card, stage1),
+        **_encoder_description(data, dataset_card, params),
         "num_classes": data.num_classes,
     }
-    shared = {name: getattr(stage1, name) for name in TrainingParameters.model_fields}
-    own = {"optimizer": params.optimizer, "checkpoints": params.checkpoints}
-    used = stage1.model_dump(mode="json", exclude={"projection", "loss"}) | params.model_dump(mode="json")
     return Stage(
         "baseline",
-        build_model({**description, **_start(stage1)}),
+        build_model({**description, **_start(params)}),
         classification_criterion(params.label_smoothing),
-        stage1.num_views,
-        validate_classifier(data, stage1.validation_batch_size),
-        TrainingParameters.model_construct(**{**shared, **own}),
-        metadata=_metadata(description, run_id, used, origin),
-        origin={
-            **origin,
-            "backbone": stage1.backbone.model_dump(),
-            "num_views": stage1.num_views,
-            "micro_batch_size": stage1.micro_batch_size,
-            "label_smoothing": params.label_smoothing,
-        },
-        micro_batch_size=stage1.micro_batch_size,
+        params.num_views,
+        validate_classifier(data, params.validation_batch_size),
+        params,
+        description,
+        _encoder_origin(dataset_card),
+        micro_batch_size=params.micro_batch_size,
     )
-
-
-def _metadata(
-    description: dict[str, Any], run_id: str, parameters: dict[str, Any], origin: Origin
-) -> dict[str, Any]:
-    """What the checkpoints of a stage say of themselves; the averaged model says it after them."""
-    return {"model": description, "run_id": run_id, "parameters": parameters, **origin}
 
 
 def _encoder_origin(dataset_card: Card) -> dict[str, Any]:
     return {key: dataset_card[key] for key in ("data_hash", "crop")}
 
 
-def _encoder_description(
-    data: LabelledImages, dataset_card: Card, params: Stage1Parameters
-) -> dict[str, Any]:
+def _encoder_description(data: LabelledImages, dataset_card: Card, params: EncoderTraining) -> dict[str, Any]:
     """What an encoder is rebuilt from; what its backbone starts from is no part of it.
 
     But for the normalisation, which is that of the weights it starts from: another would show them other
@@ -150,5 +124,5 @@ def _encoder_description(
     return {**network, "mean": list(mean), "std": list(std)}
 
 
-def _start(params: Stage1Parameters) -> dict[str, Any]:
+def _start(params: EncoderTraining) -> dict[str, Any]:
     return {"pretrained": params.backbone.pretrained, "weights": params.backbone.weights}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.messages import DivergenceError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.stages import TrainingParameters
 from supcon_pipeline.core.training.checkpoints import TopCheckpoints, should_stop
@@ -24,7 +25,7 @@ _TRAINED_PER_SAVED = 20
 
 
 def run_stage(
-    stage: Stage, data: LabelledImages, log: Any, store: ProgressStore
+    stage: Stage, data: LabelledImages, log: Any, store: ProgressStore, run_id: str
 ) -> tuple[list[NamedTensors], History]:
     """The best checkpoints of a stage, best first, and its history by epoch.
 
@@ -35,9 +36,10 @@ def run_stage(
         data: trained on `train`, chosen by `validation`.
         log: a TensorBoard `SummaryWriter`.
         store: where progress is kept.
+        run_id: for the checkpoints.
     """
     training, params = build_training(stage, data), stage.params
-    top = TopCheckpoints(params.checkpoints.metric, params.checkpoints.top_k, stage.metadata)
+    top = TopCheckpoints(params.checkpoints.metric, params.checkpoints.top_k, stage.metadata(run_id))
     progress = store.open(stage.identity())
     session = ResumableTraining(training, top, progress, params)
     session.resume(stage.title, log)
@@ -50,8 +52,8 @@ def run_stage(
     with Monitor(stage.title, log, num_steps, num_epochs, metric, training.step) as monitor:
         try:
             _follow(records, session, monitor)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"{error}; {session.describe_kept()}") from error
+        except DivergenceError as error:
+            raise DivergenceError(f"{error}; {session.describe_kept()}") from error
     named = flatten(params.model_dump(mode="json"))
     # TensorBoard takes no None.
     told = {name: value for name, value in named.items() if value is not None}
@@ -124,7 +126,7 @@ class ResumableTraining:
         """Keep the state where the last saving is long enough ago.
 
         Raises:
-            FloatingPointError: where the training has gone wrong; the state saved before stays.
+            DivergenceError: where the training has gone wrong; the state saved before stays.
         """
         if self._is_due():
             require_all_finite(self.training)

@@ -1,5 +1,7 @@
 """What a stage trains, and how: its parts, built from its parameters."""
 
+import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
+from supcon_pipeline.core.parameters.batches import LoaderParameters
 from supcon_pipeline.core.parameters.stages import TrainingParameters
 from supcon_pipeline.core.training.identity import code_hash, library_versions
 from supcon_pipeline.core.training.precision import choose_precision
@@ -21,45 +24,67 @@ from supcon_pipeline.core.views.loading import Batch, ViewDataset, build_loader
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Stage:
     """What is trained, and how.
 
     Args:
-        title: for people.
+        key: that of the pipeline.
         model: with its first weights.
         criterion: the loss of the model's output for a batch.
         num_views: of each image in a batch.
         validate: the metrics of a model.
-        params: of the training.
-        metadata: what the checkpoints say of themselves.
+        params: of the training, all that it uses.
+        description: of the network that is kept, as `build_model` takes it.
         origin: what the training is of beside its parameters, such as hashes of data and encoder.
         state_of: which weights are kept.
         micro_batch_size: images per forward pass, where the batch does not fit.
         collapse_loss: the loss of a batch of labels and views if all images had the same projection.
+        has_positives_by_class: whether an image needs another of its class in the batch.
     """
 
-    title: str
+    key: str
     model: nn.Module
     criterion: Criterion
     num_views: int
     validate: Callable[[nn.Module], Metrics]
     params: TrainingParameters
-    metadata: dict[str, Any]
+    description: dict[str, Any]
     origin: Mapping[str, Any]
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict
     micro_batch_size: int | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
+    has_positives_by_class: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name of the stage for people: `stage 1` for `stage1`."""
+        return re.sub(r"(?<=\D)(?=\d)", " ", self.key)
+
+    def parameters(self, exclude: Any = None) -> dict[str, Any]:
+        """All parameters of the training, as JSON holds them."""
+        return self.params.model_dump(mode="json", exclude=exclude)
+
+    def metadata(self, run_id: str) -> dict[str, Any]:
+        """What the checkpoints say of themselves; the averaged model says it after them."""
+        return {
+            "model": self.description,
+            "run_id": run_id,
+            "parameters": self.parameters(),
+            **self.origin,
+        }
 
     def identity(self) -> dict[str, Any]:
         """What a training must share with this one for its progress to be of use."""
         # How often something is done and by how many changes no weight.
-        unrelated: Any = {"progress_minutes": True, "validation_batch_size": True, "loader": {"num_workers"}}
+        unrelated = {"progress_minutes": True, "validation_batch_size": True, "loader": {"num_workers"}}
         weights = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
         return {
-            "stage": self.title,
-            "parameters": self.params.model_dump(mode="json", exclude=unrelated),
+            "stage": self.key,
+            "parameters": self.parameters(unrelated),
             **self.origin,
             "first_weights": fingerprint(NamedTensors(weights)),
             "device": pick_device().type,
@@ -73,6 +98,8 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     params, device = stage.params, pick_device()
     model = stage.model.to(device)
     policy, mixing = build_views(params, stage.num_views, data)
+    if stage.has_positives_by_class:
+        _warn_of_rare_class(stage.key, params.loader, data)
     loader = build_loader(
         data.images,
         data.labels,
@@ -101,6 +128,24 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         max_grad_norm=params.max_grad_norm,
         collapse_loss=stage.collapse_loss,
     )
+
+
+def _warn_of_rare_class(key: str, loader: LoaderParameters, data: LabelledImages) -> None:
+    """Say which class a shuffled batch is expected to hold fewer than two images of, if any."""
+    labels, counts = np.unique(data.labels[data.indices("train")], return_counts=True)
+    rarest, total = counts.argmin(), counts.sum()
+    if loader.sampler == "shuffled" and counts[rarest] * loader.batch_size < 2 * total:
+        logger.warning(
+            "%s has %s of %s training images: in a shuffled batch of %s it is often alone or absent, and an "
+            "image alone has no positive but its own views; give each class its share with "
+            "--params %s.loader.sampler=class_balanced,%s.loader.images_per_class=2",
+            dict(enumerate(data.class_names)).get(labels[rarest], f"class {labels[rarest]}"),
+            f"{counts[rarest]:,}",
+            f"{total:,}",
+            f"{loader.batch_size:,}",
+            key,
+            key,
+        )
 
 
 def build_views(

@@ -12,6 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.core.views.sampling import Batches, ClassBalancedBatches, ShuffledBatches
@@ -133,7 +134,7 @@ def build_loader(
     """Batches of views of the images at `indices`, `shuffled` or, with `images_per_class`, `class_balanced`.
 
     Raises:
-        ValueError: where the sampler is unknown or its numbers do not go together.
+        InputError: where the sampler is unknown or its numbers do not go together.
     """
     batches: Batches
     if sampler == "shuffled":
@@ -141,7 +142,7 @@ def build_loader(
     elif sampler == "class_balanced" and images_per_class is not None:
         batches = ClassBalancedBatches(labels, indices, batch_size, images_per_class, seed)
     else:
-        raise ValueError(
+        raise InputError(
             "sampler must be shuffled, or class_balanced with images_per_class, "
             f"got {sampler!r} with {images_per_class}"
         )

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from supcon_pipeline.core.messages import InputError
+
 # The library asks the network for a newer version at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -20,6 +22,9 @@ REHEARSED_PIXELS = NUM_REHEARSALS * 224 * 224
 # Stands for the size of the images where arguments are validated before there are any.
 ANY_SIZE = (224, 224)
 Spec = Mapping[str, Any]
+
+# The policies that have been tried in this process, with the shape of their images.
+_rehearsed: set[str] = set()
 
 
 class ViewPolicy:
@@ -33,7 +38,7 @@ class ViewPolicy:
             `(h, w)`, and the policy is tried before it is used.
 
     Raises:
-        ValueError: where a name is not an albumentations transform, its arguments are wrong, `num_views` is
+        InputError: where a name is not an albumentations transform, its arguments are wrong, `num_views` is
             below 1, or the views of such images would not be uint8, of one shape and with the channels of
             the image.
     """
@@ -47,12 +52,14 @@ class ViewPolicy:
         import albumentations
 
         if num_views < 1:
-            raise ValueError(f"num_views must be at least 1, got {num_views}")
+            raise InputError(f"num_views must be at least 1, got {num_views}")
         self.num_views = num_views
         size = ANY_SIZE if image_shape is None else image_shape[:2]
         self.compose = albumentations.Compose([build_transform(**spec, size=size) for spec in transforms])
-        if image_shape is not None:
+        # A run asks for the same policy before it starts, for its picture and for its training.
+        if image_shape is not None and (key := repr((transforms, image_shape))) not in _rehearsed:
             self._rehearse(image_shape)
+            _rehearsed.add(key)
 
     def __call__(
         self, images: UInt8[np.ndarray, "batch h w c"], seed: int | np.random.Generator
@@ -60,14 +67,14 @@ class ViewPolicy:
         """The views of a batch; the same seed gives the same views.
 
         Raises:
-            ValueError: where the transforms give views of different shapes, or anything but uint8.
+            InputError: where the transforms give views of different shapes, or anything but uint8.
         """
         self._seed(np.random.default_rng(seed))
         rows = [self._view(image) for image in np.ascontiguousarray(images) for _ in range(self.num_views)]
         views = np.empty((len(rows), *rows[0].shape), dtype=np.uint8)
         for index, view in enumerate(rows):
             if view.shape != views.shape[1:] or view.dtype != np.uint8:
-                raise ValueError(
+                raise InputError(
                     f"transforms must give views of one shape in uint8, got {view.dtype} {list(view.shape)} "
                     f"beside {list(views.shape[1:])}; end with a crop or resize to a fixed size"
                 )
@@ -97,7 +104,7 @@ class ViewPolicy:
         """Make sure of what views of such images are.
 
         Raises:
-            ValueError: where a transform fails, or gives what another cannot be put in a batch with.
+            InputError: where a transform fails, or gives what another cannot be put in a batch with.
         """
         generator = np.random.default_rng(0)
         self._seed(generator)
@@ -114,7 +121,7 @@ class ViewPolicy:
         first = next(index for index, shapes in enumerate(seen) if len(shapes) > 1)
         name = type(self.compose.transforms[first]).__name__
         found = " and ".join(str(list(shape)) for shape in sorted(seen[-1])[:2])
-        raise ValueError(
+        raise InputError(
             f"transforms must give views of one shape, got {found} because of {name}; "
             f"give {name} p: 1.0 and one size, or add Resize as the last transform"
         )
@@ -124,7 +131,7 @@ def _try_transform(transform: Any, image: np.ndarray) -> np.ndarray:
     """The image after one transform.
 
     Raises:
-        ValueError: where it fails, warns, or changes the type or the channels.
+        InputError: where it fails, warns, or changes the type or the channels.
     """
     name, shape = type(transform).__name__, list(image.shape)
     try:
@@ -134,9 +141,9 @@ def _try_transform(transform: Any, image: np.ndarray) -> np.ndarray:
             view: np.ndarray = transform(image=image)["image"]
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"transform {name} must work on images {shape}, got: {reason}") from error
+        raise InputError(f"transform {name} must work on images {shape}, got: {reason}") from error
     if view.dtype != np.uint8 or view.ndim != 3 or view.shape[-1] != image.shape[-1]:
-        raise ValueError(
+        raise InputError(
             f"transform {name} must give uint8 images with {shape[-1]} channels, "
             f"got {view.dtype} {list(view.shape)}; leave it out, the encoder normalises by itself"
         )
@@ -153,7 +160,7 @@ def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] =
             `args`.
 
     Raises:
-        ValueError: where the name is unknown or an argument is refused.
+        InputError: where the name is unknown or an argument is refused.
     """
     import inspect
 
@@ -173,14 +180,14 @@ def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] =
             return transform(**args)
         except (TypeError, ValueError, UserWarning) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"args of {name} must be its arguments, got {args}; {reason}") from error
+            raise InputError(f"args of {name} must be its arguments, got {args}; {reason}") from error
 
 
 def _find_transform(name: str) -> Any:
     """The class of that name.
 
     Raises:
-        ValueError: where there is none that can be a part of a policy.
+        InputError: where there is none that can be a part of a policy.
     """
     import difflib
 
@@ -193,18 +200,18 @@ def _find_transform(name: str) -> Any:
         return found
     nearest = difflib.get_close_matches(name, dir(albumentations), n=3)
     remedy = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-    raise ValueError(f"transform must be the name of an albumentations transform, got {name!r}{remedy}")
+    raise InputError(f"transform must be the name of an albumentations transform, got {name!r}{remedy}")
 
 
 def _build_inner(name: str, specs: Any, size: tuple[int, int]) -> list[Any]:
     """The transforms inside a composition.
 
     Raises:
-        ValueError: where they are not a list of names with arguments.
+        InputError: where they are not a list of names with arguments.
     """
     if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, Mapping) for spec in specs):
-        raise ValueError(f"transforms of {name} must be a list of {{name, args}}, got {specs!r}")
+        raise InputError(f"transforms of {name} must be a list of {{name, args}}, got {specs!r}")
     for spec in specs:
         if "name" not in spec or not spec.keys() <= {"name", "args"}:
-            raise ValueError(f"transforms of {name} must have name and args, got {dict(spec)}")
+            raise InputError(f"transforms of {name} must have name and args, got {dict(spec)}")
     return [build_transform(**spec, size=size) for spec in specs]

@@ -18,6 +18,8 @@ Source:
 
 from typing import Any
 
+from supcon_pipeline.core.messages import InputError
+
 _CROP: dict[str, Any] = {"name": "RandomResizedCrop", "args": {"scale": [0.2, 1.0]}}
 _FLIP: dict[str, Any] = {"name": "HorizontalFlip", "args": {"p": 0.5}}
 _JITTER: dict[str, Any] = {
@@ -41,14 +43,14 @@ def preset(name: str) -> list[dict[str, Any]]:
     """The policy of that name.
 
     Raises:
-        ValueError: where there is none.
+        InputError: where there is none.
     """
     import difflib
 
     if name not in PRESETS:
         nearest = difflib.get_close_matches(name, PRESETS, n=1)
         remedy = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"must be a list or one of {', '.join(PRESETS)}, got {name!r}{remedy}")
+        raise InputError(f"must be a list or one of {', '.join(PRESETS)}, got {name!r}{remedy}")
     return PRESETS[name]
 
 
@@ -56,7 +58,7 @@ def expand_presets(transforms: Any) -> Any:
     """A list of transforms in which each name of a preset has become its policy; anything else as it is.
 
     Raises:
-        ValueError: where a name is unknown.
+        InputError: where a name is unknown.
     """
     if isinstance(transforms, str):
         return preset(transforms)

@@ -5,6 +5,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int
 
+from supcon_pipeline.core.messages import InputError
+
 
 class Batches(Protocol):
     """Which images go together, epoch by epoch."""
@@ -28,14 +30,14 @@ class ShuffledBatches:
         seed: of the order and of the views.
 
     Raises:
-        ValueError: where there is nothing to shuffle or `batch_size` is below 1.
+        InputError: where there is nothing to shuffle or `batch_size` is below 1.
     """
 
     def __init__(self, indices: Int[np.ndarray, " n"], batch_size: int, seed: int):
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         if not len(indices):
-            raise ValueError("indices must hold at least one image, got none")
+            raise InputError("indices must hold at least one image, got none")
         self.indices, self.seed = np.asarray(indices), seed
         self.num_batches = -(-len(indices) // batch_size)
 
@@ -68,7 +70,7 @@ class ClassBalancedBatches:
         seed: of the order and of the views.
 
     Raises:
-        ValueError: where the numbers do not go together, or a batch would hold more classes than there are.
+        InputError: where the numbers do not go together, or a batch would hold more classes than there are.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class ClassBalancedBatches:
         self.members = [np.asarray(indices)[of_images == label] for label in np.unique(of_images)]
         largest = len(self.members) * images_per_class
         if batch_size > largest:
-            raise ValueError(
+            raise InputError(
                 f"batch_size must be at most {largest}, {images_per_class} images of each of "
                 f"{len(self.members)} classes, got {batch_size}; lower it or raise images_per_class"
             )
@@ -128,12 +130,12 @@ def require_balanced(batch_size: int, images_per_class: int) -> None:
     """Refuse a batch that cannot hold equally many images of each of its classes.
 
     Raises:
-        ValueError: where `batch_size` is no multiple of `images_per_class`, or that is below 1.
+        InputError: where `batch_size` is no multiple of `images_per_class`, or that is below 1.
     """
     if images_per_class < 1:
-        raise ValueError(f"images_per_class must be at least 1, got {images_per_class}")
+        raise InputError(f"images_per_class must be at least 1, got {images_per_class}")
     if batch_size < 1 or batch_size % images_per_class:
-        raise ValueError(
+        raise InputError(
             f"batch_size must be a multiple of images_per_class ({images_per_class}), got {batch_size}; "
             f"the next is {(batch_size // images_per_class + 1) * images_per_class}"
         )

@@ -25,7 +25,7 @@ def train_baseline(
     from supcon_pipeline.core.training.resumable import run_stage
 
     data = LabelledImages.of(prepared_images, samples)
-    stage = baseline_stage(data, dataset_card, stage1, params, run_record["run_id"])
+    stage = baseline_stage(data, dataset_card, stage1, params)
     with tensorboard as log:
-        checkpoints, history = run_stage(stage, data, log, progress)
+        checkpoints, history = run_stage(stage, data, log, progress, run_record["run_id"])
     return join_parts(checkpoints), pd.DataFrame(history)

@@ -17,7 +17,6 @@ from supcon_pipeline.core.data.samples import (
 )
 from supcon_pipeline.core.data.splits import handle_leakage, keep_together, split_samples
 from supcon_pipeline.core.parameters.data import DataPrepParameters
-from supcon_pipeline.core.parameters.stages import Stage1Parameters
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,6 @@ def describe_dataset(
     rejected_images: pd.DataFrame,
     ignored_files: dict[str, int],
     params: DataPrepParameters,
-    stage1: Stage1Parameters,
 ) -> dict[str, Any]:
     """The dataset card: counts, what was left out, channel statistics of train, warnings, content hash.
 
@@ -68,10 +66,7 @@ def describe_dataset(
     """
     mean, std = channel_statistics(prepared_images, np.flatnonzero(samples["split"] == "train"))
     counts = count_images(samples)
-    batch_size = stage1.loader.batch_size if stage1.loader.sampler == "shuffled" else None
-    found = describe_warnings(
-        samples, len(rejected_images), ignored_files, batch_size, max(np.add(mean, std))
-    )
+    found = describe_warnings(samples, len(rejected_images), ignored_files, max(np.add(mean, std)))
     for warning in found:
         logger.warning("%s", warning)
     return {

@@ -29,7 +29,6 @@ def create_pipeline() -> Pipeline:
                     "rejected_images",
                     "ignored_files",
                     "params:data_prep",
-                    "params:stage1",
                 ],
                 "dataset_card",
                 name="describe_dataset",

@@ -13,7 +13,6 @@ def trace_stage1_loss(
     prepared_images: np.ndarray,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
-    run_record: dict[str, Any],
     stage1: Stage1Parameters,
     params: LrFinderParameters,
 ) -> pd.DataFrame:
@@ -22,7 +21,7 @@ def trace_stage1_loss(
     from supcon_pipeline.core.training.recipes import contrastive_stage
 
     data = LabelledImages.of(prepared_images, samples)
-    stage = contrastive_stage(data, dataset_card, stage1, run_record["run_id"])
+    stage = contrastive_stage(data, dataset_card, stage1)
     return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
 
 
@@ -31,7 +30,6 @@ def trace_stage2_loss(
     prepared_images: np.ndarray,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
-    run_record: dict[str, Any],
     stage2: Stage2Parameters,
     params: LrFinderParameters,
 ) -> pd.DataFrame:
@@ -43,7 +41,7 @@ def trace_stage2_loss(
     remedy = "run stage1 and its swa on this data"
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
-    stage = classifier_stage(encoder, data, dataset_card, stage2, run_record["run_id"])
+    stage = classifier_stage(encoder, data, dataset_card, stage2)
     return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
 
 

@@ -9,7 +9,7 @@ from supcon_pipeline.pipelines.lr_finder.nodes import (
     trace_stage2_loss,
 )
 
-_DATA = ["prepared_images", "samples", "dataset_card", "run_record"]
+_DATA = ["prepared_images", "samples", "dataset_card"]
 
 
 def create_pipeline(stage: str) -> Pipeline:

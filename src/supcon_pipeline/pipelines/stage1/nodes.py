@@ -24,9 +24,9 @@ def pretrain_encoder(
     from supcon_pipeline.core.training.resumable import run_stage
 
     data = LabelledImages.of(prepared_images, samples)
-    stage = contrastive_stage(data, dataset_card, params, run_record["run_id"])
+    stage = contrastive_stage(data, dataset_card, params)
     with tensorboard as log:
-        checkpoints, history = run_stage(stage, data, log, progress)
+        checkpoints, history = run_stage(stage, data, log, progress, run_record["run_id"])
     return join_parts(checkpoints), pd.DataFrame(history)
 
 

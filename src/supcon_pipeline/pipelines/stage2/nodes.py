@@ -27,7 +27,7 @@ def train_linear_classifier(
     remedy = "run stage1 and its swa on this data"
     require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
-    stage = classifier_stage(encoder, data, dataset_card, params, run_record["run_id"])
+    stage = classifier_stage(encoder, data, dataset_card, params)
     with tensorboard as log:
-        checkpoints, history = run_stage(stage, data, log, progress)
+        checkpoints, history = run_stage(stage, data, log, progress, run_record["run_id"])
     return join_parts(checkpoints), pd.DataFrame(history)
