@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +15,7 @@ SHARED = ("seed", "images")
 
 
 def require_names(named: dict[str, Any]) -> None:
-    """Make sure that there are the pipelines and nodes that a run is asked for.
+    """Make sure that there are the pipelines, nodes and artifacts that a run is asked for.
 
     Raises:
         CommandError: with the nearest right name.
@@ -29,6 +29,10 @@ def require_names(named: dict[str, Any]) -> None:
             raise CommandError(f"pipelines must be known ones, got '{name}'; {suggest(name, pipelines)}")
     reached = {node.name for name in chosen or ["__default__"] for node in pipelines[name].nodes}
     makers = {node.name: node.namespace for pipeline in pipelines.values() for node in pipeline.nodes}
+    artifacts = sorted({name for pipeline in pipelines.values() for name in pipeline.all_outputs()})
+    for name in named.get("load_versions") or {}:
+        if name not in artifacts:
+            raise CommandError(f"load_versions must name artifacts, got '{name}'; {suggest(name, artifacts)}")
     for option in ("node_names", "from_nodes", "to_nodes"):
         for name in named.get(option) or []:
             if name not in makers:
@@ -108,7 +112,13 @@ def _nearest_path(name: str, group: str, known: Sequence[str]) -> str | None:
     ends = dict.fromkeys(path.rpartition(".")[2] for path in known)
     nearest = nearest_names(name, ends)
     candidates = [path for path in known if path.rpartition(".")[2] in nearest]
-    return max(candidates, key=lambda path: len(commonprefix([path, f"{group}."])), default=None)
+    return max(candidates, key=lambda path: _count_shared(path, group), default=None)
+
+
+def _count_shared(path: str, group: str) -> int:
+    """How many parts two dotted names begin with alike."""
+    pairs = zip(path.split("."), group.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def try_views(stages: dict[str, list[dict[str, Any]]], image_shape: tuple[int, int, int]) -> None:

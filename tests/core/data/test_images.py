@@ -226,8 +226,12 @@ def test_a_spread_of_none_is_refused():
 def test_images_have_the_label_and_the_split_of_their_samples(rng):
     images = rng.integers(0, 256, (3, 2, 2, 1), dtype=np.uint8)
     # As samples are read back: rows in the order of the images, whatever their index.
-    samples = pd.DataFrame({"label": [4, 0, 2], "split": ["test", "train", "train"]}, index=[7, 1, 5])
+    samples = pd.DataFrame(
+        {"label": [4, 0, 2], "class_name": ["e", "a", "c"], "split": ["test", "train", "train"]},
+        index=[7, 1, 5],
+    )
     data = LabelledImages.of(images, samples)
     assert data.images is images
     assert (data.labels.tolist(), data.num_classes) == ([4, 0, 2], 5)
+    assert data.class_names == {4: "e", 0: "a", 2: "c"}
     assert data.indices("train").tolist() == [1, 2]

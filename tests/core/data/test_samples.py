@@ -242,18 +242,6 @@ def test_a_class_that_is_not_scored_is_told():
     assert describe_warnings(make_samples(rows)) == ["1 classes have no image in test: dog"]
 
 
-@pytest.mark.parametrize(("count", "is_rare"), [(124, False), (500, True)])
-def test_a_class_that_is_often_alone_in_a_batch_is_told(count, is_rare):
-    rows = [*CLEAN, *((f"cat/{index}", "cat", "train", f"more{index}") for index in range(count))]
-    found = describe_warnings(make_samples(rows), batch_size=128)
-    assert [text[:34] for text in found] == (["dog has 2 of 504 training images: "] if is_rare else [])
-
-
-def test_in_balanced_batches_no_class_is_alone():
-    rows = [*CLEAN, *((f"cat/{index}", "cat", "train", f"more{index}") for index in range(500))]
-    assert describe_warnings(make_samples(rows), batch_size=None) == []
-
-
 def test_every_class_is_split_by_the_same_shares():
     labels = np.repeat([0, 1, 2], [40, 100, 60])
     splits = split_samples(labels, 0.2, 0.1, seed=0)

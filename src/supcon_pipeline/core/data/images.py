@@ -81,18 +81,18 @@ class LabelledImages:
         images: uint8, may be memory-mapped.
         labels: class indices.
         splits: `train`, `validation` or `test`.
-        class_names: one per class, in the order of their labels; for messages.
+        class_names: by label; for messages.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
     splits: np.ndarray
-    class_names: Sequence[str] = ()
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame) -> Self:
         """Packed images with `label`, `split` and `class_name` of the samples, one row for each."""
-        names = samples.drop_duplicates("label").sort_values("label")["class_name"].tolist()
+        names = dict(zip(samples["label"], samples["class_name"], strict=True))
         return cls(images, samples["label"].to_numpy(), samples["split"].to_numpy(), names)
 
     @property

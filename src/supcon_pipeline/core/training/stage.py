@@ -139,7 +139,7 @@ def _warn_of_rare_class(key: str, loader: LoaderParameters, data: LabelledImages
             "%s has %s of %s training images: in a shuffled batch of %s it is often alone or absent, and an "
             "image alone has no positive but its own views; give each class its share with "
             "--params %s.loader.sampler=class_balanced,%s.loader.images_per_class=2",
-            dict(enumerate(data.class_names)).get(labels[rarest], f"class {labels[rarest]}"),
+            data.class_names.get(int(labels[rarest]), f"class {labels[rarest]}"),
             f"{counts[rarest]:,}",
             f"{total:,}",
             f"{loader.batch_size:,}",
