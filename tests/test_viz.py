@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.browser import needs_chromium, open_browser, watch
-from tests.conftest import ROOT, Kedro, read_catalog
+from tests.conftest import ROOT, Kedro
 
 
 def free_port() -> int:
@@ -66,13 +66,6 @@ def test_every_dataset_has_a_layer_and_every_layer_its_place(viz: str) -> None:
     datasets = [node for node in graph["nodes"] if node["type"] == "data"]
     assert {node["name"] for node in datasets} >= {"encoder", "stage1_checkpoints", "metrics", "report"}
     assert [node["name"] for node in datasets if node["layer"] not in layers] == []
-
-
-def test_every_entry_of_the_catalog_has_a_layer(finished_project: Path) -> None:
-    catalog = read_catalog(finished_project)
-    names = [name for name in catalog if not name.startswith(("params:", "parameters"))]
-    assert len(names) > 30
-    assert [name for name in names if not catalog.get(name).metadata["kedro-viz"]["layer"]] == []
 
 
 @needs_chromium

@@ -1,0 +1,55 @@
+"""The catalog, as each experiment has it: where every artifact goes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+
+from supcon_pipeline.pipeline_registry import register_pipelines
+from supcon_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+from tests.conftest import ROOT
+
+EXPERIMENTS = sorted(
+    path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "local"
+)
+PIPELINES = register_pipelines().values()
+
+
+def read_entries(experiment: str) -> dict[str, Any]:
+    entries: dict[str, Any] = CONFIG_LOADER_CLASS(ROOT / "conf", env=experiment, **CONFIG_LOADER_ARGS)[
+        "catalog"
+    ]
+    return entries
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_artifact_of_a_pipeline_is_kept_in_a_file_of_its_own_and_of_the_experiment(
+    experiment: str,
+) -> None:
+    catalog = DataCatalog.from_config(read_entries(experiment))
+    datasets = {name: catalog.get(name) for pipeline in PIPELINES for name in pipeline.all_outputs()}
+    assert len(datasets) > 60
+    assert [name for name, dataset in datasets.items() if isinstance(dataset, MemoryDataset | None)] == []
+    paths = {name: Path(dataset._filepath) for name, dataset in datasets.items()}
+    assert len(set(paths.values())) == len(paths)
+    assert [name for name, path in paths.items() if experiment not in path.parts] == []
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_entry_has_a_layer_and_is_used(experiment: str) -> None:
+    catalog = DataCatalog.from_config(entries := read_entries(experiment))
+    names = {name for pipeline in PIPELINES for name in pipeline.datasets()} | {"run_record"}
+    names = {name for name in names if not name.startswith(("params:", "parameters"))}
+    assert [name for name in names if not catalog.get(name).metadata["kedro-viz"]["layer"]] == []
+    patterns = {catalog.config_resolver.match_dataset_pattern(name) for name in names}
+    assert entries.keys() - names - patterns == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["nonsense", "x_y", "stage1", "stage1_output", "encoder_weights", "my_metrics"]
+)
+def test_a_name_that_nobody_planned_is_no_entry(name: str) -> None:
+    catalog = DataCatalog.from_config(read_entries("base"))
+    assert name not in catalog
+    assert catalog.get(name) is None
