@@ -115,6 +115,16 @@ def test_a_parameter_on_the_command_line_changes_that_and_nothing_else(project: 
     assert after == before
 
 
+def test_the_record_has_the_options_that_the_files_leave_out_whichever_pipelines_run(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    params = {"stage2": {"optimizer": {"momentum": 0.8}}}
+    run_session(project, pipeline_names=["data_prep"], runtime_params=params)
+    recorded = read_catalog(project).load("run_record")["parameters"]
+    options = dict.fromkeys(("nesterov", "betas", "sync_period", "slow_step_size")) | {"momentum": 0.8}
+    assert recorded["stage2"]["optimizer"] == {"name": "sgd", "lr": 0.05, "weight_decay": 0.0001, **options}
+    assert recorded["baseline"]["optimizer"].keys() == recorded["stage2"]["optimizer"].keys()
+
+
 def test_a_mistake_on_the_command_line_shows_no_traceback(project: Path, kedro: Kedro) -> None:
     done = kedro(project, "run", "--env", "tiny", "--params", "stage1.optimiser.lr=0.3")
     assert done.returncode == 1

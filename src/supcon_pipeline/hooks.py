@@ -10,13 +10,11 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
-from kedro.validation.type_extractor import TypeExtractor
-from pydantic import BaseModel
 
 from supcon_pipeline.commands import CommandError, run_command
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.runs import RunBook, open_run
-from supcon_pipeline.validation import try_views, validate_parameters
+from supcon_pipeline.validation import parameter_models, try_views, validate_parameters
 
 # Groups of parameters whose path is for an entry of the catalog.
 _SOURCES = {
@@ -37,9 +35,8 @@ class ParameterHooks:
             CommandError: with one line per mistake.
         """
         from supcon_pipeline.core.parameters.data import ImagesParameters
-        from supcon_pipeline.pipeline_registry import register_pipelines
 
-        models = TypeExtractor(register_pipelines()).extract_types_from_pipelines()
+        models = parameter_models()
         parameters = context.config_loader["parameters"]
         if "images" in parameters:
             models["images"] = ImagesParameters
@@ -133,9 +130,10 @@ class RunHooks:
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON holds them; Kedro makes models of those that the pipelines to run take."""
+    """Parameters as JSON holds them, with all that was left out, whichever pipelines are to run."""
+    models = parameter_models()
     return {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        name: models[name].model_validate(value).model_dump(mode="json") if name in models else value
         for name, value in parameters.items()
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, get_args
 
+from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
 from supcon_pipeline.commands import CommandError
@@ -41,6 +42,14 @@ def require_names(named: dict[str, Any]) -> None:
                 raise CommandError(
                     f"nodes must be in a pipeline that runs, got '{name}'; add --pipelines {makers[name]}"
                 )
+
+
+def parameter_models() -> dict[str, type[BaseModel]]:
+    """The models of the parameters that the pipelines take, by name."""
+    from supcon_pipeline.pipeline_registry import register_pipelines
+
+    models: dict[str, type[BaseModel]] = TypeExtractor(register_pipelines()).extract_types_from_pipelines()
+    return models
 
 
 def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseModel]]) -> None:
