@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from tests.conftest import ROOT
+from tests.core.trainings import read_parameters
 from torch import nn
 from torch.nn import functional
 
@@ -443,6 +444,15 @@ def test_the_names_of_the_parameters_are_those_of_the_library():
         assert model.model_fields["name"].annotation.__args__ == tuple(table)
         optional = {name for name, field in model.model_fields.items() if not field.is_required()}
         assert {option for options in table.values() for option in options} == optional
+
+
+def test_the_file_of_stage1_lists_every_option_and_those_of_the_others_only_what_they_set():
+    for name, model in (("optimizer", OptimizerParameters), ("schedule", ScheduleParameters)):
+        fields = model.model_fields
+        required = {field for field in fields if fields[field].is_required()}
+        assert read_parameters("stage1")[name].keys() == fields.keys()
+        assert read_parameters("stage2")[name].keys() == required
+    assert read_parameters("baseline")["optimizer"].keys() == {"name", "lr", "weight_decay"}
 
 
 def test_the_default_optimizer_is_sgd_with_nesterov_momentum(model):

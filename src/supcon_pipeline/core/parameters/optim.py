@@ -16,10 +16,10 @@ from supcon_pipeline.core.parameters.base import (
 class OptimizerParameters(Parameters):
     """How weights follow their gradients.
 
-    One flat table and not one per optimizer, with null for the usual value of an option: runtime parameters
-    are merged over the YAML files key by key, and `--params stage1.optimizer.name=adamw` must be enough. An
-    option that the optimizer does not use is refused, so that none is without effect. The usual values are
-    those of `core.optim.options.OPTIMIZERS`.
+    One flat table and not one per optimizer, where an option that is null or left out has its usual value:
+    runtime parameters are merged over the YAML files key by key, and `--params stage1.optimizer.name=adamw`
+    must be enough. An option that the optimizer does not use is refused, so that none is without effect. The
+    usual values are those of `core.optim.options.OPTIMIZERS`.
 
     Args:
         name: of the optimizer; `lookahead` goes around SGD, `ranger` is Lookahead around RAdam.
