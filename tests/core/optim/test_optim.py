@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from tests.conftest import ROOT
-from tests.core.trainings import read_parameters
+from tests.core.training.trainings import read_parameters
 from torch import nn
 from torch.nn import functional
 
