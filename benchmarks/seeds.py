@@ -1,9 +1,11 @@
-"""Test metrics of an experiment over seeds: splits, weights, order and views all change with the seed.
+"""Test metrics of an experiment over several seeds: contrastive, baseline and raw pixels side by side.
 
 python benchmarks/seeds.py --env base --seeds 0 1 2
 
-Each seed is a whole run in a project of its own, which takes configuration and raw data from this one. With
-`--folder` it is kept, and a run that was killed goes on when the same command is given again.
+The seed changes the split, the weights, the order of the images and the views. All seeds run in a project of
+their own, which takes its configuration and raw data from this one. With `--folder` that project is kept, and
+the same command resumes a run that was killed. The table has means and sample standard deviations; `RESULT`
+has the value of each seed as well.
 """
 
 import argparse
@@ -18,11 +20,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
 ROOT = Path(__file__).parents[1]
-# What is no single number of the test images.
+MODELS = ("contrastive", "baseline", "pixels")
+# Entries that are not a single number measured on the test images.
 LEFT_OUT = ("checkpoint", "intervals", "reliability", "per_class")
 
 
@@ -36,7 +40,7 @@ def headline_metrics(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[t
 
 
 def aggregate(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """Values, mean and sample standard deviation (none of one seed) of each metric that every seed has."""
+    """Values, mean and sample standard deviation (`None` for one seed) of each metric that every seed has."""
     names = [name for name in rows[0] if all(name in row for row in rows)]
     values = {name: [row[name] for row in rows] for name in names}
     return {
@@ -46,7 +50,7 @@ def aggregate(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
 
 
 def link_project(project: Path) -> None:
-    """A project with the configuration and the raw data of this one, and no runs."""
+    """Make a project with the configuration and raw data of this one, and no runs."""
     (project / "src").mkdir(parents=True, exist_ok=True)
     (project / "data").mkdir(exist_ok=True)
     for name in ("conf", "pyproject.toml", ".telemetry", "data/01_raw"):
@@ -55,7 +59,7 @@ def link_project(project: Path) -> None:
 
 
 def run_seed(project: Path, env: str, seed: int, params: str) -> dict[str, float]:
-    """The metrics of a whole run with that seed, and the seconds that this took now."""
+    """The metrics of a whole run with that seed, and the seconds this call took."""
     given = f"seed={seed},{params}" if params else f"seed={seed}"
     command = [sys.executable, "-m", "kedro", "run", "--env", env, "--params", given]
     start = time.perf_counter()
@@ -72,32 +76,45 @@ def run_seed(project: Path, env: str, seed: int, params: str) -> dict[str, float
     return dict(headline_metrics(json.loads(path.read_text()))) | {"seconds": seconds}
 
 
-def show(seeds: Sequence[int], result: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the table and the result."""
-    heads = (f"seed {seed}" for seed in seeds)
-    table = Table(Column(no_wrap=True), *heads, "mean", "standard deviation")
+def side_by_side(result: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Mean ± standard deviation of each metric, by metric and by the model of `MODELS` that it belongs to."""
+    rows: dict[str, dict[str, str]] = {}
     for name, row in result.items():
-        spread = "" if row["stdev"] is None else f"{row['stdev']:.4f}"
-        table.add_row(name, *(f"{value:.4f}" for value in row["values"]), f"{row['mean']:.4f}", spread)
-    Console(width=90 + 10 * len(seeds)).print(table)
+        model, _, rest = name.partition(".")
+        # Raw pixels are compared with the embedding.
+        places = {"baseline": ("baseline", rest), "pixels": ("pixels", f"embedding.{rest}")}
+        model, metric = places.get(model, ("contrastive", name))
+        spread = "" if row["stdev"] is None else f" ± {row['stdev']:.4f}"
+        rows.setdefault(metric, {})[model] = f"{row['mean']:.4f}{spread}"
+    return rows
+
+
+def show(result: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the table in Markdown, the mean time of a run, and the result."""
+    metrics = {name: row for name, row in result.items() if name != "seconds"}
+    table = Table(Column("metric", no_wrap=True), *MODELS, box=box.MARKDOWN)
+    for name, cells in side_by_side(metrics).items():
+        table.add_row(name, *(cells.get(model, "") for model in MODELS))
+    Console(width=120).print(table)
+    print(f"{result['seconds']['mean']:.0f} seconds per run")
     print("RESULT", json.dumps(result))
 
 
 def main() -> None:
-    """Run all seeds and print what they come to."""
+    """Run all seeds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--env", default="base", help="the experiment: a folder of conf")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--params", default="", help="others for all runs, as `kedro run` takes them; paths absolute"
+        "--params", default="", help="more parameters, as for `kedro run`; paths must be absolute"
     )
-    parser.add_argument("--folder", type=Path, help="where the runs are kept; nowhere if not given")
+    parser.add_argument("--folder", type=Path, help="keep the runs in this folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = (arguments.folder or Path(folder)).resolve()
         link_project(project)
         rows = [run_seed(project, arguments.env, seed, arguments.params) for seed in arguments.seeds]
-    show(arguments.seeds, aggregate(rows))
+    show(aggregate(rows))
 
 
 if __name__ == "__main__":
