@@ -36,7 +36,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 lock: environment ## Resolve the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--quiet --no-header --no-annotate --output-file requirements.lock
 	sed -i 's|^multicoretsne==.*|& --config-settings="--build-option=build_ext" --config-settings="--build-option=--cmake-args=-DCMAKE_POLICY_VERSION_MINIMUM=3.5"|' requirements.lock
 
