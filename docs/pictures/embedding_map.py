@@ -14,7 +14,8 @@ from PIL import Image
 
 from supcon_pipeline.core.figures.maps import draw_tsne
 
-DPI, NUM_COLORS = 90, 64
+# Smaller than in the report, so that the names can be read at the width of a page.
+INCHES, DPI, NUM_COLORS = (9.0, 5.3), 140, 64
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     points, card = catalog.load("tsne_points"), catalog.load("dataset_card")
     num_images = {"test": sum(card["counts"]["test"].values())}
     figure = draw_tsne(points[points["split"] == "test"], card["class_names"], num_images)
+    figure.set_size_inches(INCHES)
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=DPI)
     small = Image.open(picture).convert("RGB").quantize(NUM_COLORS, dither=Image.Dither.NONE)
