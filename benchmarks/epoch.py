@@ -1,10 +1,11 @@
-"""One epoch of stage 1 with its validation of both features, against the usual straightforward loop.
+"""One epoch of stage 1 with its validation of both features, compared with a straightforward loop.
 
-The straightforward loop has the default memory layout, transforms and normalises each view by itself in the
+The straightforward loop uses the default memory layout, transforms and normalises views one by one in the
 main process, reads the loss at every step, and embeds train and validation images twice: once for the
-embedding, once for the projection. Backbone, batch, views, resolution, loss and metrics are the same. Both
-take turns. `wait` is for views, `step` is all else of the training. With `--raw-validated` this project
-validates two models, the averaged and the raw, as its default does, against one of the straightforward loop.
+embedding, once for the projection. Backbone, batch, views, resolution, loss and metrics are the same. The two
+take turns. `wait` is the time spent waiting for views, `step` the rest of the training. With
+`--raw-validated` this project validates two models, the averaged and the raw one, as it does by default; the
+straightforward loop validates one.
 
     python benchmarks/epoch.py --backbone resnet_narrow resnet18 --precision auto --num-workers 2
 """
@@ -24,27 +25,25 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.data.pixels import pack_image
-from supcon_pipeline.core.data.splits import split_samples
-from supcon_pipeline.core.metrics.features import embedding_metrics
-from supcon_pipeline.core.models.encoder import ContrastiveModel, build_model
-from supcon_pipeline.core.parameters.stages import Stage1Parameters
-from supcon_pipeline.core.training.loop import fit
-from supcon_pipeline.core.training.precision import choose_precision
-from supcon_pipeline.core.training.recipes import contrastive_stage
-from supcon_pipeline.core.training.stage import build_training
-from supcon_pipeline.core.training.state import EpochRecord
-from supcon_pipeline.core.views.policy import ViewPolicy
+from supcon_pipeline.core.encoder import ContrastiveModel, build_model
+from supcon_pipeline.core.images import LabelledImages, pack_image
+from supcon_pipeline.core.metrics import embedding_metrics
+from supcon_pipeline.core.parameters import Stage1Parameters
+from supcon_pipeline.core.precision import choose_precision
+from supcon_pipeline.core.recipes import contrastive_stage
+from supcon_pipeline.core.samples import split_samples
+from supcon_pipeline.core.stages import build_training
+from supcon_pipeline.core.training import EpochRecord, fit
+from supcon_pipeline.core.views import ViewPolicy
 from supcon_pipeline.datasets.digits import DigitsDataset
 
 MEAN, STD = [0.3] * 3, [0.35] * 3
-# What a stage uses of a dataset card.
+# The part of a dataset card that a stage uses.
 CARD = {"mean": MEAN, "std": STD, "data_hash": "benchmark", "crop": "pad"}
 
 
 def load_digits(num_images: int | None) -> LabelledImages:
-    """The embedded default or its first images, prepared as `data_prep` does."""
+    """The embedded digits or the first of them, prepared as in `data_prep`."""
     raw = DigitsDataset().load()
     images = np.stack([pack_image(image, 32, 3) for image in raw.images[:num_images]])
     labels = raw.labels[:num_images]
@@ -52,7 +51,7 @@ def load_digits(num_images: int | None) -> LabelledImages:
 
 
 class PlainViews(Dataset):
-    """Each item is an image's views, transformed one by one and normalised to float."""
+    """Each item is the views of an image, transformed one by one and normalised to float."""
 
     def __init__(self, data: LabelledImages, indices: np.ndarray, policy: ViewPolicy | None):
         self.data, self.indices, self.policy = data, indices, policy
@@ -76,13 +75,13 @@ class PlainNetwork(nn.Module):
         self.to(memory_format=torch.contiguous_format)
 
     def forward(self, images: torch.Tensor, has_projection: bool = True) -> torch.Tensor:
-        """Projection or embedding."""
+        """The projection or the embedding."""
         embedding = self.backbone(images)
         return nn.functional.normalize(self.head(embedding), dim=1) if has_projection else embedding
 
 
 def plain_loss(projections: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Khosla et al. 2020, Eq. 2, with the whole matrix of similarities."""
+    """Khosla et al. 2020, Eq. 2, with the full similarity matrix."""
     labels = labels.repeat_interleave(2)
     itself = torch.eye(len(labels), dtype=torch.bool)
     positives = (labels[:, None] == labels) & ~itself
@@ -92,7 +91,7 @@ def plain_loss(projections: torch.Tensor, labels: torch.Tensor, temperature: flo
 
 
 def timed(batches: Iterable[Any], waits: list[float]) -> Iterator[Any]:
-    """The batches; the seconds until each came are added to `waits`."""
+    """The batches; the seconds spent waiting for each are added to `waits`."""
     iterator = iter(batches)
     while True:
         start = time.perf_counter()
@@ -104,13 +103,13 @@ def timed(batches: Iterable[Any], waits: list[float]) -> Iterator[Any]:
 
 
 def parts_of(train: float, wait: float, validate: float) -> dict[str, float]:
-    """Where the seconds of an epoch have gone."""
+    """How the seconds of an epoch were spent."""
     return {"wait": wait, "step": train - wait, "validate": validate}
 
 
 def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
-    """The straightforward loop; gives the seconds of its parts."""
-    stage = contrastive_stage(data, CARD, params)
+    """The straightforward loop; it returns the seconds of its parts."""
+    stage = contrastive_stage(data, CARD, params, "benchmark")
     network = PlainNetwork(build_model(stage.metadata["model"]))
     policy = ViewPolicy([spec.model_dump() for spec in params.transforms], 2)
     train, validation = data.indices("train"), data.indices("validation")
@@ -142,8 +141,8 @@ def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], 
 
 
 def our_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
-    """The trainer of this project; gives the seconds of its parts."""
-    stage = contrastive_stage(data, CARD, params)
+    """The trainer of this project; it returns the seconds of its parts."""
+    stage = contrastive_stage(data, CARD, params, "benchmark")
     training = build_training(stage, data)
     waits: list[float] = []
     validating: list[float] = []
@@ -191,7 +190,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--raw-validated", action="store_true")
-    parser.add_argument("--images", type=int, help="of the digits; all if not given")
+    parser.add_argument("--images", type=int, help="how many digits; default: all")
     arguments = parser.parse_args()
     with open(arguments.parameters) as file:
         raw = yaml.safe_load(file.read().replace("${seed}", "0"))["stage1"]

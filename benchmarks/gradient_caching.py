@@ -1,6 +1,6 @@
-"""Peak memory of one training step against the batch size: plain, and in micro-batches with gradient caching.
+"""Peak memory of a training step by batch size: plain, and in micro-batches with gradient caching.
 
-Each case is a process of its own, under a limit of memory that the plain step outgrows.
+Each case runs in its own process, under a memory limit that the plain step exceeds.
 
     python benchmarks/gradient_caching.py
 """
@@ -18,13 +18,12 @@ from rich.table import Table
 
 
 def run_step(batch_size: int, micro_batch_size: int | None) -> dict[str, float]:
-    """One step of `resnet_narrow` on two views of 32 pixels; peak memory above that before the step."""
+    """One step of `resnet_narrow` on two views of 32 pixels, and how much it raises the peak of memory."""
+    from supcon_pipeline.core.batches import Batch
+    from supcon_pipeline.core.encoder import build_contrastive_model
     from supcon_pipeline.core.losses import supcon_loss
-    from supcon_pipeline.core.models.encoder import build_contrastive_model
-    from supcon_pipeline.core.training.loop import backward
-    from supcon_pipeline.core.training.precision import choose_precision
-    from supcon_pipeline.core.training.state import Training
-    from supcon_pipeline.core.views.loading import Batch
+    from supcon_pipeline.core.precision import choose_precision
+    from supcon_pipeline.core.training import Training, backward
 
     torch.manual_seed(0)
     mean = [0.5] * 3
@@ -52,7 +51,7 @@ def run_step(batch_size: int, micro_batch_size: int | None) -> dict[str, float]:
 
 
 def measure(batch_size: int, micro_batch_size: int | None, limit_gib: float) -> dict[str, float] | None:
-    """A case in a process of its own; none where it does not fit in the limit."""
+    """A case in its own process; None if it exceeds the limit."""
     command = [sys.executable, __file__, "--case", str(batch_size), str(micro_batch_size or 0)]
 
     def limit() -> None:
@@ -68,10 +67,10 @@ def measure(batch_size: int, micro_batch_size: int | None, limit_gib: float) -> 
 def main() -> None:
     """Measure all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit-gib", type=float, default=1.25, help="of memory for each process")
+    parser.add_argument("--limit-gib", type=float, default=1.25, help="memory of each process")
     parser.add_argument("--plain", type=int, nargs="+", default=[256, 512, 1024], help="batch sizes")
     parser.add_argument("--cached", type=int, nargs="+", default=[256, 1024, 4096], help="in micro-batches")
-    parser.add_argument("--micro", type=int, default=64, help="images of a micro-batch")
+    parser.add_argument("--micro", type=int, default=64, help="images per micro-batch")
     parser.add_argument("--case", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:

@@ -1,10 +1,10 @@
-"""What the approximate index finds of the ten nearest beside an exact search, and what each costs.
+"""Recall of the ten nearest neighbours by the approximate index, and the time of both indexes.
 
 python benchmarks/index.py --references 50000 --queries 2000 --dims 512
 
-Rows lie in clusters around the directions of 100 classes, as those of a trained encoder do; queries are other
-rows of the same classes. The index has the parameters of `conf/base/parameters_index.yml`, with `ef_search`
-as given; 2 threads.
+The rows form clusters around the directions of 100 classes, like those of a trained encoder; queries are
+other rows of the same classes. The index has the parameters of `conf/base/parameters_index.yml`, except for
+the given `ef_search`; 2 threads.
 """
 
 import argparse
@@ -26,7 +26,7 @@ NUM_THREADS = 2
 
 
 def make_rows(num_rows: int, dim: int, num_classes: int, seed: int) -> np.ndarray:
-    """Rows around the same random directions of the classes, whatever the seed of the rows."""
+    """Rows around random class directions, which do not depend on the seed of the rows."""
     centers = np.random.default_rng(0).normal(size=(num_classes, dim)).astype(np.float32)
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(num_rows, dim)).astype(np.float32)
@@ -34,7 +34,7 @@ def make_rows(num_rows: int, dim: int, num_classes: int, seed: int) -> np.ndarra
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What a function gives, and its seconds."""
+    """The result of a function, and the seconds it took."""
     start = time.perf_counter()
     return function(), time.perf_counter() - start
 

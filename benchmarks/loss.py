@@ -1,10 +1,10 @@
-"""Time and memory of the supervised contrastive loss, forward and backward, beside the two usual ways.
+"""Time and memory of the supervised contrastive loss, forward and backward, compared with the two usual ways.
 
 python benchmarks/loss.py --repeats 5
 
-Each case runs in a process of its own, with 2 threads, float32 and 128 dimensions; memory is the peak of
-resident memory above the imports. Processes of the three ways alternate, as other programs share the machine;
-a time is the best step of a process, and the table has the median over the processes.
+Each case runs in its own process, with 2 threads, float32 and 128 dimensions; memory is the peak of resident
+memory above that of the imports. Processes of the three ways alternate, because other programs share the
+machine. The time of a process is that of its best step, and the table has the median over the processes.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def measure(way: str, num_rows: int, num_steps: int) -> dict[str, float]:
     torch.set_num_threads(NUM_THREADS)
     torch.manual_seed(0)
     function = loss_function(way)
-    # Threads, the allocator and the libraries of the first matrix product are no part of the loss.
+    # Starting threads, the allocator and the linear algebra libraries is not part of the loss.
     small = torch.nn.functional.normalize(torch.randn(64, 2, DIM), dim=-1).requires_grad_()
     function(small, torch.arange(64) % 8).backward()
     bare = resident_mib("VmRSS")
@@ -80,7 +80,7 @@ def measure(way: str, num_rows: int, num_steps: int) -> dict[str, float]:
 
 
 def measure_apart(way: str, num_rows: int, num_steps: int) -> dict[str, float]:
-    """`measure` in a process of its own."""
+    """`measure` in its own process."""
     command = [sys.executable, __file__, "--case", way, str(num_rows), str(num_steps)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -89,7 +89,7 @@ def measure_apart(way: str, num_rows: int, num_steps: int) -> dict[str, float]:
 def measure_all(
     ways: list[str], compared_rows: list[int], curve_rows: list[int], num_repeats: int
 ) -> dict[tuple[str, int], dict[str, float]]:
-    """The median of each number over the repeats, by way and number of rows; the curve is of ours alone."""
+    """The median of each number over the repeats, by way and number of rows; the curve is for ours only."""
     cases = [(way, num_rows, 3) for num_rows in compared_rows for way in ways]
     runs: dict[tuple[str, int], list[dict[str, float]]] = {}
     for _ in range(num_repeats):
@@ -103,7 +103,7 @@ def measure_all(
 
 
 def main() -> None:
-    """Measure one case where one is named, else all of them."""
+    """Measure the given case, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--beside", nargs="*", choices=WAYS[1:], default=WAYS[1:])

@@ -1,15 +1,15 @@
-"""Time and memory of the retrieval metrics, beside the libraries that can.
+"""Time and memory of the retrieval metrics, compared with the libraries that offer them.
 
 python benchmarks/metrics.py --queries 10000 --references 50000 --dims 512
 
-Each case runs in a process of its own, with 2 threads; memory is the peak of resident memory above the
-imports and the features. `ours` gives every retrieval metric; `pytorch-metric-learning` gives precision@1,
-R-precision and mAP@R, with a search as deep as the largest class; `scikit-learn` gives average precision, one
-query at a time. `feature metrics` and `classifier metrics` are all that evaluation computes of an embedding
-and of a linear classifier, with 1,000 resamples; the logits of as many test and validation images as there
-are queries are in the memory of the latter. The cases `epoch` are the metrics of an epoch at the size of the
-default's validation. A case beyond the limits of time or memory is ended, and counts as one that does not
-fit.
+Each case runs in its own process, with 2 threads; memory is the peak of resident memory above that of the
+imports and the features. `ours` computes every retrieval metric; `pytorch-metric-learning` computes
+precision@1, R-precision and mAP@R, with a search as deep as the largest class; `scikit-learn` computes
+average precision, one query at a time. `feature metrics` and `classifier metrics` are everything that
+evaluation computes for an embedding and for a linear classifier, with 1,000 resamples; the memory of the
+latter includes the logits of as many test and validation images as there are queries. The `epoch` cases are
+the metrics of a validation at about the size of the default's. A case that exceeds the limits of time or
+memory is stopped, and counts as not fitting.
 """
 
 import argparse
@@ -42,7 +42,7 @@ NUM_THREADS = 2
 
 
 def library_metrics(queries: Any, labels: Any, references: Any, reference_labels: Any) -> dict[str, float]:
-    """What pytorch-metric-learning says."""
+    """The metrics of pytorch-metric-learning."""
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
@@ -51,7 +51,7 @@ def library_metrics(queries: Any, labels: Any, references: Any, reference_labels
 
 
 def average_precision(queries: Any, labels: Any, references: Any, reference_labels: Any) -> dict[str, float]:
-    """What scikit-learn says, one query at a time."""
+    """The metric of scikit-learn, one query at a time."""
     from sklearn.metrics import average_precision_score
 
     scores = [
@@ -63,8 +63,8 @@ def average_precision(queries: Any, labels: Any, references: Any, reference_labe
 
 
 def all_feature_metrics(*features: Any) -> dict[str, float]:
-    """What the node `score_features` gives for one kind of features, with the parameters of the default."""
-    from supcon_pipeline.core.metrics.features import feature_metrics
+    """The metrics of the node `score_features` for one kind of features, with default parameters."""
+    from supcon_pipeline.core.feature_metrics import feature_metrics
 
     scores = feature_metrics(*features, (1, 5, 20), 20, 0.07, num_resamples=1000, seed=0)
     return {name: value for name, value in scores.items() if isinstance(value, float)}
@@ -73,10 +73,10 @@ def all_feature_metrics(*features: Any) -> dict[str, float]:
 def all_classifier_metrics(
     queries: Any, labels: Any, references: Any, reference_labels: Any
 ) -> dict[str, float]:
-    """What the node `score_classifier` gives, for logits that are the nearness to the mean of each class."""
+    """The metrics of the node `score_classifier`, for logits that are similarities to the class means."""
     import numpy as np
 
-    from supcon_pipeline.core.metrics.classification import classification_metrics
+    from supcon_pipeline.core.classification import classification_metrics
 
     classes = int(max(labels.max(), reference_labels.max())) + 1
     means = np.zeros((classes, queries.shape[1]), dtype=np.float32)
@@ -92,12 +92,15 @@ def all_classifier_metrics(
 
 
 def way_function(way: str) -> Callable[..., dict[str, float]]:
-    """A function of queries, their labels, references and their labels, the rows of unit length."""
+    """A function of queries, their labels, references and their labels, with rows of unit length."""
     from sklearn.metrics import silhouette_score
 
-    from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
-    from supcon_pipeline.core.metrics.features import embedding_metrics
-    from supcon_pipeline.core.metrics.retrieval import retrieval_values
+    from supcon_pipeline.core.metrics import (
+        clustering_metrics,
+        embedding_metrics,
+        retrieval_values,
+        silhouette,
+    )
 
     def ours(*features: Any) -> dict[str, float]:
         values = retrieval_values(*features, ks=(1, 10))
@@ -147,7 +150,7 @@ def measure(way: str, sizes: tuple[int, ...]) -> dict[str, Any]:
 
     torch.set_num_threads(NUM_THREADS)
     function = way_function(way)
-    # Threads and what is imported late are no part of the metrics.
+    # Starting threads and late imports are not part of the metrics.
     function(*make_features(64, 64, 8, 2))
     features = make_features(*sizes)
     bare, start = resident_mib("VmRSS"), time.perf_counter()
@@ -159,7 +162,7 @@ def measure(way: str, sizes: tuple[int, ...]) -> dict[str, Any]:
 def measure_apart(
     way: str, sizes: tuple[int, ...], limit_gib: float, limit_s: float
 ) -> dict[str, Any] | None:
-    """`measure` in a process of its own; nothing where that does not end within the limits."""
+    """`measure` in its own process; None if it exceeds the limits."""
 
     def limit() -> None:
         size = int(limit_gib * 2**30)
@@ -183,7 +186,7 @@ def measure_apart(
 
 
 def main() -> None:
-    """Measure one case where one is named, else all of them."""
+    """Measure the given case, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--references", type=int, default=50_000)
@@ -191,7 +194,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=NUM_CLASSES)
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, *EPOCH_WAYS], default=[*WAYS, *EPOCH_WAYS])
     parser.add_argument(
-        "--limit-gib", type=float, default=12, help="address space of a case, imports included"
+        "--limit-gib", type=float, default=12, help="address space of a case, including imports"
     )
     parser.add_argument("--limit-s", type=float, default=600)
     parser.add_argument("--case", nargs=5, metavar=("WAY", "QUERIES", "REFERENCES", "DIMS", "CLASSES"))

@@ -1,4 +1,4 @@
-"""Peak memory and time of preparing a set of images against their number, each in a process of its own.
+"""Peak memory and time of preparing images, by number of images, each in its own process.
 
 python benchmarks/packing.py --counts 10000 200000
 """
@@ -21,7 +21,7 @@ SIZE = 32
 
 
 class MadeFiles(Sequence[bytes]):
-    """PNG files of noise, made when they are asked for, so that what makes them needs no memory."""
+    """PNG files of noise, made on demand, so that they take no memory."""
 
     def __init__(self, count: int):
         self.count = count
@@ -37,14 +37,14 @@ class MadeFiles(Sequence[bytes]):
 
 
 def prepare(count: int, num_workers: int) -> dict[str, float]:
-    """Pack, hash and measure the images as `data_prep` does."""
-    from supcon_pipeline.core.data.packing import Packing
-    from supcon_pipeline.core.data.packing_store import PackingStore
-    from supcon_pipeline.core.data.pixels import channel_statistics, content_hash, pixel_hashes
+    """Pack, hash and describe the images as `data_prep` does."""
+    from supcon_pipeline.core.images import channel_statistics, content_hash, pixel_hashes
+    from supcon_pipeline.core.packing import Packing, PackingStore
+    from supcon_pipeline.datasets.atomic import atomic_path
 
     packing = Packing(SIZE, 3, "pad")
     with tempfile.TemporaryDirectory() as folder:
-        store, files = PackingStore(Path(folder)), MadeFiles(count)
+        store, files = PackingStore(Path(folder), atomic_path), MadeFiles(count)
         store.pack(MadeFiles(64), packing, num_workers)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()

@@ -1,8 +1,8 @@
-"""t-SNE of embeddings, beside scikit-learn's: seconds, and how many neighbours the map keeps.
+"""t-SNE of embeddings, compared with scikit-learn's: seconds, and the share of neighbours that the map keeps.
 
-Overlapping classes around random centres, 128 dimensions, as embeddings of unit length; both get the same
-rows, perplexity, iterations and threads. A neighbour is kept where one of the 10 nearest in 128
-dimensions is among the 10 nearest on the map.
+Overlapping classes around random centres, as embeddings of unit length in 128 dimensions. Both get the same
+rows, perplexity, iterations and threads. A neighbour is kept if it is among the 10 nearest both in 128
+dimensions and on the map.
 
     python benchmarks/tsne.py --points 10000
 """
@@ -43,7 +43,7 @@ def library(rows: np.ndarray, num_threads: int) -> np.ndarray:
 
 
 def kept_neighbours(rows: np.ndarray, points: np.ndarray) -> float:
-    """Share of the nearest in all dimensions that are among the nearest on the map."""
+    """Share of the nearest neighbours in all dimensions that are also nearest on the map."""
     near, found = (
         search_neighbours(space, space, NUM_NEIGHBOURS + 1, metric="euclidean")[1] for space in (rows, points)
     )
@@ -52,7 +52,7 @@ def kept_neighbours(rows: np.ndarray, points: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Both maps, one after the other."""
+    """Compute both maps, one after the other, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--points", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,10 +1,10 @@
-"""Views per second and core of the policies, and the share of an epoch that waits for views.
+"""Views per second and core for each policy, and the share of an epoch spent waiting for views.
 
     python benchmarks/views.py
 
-Policies are those of `conf/base` and the presets, on digits packed at 32 and 224 pixels, by one thread; the
-seconds are of the processor, so that other programs count little. The epoch is the training part of stage 1
-of `conf/base`, with views made in the training process (0 workers) or beside it.
+The policies are that of `conf/base` and the presets, on digits packed at 32 and 224 pixels, with one thread.
+Seconds are processor time, so other programs matter little. The epoch is the training part of stage 1 of
+`conf/base`, with views made in the training process (0 workers) or in background processes.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.core.views.presets import PRESETS
 from supcon_pipeline.datasets.digits import DigitsDataset
 
-# What a stage uses of a dataset card.
+# The part of a dataset card that a stage uses.
 CARD = {"mean": [0.3] * 3, "std": [0.35] * 3, "data_hash": "benchmark", "crop": "pad"}
 
 
 def views_per_second(transforms: list[dict], images: np.ndarray, num_repeats: int) -> float:
-    """Of one core, at best of the repeats."""
+    """On one core, the best of the repeats."""
     policy = ViewPolicy(transforms, 2, images.shape[1:])
     policy(images[:8], 0)
     seconds = []
@@ -60,7 +60,7 @@ def measure_policies(policies: dict[str, list[dict]], num_images: int, num_repea
 
 
 def measure_waiting(raw_params: dict, num_images: int, num_workers: int, num_epochs: int) -> dict:
-    """Median seconds of an epoch of training steps, and those in which there was no batch to train on."""
+    """Median seconds of an epoch of training steps, and of those spent waiting for a batch."""
     params = Stage1Parameters.model_validate(
         {**raw_params, "loader": {**raw_params["loader"], "num_workers": num_workers}}
     )
@@ -80,7 +80,7 @@ def measure_waiting(raw_params: dict, num_images: int, num_workers: int, num_epo
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            # Read, so that a GPU's work is part of the step and not of the waiting for the next batch.
+            # Read, so that a GPU's work counts as part of the step, not as waiting for the next batch.
             float(train_step(training, batch)[0])
         waiting.append(waited)
         whole.append(time.perf_counter() - start)
@@ -94,8 +94,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the training")
-    parser.add_argument("--images", type=int, default=1797, help="of the digits")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the training loop")
+    parser.add_argument("--images", type=int, default=1797, help="how many digits")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
