@@ -25,16 +25,18 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from supcon_pipeline.core.encoder import ContrastiveModel, build_model
-from supcon_pipeline.core.images import LabelledImages, pack_image
-from supcon_pipeline.core.metrics import embedding_metrics
-from supcon_pipeline.core.parameters import Stage1Parameters
-from supcon_pipeline.core.precision import choose_precision
-from supcon_pipeline.core.recipes import contrastive_stage
-from supcon_pipeline.core.samples import split_samples
-from supcon_pipeline.core.stages import build_training
-from supcon_pipeline.core.training import EpochRecord, fit
-from supcon_pipeline.core.views import ViewPolicy
+from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.data.pixels import pack_image
+from supcon_pipeline.core.data.splits import split_samples
+from supcon_pipeline.core.metrics.features import embedding_metrics
+from supcon_pipeline.core.models.encoder import ContrastiveModel, build_model
+from supcon_pipeline.core.parameters.stages import Stage1Parameters
+from supcon_pipeline.core.training.loop import fit
+from supcon_pipeline.core.training.precision import choose_precision
+from supcon_pipeline.core.training.recipes import contrastive_stage
+from supcon_pipeline.core.training.stage import build_training
+from supcon_pipeline.core.training.state import EpochRecord
+from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.datasets.digits import DigitsDataset
 
 MEAN, STD = [0.3] * 3, [0.35] * 3
@@ -109,8 +111,8 @@ def parts_of(train: float, wait: float, validate: float) -> dict[str, float]:
 
 def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
     """The straightforward loop; it returns the seconds of its parts."""
-    stage = contrastive_stage(data, CARD, params, "benchmark")
-    network = PlainNetwork(build_model(stage.metadata["model"]))
+    stage = contrastive_stage(data, CARD, params)
+    network = PlainNetwork(build_model(stage.description))
     policy = ViewPolicy([spec.model_dump() for spec in params.transforms], 2)
     train, validation = data.indices("train"), data.indices("validation")
     loader = DataLoader(PlainViews(data, train, policy), params.loader.batch_size, shuffle=True)
@@ -142,7 +144,7 @@ def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], 
 
 def our_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
     """The trainer of this project; it returns the seconds of its parts."""
-    stage = contrastive_stage(data, CARD, params, "benchmark")
+    stage = contrastive_stage(data, CARD, params)
     training = build_training(stage, data)
     waits: list[float] = []
     validating: list[float] = []

@@ -19,11 +19,12 @@ from rich.table import Table
 
 def run_step(batch_size: int, micro_batch_size: int | None) -> dict[str, float]:
     """One step of `resnet_narrow` on two views of 32 pixels, and how much it raises the peak of memory."""
-    from supcon_pipeline.core.batches import Batch
-    from supcon_pipeline.core.encoder import build_contrastive_model
     from supcon_pipeline.core.losses import supcon_loss
-    from supcon_pipeline.core.precision import choose_precision
-    from supcon_pipeline.core.training import Training, backward
+    from supcon_pipeline.core.models.encoder import build_contrastive_model
+    from supcon_pipeline.core.training.loop import backward
+    from supcon_pipeline.core.training.precision import choose_precision
+    from supcon_pipeline.core.training.state import Training
+    from supcon_pipeline.core.views.loading import Batch
 
     torch.manual_seed(0)
     mean = [0.5] * 3

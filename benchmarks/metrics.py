@@ -64,7 +64,7 @@ def average_precision(queries: Any, labels: Any, references: Any, reference_labe
 
 def all_feature_metrics(*features: Any) -> dict[str, float]:
     """The metrics of the node `score_features` for one kind of features, with default parameters."""
-    from supcon_pipeline.core.feature_metrics import feature_metrics
+    from supcon_pipeline.core.metrics.features import feature_metrics
 
     scores = feature_metrics(*features, (1, 5, 20), 20, 0.07, num_resamples=1000, seed=0)
     return {name: value for name, value in scores.items() if isinstance(value, float)}
@@ -76,7 +76,7 @@ def all_classifier_metrics(
     """The metrics of the node `score_classifier`, for logits that are similarities to the class means."""
     import numpy as np
 
-    from supcon_pipeline.core.classification import classification_metrics
+    from supcon_pipeline.core.metrics.classification import classification_metrics
 
     classes = int(max(labels.max(), reference_labels.max())) + 1
     means = np.zeros((classes, queries.shape[1]), dtype=np.float32)
@@ -95,12 +95,9 @@ def way_function(way: str) -> Callable[..., dict[str, float]]:
     """A function of queries, their labels, references and their labels, with rows of unit length."""
     from sklearn.metrics import silhouette_score
 
-    from supcon_pipeline.core.metrics import (
-        clustering_metrics,
-        embedding_metrics,
-        retrieval_values,
-        silhouette,
-    )
+    from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
+    from supcon_pipeline.core.metrics.features import embedding_metrics
+    from supcon_pipeline.core.metrics.retrieval import retrieval_values
 
     def ours(*features: Any) -> dict[str, float]:
         values = retrieval_values(*features, ks=(1, 10))

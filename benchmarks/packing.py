@@ -38,13 +38,13 @@ class MadeFiles(Sequence[bytes]):
 
 def prepare(count: int, num_workers: int) -> dict[str, float]:
     """Pack, hash and describe the images as `data_prep` does."""
-    from supcon_pipeline.core.images import channel_statistics, content_hash, pixel_hashes
-    from supcon_pipeline.core.packing import Packing, PackingStore
-    from supcon_pipeline.datasets.atomic import atomic_path
+    from supcon_pipeline.core.data.packing import Packing
+    from supcon_pipeline.core.data.packing_store import PackingStore
+    from supcon_pipeline.core.data.pixels import channel_statistics, content_hash, pixel_hashes
 
     packing = Packing(SIZE, 3, "pad")
     with tempfile.TemporaryDirectory() as folder:
-        store, files = PackingStore(Path(folder), atomic_path), MadeFiles(count)
+        store, files = PackingStore(Path(folder)), MadeFiles(count)
         store.pack(MadeFiles(64), packing, num_workers)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
