@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -15,6 +16,24 @@ class InputError(ValueError):
 
 class DivergenceError(InputError, FloatingPointError):
     """A training whose numbers are no longer finite; other parameters would keep them so."""
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Refuse to go on without the modules of an optional extra.
+
+    Args:
+        extra: its name in pyproject.toml.
+        modules: what is imported next.
+
+    Raises:
+        InputError: where one of them is not installed.
+    """
+    absent = [module for module in modules if find_spec(module) is None]
+    if absent:
+        raise InputError(
+            f"{', '.join(absent)} must be installed for this, got no such module; "
+            f"type pip install 'supcon_pipeline[{extra}]'"
+        )
 
 
 def nearest_names(name: str, known: Iterable[str], most: int = 1) -> list[str]:
