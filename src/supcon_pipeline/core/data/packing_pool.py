@@ -12,6 +12,7 @@ import numpy as np
 
 from supcon_pipeline.core.data.images import ImageItem
 from supcon_pipeline.core.data.packing import Packed, Packing
+from supcon_pipeline.core.data.workers import use_one_thread
 from supcon_pipeline.core.messages import InputError
 
 # Images that a process takes at a time: enough to hide the way there and back, few enough to hold.
@@ -95,7 +96,7 @@ class PackingPool:
 def _start_pool(num_workers: int) -> ProcessPoolExecutor:
     # Spawned and not forked: this process may hold threads of libraries that do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_use_one_thread)
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=use_one_thread)
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
@@ -104,13 +105,6 @@ def _start_pool(num_workers: int) -> ProcessPoolExecutor:
             "lower it, 0 needs the least"
         ) from error
     return pool
-
-
-def _use_one_thread() -> None:
-    """Each process has a core: threads of its own would take those of the others."""
-    import cv2
-
-    cv2.setNumThreads(0)
 
 
 def _pack_alone(chunk: list[ImageItem], packing: Packing) -> list[Packed]:

@@ -12,6 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from supcon_pipeline.core.data.workers import use_one_thread
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
@@ -99,7 +100,7 @@ class ViewLoader:
             sampler=self._items(epoch, first_batch),
             batch_size=None,
             num_workers=self.num_workers,
-            worker_init_fn=_use_one_thread,
+            worker_init_fn=use_one_thread,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),
         )
@@ -109,14 +110,6 @@ class ViewLoader:
         yield from self.batches.epoch(epoch)[first_batch:]
         for following in itertools.count(epoch + 1):
             yield from self.batches.epoch(following)
-
-
-def _use_one_thread(_worker: int) -> None:
-    """There are as many workers as cores are to be used; threads in each would take turns with them."""
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
 
 
 def build_loader(
