@@ -68,11 +68,11 @@ def silhouette(rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) 
     unit = unit_rows(rows).astype(np.float64)
     sums = np.zeros((len(classes), unit.shape[1]))
     np.add.at(sums, index, unit)
-    products, everyone = unit @ sums.T, np.arange(len(unit))
-    own_sum = products[everyone, index] - (unit * unit).sum(axis=1)
+    products, row = unit @ sums.T, np.arange(len(unit))
+    own_sum = products[row, index] - (unit * unit).sum(axis=1)
     within = 1 - own_sum / np.maximum(counts[index] - 1, 1)
     distances = 1 - products / counts
-    distances[everyone, index] = np.inf
+    distances[row, index] = np.inf
     between = distances.min(axis=1)
     # Zero where both are: rows that all point the same way have no silhouette to speak of.
     widths = (between - within) / np.maximum(np.maximum(within, between), 1e-12)

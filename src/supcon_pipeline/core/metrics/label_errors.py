@@ -46,7 +46,7 @@ def suspicious_labels(
     for tile, votes in iterate_votes(similarities, labels[neighbours], int(labels.max()) + 1, temperature):
         suggested[tile] = votes.argmax(axis=1)
         for_label[tile] = votes[np.arange(len(votes)), labels[tile]]
-    everyone, suspicion = np.arange(len(labels)), np.clip(1 - for_label, 0, 1)
-    order = np.lexsort((everyone, -similarities[:, 0], -suspicion))
+    row, suspicion = np.arange(len(labels)), np.clip(1 - for_label, 0, 1)
+    order = np.lexsort((row, -similarities[:, 0], -suspicion))
     chosen = order[(suggested != labels)[order]][:limit]
     return {"sample": chosen, "suggested": suggested[chosen], "suspicion": suspicion[chosen]}
