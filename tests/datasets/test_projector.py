@@ -8,20 +8,20 @@ from kedro.io import DatasetError, Version
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from supcon_pipeline.core.figures.projector import Projection
+from supcon_pipeline.core.figures.projector import ProjectorPoints
 from supcon_pipeline.datasets.projector import ProjectorDataset
 
 
-def projection(num_rows: int = 5) -> Projection:
+def points(num_rows: int = 5) -> ProjectorPoints:
     table = pd.DataFrame({"label": ["ant"] * num_rows, "id": range(num_rows)})
-    return Projection(torch.eye(num_rows), table, torch.full((num_rows, 3, 4, 4), 0.5))
+    return ProjectorPoints(torch.eye(num_rows), table, torch.full((num_rows, 3, 4, 4), 0.5))
 
 
 def test_tensorboard_finds_vectors_table_and_pictures(tmp_path: Path) -> None:
     from google.protobuf import text_format
 
     dataset = ProjectorDataset(str(tmp_path / "projector"), Version(None, "1"))
-    dataset.save(projection())
+    dataset.save(points())
     folder = tmp_path / "projector/1/projector"
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
     (entry,) = config.embeddings
@@ -36,7 +36,7 @@ def test_tensorboard_finds_vectors_table_and_pictures(tmp_path: Path) -> None:
 
 
 def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
-    broken = Projection(torch.eye(5), projection(4).table, projection().sprites)
+    broken = ProjectorPoints(torch.eye(5), points(4).table, points().sprites)
     dataset = ProjectorDataset(str(tmp_path / "projector"), Version(None, "1"))
     with pytest.raises(DatasetError, match="labels should equal"):
         dataset.save(broken)
@@ -46,6 +46,6 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
 
 def test_it_is_read_by_tensorboard_alone(tmp_path: Path) -> None:
     dataset = ProjectorDataset(str(tmp_path / "projector"), Version(None, "1"))
-    dataset.save(projection())
+    dataset.save(points())
     with pytest.raises(DatasetError, match="must be read by TensorBoard"):
         dataset.load()

@@ -13,7 +13,7 @@ class ProjectorDataset(VersionedPathDataset):
     """A folder that `tensorboard --logdir` shows in its projector: vectors, a table and small pictures."""
 
     def save(self, data: Any) -> None:
-        """Write a `core.figures.projector.Projection`."""
+        """Write a `core.figures.projector.ProjectorPoints`."""
         from torch.utils.tensorboard import SummaryWriter
 
         with atomic_folder(Path(self._get_save_path())) as folder, SummaryWriter(str(folder)) as log:

@@ -19,11 +19,11 @@ BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Projection:
+class ProjectorPoints:
     """One row of each per image.
 
     Args:
-        vectors: what is projected.
+        vectors: what the projector draws in two or three dimensions.
         table: what is known of each image.
         sprites: pictures [n, 3, size, size] in [0, 1].
     """

@@ -60,18 +60,18 @@ def _split_sizes(dataset_card: dict[str, Any]) -> dict[str, int]:
     return {split: sum(counts.values()) for split, counts in dataset_card["counts"].items()}
 
 
-def collect_projection(
+def collect_projector_points(
     embeddings: Any, predictions: pd.DataFrame, samples: pd.DataFrame, prepared_images: np.ndarray
 ) -> Any:
     """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
     from supcon_pipeline.core.data.images import rows_of
-    from supcon_pipeline.core.figures.projector import Projection, small_pictures
+    from supcon_pipeline.core.figures.projector import ProjectorPoints, small_pictures
     from supcon_pipeline.core.named_tensors import require_order
 
     require_order(embeddings, samples["id"])
     test = rows_of(samples, "test")
     table = predictions[["class_name", "predicted_class", "id"]]
-    return Projection(embeddings.tensors["embedding"][test], table, small_pictures(prepared_images, test))
+    return ProjectorPoints(embeddings.tensors["embedding"][test], table, small_pictures(prepared_images, test))
 
 
 def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> Any:

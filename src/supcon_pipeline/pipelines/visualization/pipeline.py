@@ -3,7 +3,7 @@
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from supcon_pipeline.pipelines.visualization.nodes import (
-    collect_projection,
+    collect_projector_points,
     draw_calibration_curves,
     draw_confusion_matrix,
     draw_embedding_map,
@@ -43,10 +43,10 @@ def create_pipeline() -> Pipeline:
         [
             *_draw_maps(),
             node(
-                collect_projection,
+                collect_projector_points,
                 ["embeddings", "predictions", "samples", "prepared_images"],
                 "projector",
-                name="collect_projection",
+                name="collect_projector_points",
             ),
             node(
                 draw_confusion_matrix,
