@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def pack_images(
-    raw_images: RawImages, packing: Any, params: DataPrepParameters
+    raw_images: RawImages, packing_store: Any, params: DataPrepParameters
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame, dict[str, int]]:
     """All images at storage size, `[n, image_size, image_size, num_channels]` uint8, in source order.
 
@@ -32,8 +32,8 @@ def pack_images(
     from supcon_pipeline.core.data.packing import Packing
 
     check_labels(raw_images.labels, raw_images.class_names)
-    storage = Packing(params.image_size, params.num_channels, params.crop)
-    images, rejected = packing.pack(raw_images.images, storage, params.num_workers)
+    packing = Packing(params.image_size, params.num_channels, params.crop)
+    images, rejected = packing_store.pack(raw_images.images, packing, params.num_workers)
     return images, *tabulate_packed(raw_images, rejected), dict(raw_images.ignored)
 
 

@@ -11,7 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 pack_images,
-                ["raw_images", "packing", "params:data_prep"],
+                ["raw_images", "packing_store", "params:data_prep"],
                 ["prepared_images", "packed_samples", "rejected_images", "ignored_files"],
                 name="pack_images",
             ),
