@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from supcon_pipeline.core.metrics.calibration import CALIBRATED
+from supcon_pipeline.core.pages.pictures import PICTURES, Picture
 from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 
 # Of the most confused classes.
@@ -28,45 +29,6 @@ _REQUIRED = ("projection", "embedding", "classifier", "pixels")
 _TABLES = {
     "Features": ("projection", "embedding", "baseline embedding", "pixels"),
     "Classifiers": ("classifier", "knn", "baseline classifier"),
-}
-# Title and what a picture shows, for those who do not see it; in the order of the page.
-_PICTURES = {
-    "embedding_map": (
-        "t-SNE of the embeddings",
-        "Scatter plots of the images by t-SNE, contrastive encoder beside baseline, a row per split",
-    ),
-    "retrieval_gallery": (
-        "Nearest training images",
-        "Test images with their nearest training images, framed blue where the label agrees, else vermillion",
-    ),
-    "confusion_matrix": (
-        "Confusion of the classifier",
-        "Matrix of label against prediction, coloured by the share of the label's images",
-    ),
-    "calibration_curves": (
-        "Calibration",
-        "Accuracy against confidence, before and after temperature scaling",
-    ),
-    "suspicious_gallery": (
-        "Labels to check",
-        "The images whose neighbours disagree most with their label",
-    ),
-    "training_curves": (
-        "Training curves",
-        "Loss, learning rate and validation metrics of each training by epoch",
-    ),
-    "stage1_lr_figure": (
-        "Learning-rate range test of stage 1",
-        "Loss of stage 1 against a rising learning rate, with the suggested rate",
-    ),
-    "stage2_lr_figure": (
-        "Learning-rate range test of stage 2",
-        "Loss of stage 2 against a rising learning rate, with the suggested rate",
-    ),
-    "views_figure": (
-        "Views",
-        "Training images, each with the views that stage 1 compares",
-    ),
 }
 
 
@@ -143,10 +105,11 @@ def _scores(group: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 def _describe(pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
     """Title, text and encoded file of each picture, the known ones first and in their order."""
-    order = [*(name for name in _PICTURES if name in pictures), *(pictures.keys() - _PICTURES.keys())]
+    order = [*(name for name in PICTURES if name in pictures), *(pictures.keys() - PICTURES.keys())]
     described = []
     for name in order:
-        title, text = _PICTURES.get(name, (name.replace("_", " "), name.replace("_", " ")))
+        words = name.replace("_", " ")
+        title, text = PICTURES.get(name, Picture(words, words))
         # The header of a PNG has its size; with it, a page does not jump when a picture comes.
         width, height = struct.unpack(">II", pictures[name][16:24])
         address = embed_png(pictures[name])

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
+from supcon_pipeline.core.pages.pictures import PICTURES
 from supcon_pipeline.pipelines.visualization.nodes import (
     collect_projector_points,
     draw_calibration_curves,
@@ -23,17 +24,6 @@ _TABLES = (
     "confused_pairs",
     "classifier_metrics",
     "out_of_distribution_metrics",
-)
-_PICTURES = (
-    "embedding_map",
-    "retrieval_gallery",
-    "confusion_matrix",
-    "calibration_curves",
-    "suspicious_gallery",
-    "training_curves",
-    "stage1_lr_figure",
-    "stage2_lr_figure",
-    "views_figure",
 )
 
 
@@ -63,7 +53,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 write_report,
-                {name: name for name in (*_TABLES, "interactive_map", *_PICTURES)},
+                {name: name for name in (*_TABLES, "interactive_map", *PICTURES)},
                 "report",
                 name="write_report",
             ),
