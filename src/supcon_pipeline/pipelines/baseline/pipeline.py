@@ -1,17 +1,17 @@
 """Graph of `baseline`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.baseline.nodes import train_baseline
 
 
 def create_pipeline() -> Pipeline:
     """Packed images to the best checkpoints of an encoder trained by cross-entropy."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
-                train_baseline,
-                [
+            Node(
+                func=train_baseline,
+                inputs=[
                     "prepared_images",
                     "samples",
                     "dataset_card",
@@ -21,7 +21,7 @@ def create_pipeline() -> Pipeline:
                     "params:stage1",
                     "params:baseline",
                 ],
-                ["baseline_checkpoints", "baseline_history"],
+                outputs=["baseline_checkpoints", "baseline_history"],
                 name="train_baseline",
             )
         ],

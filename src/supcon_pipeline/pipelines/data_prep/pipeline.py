@@ -1,36 +1,36 @@
 """Graph of `data_prep`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.data_prep.nodes import describe_dataset, pack_images, tabulate_samples
 
 
 def create_pipeline() -> Pipeline:
     """Raw images to packed images, samples and dataset card; what cannot be decoded is listed."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
-                pack_images,
-                ["raw_images", "packing_store", "params:data_prep"],
-                ["prepared_images", "packed_samples", "rejected_images", "ignored_files"],
+            Node(
+                func=pack_images,
+                inputs=["raw_images", "packing_store", "params:data_prep"],
+                outputs=["prepared_images", "packed_samples", "rejected_images", "ignored_files"],
                 name="pack_images",
             ),
-            node(
-                tabulate_samples,
-                ["packed_samples", "prepared_images", "rejected_images", "params:data_prep"],
-                "samples",
+            Node(
+                func=tabulate_samples,
+                inputs=["packed_samples", "prepared_images", "rejected_images", "params:data_prep"],
+                outputs="samples",
                 name="tabulate_samples",
             ),
-            node(
-                describe_dataset,
-                [
+            Node(
+                func=describe_dataset,
+                inputs=[
                     "prepared_images",
                     "samples",
                     "rejected_images",
                     "ignored_files",
                     "params:data_prep",
                 ],
-                "dataset_card",
+                outputs="dataset_card",
                 name="describe_dataset",
             ),
         ],

@@ -1,6 +1,6 @@
 """Graph of `evaluation`."""
 
-from kedro.pipeline import Node, Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.evaluation.nodes import (
     collect_metrics,
@@ -35,13 +35,18 @@ _COLLECTED = (
 
 def create_pipeline() -> Pipeline:
     """Encoder, classifier, baseline and packed images to embeddings, predictions and metrics."""
-    return pipeline(
+    return Pipeline(
         [
             *_score("encoder", ""),
             *_score("baseline_model", "baseline_"),
             *_classify(),
             *_list_evidence(),
-            node(collect_metrics, {name: name for name in _COLLECTED}, "metrics", name="collect_metrics"),
+            Node(
+                func=collect_metrics,
+                inputs={name: name for name in _COLLECTED},
+                outputs="metrics",
+                name="collect_metrics",
+            ),
         ],
         namespace="evaluation",
         prefix_datasets_with_namespace=False,
@@ -51,16 +56,16 @@ def create_pipeline() -> Pipeline:
 def _score(model: str, prefix: str) -> list[Node]:
     """The same nodes for the contrastive encoder and for the baseline."""
     return [
-        node(
-            embed_samples,
-            [model, "prepared_images", "samples", "dataset_card", "params:evaluation"],
-            f"{prefix}embeddings",
+        Node(
+            func=embed_samples,
+            inputs=[model, "prepared_images", "samples", "dataset_card", "params:evaluation"],
+            outputs=f"{prefix}embeddings",
             name=f"embed_{prefix}samples",
         ),
-        node(
-            score_features,
-            [f"{prefix}embeddings", "samples", "params:evaluation"],
-            f"{prefix}feature_metrics",
+        Node(
+            func=score_features,
+            inputs=[f"{prefix}embeddings", "samples", "params:evaluation"],
+            outputs=f"{prefix}feature_metrics",
             name=f"score_{prefix}features",
         ),
     ]
@@ -69,40 +74,40 @@ def _score(model: str, prefix: str) -> list[Node]:
 def _classify() -> list[Node]:
     """Predictions and metrics of every classifier, raw pixels among them."""
     return [
-        node(
-            score_pixels,
-            ["prepared_images", "samples", "params:evaluation"],
-            "pixel_metrics",
+        Node(
+            func=score_pixels,
+            inputs=["prepared_images", "samples", "params:evaluation"],
+            outputs="pixel_metrics",
             name="score_pixels",
         ),
-        node(
-            predict_samples,
-            ["classifier", "embeddings", "samples", "dataset_card"],
-            "predictions",
+        Node(
+            func=predict_samples,
+            inputs=["classifier", "embeddings", "samples", "dataset_card"],
+            outputs="predictions",
             name="predict_samples",
         ),
-        node(
-            predict_baseline,
-            ["baseline_embeddings", "samples", "dataset_card"],
-            "baseline_predictions",
+        Node(
+            func=predict_baseline,
+            inputs=["baseline_embeddings", "samples", "dataset_card"],
+            outputs="baseline_predictions",
             name="predict_baseline",
         ),
-        node(
-            score_classifier,
-            ["classifier", "embeddings", "samples", "dataset_card", "params:evaluation"],
-            "classifier_metrics",
+        Node(
+            func=score_classifier,
+            inputs=["classifier", "embeddings", "samples", "dataset_card", "params:evaluation"],
+            outputs="classifier_metrics",
             name="score_classifier",
         ),
-        node(
-            score_baseline_classifier,
-            ["baseline_embeddings", "samples", "dataset_card", "params:evaluation"],
-            "baseline_classifier_metrics",
+        Node(
+            func=score_baseline_classifier,
+            inputs=["baseline_embeddings", "samples", "dataset_card", "params:evaluation"],
+            outputs="baseline_classifier_metrics",
             name="score_baseline_classifier",
         ),
-        node(
-            score_knn,
-            ["embeddings", "samples", "dataset_card", "params:evaluation"],
-            "knn_metrics",
+        Node(
+            func=score_knn,
+            inputs=["embeddings", "samples", "dataset_card", "params:evaluation"],
+            outputs="knn_metrics",
             name="score_knn",
         ),
     ]
@@ -111,22 +116,22 @@ def _classify() -> list[Node]:
 def _list_evidence() -> list[Node]:
     """What stands behind the numbers: images and pairs of classes to look at."""
     return [
-        node(
-            find_neighbours,
-            ["embeddings", "samples", "params:evaluation"],
-            "neighbours",
+        Node(
+            func=find_neighbours,
+            inputs=["embeddings", "samples", "params:evaluation"],
+            outputs="neighbours",
             name="find_neighbours",
         ),
-        node(
-            find_suspicious_labels,
-            ["embeddings", "samples", "dataset_card", "params:evaluation"],
-            "suspicious_labels",
+        Node(
+            func=find_suspicious_labels,
+            inputs=["embeddings", "samples", "dataset_card", "params:evaluation"],
+            outputs="suspicious_labels",
             name="find_suspicious_labels",
         ),
-        node(
-            list_confused_pairs,
-            ["classifier_metrics", "dataset_card"],
-            "confused_pairs",
+        Node(
+            func=list_confused_pairs,
+            inputs=["classifier_metrics", "dataset_card"],
+            outputs="confused_pairs",
             name="list_confused_pairs",
         ),
     ]

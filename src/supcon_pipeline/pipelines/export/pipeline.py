@@ -1,6 +1,6 @@
 """Graph of `export`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.export.nodes import (
     check_export,
@@ -14,27 +14,39 @@ from supcon_pipeline.pipelines.export.nodes import (
 def create_pipeline() -> Pipeline:
     """Encoder and classifier to ONNX and `torch.export` programs, their check and a model card."""
     exported = ["encoder_program", "encoder_onnx", "classifier_program", "classifier_onnx"]
-    return pipeline(
+    return Pipeline(
         [
-            node(export_encoder, ["encoder", "dataset_card"], "encoder_program", name="export_encoder"),
-            node(convert_program, "encoder_program", "encoder_onnx", name="convert_encoder"),
-            node(
-                export_classifier,
-                ["encoder", "classifier", "classifier_metrics", "dataset_card"],
-                "classifier_program",
+            Node(
+                func=export_encoder,
+                inputs=["encoder", "dataset_card"],
+                outputs="encoder_program",
+                name="export_encoder",
+            ),
+            Node(
+                func=convert_program, inputs="encoder_program", outputs="encoder_onnx", name="convert_encoder"
+            ),
+            Node(
+                func=export_classifier,
+                inputs=["encoder", "classifier", "classifier_metrics", "dataset_card"],
+                outputs="classifier_program",
                 name="export_classifier",
             ),
-            node(convert_program, "classifier_program", "classifier_onnx", name="convert_classifier"),
-            node(
-                check_export,
-                ["encoder", "classifier", *exported, "prepared_images", "samples", "params:export"],
-                "export_check",
+            Node(
+                func=convert_program,
+                inputs="classifier_program",
+                outputs="classifier_onnx",
+                name="convert_classifier",
+            ),
+            Node(
+                func=check_export,
+                inputs=["encoder", "classifier", *exported, "prepared_images", "samples", "params:export"],
+                outputs="export_check",
                 name="check_export",
             ),
-            node(
-                write_model_card,
-                ["classifier_program", "metrics", "dataset_card", "run_record", "export_check"],
-                "model_card",
+            Node(
+                func=write_model_card,
+                inputs=["classifier_program", "metrics", "dataset_card", "run_record", "export_check"],
+                outputs="model_card",
                 name="write_model_card",
             ),
         ],

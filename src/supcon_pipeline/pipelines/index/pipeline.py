@@ -1,24 +1,24 @@
 """Graph of `index`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.index.nodes import index_embeddings, measure_index
 
 
 def create_pipeline() -> Pipeline:
     """Embeddings to an index of those of the training images, and what it is worth."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
-                index_embeddings,
-                ["embeddings", "samples", "params:index"],
-                "train_index",
+            Node(
+                func=index_embeddings,
+                inputs=["embeddings", "samples", "params:index"],
+                outputs="train_index",
                 name="index_embeddings",
             ),
-            node(
-                measure_index,
-                ["train_index", "embeddings", "samples", "params:index"],
-                "train_index_card",
+            Node(
+                func=measure_index,
+                inputs=["train_index", "embeddings", "samples", "params:index"],
+                outputs="train_index_card",
                 name="measure_index",
             ),
         ],

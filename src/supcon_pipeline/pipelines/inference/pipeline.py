@@ -1,6 +1,6 @@
 """Graph of `inference`."""
 
-from kedro.pipeline import Node, Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.inference.nodes import (
     draw_gallery,
@@ -13,24 +13,24 @@ from supcon_pipeline.pipelines.inference.nodes import (
 
 def create_pipeline() -> Pipeline:
     """New images to a table of classes, neighbours and distances, and a gallery."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
-                read_new_images,
-                ["inference_images", "encoder", "params:inference"],
-                ["new_images", "new_samples", "unreadable_images"],
+            Node(
+                func=read_new_images,
+                inputs=["inference_images", "encoder", "params:inference"],
+                outputs=["new_images", "new_samples", "unreadable_images"],
                 name="read_new_images",
             ),
-            node(
-                embed_new_images,
-                ["encoder", "new_images", "params:inference"],
-                "new_embeddings",
+            Node(
+                func=embed_new_images,
+                inputs=["encoder", "new_images", "params:inference"],
+                outputs="new_embeddings",
                 name="embed_new_images",
             ),
             *_predict(),
-            node(
-                draw_gallery,
-                [
+            Node(
+                func=draw_gallery,
+                inputs=[
                     "inference_predictions",
                     "new_images",
                     "prepared_images",
@@ -39,7 +39,7 @@ def create_pipeline() -> Pipeline:
                     "run_record",
                     "params:inference",
                 ],
-                "inference_gallery",
+                outputs="inference_gallery",
                 name="draw_gallery",
             ),
         ],
@@ -51,9 +51,9 @@ def create_pipeline() -> Pipeline:
 def _predict() -> list[Node]:
     """What the training images and the classifier say of the new images."""
     return [
-        node(
-            search_new_images,
-            [
+        Node(
+            func=search_new_images,
+            inputs=[
                 "new_embeddings",
                 "embeddings",
                 "train_index",
@@ -64,13 +64,13 @@ def _predict() -> list[Node]:
                 "knn_metrics",
                 "params:inference",
             ],
-            "new_neighbours",
+            outputs="new_neighbours",
             name="search_new_images",
         ),
-        node(
-            predict_new_images,
-            ["classifier", "new_embeddings", "new_neighbours", "classifier_metrics", "dataset_card"],
-            ["inference_predictions", "inference_table"],
+        Node(
+            func=predict_new_images,
+            inputs=["classifier", "new_embeddings", "new_neighbours", "classifier_metrics", "dataset_card"],
+            outputs=["inference_predictions", "inference_table"],
             name="predict_new_images",
         ),
     ]

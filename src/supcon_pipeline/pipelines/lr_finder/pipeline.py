@@ -1,6 +1,6 @@
 """Graph of `lr_finder`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.lr_finder.nodes import (
     draw_curve,
@@ -17,14 +17,23 @@ def create_pipeline(stage: str) -> Pipeline:
     curve, suggestion = f"{stage}_lr_curve", f"{stage}_lr_suggestion"
     parameters = [f"params:{stage}", "params:lr_finder"]
     if stage == "stage1":
-        trace = node(trace_stage1_loss, [*_DATA, *parameters], curve, name="trace_stage1_loss")
+        trace = Node(
+            func=trace_stage1_loss, inputs=[*_DATA, *parameters], outputs=curve, name="trace_stage1_loss"
+        )
     else:
-        trace = node(trace_stage2_loss, ["encoder", *_DATA, *parameters], curve, name="trace_stage2_loss")
-    return pipeline(
+        trace = Node(
+            func=trace_stage2_loss,
+            inputs=["encoder", *_DATA, *parameters],
+            outputs=curve,
+            name="trace_stage2_loss",
+        )
+    return Pipeline(
         [
             trace,
-            node(suggest_learning_rate, curve, suggestion, name="suggest_learning_rate"),
-            node(draw_curve, [curve, suggestion], f"{stage}_lr_figure", name="draw_curve"),
+            Node(func=suggest_learning_rate, inputs=curve, outputs=suggestion, name="suggest_learning_rate"),
+            Node(
+                func=draw_curve, inputs=[curve, suggestion], outputs=f"{stage}_lr_figure", name="draw_curve"
+            ),
         ],
         namespace=f"{stage}_lr_finder",
         prefix_datasets_with_namespace=False,

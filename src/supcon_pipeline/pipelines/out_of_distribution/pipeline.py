@@ -1,6 +1,6 @@
 """Graph of `out_of_distribution`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.out_of_distribution.nodes import (
     embed_outside_images,
@@ -11,30 +11,30 @@ from supcon_pipeline.pipelines.out_of_distribution.nodes import (
 
 def create_pipeline() -> Pipeline:
     """Images of another kind to their distances from the training images, and what these tell."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
-                embed_outside_images,
-                ["outside_images", "encoder", "params:out_of_distribution"],
-                ["outside_embeddings", "outside_samples", "unreadable_outside_images"],
+            Node(
+                func=embed_outside_images,
+                inputs=["outside_images", "encoder", "params:out_of_distribution"],
+                outputs=["outside_embeddings", "outside_samples", "unreadable_outside_images"],
                 name="embed_outside_images",
             ),
-            node(
-                score_outside_images,
-                [
+            Node(
+                func=score_outside_images,
+                inputs=[
                     "outside_embeddings",
                     "outside_samples",
                     "embeddings",
                     "samples",
                     "params:out_of_distribution",
                 ],
-                "outside_scores",
+                outputs="outside_scores",
                 name="score_outside_images",
             ),
-            node(
-                measure_detection,
-                ["outside_scores", "outside_samples", "embeddings"],
-                "out_of_distribution_metrics",
+            Node(
+                func=measure_detection,
+                inputs=["outside_scores", "outside_samples", "embeddings"],
+                outputs="out_of_distribution_metrics",
                 name="measure_detection",
             ),
         ],

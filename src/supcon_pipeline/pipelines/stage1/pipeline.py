@@ -1,23 +1,23 @@
 """Graph of `stage1`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.stage1.nodes import draw_training_views, pretrain_encoder
 
 
 def create_pipeline() -> Pipeline:
     """Packed images to the best checkpoints of encoder and projection head, and a picture of the views."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
-                draw_training_views,
-                ["prepared_images", "samples", "dataset_card", "params:stage1"],
-                "views_figure",
+            Node(
+                func=draw_training_views,
+                inputs=["prepared_images", "samples", "dataset_card", "params:stage1"],
+                outputs="views_figure",
                 name="draw_training_views",
             ),
-            node(
-                pretrain_encoder,
-                [
+            Node(
+                func=pretrain_encoder,
+                inputs=[
                     "prepared_images",
                     "samples",
                     "dataset_card",
@@ -26,7 +26,7 @@ def create_pipeline() -> Pipeline:
                     "stage1_progress",
                     "params:stage1",
                 ],
-                ["stage1_checkpoints", "stage1_history"],
+                outputs=["stage1_checkpoints", "stage1_history"],
                 name="pretrain_encoder",
             ),
         ],

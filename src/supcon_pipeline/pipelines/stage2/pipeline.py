@@ -1,17 +1,17 @@
 """Graph of `stage2`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.pipelines.stage2.nodes import train_linear_classifier
 
 
 def create_pipeline() -> Pipeline:
     """The frozen encoder and packed images to the best checkpoints of a linear classifier."""
-    return pipeline(
+    return Pipeline(
         [
-            node(
-                train_linear_classifier,
-                [
+            Node(
+                func=train_linear_classifier,
+                inputs=[
                     "encoder",
                     "prepared_images",
                     "samples",
@@ -21,7 +21,7 @@ def create_pipeline() -> Pipeline:
                     "stage2_progress",
                     "params:stage2",
                 ],
-                ["stage2_checkpoints", "stage2_history"],
+                outputs=["stage2_checkpoints", "stage2_history"],
                 name="train_linear_classifier",
             )
         ],

@@ -1,6 +1,6 @@
 """Graph of `visualization`."""
 
-from kedro.pipeline import Node, Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline
 
 from supcon_pipeline.core.pages.pictures import PICTURES
 from supcon_pipeline.pipelines.visualization.nodes import (
@@ -29,32 +29,32 @@ _TABLES = (
 
 def create_pipeline() -> Pipeline:
     """Embeddings, metrics and histories to pictures and a report."""
-    return pipeline(
+    return Pipeline(
         [
             *_draw_maps(),
-            node(
-                collect_projector_points,
-                ["embeddings", "predictions", "samples", "prepared_images"],
-                "projector",
+            Node(
+                func=collect_projector_points,
+                inputs=["embeddings", "predictions", "samples", "prepared_images"],
+                outputs="projector",
                 name="collect_projector_points",
             ),
-            node(
-                draw_confusion_matrix,
-                ["classifier_metrics", "dataset_card"],
-                "confusion_matrix",
+            Node(
+                func=draw_confusion_matrix,
+                inputs=["classifier_metrics", "dataset_card"],
+                outputs="confusion_matrix",
                 name="draw_confusion_matrix",
             ),
             *_draw_evidence(),
-            node(
-                draw_training_curves,
-                ["stage1_history", "stage2_history", "baseline_history"],
-                "training_curves",
+            Node(
+                func=draw_training_curves,
+                inputs=["stage1_history", "stage2_history", "baseline_history"],
+                outputs="training_curves",
                 name="draw_training_curves",
             ),
-            node(
-                write_report,
-                {name: name for name in (*_TABLES, "interactive_map", *PICTURES)},
-                "report",
+            Node(
+                func=write_report,
+                inputs={name: name for name in (*_TABLES, "interactive_map", *PICTURES)},
+                outputs="report",
                 name="write_report",
             ),
         ],
@@ -64,11 +64,11 @@ def create_pipeline() -> Pipeline:
 
 
 def _draw_maps() -> list[Node]:
-    """t-SNE, to look at and to point at."""
+    """The t-SNE maps, drawn and interactive."""
     return [
-        node(
-            map_embeddings,
-            [
+        Node(
+            func=map_embeddings,
+            inputs=[
                 "embeddings",
                 "baseline_embeddings",
                 "samples",
@@ -76,19 +76,19 @@ def _draw_maps() -> list[Node]:
                 "baseline_predictions",
                 "params:visualization",
             ],
-            "tsne_points",
+            outputs="tsne_points",
             name="map_embeddings",
         ),
-        node(
-            draw_embedding_map,
-            ["tsne_points", "dataset_card"],
-            "embedding_map",
+        Node(
+            func=draw_embedding_map,
+            inputs=["tsne_points", "dataset_card"],
+            outputs="embedding_map",
             name="draw_embedding_map",
         ),
-        node(
-            draw_interactive_map,
-            ["tsne_points", "dataset_card"],
-            "interactive_map",
+        Node(
+            func=draw_interactive_map,
+            inputs=["tsne_points", "dataset_card"],
+            outputs="interactive_map",
             name="draw_interactive_map",
         ),
     ]
@@ -97,22 +97,22 @@ def _draw_maps() -> list[Node]:
 def _draw_evidence() -> list[Node]:
     """The images behind the numbers, and how far the probabilities can be trusted."""
     return [
-        node(
-            draw_retrieval_gallery,
-            ["neighbours", "samples", "prepared_images", "params:visualization"],
-            "retrieval_gallery",
+        Node(
+            func=draw_retrieval_gallery,
+            inputs=["neighbours", "samples", "prepared_images", "params:visualization"],
+            outputs="retrieval_gallery",
             name="draw_retrieval_gallery",
         ),
-        node(
-            draw_suspicious_gallery,
-            ["suspicious_labels", "prepared_images", "params:visualization"],
-            "suspicious_gallery",
+        Node(
+            func=draw_suspicious_gallery,
+            inputs=["suspicious_labels", "prepared_images", "params:visualization"],
+            outputs="suspicious_gallery",
             name="draw_suspicious_gallery",
         ),
-        node(
-            draw_calibration_curves,
-            ["classifier_metrics", "knn_metrics", "baseline_classifier_metrics"],
-            "calibration_curves",
+        Node(
+            func=draw_calibration_curves,
+            inputs=["classifier_metrics", "knn_metrics", "baseline_classifier_metrics"],
+            outputs="calibration_curves",
             name="draw_calibration_curves",
         ),
     ]
