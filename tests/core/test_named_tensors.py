@@ -7,6 +7,7 @@ from supcon_pipeline.core.named_tensors import (
     NamedTensors,
     fingerprint,
     join_parts,
+    require_encoder,
     require_order,
     require_origin,
     split_parts,
@@ -88,13 +89,20 @@ def test_the_fingerprint_does_not_depend_on_order_layout_or_metadata():
 
 
 def test_a_state_of_the_right_origin_passes_and_another_is_refused():
-    state = NamedTensors({}, {"data_hash": "0123456789abcdef"})
+    state = {"data_hash": "0123456789abcdef"}
     require_origin("encoder", state, "data_hash", "0123456789abcdef", "run stage1")
     # Told apart by what is not in the message, too.
     with pytest.raises(ValueError, match="of the encoder must be 0123456789ab, got 0123456789ab; run stage1"):
         require_origin("encoder", state, "data_hash", "0123456789abcdeX", "run stage1")
     with pytest.raises(ValueError, match="encoder_hash of the classifier must be 77, got None; run stage2"):
         require_origin("classifier", state, "encoder_hash", "77", "run stage2")
+
+
+def test_a_classifier_of_the_encoder_passes_and_another_is_refused():
+    classifier = NamedTensors({}, {"encoder_hash": "0123456789abcdef"})
+    require_encoder(classifier, "0123456789abcdef")
+    with pytest.raises(ValueError, match=r"encoder_hash of the classifier must be 77, got 012.*; run stage2"):
+        require_encoder(classifier, "77")
 
 
 def test_embeddings_of_the_samples_pass_and_others_are_refused():

@@ -20,7 +20,7 @@ def test_a_classifier_is_not_trained_on_an_encoder_of_other_data():
     with pytest.raises(ValueError, match=message):
         train_linear_classifier(OTHER, IMAGES, SAMPLES, CARD, {}, None, None, None)
     with pytest.raises(ValueError, match=message):
-        trace_stage2_loss(OTHER, IMAGES, SAMPLES, CARD, {}, None, None)
+        trace_stage2_loss(OTHER, IMAGES, SAMPLES, CARD, None, None)
 
 
 def test_checkpoints_of_other_data_are_not_averaged():

@@ -1,15 +1,18 @@
-"""Named tensors with what belongs to them: checkpoints, averaged models, embeddings."""
+"""Named tensors with what belongs to them: checkpoints, averaged models, embeddings.
 
-from collections.abc import Iterable, Sequence
+Nodes say in their types that they take them, so this loads torch only where it computes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import zip_longest
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from supcon_pipeline.core.messages import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class NamedTensors:
     `epoch` and validation `metrics`, an average the list of those that were `averaged`.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, "Tensor"]
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -44,6 +47,8 @@ def split_parts(joined: NamedTensors) -> list[NamedTensors]:
 
 def fingerprint(state: NamedTensors) -> str:
     """SHA-256 over the names, types, shapes and values of the tensors, as 64 hexadecimal digits."""
+    import torch
+
     digest = sha256()
     for name, tensor in sorted(state.tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -51,15 +56,25 @@ def fingerprint(state: NamedTensors) -> str:
     return digest.hexdigest()
 
 
-def require_origin(name: str, state: NamedTensors, key: str, expected: str, remedy: str) -> None:
-    """Make sure that a state comes from what it is used with.
+def require_origin(name: str, metadata: Mapping[str, Any], key: str, expected: str, remedy: str) -> None:
+    """Make sure that an artifact comes from what it is used with.
 
     Raises:
         InputError: where its metadata has another value for `key`.
     """
-    found = str(state.metadata.get(key))
+    found = str(metadata.get(key))
     if found != expected:
         raise InputError(f"{key} of the {name} must be {expected[:12]}, got {found[:12]}; {remedy}")
+
+
+def require_encoder(classifier: NamedTensors, encoder_hash: str) -> None:
+    """Make sure that a classifier was trained on the encoder with this fingerprint.
+
+    Raises:
+        InputError: where it was trained on another.
+    """
+    remedy = "run stage2 and its swa on this encoder"
+    require_origin("classifier", classifier.metadata, "encoder_hash", encoder_hash, remedy)
 
 
 def require_order(embeddings: NamedTensors, sample_ids: Iterable[str]) -> None:

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from supcon_pipeline.core.atomic import atomic_path
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 # Of the tensor that holds the metadata as JSON.
@@ -18,11 +18,9 @@ class NamedTensorsDataset(VersionedPathDataset):
     million samples are more.
     """
 
-    def load(self) -> Any:
+    def load(self) -> NamedTensors:
         """The tensors, on the CPU, with their metadata."""
         from safetensors import safe_open
-
-        from supcon_pipeline.core.named_tensors import NamedTensors
 
         with safe_open(Path(self._get_load_path()), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -31,7 +29,7 @@ class NamedTensorsDataset(VersionedPathDataset):
         words = tensors.pop(METADATA).numpy().tobytes() if METADATA in tensors else header["metadata"]
         return NamedTensors(tensors, json.loads(words))
 
-    def save(self, data: Any) -> None:
+    def save(self, data: NamedTensors) -> None:
         """Write the tensors and their metadata."""
         import torch
         from safetensors.torch import save_file

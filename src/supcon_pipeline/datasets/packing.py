@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from supcon_pipeline.core.data.packing_store import PackingStore
+
 
 class PackingDataset(AbstractDataset[Any, Any]):
     """A folder in which images are packed as a stream; not versioned.
@@ -20,10 +22,8 @@ class PackingDataset(AbstractDataset[Any, Any]):
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None):
         self._filepath, self.metadata = Path(filepath), metadata
 
-    def load(self) -> Any:
-        """The `PackingStore` of the folder."""
-        from supcon_pipeline.core.data.packing_store import PackingStore
-
+    def load(self) -> PackingStore:
+        """The store in the folder."""
         return PackingStore(self._filepath)
 
     def save(self, data: Any) -> NoReturn:

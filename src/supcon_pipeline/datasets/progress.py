@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from supcon_pipeline.core.training.progress import ProgressStore
+
 
 class ProgressDataset(AbstractDataset[Any, Any]):
     """A folder with the progress of trainings, apart from the artifacts and not versioned.
@@ -19,12 +21,10 @@ class ProgressDataset(AbstractDataset[Any, Any]):
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None):
         self._filepath, self.metadata = Path(filepath), metadata
-        self._store: Any = None
+        self._store: ProgressStore | None = None
 
-    def load(self) -> Any:
-        """The `ProgressStore` of the folder."""
-        from supcon_pipeline.core.training.progress import ProgressStore
-
+    def load(self) -> ProgressStore:
+        """The store in the folder."""
         if self._store is None:
             self._store = ProgressStore(self._filepath)
         return self._store

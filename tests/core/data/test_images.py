@@ -3,8 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from supcon_pipeline.core.data.images import LabelledImages, RawImages, rows_of, spread_evenly
+from supcon_pipeline.core.data.images import (
+    LabelledEmbeddings,
+    LabelledImages,
+    RawImages,
+    rows_of,
+    spread_evenly,
+)
 from supcon_pipeline.core.data.pixels import (
     channel_statistics,
     content_hash,
@@ -13,6 +20,7 @@ from supcon_pipeline.core.data.pixels import (
     read_chunks,
     shrink_images,
 )
+from supcon_pipeline.core.named_tensors import NamedTensors
 
 
 def raw_images(num_images=2, labels=(0, 1), ids=("a", "b"), splits=None):
@@ -235,3 +243,40 @@ def test_images_have_the_label_and_the_split_of_their_samples(rng):
     assert (data.labels.tolist(), data.num_classes) == ([4, 0, 2], 5)
     assert data.class_names == {4: "e", 0: "a", 2: "c"}
     assert data.indices("train").tolist() == [1, 2]
+
+
+@pytest.fixture
+def embedded(rng):
+    """Forty samples, some in no split, and what a model gives for them."""
+    samples = pd.DataFrame(
+        {"id": [f"i{row}" for row in range(40)], "label": rng.integers(0, 3, 40)}, index=rng.permutation(40)
+    )
+    samples["split"] = rng.choice(["train", "validation", "test", "removed"], 40)
+    outputs = {"embedding": torch.randn(40, 4), "logits": torch.randn(40, 3)}
+    return NamedTensors(outputs, {"sample_ids": samples["id"].tolist()}), samples
+
+
+@pytest.mark.parametrize("splits", [("train",), ("test", "validation"), ("nowhere",)])
+def test_rows_and_labels_of_splits_are_those_of_a_slow_loop(embedded, splits):
+    embeddings, samples = embedded
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    records = samples.to_dict("records")
+    expected = [row for row, record in enumerate(records) if record["split"] in splits]
+    assert labelled.rows_of(*splits).tolist() == expected
+    vectors, labels = labelled.select("logits", *splits)
+    assert vectors.tolist() == [embeddings.tensors["logits"][row].tolist() for row in expected]
+    assert labels.tolist() == [records[row]["label"] for row in expected]
+
+
+def test_the_outputs_of_a_model_are_not_copied(embedded):
+    embeddings, samples = embedded
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    assert labelled.outputs.keys() == embeddings.tensors.keys()
+    for name, output in labelled.outputs.items():
+        assert np.shares_memory(output, embeddings.tensors[name].numpy())
+
+
+def test_embeddings_in_another_order_than_the_samples_have_no_labels(embedded):
+    embeddings, samples = embedded
+    with pytest.raises(ValueError, match=r"embeddings must have sample 'i39' at row 0, .*, got 'i0'"):
+        LabelledEmbeddings.of(embeddings, samples.iloc[::-1])

@@ -7,12 +7,15 @@ import torch
 
 from supcon_pipeline.core.inference.predictions import (
     add_classes,
+    classify_embeddings,
     find_neighbours,
     neighbour_distances,
     percentiles,
     search_report,
     tabulate_neighbours,
+    tabulate_predictions,
 )
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.inference import InferenceParameters
 from supcon_pipeline.core.search.index import build_index
 
@@ -114,3 +117,34 @@ def test_a_temperature_changes_the_probability_and_not_the_class():
         assert list(row) == ["image", "classifier_class", "classifier_probability", "knn_class"]
         assert row["classifier_class"] == "cat"
         assert row["classifier_probability"] == pytest.approx(1 / (1 + math.exp(-2 / temperature)))
+
+
+@pytest.fixture
+def classifier():
+    weights = {
+        "weight": torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]),
+        "bias": torch.tensor([0.0, 0.0, 9.0]),
+    }
+    model = {"kind": "classifier", "num_features": 2, "num_classes": 3}
+    return NamedTensors(weights, {"model": model, "encoder_hash": "this encoder"})
+
+
+def test_the_logits_of_embeddings_are_as_by_hand(classifier):
+    logits = classify_embeddings(classifier, np.array([[3.0, 5.0]], np.float32), "this encoder")
+    assert logits.tolist() == [[3.0, 10.0, 17.0]]
+
+
+def test_embeddings_of_another_encoder_are_not_classified(classifier):
+    with pytest.raises(
+        ValueError, match="encoder_hash of the classifier must be another enco, got this encoder"
+    ):
+        classify_embeddings(classifier, np.zeros((1, 2), np.float32), "another encoder")
+
+
+def test_the_likeliest_class_stands_beside_each_sample(samples):
+    logits = torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]])
+    table = tabulate_predictions(samples.iloc[1:3], logits, ["cat", "dog"])
+    assert table["id"].tolist() == ["b", "c"]
+    assert table["predicted"].tolist() == [1, 0]
+    assert table["predicted_class"].tolist() == ["dog", "cat"]
+    assert table["probability"].tolist() == pytest.approx([0.75, 0.8])

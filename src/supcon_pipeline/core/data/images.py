@@ -1,4 +1,4 @@
-"""Images with what is known of them, before and after they are packed."""
+"""Images and embeddings with what is known of each image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,10 @@ from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.named_tensors import NamedTensors, require_order
 
 SPLITS = ("train", "validation", "test")
 # An image as a source gives it: pixels, or a file by its path or its content.
@@ -110,6 +111,42 @@ class LabelledImages:
         if not len(found):
             raise ValueError(f"split must be one of {', '.join(sorted(set(self.splits)))}, got {split!r}")
         return found
+
+
+@dataclass(frozen=True)
+class LabelledEmbeddings:
+    """What a model gives for the images of a run, with the label and the split of each.
+
+    Args:
+        outputs: by name, one row per image: `embedding`, and `projection` or `logits` where the model has
+            such a head.
+        labels: class indices.
+        splits: `train`, `validation` or `test`; another word where an image was removed from all splits.
+    """
+
+    outputs: Mapping[str, Float[np.ndarray, "n dim"]]
+    labels: Int[np.ndarray, " n"]
+    splits: np.ndarray
+
+    @classmethod
+    def of(cls, embeddings: NamedTensors, samples: pd.DataFrame) -> Self:
+        """The outputs, not copied, with `label` and `split` of the samples.
+
+        Raises:
+            InputError: where the embeddings are of other samples, or of the same in another order.
+        """
+        require_order(embeddings, samples["id"])
+        outputs = {name: tensor.numpy() for name, tensor in embeddings.tensors.items()}
+        return cls(outputs, samples["label"].to_numpy(), samples["split"].to_numpy())
+
+    def rows_of(self, *splits: str) -> Int[np.ndarray, " m"]:
+        """Where the images of these splits are, ascending."""
+        return np.flatnonzero(np.isin(self.splits, splits))
+
+    def select(self, output: str, *splits: str) -> tuple[Float[np.ndarray, "m dim"], Int[np.ndarray, " m"]]:
+        """An output and the labels for the images of these splits, in their order."""
+        rows = self.rows_of(*splits)
+        return self.outputs[output][rows], self.labels[rows]
 
 
 def rows_of(samples: pd.DataFrame, *splits: str) -> Int[np.ndarray, " m"]:

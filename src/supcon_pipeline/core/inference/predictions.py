@@ -1,18 +1,54 @@
-"""What a run says of new images."""
+"""What a run says of images: of those of its test split, and of new ones."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from supcon_pipeline.core.data.images import rows_of
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.encoder import restore_model
+from supcon_pipeline.core.named_tensors import NamedTensors, require_encoder
 from supcon_pipeline.core.parameters.inference import InferenceParameters
 from supcon_pipeline.core.search.index import search_index
 from supcon_pipeline.core.search.knn import log_votes
+
+
+def classify_embeddings(
+    classifier: NamedTensors, embeddings: Float[np.ndarray, "n dim"], encoder_hash: str
+) -> Float[Tensor, "n classes"]:
+    """The logits of the classifier.
+
+    Args:
+        classifier: a state.
+        embeddings: one row per image.
+        encoder_hash: the fingerprint of the encoder that gave them.
+
+    Raises:
+        InputError: where the classifier was trained on another encoder.
+    """
+    require_encoder(classifier, encoder_hash)
+    logits: Tensor = restore_model(classifier)(torch.from_numpy(embeddings))
+    return logits.detach()
+
+
+def tabulate_predictions(
+    samples: pd.DataFrame, logits: Float[Tensor, "n classes"], class_names: Sequence[str]
+) -> pd.DataFrame:
+    """The samples with the likeliest class of each, `predicted` and `predicted_class`, and its `probability`.
+
+    Args:
+        samples: one row per image.
+        logits: in the same order.
+        class_names: one name per class.
+    """
+    probability, predicted = logits.softmax(dim=1).max(dim=1)
+    names = np.array(class_names)[predicted.numpy()]
+    return samples.assign(predicted=predicted.numpy(), predicted_class=names, probability=probability.numpy())
 
 
 def neighbour_distances(similarities: Float[np.ndarray, "n k"], k: int) -> Float[np.ndarray, " n"]:
@@ -113,10 +149,10 @@ def tabulate_neighbours(
         similarities: cosine, nearest first.
         rows: of the neighbours in the samples.
         samples: of the run.
-        count: how many neighbours to list.
+        count: how many neighbours to list, from 1 to `k`.
     """
     columns: dict[str, Any] = {}
-    for rank in range(min(count, rows.shape[1])):
+    for rank in range(count):
         nearest = samples.iloc[rows[:, rank]]
         columns[f"nearest_{rank + 1}_id"] = nearest["id"].to_numpy()
         columns[f"nearest_{rank + 1}_class"] = nearest["class_name"].to_numpy()

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from supcon_pipeline.core.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -68,6 +66,8 @@ class Progress:
 
     def latest(self) -> dict[str, Any] | None:
         """The state saved last, on the CPU, or none. Reading runs no code."""
+        import torch
+
         if not self.path.exists():
             return None
         state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -75,6 +75,8 @@ class Progress:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Take the place of the state saved before; a kill leaves one or the other."""
+        import torch
+
         with atomic_path(self.path) as temporary:
             torch.save(dict(state), temporary)
 

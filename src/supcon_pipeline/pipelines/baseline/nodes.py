@@ -1,12 +1,15 @@
 """Nodes of `baseline`."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.named_tensors import NamedTensors, join_parts
 from supcon_pipeline.core.parameters.stages import BaselineParameters, Stage1Parameters
+from supcon_pipeline.core.training.progress import ProgressStore
 
 
 def train_baseline(
@@ -14,13 +17,12 @@ def train_baseline(
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
-    tensorboard: Any,
-    progress: Any,
+    tensorboard: AbstractContextManager[Any],
+    progress: ProgressStore,
     stage1: Stage1Parameters,
     params: BaselineParameters,
-) -> tuple[Any, pd.DataFrame]:
+) -> tuple[NamedTensors, pd.DataFrame]:
     """The best checkpoints of encoder and classifier, and the history of their training."""
-    from supcon_pipeline.core.named_tensors import join_parts
     from supcon_pipeline.core.training.recipes import baseline_stage
     from supcon_pipeline.core.training.resumable import run_stage
 

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.data.packing_store import PackingStore
 from supcon_pipeline.core.data.pixels import channel_statistics, content_hash, pixel_hashes
 from supcon_pipeline.core.data.samples import (
     check_labels,
@@ -22,15 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 def pack_images(
-    raw_images: RawImages, packing_store: Any, params: DataPrepParameters
+    raw_images: RawImages, packing_store: PackingStore, params: DataPrepParameters
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame, dict[str, int]]:
     """All images at storage size, `[n, image_size, image_size, num_channels]` uint8, in source order.
 
     Beside them what the source says of each, those that could not be decoded with the reason, and the counts
     of what else the source holds. The source is read here and nowhere else: it may change between two nodes.
     """
-    from supcon_pipeline.core.data.packing import Packing
-
     check_labels(raw_images.labels, raw_images.class_names)
     packing = Packing(params.image_size, params.num_channels, params.crop)
     images, rejected = packing_store.pack(raw_images.images, packing, params.num_workers)

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.data.images import SPLITS, rows_of
+from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
+from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 
 # Height and width of the images whose pixels are compared.
@@ -13,56 +14,54 @@ PIXEL_SIZE = 32
 
 
 def embed_samples(
-    encoder: Any,
+    encoder: NamedTensors,
     prepared_images: np.ndarray,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     params: EvaluationParameters,
-) -> Any:
+) -> NamedTensors:
     """Embedding and projection of every image of every split, in the order of the samples."""
     from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.models.embed import embed_by
-    from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 
     # Other data may have put into test what this encoder was trained on.
-    require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], "run stage1 on this data")
+    remedy = "run its training and swa on this data"
+    require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
     embeddings = embed_by(encoder, prepared_images, params.batch_size, pick_device())
     origin = {"checkpoint": _checkpoint(encoder), "sample_ids": samples["id"].tolist()}
     return NamedTensors(embeddings.tensors, {**embeddings.metadata, **origin})
 
 
-def score_features(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> dict[str, Any]:
+def score_features(
+    embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
+) -> dict[str, Any]:
     """Retrieval, clustering and k-NN metrics of both features: test images searched among training images."""
     from supcon_pipeline.core.metrics.features import feature_metrics
-    from supcon_pipeline.core.named_tensors import require_order
 
-    require_order(embeddings, samples["id"])
-    labels = samples["label"].to_numpy()
-    train, test = rows_of(samples, "train"), rows_of(samples, "test")
-    within, scores = params.within(len(train)), {}
-    for name in sorted(embeddings.tensors.keys() & {"projection", "embedding"}):
-        rows = embeddings.tensors[name].numpy()
-        scores[name] = feature_metrics(
-            rows[test],
-            labels[test],
-            rows[train],
-            labels[train],
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    within = params.within(len(labelled.rows_of("train")))
+    return {
+        name: feature_metrics(
+            *labelled.select(name, "test"),
+            *labelled.select(name, "train"),
             within.ks,
             within.knn.k,
             within.knn.temperature,
             **params.bootstrap.model_dump(),
         )
-    return scores
+        for name in ("embedding", "projection")
+        if name in labelled.outputs
+    }
 
 
-def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationParameters) -> pd.DataFrame:
+def find_neighbours(
+    embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
+) -> pd.DataFrame:
     """The nearest training images of each test image, by cosine similarity of the embeddings."""
-    from supcon_pipeline.core.named_tensors import require_order
     from supcon_pipeline.core.search.neighbours import search_neighbours
 
-    require_order(embeddings, samples["id"])
-    rows = embeddings.tensors["embedding"].numpy()
-    train, test = rows_of(samples, "train"), rows_of(samples, "test")
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    rows, train, test = labelled.outputs["embedding"], labelled.rows_of("train"), labelled.rows_of("test")
     num_neighbours = params.within(len(train)).num_neighbours
     similarities, nearest = search_neighbours(rows[test], rows[train], num_neighbours)
     return pd.DataFrame(
@@ -76,20 +75,21 @@ def find_neighbours(embeddings: Any, samples: pd.DataFrame, params: EvaluationPa
 
 
 def find_suspicious_labels(
-    embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
+    embeddings: NamedTensors,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
 ) -> pd.DataFrame:
     """The images of any split whose nearest training images have another label, most suspicious first."""
     from supcon_pipeline.core.metrics.label_errors import suspicious_labels
-    from supcon_pipeline.core.named_tensors import require_order
 
-    require_order(embeddings, samples["id"])
-    in_use = rows_of(samples, *SPLITS)
-    known, rows = samples.iloc[in_use], embeddings.tensors["embedding"].numpy()[in_use]
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    in_use = labelled.rows_of(*SPLITS)
+    known, (rows, labels) = samples.iloc[in_use], labelled.select("embedding", *SPLITS)
     train = rows_of(known, "train")
     # An image of train is no neighbour of its own.
     votes = params.within(len(train) - 1).knn.model_dump()
-    labels, limit = known["label"].to_numpy(), params.num_suspicious
-    found = suspicious_labels(rows, labels, train, **votes, limit=limit)
+    found = suspicious_labels(rows, labels, train, **votes, limit=params.num_suspicious)
     table: pd.DataFrame = known.iloc[found["sample"]].reset_index(drop=True)
     table.insert(0, "sample", in_use[found["sample"]])
     names = np.array(dataset_card["class_names"])[found["suggested"]]
@@ -124,85 +124,109 @@ def score_pixels(
 
 
 def predict_samples(
-    classifier: Any, embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
+    classifier: NamedTensors, embeddings: NamedTensors, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
-    """One row per test image: its label and what the classifier says, with the probability."""
-    from supcon_pipeline.core.named_tensors import require_order
+    """One row per test image: its label and what the classifier predicts, with the probability."""
+    from supcon_pipeline.core.inference.predictions import classify_embeddings, tabulate_predictions
 
-    require_order(embeddings, samples["id"])
-    logits = _classify(classifier, embeddings, rows_of(samples, "test"))
-    return _tabulate(logits, samples, dataset_card)
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    rows, _ = labelled.select("embedding", "test")
+    logits = classify_embeddings(classifier, rows, embeddings.metadata["model_hash"])
+    tested = samples.iloc[labelled.rows_of("test")]
+    return tabulate_predictions(tested, logits, dataset_card["class_names"])
 
 
 def predict_baseline(
-    baseline_embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]
+    baseline_embeddings: NamedTensors, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
-    """One row per test image: its label and what the baseline says, with the probability."""
-    from supcon_pipeline.core.named_tensors import require_order
+    """One row per test image: its label and what the baseline predicts, with the probability."""
+    from supcon_pipeline.core.inference.predictions import tabulate_predictions
 
-    require_order(baseline_embeddings, samples["id"])
-    logits = baseline_embeddings.tensors["logits"][rows_of(samples, "test")]
-    return _tabulate(logits, samples, dataset_card)
+    test = LabelledEmbeddings.of(baseline_embeddings, samples).rows_of("test")
+    logits = baseline_embeddings.tensors["logits"][test]
+    return tabulate_predictions(samples.iloc[test], logits, dataset_card["class_names"])
 
 
 def score_classifier(
-    classifier: Any,
-    embeddings: Any,
+    classifier: NamedTensors,
+    embeddings: NamedTensors,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the linear classifier on the test images, calibrated on the validation images."""
-    from supcon_pipeline.core.named_tensors import require_order
+    from supcon_pipeline.core.inference.predictions import classify_embeddings
 
-    require_order(embeddings, samples["id"])
-    rows = _held_out(np.arange(len(samples)), samples)
-    logits = {split: _classify(classifier, embeddings, chosen).numpy() for split, chosen in rows.items()}
-    return _score_logits(logits, samples, dataset_card, params)
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    logits = {}
+    for split in ("validation", "test"):
+        rows, _ = labelled.select("embedding", split)
+        logits[split] = classify_embeddings(classifier, rows, embeddings.metadata["model_hash"]).numpy()
+    return _score_logits(logits, labelled, dataset_card, params)
 
 
 def score_baseline_classifier(
-    baseline_embeddings: Any,
+    baseline_embeddings: NamedTensors,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     params: EvaluationParameters,
 ) -> dict[str, Any]:
-    """Metrics of the baseline on the test images, calibrated on the validation images."""
-    from supcon_pipeline.core.named_tensors import require_order
-
-    require_order(baseline_embeddings, samples["id"])
-    logits = baseline_embeddings.tensors["logits"].numpy()
-    return _score_logits(_held_out(logits, samples), samples, dataset_card, params)
+    """Metrics of the baseline's classifier on the test images, calibrated on the validation images."""
+    labelled = LabelledEmbeddings.of(baseline_embeddings, samples)
+    logits = {split: labelled.select("logits", split)[0] for split in ("validation", "test")}
+    return _score_logits(logits, labelled, dataset_card, params)
 
 
 def score_knn(
-    embeddings: Any, samples: pd.DataFrame, dataset_card: dict[str, Any], params: EvaluationParameters
+    embeddings: NamedTensors,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
-    from supcon_pipeline.core.named_tensors import require_order
     from supcon_pipeline.core.search.knn import neighbour_log_votes
 
-    require_order(embeddings, samples["id"])
-    rows, train = embeddings.tensors["embedding"].numpy(), rows_of(samples, "train")
-    labels, num_classes = samples["label"].to_numpy()[train], len(dataset_card["class_names"])
-    votes = {"num_classes": num_classes, **params.within(len(train)).knn.model_dump()}
-    logits = {
-        split: neighbour_log_votes(queries, rows[train], labels, **votes)
-        for split, queries in _held_out(rows, samples).items()
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    references, labels = labelled.select("embedding", "train")
+    votes = {
+        "num_classes": len(dataset_card["class_names"]),
+        **params.within(len(references)).knn.model_dump(),
     }
-    return _score_logits(logits, samples, dataset_card, params)
+    logits = {
+        split: neighbour_log_votes(labelled.select("embedding", split)[0], references, labels, **votes)
+        for split in ("validation", "test")
+    }
+    return _score_logits(logits, labelled, dataset_card, params)
+
+
+def _score_logits(
+    logits: dict[str, np.ndarray],
+    labelled: LabelledEmbeddings,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
+) -> dict[str, Any]:
+    """The metrics of logits on test and validation, by split."""
+    from supcon_pipeline.core.metrics.classification import classification_metrics
+
+    return classification_metrics(
+        logits["test"],
+        labelled.labels[labelled.rows_of("test")],
+        logits["validation"],
+        labelled.labels[labelled.rows_of("validation")],
+        dataset_card["class_names"],
+        **params.bootstrap.model_dump(),
+    )
 
 
 def collect_metrics(
-    embeddings: Any,
-    baseline_embeddings: Any,
-    classifier: Any,
+    embeddings: NamedTensors,
+    baseline_embeddings: NamedTensors,
+    classifier: NamedTensors,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
     **scores: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test without their tables, and what they speak of."""
-    from supcon_pipeline.core.metrics.classification import without_tables
     from supcon_pipeline.core.training.budget import budget_differences
 
     checkpoints = {
@@ -211,69 +235,33 @@ def collect_metrics(
         "baseline": baseline_embeddings.metadata["checkpoint"],
     }
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
-    features, baseline_features = scores["feature_metrics"], scores["baseline_feature_metrics"]
-    kinds = ("classifier", "knn", "baseline_classifier")
-    classifiers = {kind: without_tables(scores[f"{kind}_metrics"]) for kind in kinds}
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
         "num_images": sum(dataset_card["counts"]["test"].values()),
         "baseline_differs": budget_differences(*trainings),
-        **features,
-        "pixels": scores["pixel_metrics"],
-        "baseline": {**baseline_features, "classifier": classifiers.pop("baseline_classifier")},
-        **classifiers,
+        **_group_scores(scores),
     }
 
 
-def _classify(classifier: Any, embeddings: Any, rows: np.ndarray) -> Any:
-    """The logits of the samples at these rows, by the classifier that belongs to their encoder."""
-    from supcon_pipeline.core.models.encoder import restore_model
-    from supcon_pipeline.core.named_tensors import require_origin
-
-    encoder_hash, remedy = embeddings.metadata["model_hash"], "run stage2 and its swa on this encoder"
-    require_origin("classifier", classifier, "encoder_hash", encoder_hash, remedy)
-    return restore_model(classifier)(embeddings.tensors["embedding"][rows]).detach()
-
-
-def _score_logits(
-    logits: dict[str, np.ndarray],
-    samples: pd.DataFrame,
-    dataset_card: dict[str, Any],
-    params: EvaluationParameters,
-) -> dict[str, Any]:
-    from supcon_pipeline.core.metrics.classification import classification_metrics
-
-    labels = _held_out(samples["label"].to_numpy(), samples)
-    return classification_metrics(
-        logits["test"],
-        labels["test"],
-        logits["validation"],
-        labels["validation"],
-        dataset_card["class_names"],
-        **params.bootstrap.model_dump(),
-    )
-
-
-def _tabulate(logits: Any, samples: pd.DataFrame, dataset_card: dict[str, Any]) -> pd.DataFrame:
-    """The test samples with the likeliest class of each and its probability."""
-    probability, predicted = logits.softmax(dim=1).max(dim=1)
-    names = np.array(dataset_card["class_names"])
-    return samples.iloc[rows_of(samples, "test")].assign(
-        predicted=predicted.numpy(),
-        predicted_class=names[predicted.numpy()],
-        probability=probability.numpy(),
-    )
-
-
-def _held_out(rows: np.ndarray, samples: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The rows of validation and of test."""
-    return {split: rows[rows_of(samples, split)] for split in ("validation", "test")}
-
-
-def _checkpoint(state: Any) -> dict[str, Any]:
+def _checkpoint(state: NamedTensors) -> dict[str, Any]:
     """Which run, epochs and parameters a model comes from."""
     epochs = sorted(member["epoch"] for member in state.metadata["averaged"])
     origin = {name: state.metadata[name] for name in ("run_id", "parameters")}
     return {**origin, "averaged_epochs": epochs}
+
+
+def _group_scores(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The metrics by features and classifier, those of the baseline in a group of their own."""
+    from supcon_pipeline.core.metrics.classification import without_tables
+
+    kinds = ("classifier", "knn", "baseline_classifier")
+    classifiers = {kind: without_tables(scores[f"{kind}_metrics"]) for kind in kinds}
+    baseline = {**scores["baseline_feature_metrics"], "classifier": classifiers.pop("baseline_classifier")}
+    return {
+        **scores["feature_metrics"],
+        "pixels": scores["pixel_metrics"],
+        "baseline": baseline,
+        **classifiers,
+    }

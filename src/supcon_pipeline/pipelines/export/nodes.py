@@ -5,10 +5,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.images import rows_of, spread_evenly
+from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint, require_encoder
 from supcon_pipeline.core.parameters.inference import ExportParameters
 
+# A `ModelProgram`, whose module loads torch, and a `ModelProto` of onnx.
+Program = Any
+OnnxModel = Any
 
-def export_encoder(encoder: Any, dataset_card: dict[str, Any]) -> Any:
+
+def export_encoder(encoder: NamedTensors, dataset_card: dict[str, Any]) -> Program:
     """The encoder with its normalisation as a program."""
     from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
 
@@ -17,19 +23,20 @@ def export_encoder(encoder: Any, dataset_card: dict[str, Any]) -> Any:
 
 
 def export_classifier(
-    encoder: Any, classifier: Any, classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]
-) -> Any:
+    encoder: NamedTensors,
+    classifier: NamedTensors,
+    classifier_metrics: dict[str, Any],
+    dataset_card: dict[str, Any],
+) -> Program:
     """Encoder and classifier as one program, with calibrated probabilities."""
     from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
-    from supcon_pipeline.core.named_tensors import fingerprint, require_origin
 
-    remedy = "run stage2 and its swa on this encoder"
-    require_origin("classifier", classifier, "encoder_hash", fingerprint(encoder), remedy)
+    require_encoder(classifier, fingerprint(encoder))
     module = assemble_outputs(encoder, classifier, classifier_metrics["calibrated"]["temperature"])
     return trace_program(module, describe_export(module, encoder, dataset_card["class_names"]))
 
 
-def convert_program(program: Any) -> Any:
+def convert_program(program: Program) -> OnnxModel:
     """A program as ONNX."""
     from supcon_pipeline.core.inference.export import convert_to_onnx
 
@@ -37,18 +44,17 @@ def convert_program(program: Any) -> Any:
 
 
 def check_export(
-    encoder: Any,
-    classifier: Any,
-    encoder_program: Any,
-    encoder_onnx: Any,
-    classifier_program: Any,
-    classifier_onnx: Any,
+    encoder: NamedTensors,
+    classifier: NamedTensors,
+    encoder_program: Program,
+    encoder_onnx: OnnxModel,
+    classifier_program: Program,
+    classifier_onnx: OnnxModel,
     prepared_images: np.ndarray,
     samples: pd.DataFrame,
     params: ExportParameters,
 ) -> dict[str, Any]:
     """Largest differences between what was exported, as read back, and the original, on test images."""
-    from supcon_pipeline.core.data.images import rows_of, spread_evenly
     from supcon_pipeline.core.inference import export
 
     test = spread_evenly(rows_of(samples, "test"), params.num_checked)
@@ -69,7 +75,7 @@ def check_export(
 
 
 def write_model_card(
-    classifier_program: Any,
+    classifier_program: Program,
     metrics: dict[str, Any],
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],

@@ -6,7 +6,11 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.stages import LrFinderParameters, Stage1Parameters, Stage2Parameters
+
+# Of matplotlib, which is loaded by what draws alone.
+Figure = Any
 
 
 def trace_stage1_loss(
@@ -26,7 +30,7 @@ def trace_stage1_loss(
 
 
 def trace_stage2_loss(
-    encoder: Any,
+    encoder: NamedTensors,
     prepared_images: np.ndarray,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
@@ -34,12 +38,11 @@ def trace_stage2_loss(
     params: LrFinderParameters,
 ) -> pd.DataFrame:
     """Loss of stage 2 against a rising learning rate."""
-    from supcon_pipeline.core.named_tensors import require_origin
     from supcon_pipeline.core.training.lr_range import lr_curve
     from supcon_pipeline.core.training.recipes import classifier_stage
 
     remedy = "run stage1 and its swa on this data"
-    require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
+    require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
     stage = classifier_stage(encoder, data, dataset_card, stage2)
     return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
@@ -52,7 +55,7 @@ def suggest_learning_rate(curve: pd.DataFrame) -> dict[str, float]:
     return suggest_lr(curve.to_dict(orient="records"))
 
 
-def draw_curve(curve: pd.DataFrame, suggestion: dict[str, float]) -> Any:
+def draw_curve(curve: pd.DataFrame, suggestion: dict[str, float]) -> Figure:
     """The curve with the suggestion."""
     from supcon_pipeline.core.figures.curves import draw_lr_curve
 

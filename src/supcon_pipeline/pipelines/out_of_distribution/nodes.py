@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.data.images import LabelledEmbeddings, RawImages
+from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.inference import OutOfDistributionParameters
 
 
 def embed_outside_images(
-    outside_images: RawImages, encoder: Any, params: OutOfDistributionParameters
-) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
+    outside_images: RawImages, encoder: NamedTensors, params: OutOfDistributionParameters
+) -> tuple[NamedTensors, pd.DataFrame, pd.DataFrame]:
     """Embeddings of the images of another kind, what they are called, and those that cannot be read."""
     from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.inference.new_images import held_out_images, read_images
@@ -24,34 +25,32 @@ def embed_outside_images(
 
 
 def score_outside_images(
-    outside_embeddings: Any,
+    outside_embeddings: NamedTensors,
     outside_samples: pd.DataFrame,
-    embeddings: Any,
+    embeddings: NamedTensors,
     samples: pd.DataFrame,
     params: OutOfDistributionParameters,
 ) -> pd.DataFrame:
     """One row per test image and image of another kind: its distance to the training images."""
-    from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.inference.predictions import neighbour_distances
-    from supcon_pipeline.core.named_tensors import require_order, require_origin
     from supcon_pipeline.core.search.neighbours import search_neighbours
 
-    require_order(embeddings, samples["id"])
-    model_hash = embeddings.metadata["model_hash"]
-    require_origin("outside embeddings", outside_embeddings, "model_hash", model_hash, "embed them anew")
-    rows = embeddings.tensors["embedding"].numpy()
-    train, test = rows_of(samples, "train"), rows_of(samples, "test")
-    queries = np.concatenate([rows[test], outside_embeddings.tensors["embedding"].numpy()])
-    distance_k = params.within(len(train)).distance_k
-    similarities, _ = search_neighbours(queries, rows[train], distance_k)
-    names = [*samples["id"].iloc[test], *outside_samples["image"]]
+    labelled, model_hash = LabelledEmbeddings.of(embeddings, samples), embeddings.metadata["model_hash"]
+    outside_origin, remedy = outside_embeddings.metadata, "embed them anew"
+    require_origin("outside embeddings", outside_origin, "model_hash", model_hash, remedy)
+    references, _ = labelled.select("embedding", "train")
+    inside, _ = labelled.select("embedding", "test")
+    queries = np.concatenate([inside, outside_embeddings.tensors["embedding"].numpy()])
+    distance_k = params.within(len(references)).distance_k
+    similarities, _ = search_neighbours(queries, references, distance_k)
+    names = [*samples["id"].iloc[labelled.rows_of("test")], *outside_samples["image"]]
     distance = neighbour_distances(similarities, distance_k)
-    is_outside = np.arange(len(names)) >= len(test)
+    is_outside = np.arange(len(names)) >= len(inside)
     return pd.DataFrame({"image": names, "is_outside": is_outside, "distance": distance})
 
 
 def measure_detection(
-    outside_scores: pd.DataFrame, outside_samples: pd.DataFrame, embeddings: Any
+    outside_scores: pd.DataFrame, outside_samples: pd.DataFrame, embeddings: NamedTensors
 ) -> dict[str, Any]:
     """How well the distance tells the two kinds of images apart."""
     from supcon_pipeline.core.metrics.detection import detection_metrics

@@ -1,12 +1,18 @@
 """Nodes of `stage1`."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.named_tensors import NamedTensors, join_parts
 from supcon_pipeline.core.parameters.stages import Stage1Parameters
+from supcon_pipeline.core.training.progress import ProgressStore
+
+# Of matplotlib, which is loaded by what draws alone.
+Figure = Any
 
 
 def pretrain_encoder(
@@ -14,12 +20,11 @@ def pretrain_encoder(
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
-    tensorboard: Any,
-    progress: Any,
+    tensorboard: AbstractContextManager[Any],
+    progress: ProgressStore,
     params: Stage1Parameters,
-) -> tuple[Any, pd.DataFrame]:
+) -> tuple[NamedTensors, pd.DataFrame]:
     """The best checkpoints of encoder and projection head, and the history of their training."""
-    from supcon_pipeline.core.named_tensors import join_parts
     from supcon_pipeline.core.training.recipes import contrastive_stage
     from supcon_pipeline.core.training.resumable import run_stage
 
@@ -32,7 +37,7 @@ def pretrain_encoder(
 
 def draw_training_views(
     prepared_images: np.ndarray, samples: pd.DataFrame, dataset_card: dict[str, Any], params: Stage1Parameters
-) -> Any:
+) -> Figure:
     """Some training images with the views that training makes of them."""
     from supcon_pipeline.core.figures.views import draw_views
     from supcon_pipeline.core.training.stage import sample_views

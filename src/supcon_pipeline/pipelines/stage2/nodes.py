@@ -1,31 +1,33 @@
 """Nodes of `stage2`."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.named_tensors import NamedTensors, join_parts, require_origin
 from supcon_pipeline.core.parameters.stages import Stage2Parameters
+from supcon_pipeline.core.training.progress import ProgressStore
 
 
 def train_linear_classifier(
-    encoder: Any,
+    encoder: NamedTensors,
     prepared_images: np.ndarray,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
-    tensorboard: Any,
-    progress: Any,
+    tensorboard: AbstractContextManager[Any],
+    progress: ProgressStore,
     params: Stage2Parameters,
-) -> tuple[Any, pd.DataFrame]:
+) -> tuple[NamedTensors, pd.DataFrame]:
     """The best checkpoints of the classifier, and the history of its training."""
-    from supcon_pipeline.core.named_tensors import join_parts, require_origin
     from supcon_pipeline.core.training.recipes import classifier_stage
     from supcon_pipeline.core.training.resumable import run_stage
 
     remedy = "run stage1 and its swa on this data"
-    require_origin("encoder", encoder, "data_hash", dataset_card["data_hash"], remedy)
+    require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
     stage = classifier_stage(encoder, data, dataset_card, params)
     with tensorboard as log:

@@ -1,55 +1,68 @@
 """Nodes of `visualization`."""
 
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.parameters.visualization import VisualizationParameters
+from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
+from supcon_pipeline.core.named_tensors import NamedTensors
+from supcon_pipeline.core.parameters.visualization import TsneParameters, VisualizationParameters
+
+# Of matplotlib and plotly, and a `ProjectorPoints`, whose module loads torch.
+Figure = Any
+InteractiveFigure = Any
+Points = Any
 
 
 def map_embeddings(
-    embeddings: Any,
-    baseline_embeddings: Any,
+    embeddings: NamedTensors,
+    baseline_embeddings: NamedTensors,
     samples: pd.DataFrame,
     predictions: pd.DataFrame,
     baseline_predictions: pd.DataFrame,
     params: VisualizationParameters,
 ) -> pd.DataFrame:
     """Two t-SNE coordinates for each image shown, in a map per model and seed, with its prediction if any."""
-    from supcon_pipeline.core.data.images import SPLITS, rows_of
-    from supcon_pipeline.core.figures.tsne import choose_points, largest_perplexity, tsne_map
-    from supcon_pipeline.core.named_tensors import require_order
+    from supcon_pipeline.core.figures.tsne import largest_perplexity, tsne_map
 
-    in_use = rows_of(samples, *SPLITS)
+    shown = _choose_rows(samples, params.tsne)
     options = params.tsne.model_dump(exclude={"seeds", "max_points"})
-    strata = samples["split"] + " " + samples["label"].astype(str)
-    shown = in_use[choose_points(strata.iloc[in_use], params.tsne.max_points, params.tsne.seeds[0])]
     options["perplexity"] = min(params.tsne.perplexity, largest_perplexity(len(shown)))
     models = {
         "contrastive": (embeddings, predictions),
         "cross-entropy baseline": (baseline_embeddings, baseline_predictions),
     }
     maps = []
-    for (model, (features, predicted)), seed in product(models.items(), params.tsne.seeds):
-        require_order(features, samples["id"])
-        x, y = tsne_map(features.tensors["embedding"].numpy()[shown], seed=seed, **options).T
-        said = samples["id"].map(predicted.set_index("id")["predicted_class"])
-        columns = samples.assign(predicted_class=said).iloc[shown]
-        maps.append(columns.assign(model=model, seed=seed, x=x, y=y))
+    for model, (features, predicted) in models.items():
+        rows = LabelledEmbeddings.of(features, samples).outputs["embedding"][shown]
+        predicted_class = samples["id"].map(predicted.set_index("id")["predicted_class"])
+        columns = samples.assign(predicted_class=predicted_class, model=model).iloc[shown]
+        for seed in params.tsne.seeds:
+            x, y = tsne_map(rows, seed=seed, **options).T
+            maps.append(columns.assign(seed=seed, x=x, y=y))
     points: pd.DataFrame = pd.concat(maps, ignore_index=True)
     return points
 
 
-def draw_embedding_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]) -> Any:
+def _choose_rows(samples: pd.DataFrame, params: TsneParameters) -> np.ndarray:
+    """The images that are shown: a share of every split and class, none that was removed from all splits."""
+    from supcon_pipeline.core.figures.tsne import choose_points
+
+    in_use = rows_of(samples, *SPLITS)
+    strata = samples["split"] + " " + samples["label"].astype(str)
+    rows: np.ndarray = in_use[choose_points(strata.iloc[in_use], params.max_points, params.seeds[0])]
+    return rows
+
+
+def draw_embedding_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]) -> Figure:
     """The maps, the contrastive encoder beside the baseline."""
     from supcon_pipeline.core.figures.maps import draw_tsne
 
     return draw_tsne(tsne_points, dataset_card["class_names"], _split_sizes(dataset_card))
 
 
-def draw_interactive_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]) -> Any:
+def draw_interactive_map(tsne_points: pd.DataFrame, dataset_card: dict[str, Any]) -> InteractiveFigure:
     """The same maps, in which every image says what it is."""
     from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
 
@@ -61,20 +74,20 @@ def _split_sizes(dataset_card: dict[str, Any]) -> dict[str, int]:
 
 
 def collect_projector_points(
-    embeddings: Any, predictions: pd.DataFrame, samples: pd.DataFrame, prepared_images: np.ndarray
-) -> Any:
+    embeddings: NamedTensors, predictions: pd.DataFrame, samples: pd.DataFrame, prepared_images: np.ndarray
+) -> Points:
     """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
-    from supcon_pipeline.core.data.images import rows_of
     from supcon_pipeline.core.figures.projector import ProjectorPoints, small_pictures
-    from supcon_pipeline.core.named_tensors import require_order
 
-    require_order(embeddings, samples["id"])
-    test = rows_of(samples, "test")
-    table = predictions[["class_name", "predicted_class", "id"]]
-    return ProjectorPoints(embeddings.tensors["embedding"][test], table, small_pictures(prepared_images, test))
+    test = LabelledEmbeddings.of(embeddings, samples).rows_of("test")
+    table, vectors = (
+        predictions[["class_name", "predicted_class", "id"]],
+        embeddings.tensors["embedding"][test],
+    )
+    return ProjectorPoints(vectors, table, small_pictures(prepared_images, test))
 
 
-def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> Any:
+def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> Figure:
     """The confusion matrix of the classifier on test."""
     from supcon_pipeline.core.figures.confusion import draw_confusion
 
@@ -86,7 +99,7 @@ def draw_retrieval_gallery(
     samples: pd.DataFrame,
     prepared_images: np.ndarray,
     params: VisualizationParameters,
-) -> Any:
+) -> Figure:
     """Test images with their nearest training images: some found right, and the worst failures."""
     from supcon_pipeline.core.figures.image_grids import choose_queries, draw_retrieval
 
@@ -97,7 +110,7 @@ def draw_retrieval_gallery(
 
 def draw_suspicious_gallery(
     suspicious_labels: pd.DataFrame, prepared_images: np.ndarray, params: VisualizationParameters
-) -> Any:
+) -> Figure:
     """The images whose label is most probably wrong."""
     from supcon_pipeline.core.figures.image_grids import draw_suspicious
 
@@ -108,7 +121,7 @@ def draw_calibration_curves(
     classifier_metrics: dict[str, Any],
     knn_metrics: dict[str, Any],
     baseline_classifier_metrics: dict[str, Any],
-) -> Any:
+) -> Figure:
     """Accuracy against confidence of every classifier."""
     from supcon_pipeline.core.figures.calibration import draw_calibration
 
@@ -119,7 +132,7 @@ def draw_calibration_curves(
 
 def draw_training_curves(
     stage1_history: pd.DataFrame, stage2_history: pd.DataFrame, baseline_history: pd.DataFrame
-) -> Any:
+) -> Figure:
     """Loss, learning rate and validation metrics of all trainings."""
     from supcon_pipeline.core.figures.curves import draw_curves
 
@@ -131,7 +144,7 @@ def write_report(
     metrics: dict[str, Any],
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
-    interactive_map: Any,
+    interactive_map: InteractiveFigure,
     confused_pairs: pd.DataFrame,
     classifier_metrics: dict[str, Any],
     out_of_distribution_metrics: dict[str, Any] | None,

@@ -1,0 +1,48 @@
+"""The rules that every node and graph keeps."""
+
+import ast
+import inspect
+import subprocess
+import sys
+import textwrap
+from typing import get_type_hints
+
+import pytest
+
+from supcon_pipeline.core.pages.pictures import PICTURES
+from supcon_pipeline.pipeline_registry import register_pipelines
+
+PIPELINES = register_pipelines()
+FUNCTIONS = {node.func.__name__: node.func for pipeline in PIPELINES.values() for node in pipeline.nodes}
+HEAVY = ("torch", "torchvision", "albumentations", "timm", "faiss", "matplotlib", "pytorch_metric_learning")
+
+
+def test_the_registry_loads_no_heavy_library():
+    code = (
+        "import sys; from supcon_pipeline.pipeline_registry import register_pipelines; register_pipelines(); "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_node_has_hints_that_kedro_can_read_and_at_most_twenty_lines(name):
+    hints = get_type_hints(FUNCTIONS[name])
+    assert hints.keys() == {*inspect.signature(FUNCTIONS[name]).parameters, "return"}
+    (function,) = ast.parse(textwrap.dedent(inspect.getsource(FUNCTIONS[name]))).body
+    documentation, *body = function.body
+    assert ast.get_docstring(function)
+    assert body[-1].end_lineno - documentation.end_lineno <= 20
+
+
+def test_every_picture_of_the_report_is_drawn_by_some_pipeline():
+    drawn = {name for pipeline in PIPELINES.values() for name in pipeline.all_outputs()}
+    assert PICTURES.keys() <= drawn
+
+
+def test_every_picture_that_visualization_draws_is_in_the_report():
+    nodes = PIPELINES["visualization"].nodes
+    drawn = {name for node in nodes if node.short_name.startswith("draw_") for name in node.outputs}
+    # The interactive map is no file, and has a part of the page for itself.
+    assert drawn - {"interactive_map"} <= PICTURES.keys()
