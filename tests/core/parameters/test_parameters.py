@@ -5,7 +5,11 @@ from pydantic import ValidationError
 
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
-from supcon_pipeline.core.parameters.inference import InferenceParameters, OutOfDistributionParameters
+from supcon_pipeline.core.parameters.inference import (
+    IndexParameters,
+    InferenceParameters,
+    OutOfDistributionParameters,
+)
 from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
     LrFinderParameters,
@@ -291,3 +295,10 @@ def test_no_more_neighbours_of_new_images_are_asked_for_than_there_are():
 def test_images_of_another_kind_are_as_far_as_the_farthest_where_there_are_few(count, distance_k):
     params = OutOfDistributionParameters(path=None, num_workers=0, batch_size=8, distance_k=10)
     assert params.within(count) == params.model_copy(update={"distance_k": distance_k})
+
+
+def test_the_recall_of_an_index_is_measured_over_no_more_images_than_it_holds():
+    hnsw = {"num_links": 8, "ef_construction": 40, "ef_search": 64}
+    params = IndexParameters(hnsw_above=100, hnsw=hnsw, recall_k=10, num_queries=50)
+    assert params.within(10) == params
+    assert params.within(4) == params.model_copy(update={"recall_k": 4})

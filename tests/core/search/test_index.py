@@ -52,6 +52,13 @@ def test_an_index_of_other_rows_is_not_described(references, queries, hnsw_above
         describe_index(index, references[:199], queries, 10)
 
 
+@pytest.mark.parametrize("k", [0, 201])
+def test_an_index_is_not_described_by_more_neighbours_than_it_holds(references, queries, k):
+    index = build_index(references, 200, **HNSW)
+    with pytest.raises(ValueError, match=rf"k must be from 1 to the number of training .* \(200\), got {k}"):
+        describe_index(index, references, queries, k)
+
+
 def test_recall_is_the_share_that_is_near_enough_as_by_hand():
     # Of the second query, the last that was found is farther than the last true one.
     truth, found = np.array([[0.9, 0.5], [0.8, 0.7]]), np.array([[0.9, 0.5], [0.7, 0.6]])

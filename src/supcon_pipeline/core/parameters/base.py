@@ -28,7 +28,7 @@ class SearchParameters(Parameters):
         for name, value in self:
             if isinstance(value, SearchParameters):
                 capped[name] = value.within(num_references)
-            elif name in ("k", "num_neighbours", "distance_k"):
+            elif name in ("k", "num_neighbours", "distance_k", "recall_k"):
                 capped[name] = min(value, num_references)
             elif name == "ks":
                 capped[name] = tuple(k for k in value if k <= num_references)

@@ -22,7 +22,7 @@ class HnswParameters(Parameters):
     ef_search: Count
 
 
-class IndexParameters(Parameters):
+class IndexParameters(SearchParameters):
     """Of `index`."""
 
     hnsw_above: Annotated[int, Field(ge=0)]

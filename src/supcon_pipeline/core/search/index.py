@@ -87,6 +87,12 @@ def describe_index(
 ) -> dict[str, Any]:
     """What an index is, and what it finds and costs beside an exact search of the same rows.
 
+    Args:
+        index: of the references.
+        references: one row per image.
+        queries: what is searched for.
+        k: neighbours of each query, from 1 to the number of references.
+
     Returns:
         `kind`, `size`, `dim`, `bytes`, `k`, `num_queries`; `recall` in [0, 1], the share of what it finds
         that is as near as the exact `k` nearest; `time_ratio`, its seconds per query as a share of those of
@@ -94,11 +100,11 @@ def describe_index(
 
     Raises:
         InputError: where the index holds other rows than the references.
+        ValueError: where `k` is out of range.
     """
     import faiss
 
     _require_rows(index, references)
-    k = min(k, index.ntotal)
     exact = faiss.IndexFlatIP(index.d)
     exact.add(unit_rows(references))
     truth, exact_seconds = _timed(exact, queries, k)

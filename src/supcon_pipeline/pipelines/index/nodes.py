@@ -4,30 +4,31 @@ from typing import Any
 
 import pandas as pd
 
+from supcon_pipeline.core.data.images import LabelledEmbeddings, spread_evenly
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.inference import IndexParameters
 
+# Of faiss, which is loaded by what searches alone.
+FaissIndex = Any
 
-def index_embeddings(embeddings: Any, samples: pd.DataFrame, params: IndexParameters) -> Any:
+
+def index_embeddings(embeddings: NamedTensors, samples: pd.DataFrame, params: IndexParameters) -> FaissIndex:
     """A faiss index of the embeddings of the training images, in the order of the samples."""
-    from supcon_pipeline.core.data.images import rows_of
-    from supcon_pipeline.core.named_tensors import require_order
     from supcon_pipeline.core.search.index import build_index
 
-    require_order(embeddings, samples["id"])
-    rows = embeddings.tensors["embedding"].numpy()[rows_of(samples, "train")]
-    return build_index(rows, params.hnsw_above, **params.hnsw.model_dump())
+    references, _ = LabelledEmbeddings.of(embeddings, samples).select("embedding", "train")
+    return build_index(references, params.hnsw_above, **params.hnsw.model_dump())
 
 
 def measure_index(
-    train_index: Any, embeddings: Any, samples: pd.DataFrame, params: IndexParameters
+    train_index: FaissIndex, embeddings: NamedTensors, samples: pd.DataFrame, params: IndexParameters
 ) -> dict[str, Any]:
     """What the index is, what it finds beside an exact search, and what it costs."""
-    from supcon_pipeline.core.data.images import rows_of, spread_evenly
-    from supcon_pipeline.core.named_tensors import require_order
     from supcon_pipeline.core.search.index import describe_index
 
-    require_order(embeddings, samples["id"])
-    rows = embeddings.tensors["embedding"].numpy()
-    queries = rows[spread_evenly(rows_of(samples, "validation", "test"), params.num_queries)]
-    card = describe_index(train_index, rows[rows_of(samples, "train")], queries, params.recall_k)
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    references, _ = labelled.select("embedding", "train")
+    held_out = spread_evenly(labelled.rows_of("validation", "test"), params.num_queries)
+    recall_k = params.within(len(references)).recall_k
+    card = describe_index(train_index, references, labelled.outputs["embedding"][held_out], recall_k)
     return {"model_hash": embeddings.metadata["model_hash"], **card}
