@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 import textwrap
+from graphlib import TopologicalSorter
 from typing import get_type_hints
 
 import pytest
@@ -34,6 +35,15 @@ def test_a_node_has_hints_that_kedro_can_read_and_at_most_twenty_lines(name):
     documentation, *body = function.body
     assert ast.get_docstring(function)
     assert body[-1].end_lineno - documentation.end_lineno <= 20
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_namespaces_of_a_pipeline_can_be_deployed_as_tasks_one_after_the_other(name):
+    groups = PIPELINES[name].group_nodes_by("namespace")
+    assert {group.type for group in groups} == {"namespace"}
+    # Raises where two of them wait for each other.
+    order = TopologicalSorter({group.name: group.dependencies for group in groups}).static_order()
+    assert set(order) == {group.name for group in groups}
 
 
 def test_every_picture_of_the_report_is_drawn_by_some_pipeline():
