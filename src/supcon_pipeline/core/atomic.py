@@ -1,4 +1,4 @@
-"""Files and folders that are on disk whole or not at all."""
+"""Files and folders that appear on disk complete or not at all."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from uuid import uuid4
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `target`, which takes its place when the block ends well.
+    """A temporary path next to `target` that replaces it if the block succeeds.
 
-    A reader sees the old file or the whole new one, whenever the process is killed. After an exception
+    A reader sees the old file or the complete new one, even if the process is killed. After an exception,
     nothing is left behind.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def _flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """As `atomic_path`, for a folder, which must not be there yet."""
+    """Like `atomic_path`, for a folder that must not exist yet."""
     temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
     temporary.mkdir(parents=True)
     try:

@@ -1,8 +1,8 @@
-"""Which device computes."""
+"""The device to compute on."""
 
 import torch
 
 
 def pick_device() -> torch.device:
-    """The first CUDA device where there is one, else the CPU."""
+    """The CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""What messages have in common: the refusal of input, the nearest right name, the first of many."""
+"""Parts of messages: errors for unusable input, the nearest known name, the first few of many names."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,15 +7,15 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Input that cannot be used, in the words `<name> must <contract>, got <value>; <remedy>`.
+    """Input that cannot be used; reads `<name> must <contract>, got <value>; <remedy>`.
 
-    It is for what the user can mend, and is shown as that line. Any other exception is a fault of the program
-    and is shown with its traceback.
+    For what the user can fix; shown as that line alone. Any other exception is a bug and is shown with its
+    traceback.
     """
 
 
 class DivergenceError(InputError, FloatingPointError):
-    """A training whose numbers are no longer finite; other parameters would keep them so."""
+    """A training that is no longer finite; other parameters may prevent it."""
 
 
 def require_extra(extra: str, *modules: str) -> None:
@@ -37,12 +37,12 @@ def require_extra(extra: str, *modules: str) -> None:
 
 
 def nearest_names(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """The known names that look most like `name`, nearest first; none where none does."""
+    """Up to `most` known names that resemble `name`, nearest first; may be empty."""
     return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
 
 
 def suggest(name: str, known: Iterable[str], most: int = 1) -> str:
-    """What a message about an unknown name ends with: the nearest known names, or else all of them.
+    """The remedy for an unknown name: the nearest known names, or all of them if none is near.
 
     Example:
         >>> suggest("supconn", ["supcon", "simclr"])
@@ -54,7 +54,7 @@ def suggest(name: str, known: Iterable[str], most: int = 1) -> str:
 
 
 def name_some(names: Iterable[Any], most: int = 3) -> str:
-    """The first few of some names, and whether there are more.
+    """The first few names, and whether there are more.
 
     Example:
         >>> name_some("abcd")

@@ -1,4 +1,4 @@
-"""The source files behind a result: what a module of this library imports from it, and their hash."""
+"""The source files that a module of this library depends on, and their hash."""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -6,18 +6,18 @@ from hashlib import sha256
 from pathlib import Path
 
 CORE = Path(__file__).parent
-# What stands before the name of a module of this library in an import.
+# Prefix of the modules of this library in an import.
 _PREFIX = f"{__package__}."
 
 
 def source_hash(module: str, core: Path = CORE) -> str:
-    """SHA-256 over a module and all that it imports from this library, as 64 hexadecimal digits.
+    """SHA-256 of a module and everything it imports from this library, as 64 hexadecimal digits.
 
-    Files count by their path below `core` and their content; those of rooms that are not imported do not.
+    Covers the path below `core` and the content of each file; files that are not imported do not count.
 
     Args:
-        module: its name below `core`, such as `training`; of a package, all its modules.
-        core: the folder of the library.
+        module: name below `core`, such as `training`; a package stands for all its modules.
+        core: folder of the library.
     """
     digest = sha256()
     for path in imported_sources(module, core):
@@ -27,9 +27,9 @@ def source_hash(module: str, core: Path = CORE) -> str:
 
 
 def imported_sources(module: str, core: Path = CORE) -> list[Path]:
-    """The files of a module and of all that it imports from this library, directly or not, sorted.
+    """The files of a module and of everything it imports from this library, directly or not, sorted.
 
-    Imports inside of functions count as those at the top do.
+    Imports inside functions count too.
     """
     found: set[Path] = set()
     waiting = list(_files_of(module, core, is_whole=True))
@@ -43,7 +43,7 @@ def imported_sources(module: str, core: Path = CORE) -> list[Path]:
 
 
 def _imported_names(path: Path) -> Iterator[str]:
-    """The names below `core` in the imports of a file; some are of what a module holds."""
+    """Names below `core` that a file imports; some are members of a module."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         names: Iterable[str] = ()
         if isinstance(node, ast.Import):
@@ -54,7 +54,7 @@ def _imported_names(path: Path) -> Iterator[str]:
 
 
 def _files_of(module: str, core: Path, is_whole: bool = False) -> Iterator[Path]:
-    """The file of a module or package and those of the packages it is in; none where it is neither."""
+    """The file of a module or package and of the packages around it; nothing for any other name."""
     place = core.joinpath(*module.split("."))
     if place.is_dir():
         yield from place.rglob("*.py") if is_whole else [place / "__init__.py"]
