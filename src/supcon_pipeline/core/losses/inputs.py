@@ -1,4 +1,4 @@
-"""What the contrastive losses have in common: checks, types and classes of their inputs."""
+"""Checks and conversions of inputs that the contrastive losses share."""
 
 import torch
 from jaxtyping import Int
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def check_inputs(projections: Tensor, labels: Tensor | None, temperature: float) -> None:
-    """Refuse what no contrastive loss is defined for.
+    """Reject inputs for which no contrastive loss is defined.
 
     Raises:
-        ValueError: where a shape, a type or the temperature is off.
+        ValueError: if a shape, a dtype or the temperature is invalid.
     """
     if projections.ndim != 3 or not projections.is_floating_point():
         raise ValueError(
@@ -30,14 +30,14 @@ def check_inputs(projections: Tensor, labels: Tensor | None, temperature: float)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor, in float32 where it is in half precision."""
+    """The tensor, cast to float32 if it is in half precision."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def anchor_classes(labels: Int[Tensor, " batch"] | None, projections: Tensor) -> Int[Tensor, " batch"]:
-    """Class numbers in [0, batch), with gaps.
+    """Class indices in [0, batch), with gaps.
 
-    The place among the sorted labels names a class without `unique`, whose size a GPU would have to report.
+    A class is numbered by its first position among the sorted labels: `unique` would need a GPU sync.
     """
     if labels is None:
         return torch.arange(len(projections), device=projections.device)
@@ -46,6 +46,6 @@ def anchor_classes(labels: Int[Tensor, " batch"] | None, projections: Tensor) ->
 
 
 def class_sizes(classes: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-    """How many rows are of the class of each row; `bincount` would wait for a GPU to report the largest."""
+    """The number of rows in the class of each row; `bincount` would need a GPU sync."""
     ordered = classes.sort().values
     return torch.searchsorted(ordered, classes, right=True) - torch.searchsorted(ordered, classes)

@@ -1,4 +1,4 @@
-"""A contrastive loss and a cross-entropy in one stage."""
+"""Contrastive loss and cross-entropy in one stage."""
 
 import torch
 from jaxtyping import Float, Int
@@ -15,17 +15,17 @@ def joint_loss(
     weight: float,
     label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """A contrastive loss plus the weighted cross-entropy of a classifier head trained beside it.
+    """A contrastive loss plus the weighted cross-entropy of a classifier head trained alongside.
 
     Args:
-        contrastive: the contrastive loss of the same batch.
-        logits: of the classifier head; with several views, one row per view.
-        labels: the class of each row of logits, or its class probabilities.
-        weight: of the cross-entropy, at least 0.
+        contrastive: contrastive loss of the same batch.
+        logits: output of the classifier head; with several views, one row per view.
+        labels: class or class probabilities of each row of logits.
+        weight: weight of the cross-entropy, at least 0.
         label_smoothing: in [0, 1].
 
     Raises:
-        ValueError: where a shape or a number is off.
+        ValueError: if a shape or a number is invalid.
 
     Source:
         Cui et al. 2022, arXiv:2211.03646: cross-entropy and supervised contrastive loss in one stage.

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, check_inputs, class_sizes
 
-# A tile of SINCERE has all columns and about 2^20 elements, but enough rows to be worth a sum of gradients.
+# A tile has all columns and about 2^20 elements, but enough rows to be worth a gradient accumulation.
 SINCERE_TILE = 2**20
 MIN_SINCERE_ROWS = 64
 
@@ -20,16 +20,16 @@ def sincere_loss(
 ) -> Float[Tensor, ""]:
     """Supervised contrastive loss in which no positive repels another, over the anchors that have a positive.
 
-    The denominator of an anchor and one positive holds that positive and all negatives; the other positives
-    are not in it. Exact, in memory linear in the number of rows: tiles are computed again for the gradient.
+    The denominator of an anchor and one positive contains that positive and all negatives, but no other
+    positive. Exact, with memory linear in the number of rows: tiles are recomputed in the backward pass.
 
     Args:
         projections: L2-normalised rows.
-        labels: the class of each image, any integers; None where every image is a class of its own.
+        labels: the class of each image, any integers; None if every image is its own class.
         temperature: above 0.
 
     Raises:
-        ValueError: where a shape or dtype is off or the temperature is not above 0.
+        ValueError: if a shape or dtype is wrong or the temperature is not above 0.
 
     Source:
         Feeney and Hughes 2023, SINCERE, arXiv:2309.14277: the mean over the positives of an anchor, then over
@@ -37,7 +37,10 @@ def sincere_loss(
     """
     check_inputs(projections, labels, temperature)
     if labels is not None and labels.ndim != 1:
-        raise ValueError(f"labels must be integers [batch], got {list(labels.shape)}; use supcon_loss")
+        raise ValueError(
+            f"labels must be integers [batch], got {labels.dtype} {list(labels.shape)}; "
+            "use supcon_loss for class probabilities"
+        )
     with torch.autocast(projections.device.type, enabled=False):
         rows = at_least_float32(projections).flatten(0, 1)
         classes = anchor_classes(labels, projections).repeat_interleave(projections.shape[1])
@@ -61,14 +64,14 @@ def sincere_loss(
 def _sincere_tile(
     rows: Tensor, classes: Tensor, num_positives: Tensor, anchors: slice, temperature: float
 ) -> Float[Tensor, ""]:
-    """The sum of the losses of some anchors."""
+    """Sum of the losses of one tile of anchors."""
     similarity = rows[anchors] @ rows.T / temperature
     is_same = classes[anchors, None] == classes
-    # Finite, as the gradient of logsumexp over nothing but -inf is NaN; an anchor without negatives gets 0.
+    # Not -inf: logsumexp over -inf alone has a NaN gradient. An anchor without negatives has loss 0.
     negatives = similarity.masked_fill(is_same, torch.finfo(rows.dtype).min).logsumexp(dim=1, keepdim=True)
     # log(e^s / (e^s + sum of negatives))
     log_share = functional.logsigmoid(similarity - negatives)
-    numbers = torch.arange(len(rows), device=rows.device)
-    is_positive = is_same & (numbers[anchors, None] != numbers)
+    indices = torch.arange(len(rows), device=rows.device)
+    is_positive = is_same & (indices[anchors, None] != indices)
     sums = torch.where(is_positive, log_share, 0.0).sum(dim=1)
     return -(sums / num_positives[anchors].clamp(min=1)).sum()

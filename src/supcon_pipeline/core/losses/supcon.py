@@ -1,4 +1,4 @@
-"""Supervised contrastive loss: exact, in memory linear in the batch."""
+"""Supervised contrastive loss: exact, with memory linear in the batch."""
 
 import math
 from collections.abc import Iterator
@@ -11,12 +11,13 @@ from torch.autograd.function import once_differentiable
 
 from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, check_inputs, class_sizes
 
-# Rows and columns of a tile: a CPU wants its two buffers small, a GPU fewer and larger kernels.
-# Of 8,192 rows: 0.57 s of processor time at 768, 0.64 at 1024, 0.90 at 2048. Beside busy programs, where each
-# operation waits for its slowest thread, fewer operations win: 2.3 s at 1024, 2.0 at 2048.
+# Rows and columns of a tile: a CPU prefers small buffers, a GPU fewer and larger kernels.
+# CPU time for 8,192 rows: 0.57 s at 768, 0.64 at 1024, 0.90 at 2048. On a busy machine, where each operation
+# waits for its slowest thread, fewer operations win: 2.3 s at 1024, 2.0 at 2048.
 CPU_TILE = 1024
 GPU_TILE = 4096
-# Of 2: leaves room for sums over 2^20 rows and for their inverses in float32. Reached at temperature 0.018.
+# Exponent of 2 that leaves room in float32 for sums over 2^20 rows and their inverses. Reached at temperature
+# 0.018.
 MAX_PLAIN_EXPONENT = 80
 
 
@@ -29,25 +30,25 @@ def supcon_loss(
 
     Every view of every image is an anchor; its positives are all other rows of its class. With class
     probabilities the loss is the cross-entropy between the distribution of label similarity over the other
-    rows (p_i . p_j, normalised) and the softmax of their similarities: of one-hot rows it is the same loss.
-    A batch without any positive gives 0 with zero gradient. Exact, in memory linear in the number of rows
-    and time quadratic in it; similarities are float32 (or float64) whatever the precision of the input.
-    Only the first derivative exists.
+    rows (p_i . p_j, normalised) and the softmax of their similarities: the same loss for one-hot rows.
+    A batch without any positive gives 0 with zero gradient. Exact, with memory linear and time quadratic in
+    the number of rows. Similarities are float32 (or float64), whatever the precision of the input. Only first
+    derivatives are supported.
 
     Args:
-        projections: L2-normalised rows; other lengths are computed as they are.
-        labels: the class of each image, any integers; or its class probabilities, at least 0; or None where
-            every image is a class of its own (SimCLR).
+        projections: L2-normalised rows; rows of other lengths are not rescaled.
+        labels: the class of each image, any integers; or its class probabilities, at least 0; or None if
+            every image is its own class (SimCLR).
         temperature: above 0.
 
     Raises:
-        ValueError: where a shape or dtype is off or the temperature is not above 0.
+        ValueError: if a shape or dtype is wrong or the temperature is not above 0.
 
     Source:
         Khosla et al. 2020, arXiv:2004.11362, Eq. 2 (L_out), without the factor temperature / base
         temperature of the reference code, and as a mean instead of a sum over the anchors. As a
         cross-entropy: StableRep, arXiv:2306.00984, Eq. 1 to 3; with soft labels: GenSCL, arXiv:2206.00384.
-        An anchor is left out where the label weight of its positives is below 1.5e-8 of that of itself.
+        An anchor is left out if the label weight of its positives is below 1.5e-8 times its own.
     """
     check_inputs(projections, labels, temperature)
     with torch.autocast(projections.device.type, enabled=False):
@@ -64,11 +65,11 @@ def _attraction(
     projections: Float[Tensor, "batch views dim"],
     labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"] | None,
 ) -> tuple[Float[Tensor, ""], Tensor]:
-    """The mean over anchors of the mean inner product with their positives; which images have a positive.
+    """Mean over anchors of the mean inner product with their positives, and which images have a positive.
 
-    sum_ij w_ij x_i.x_j / W_i, with w_ij = p_i.p_j, is a product of class sums less the terms of i = j.
+    sum_ij w_ij x_i.x_j / W_i, with w_ij = p_i.p_j, is a product of class sums minus the terms with i = j.
     """
-    # Class sums minus a row cancel: in float32 an anchor with few or light positives would lose its digits.
+    # Subtracting a row from its class sum cancels: float32 would be too coarse for few or light positives.
     # MPS has no float64.
     exact = projections if projections.device.type == "mps" else projections.double()
     num_views, images = exact.shape[1], exact.sum(dim=1)
@@ -81,7 +82,7 @@ def _attraction(
         own_weight = torch.ones_like(images[:, 0])
         weight = num_views * class_sizes(shares) - own_weight
     has_positive = weight > own_weight * math.sqrt(torch.finfo(exact.dtype).eps)
-    # Divided by 1 where there is no positive: where() alone would leave a NaN in the gradient.
+    # Divide by 1 if there is no positive: where() alone would leave a NaN in the gradient.
     scale = has_positive / torch.where(has_positive, weight, 1.0)
     between = (_class_sums(images * scale[:, None], shares) * _class_sums(images, shares)).sum()
     within = (exact.square().sum(dim=(1, 2)) * own_weight * scale).sum()
@@ -99,11 +100,11 @@ def _class_sums(
 class _LogNormaliser(torch.autograd.Function):
     """Weighted sum over rows i of log sum_{j != i} exp(x_i . x_j / temperature), for weights at least 0.
 
-    Similarities are symmetric, so both passes see each pair of rows once, in square tiles on and above the
-    diagonal: forward streams the normalisers, backward takes the tiles again. Together these are the matrix
-    products of two full similarity matrices, where autograd on the plain formula needs three. Exponents have
-    base 2 (`exp2` takes under half the time of `exp`) and are taken below the largest of their row, so
-    that no temperature and no length of the rows overflows or loses a row.
+    Similarities are symmetric, so both passes visit each pair of rows once, in square tiles on and above the
+    diagonal: forward streams the normalisers, backward recomputes the tiles. Together they cost the matrix
+    products of two full similarity matrices; autograd on the plain formula needs three. Exponentials are in
+    base 2 (`exp2` takes under half the time of `exp`) and relative to the largest of their row, so that no
+    temperature or row length overflows or loses a row.
     """
 
     @staticmethod
@@ -111,7 +112,7 @@ class _LogNormaliser(torch.autograd.Function):
         scale = math.log2(math.e) / temperature
         is_bounded = _is_bounded(rows, scale)
         log2_normalisers = _log2_normalisers(rows, scale, is_bounded)
-        # log2(weight * softmax) = similarity + offset; an anchor of weight 0 has no part in it.
+        # log2(weight * softmax) = similarity + offset; an anchor of weight 0 contributes nothing.
         offsets = torch.where(weights > 0, weights.log2() - log2_normalisers, -torch.inf)
         ctx.save_for_backward(rows, offsets)
         ctx.temperature, ctx.is_bounded = temperature, is_bounded
@@ -122,23 +123,23 @@ class _LogNormaliser(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         rows, offsets = ctx.saved_tensors
-        # The caller may be inside autocast, which would take the products in half precision.
+        # The caller may be inside autocast, which would compute the products in half precision.
         with torch.autocast(rows.device.type, enabled=False):
             gradient = _gradient(rows, offsets, math.log2(math.e) / ctx.temperature, ctx.is_bounded)
         return gradient.mul_(grad_output / ctx.temperature), None, None
 
 
 def _is_bounded(rows: Float[Tensor, "n dim"], scale: float) -> bool:
-    """Whether 2^similarity, unshifted, stays in range; a GPU is not asked: the answer takes a sync."""
+    """Whether 2^similarity, unshifted, stays in range; always False on a GPU, where a check needs a sync."""
     return rows.device.type == "cpu" and bool((rows.square().sum(dim=1) * scale < MAX_PLAIN_EXPONENT).all())
 
 
 def _log2_normalisers(rows: Float[Tensor, "n dim"], scale: float, is_bounded: bool) -> Float[Tensor, " n"]:
-    # Finite, so that a row without any other row gives log2(0) and not the difference of two infinities.
+    # Not -inf, so that a single row gives log2(0) instead of infinity minus infinity.
     maxima = rows.new_full((len(rows),), 0.0 if is_bounded else torch.finfo(rows.dtype).min)
     sums = rows.new_zeros(len(rows))
-    for above, left, tile, spare in _similarity_tiles(rows, scale):
-        sides = [(above, 1)] if above == left else [(above, 1), (left, 0)]
+    for row_range, column_range, tile, spare in _similarity_tiles(rows, scale):
+        sides = [(row_range, 1)] if row_range == column_range else [(row_range, 1), (column_range, 0)]
         if is_bounded:
             tile.exp2_()
         for side, dim in sides:
@@ -150,7 +151,7 @@ def _log2_normalisers(rows: Float[Tensor, "n dim"], scale: float, is_bounded: bo
 
 
 def _stream(maxima: Tensor, sums: Tensor, tile: Tensor, spare: Tensor, dim: int) -> None:
-    """Add the sum of 2^tile along `dim` to what `sums` holds relative to `maxima`, in place."""
+    """Add the sum of 2^tile along `dim` to `sums`, which is relative to `maxima`, in place."""
     raised = torch.maximum(maxima, tile.amax(dim=dim))
     torch.sub(tile, raised.unsqueeze(dim), out=spare)
     sums.mul_(torch.exp2(maxima - raised)).add_(spare.exp2_().sum(dim=dim))
@@ -161,34 +162,34 @@ def _gradient(
     rows: Float[Tensor, "n dim"], offsets: Float[Tensor, " n"], scale: float, is_bounded: bool
 ) -> Float[Tensor, "n dim"]:
     gradient, factors = torch.zeros_like(rows), offsets.exp2()
-    for above, left, tile, spare in _similarity_tiles(rows, scale):
-        # The pair attracts by the softmax of one as the anchor plus that of the other.
+    for row_range, column_range, tile, spare in _similarity_tiles(rows, scale):
+        # The weight of a pair is the softmax with one row as the anchor plus that with the other.
         if is_bounded:
-            pull = tile.exp2_().mul_(torch.add(factors[above, None], factors[left], out=spare))
+            pull = tile.exp2_().mul_(torch.add(factors[row_range, None], factors[column_range], out=spare))
         else:
-            torch.add(tile, offsets[above, None], out=spare)
-            pull = tile.add_(offsets[left]).exp2_().add_(spare.exp2_())
-        gradient[above].addmm_(pull, rows[left])
-        if above != left:
-            gradient[left].addmm_(pull.T, rows[above])
+            torch.add(tile, offsets[row_range, None], out=spare)
+            pull = tile.add_(offsets[column_range]).exp2_().add_(spare.exp2_())
+        gradient[row_range].addmm_(pull, rows[column_range])
+        if row_range != column_range:
+            gradient[column_range].addmm_(pull.T, rows[row_range])
     return gradient
 
 
 def _similarity_tiles(
     rows: Float[Tensor, "n dim"], scale: float
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Rows, columns, scaled similarities (-inf of a row with itself), spare buffer; both are used again."""
+    """Rows, columns, scaled similarities (-inf on the diagonal), spare buffer; both buffers are reused."""
     size = min(CPU_TILE if rows.device.type == "cpu" else GPU_TILE, max(len(rows), 1))
     buffers = rows.new_empty(2, size * size)
     starts = range(0, len(rows), size)
     for start in starts:
-        above = slice(start, min(start + size, len(rows)))
-        scaled = rows[above] * scale
+        row_range = slice(start, min(start + size, len(rows)))
+        scaled = rows[row_range] * scale
         for other in starts[start // size :]:
-            left = slice(other, min(other + size, len(rows)))
-            shape = (above.stop - above.start, left.stop - left.start)
+            column_range = slice(other, min(other + size, len(rows)))
+            shape = (row_range.stop - row_range.start, column_range.stop - column_range.start)
             tile, spare = buffers[:, : shape[0] * shape[1]].unflatten(1, shape)
-            torch.mm(scaled, rows[left].T, out=tile)
-            if above == left:
+            torch.mm(scaled, rows[column_range].T, out=tile)
+            if row_range == column_range:
                 tile.fill_diagonal_(-torch.inf)
-            yield above, left, tile, spare
+            yield row_range, column_range, tile, spare
