@@ -182,7 +182,9 @@ def test_an_image_that_ends_its_process_is_rejected_and_no_other_is(rng):
 
 def test_a_process_that_cannot_start_is_one_line_and_no_endless_wait(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packing_pool, "use_one_thread", partial(os._exit, 3))
-    with pytest.raises(ValueError, match=r"num_workers must leave memory for all, got 1 and one was killed"):
+    with pytest.raises(
+        ValueError, match=r"num_workers must leave memory for every process, got 1 and one was killed"
+    ):
         list(pack_stream([np.zeros((1, 1), np.uint8)], PACKING, 1))
 
 

@@ -32,7 +32,7 @@ CLEAN = [
     ("labels", "names", "message"),
     [
         ([0, 0], ["cat"], "images must be of at least 2 classes, got cat;"),
-        ([0, 1], ["cat", "dog", "fox"], "classes must be fewer than images, got 3 and 2"),
+        ([0, 1], ["cat", "dog", "fox"], r"classes must be at most as many as images \(2\), got 3;"),
         ([0, 0, 2], ["cat", "dog", "fox"], "every class must have images, got none of dog;"),
     ],
 )
@@ -41,14 +41,14 @@ def test_what_cannot_be_learned_is_refused(labels, names, message):
         check_labels(np.array(labels), names)
 
 
-def test_rejected_images_are_borne_up_to_the_limit_and_then_named():
+def test_rejected_images_are_accepted_up_to_the_limit_and_then_named():
     rejected = pd.DataFrame({"id": list("abcd"), "class_name": "cat", "reason": "cut short"})
     packed = pd.DataFrame({"class_name": ["cat", "dog"]})
     check_rejected(rejected, packed, 4)
     with pytest.raises(
         ValueError,
-        match=r"at most 3, got 4: a \(cut short\); b \(cut short\); c \(cut short\); and others; .*"
-        "raise data_prep.max_rejected",
+        match=r"at most 3, got 4: a \(cut short\), b \(cut short\), c \(cut short\), and others; .*"
+        "--params data_prep.max_rejected=4",
     ):
         check_rejected(rejected, packed, 3)
 
@@ -60,7 +60,7 @@ def test_a_class_without_an_image_that_can_be_decoded_is_refused_within_the_limi
 
 
 @pytest.mark.parametrize("splits", [None, ["test", "train", "train", "test"]])
-def test_rows_are_told_apart_by_their_position(splits):
+def test_rejected_rows_are_found_by_position_and_not_by_id(splits):
     images = [np.zeros((1, 1), np.uint8)] * 4
     ids = ["a", "b", "a\r", "c"]
     raw = RawImages(images, np.array([1, 0, 1, 0]), ["cat", "dog"], ids, "made up", splits)
@@ -117,17 +117,17 @@ def test_a_source_with_all_splits_is_taken_as_it_is():
         (
             ["cat"] * 4 + ["dog"] * 3,
             ["train", "train", "validation", "test", "train", "validation", "test"],
-            "at least 2 samples in train, got 1 of class dog; two must stay, for one alone has no pair",
+            r"at least 2 samples in train \(a pair to learn from\), got 1 of class dog; add images or remove",
         ),
         (
             ["cat"] * 4 + ["dog"],
             None,
-            "at least 4 samples in train to hold test and validation out of it, got 1 of class dog;",
+            r"at least 4 samples in train \(a pair .*, 1 for test, 1 for validation\), got 1 of class dog;",
         ),
         (
             ["cat"] * 4 + ["dog"] * 2,
             ["train", "train", "train", "test", "train", "test"],
-            "at least 3 samples in train to hold validation out of it, got 1 of class dog",
+            r"at least 3 samples in train \(a pair .*, 1 for validation\), got 1 of class dog",
         ),
     ],
 )
@@ -142,7 +142,8 @@ LEAKING = [*CLEAN, ("cat/again", "cat", "train", "cattest0"), ("dog/again", "dog
 def test_an_image_of_train_in_test_or_validation_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"got 2 that are: cat/again \(as .*/.*\), dog/again \(as .*/.*\); .*data_prep\.on_leakage",
+        match=r"got 2 that are: cat/again \(as .*/.*\), dog/again \(as .*/.*\); .*"
+        r"data_prep\.on_leakage=remove",
     ):
         handle_leakage(make_samples(LEAKING), "refuse")
     assert handle_leakage(make_samples(CLEAN), "refuse").equals(make_samples(CLEAN))
@@ -185,7 +186,7 @@ def test_an_image_in_all_splits_stays_in_test_alone():
     [
         (
             ("dog/train1", "dog", "train", "dogtest0"),
-            "removed, got 1 of class dog; add images, leave the class",
+            "removed, got 1 of class dog; add images, remove the class",
         ),
         (
             ("cat/validation0", "cat", "validation", "cattest0"),
@@ -202,7 +203,7 @@ def test_removing_may_not_leave_too_little(row, message):
     assert len(handle_leakage(make_samples(rows), "report")) == len(rows)
 
 
-def test_removing_says_nothing_of_a_class_that_was_small_before():
+def test_removing_does_not_refuse_a_class_that_was_small_before():
     rows = [row for row in CLEAN if row[0] != "dog/train1"] + [("cat/again", "cat", "train", "cattest0")]
     assert handle_leakage(make_samples(rows), "remove")["split"].tolist()[-1] == "removed"
 
@@ -211,7 +212,7 @@ def test_clean_samples_give_no_warning():
     assert describe_warnings(make_samples(CLEAN)) == []
 
 
-def test_what_was_left_out_is_told():
+def test_what_was_left_out_is_reported():
     found = describe_warnings(make_samples(CLEAN), 2, {".txt files": 3, "hidden": 1})
     assert found == [
         "2 images could not be decoded; rejected_images says why",
@@ -220,7 +221,7 @@ def test_what_was_left_out_is_told():
 
 
 @pytest.mark.parametrize(("num_bits", "is_dark"), [(10, True), (12, True), (14, False), (16, False)])
-def test_deep_images_that_use_a_part_of_their_range_are_told_where_they_are_nearly_black(
+def test_deep_images_that_use_a_part_of_their_range_give_a_warning_if_they_are_nearly_black(
     num_bits, is_dark, rng
 ):
     pixels = (rng.integers(0, 2**num_bits, (4, 8, 8, 1)) / 257).round().astype(np.uint8)
@@ -230,14 +231,14 @@ def test_deep_images_that_use_a_part_of_their_range_are_told_where_they_are_near
     assert [text[: len(expected)] for text in found] == ([expected] if is_dark else [])
 
 
-def test_an_image_in_two_classes_is_told():
+def test_an_image_in_two_classes_gives_a_warning():
     rows = [*CLEAN, ("dog/again", "dog", "train", "cattrain0")]
     assert describe_warnings(make_samples(rows)) == [
         "2 images are in more than one class: cat/train0, dog/again"
     ]
 
 
-def test_a_class_that_is_not_scored_is_told():
+def test_a_class_that_is_not_scored_gives_a_warning():
     rows = [row for row in CLEAN if row[1:3] != ("dog", "test")]
     assert describe_warnings(make_samples(rows)) == ["1 classes have no image in test: dog"]
 

@@ -1,4 +1,4 @@
-"""Image files of any kind to pixels."""
+"""Decoding of image files to pixels."""
 
 import io
 import warnings
@@ -11,11 +11,11 @@ from jaxtyping import UInt8
 from supcon_pipeline.core.messages import InputError
 
 # What Pillow may try. Left out on purpose: formats that start other programs (EPS) or that nobody trains on.
-# JPEG includes MPO, which many telephones write into `.jpg`; PPM includes PGM and PBM.
+# JPEG includes MPO, which many phones write as `.jpg`; PPM includes PGM and PBM.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
-# A file may be small and unfold to more memory than there is. 10,000 x 10,000 is still taken.
+# A small file can decompress to more than the memory holds. 10,000 x 10,000 is still accepted.
 MAX_PIXELS = 2**27
-# How an EXIF orientation (TIFF 6.0, tag 274) is undone, as the name of a `PIL.Image.Transpose`.
+# The `PIL.Image.Transpose` that undoes each EXIF orientation (TIFF 6.0, tag 274).
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -33,24 +33,24 @@ def decode_image(
 ) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
     """The pixels of an image file, upright, on the scale 0 to 255.
 
-    Grayscale keeps one channel, all else becomes RGB. Transparency is laid on white, 16 bits are scaled to
-    8, of a moving picture the first frame is taken. 32 bits are scaled as 16, unless none is above 255.
+    Grayscale keeps one channel, everything else becomes RGB. Transparency is composited on white, 16 bits are
+    scaled to 8, and an animation gives its first frame. 32 bits are scaled like 16 unless none is above 255.
 
     Args:
-        file: its path or its content.
-        least_side: a JPEG whose sides are all at least twice as long may be decoded at a half, a quarter or
-            an eighth of its size, down to this.
+        file: path or content.
+        least_side: a JPEG with both sides at least twice as long may be decoded at a half, a quarter or an
+            eighth of its size, but no smaller than this.
 
     Raises:
-        InputError: where it is no image, cut short, or has more than `MAX_PIXELS` pixels.
-        OSError: where it cannot be read.
+        InputError: if it is empty, not an image, or has more than `MAX_PIXELS` pixels.
+        OSError: if it cannot be read or is truncated.
     """
     from PIL import Image, UnidentifiedImageError
 
     if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
         raise InputError("file must hold an image, got an empty file")
     with warnings.catch_warnings():
-        # Pillow warns of what it mends itself; what it cannot mend is an exception.
+        # Pillow warns of what it can recover from; for anything else it raises.
         warnings.simplefilter("ignore")
         try:
             source = io.BytesIO(file) if isinstance(file, bytes) else file
@@ -65,10 +65,10 @@ def decode_image(
 def read_pixels(
     image: Any, least_side: int | None = None
 ) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
-    """The pixels of a PIL image, as `decode_image` gives those of a file.
+    """The pixels of a PIL image, as `decode_image` gives them for a file.
 
     Raises:
-        InputError: where it has more than `MAX_PIXELS` pixels, or deeper ones out of range.
+        InputError: if it has more than `MAX_PIXELS` pixels, or values of more than 8 bits out of range.
     """
     from PIL import Image
 
@@ -79,7 +79,7 @@ def read_pixels(
     if least_side is not None:
         image.draft(None, (least_side, least_side))
     orientation = _read_orientation(image)
-    # Pillow gives 16 bits of a PPM as 32, scaled to the whole range.
+    # Pillow reads 16 bits of a PPM as 32, scaled to the full range of 16.
     has_sixteen_bits = image.mode.startswith("I;16") or image.format == "PPM"
     image.load()
     upright = _UPRIGHT.get(orientation)
@@ -88,7 +88,7 @@ def read_pixels(
 
 
 def _read_orientation(image: Any) -> int:
-    """The EXIF orientation; 1, upright, where the tags cannot be read, for the pixels still can."""
+    """The EXIF orientation; 1 (upright) if the tags cannot be read, because the pixels still can."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:
@@ -109,9 +109,9 @@ def _to_eight_bits(image: Any, has_sixteen_bits: bool) -> np.ndarray:
 
 
 def _scale_deep(pixels: np.ndarray, has_sixteen_bits: bool) -> np.ndarray:
-    """Pixels of more than 8 bits on the scale 0 to 255: whole numbers of 16 bits, fractions to 1 or 255.
+    """Pixels of more than 8 bits, rescaled to 0 to 255: integers from 16 bits, floats from 1 or 255.
 
-    Whole numbers of 32 bits are those of 16, or of 8 where none is above 255: programs write both.
+    Integers of 32 bits hold 16 bits, or 8 if none is above 255: programs write both.
     """
     low, high = pixels.min(), pixels.max()
     is_whole = np.issubdtype(pixels.dtype, np.integer)

@@ -1,4 +1,4 @@
-"""Which files of a folder are images."""
+"""The image files in a folder."""
 
 import os
 from collections import Counter
@@ -11,14 +11,14 @@ ENDINGS = (
 
 
 def walk_images(top: str | os.PathLike[str], ignored: Counter[str]) -> Iterator[str]:
-    """The image files in a folder, in the order of their names, and then those of each folder below it.
+    """The image files in a folder, sorted by name, then those of each subfolder.
 
-    Links are followed, and each real folder is read once. A folder that cannot be read is given as if
-    it were an image: whoever decodes it gets the reason, and nothing is lost without a word.
+    Links are followed, and each real folder is read once. A folder that cannot be read is yielded like an
+    image: decoding it gives the reason, so nothing is lost silently.
 
     Args:
         top: the folder.
-        ignored: takes the count of what is left out, by kind.
+        ignored: receives the number of entries left out, by kind.
     """
     seen, waiting = set(), [os.fspath(top)]
     while waiting:
@@ -46,7 +46,7 @@ def walk_images(top: str | os.PathLike[str], ignored: Counter[str]) -> Iterator[
 
 
 def list_entries(folder: str | os.PathLike[str], ignored: Counter[str]) -> list[os.DirEntry[str]]:
-    """What is in a folder, by name; hidden entries are left out and counted."""
+    """The entries of a folder, sorted by name; hidden ones are left out and counted."""
     with os.scandir(folder) as scanned:
         entries = sorted(scanned, key=lambda entry: entry.name)
     shown = [entry for entry in entries if not _is_hidden(entry.name)]
@@ -55,7 +55,7 @@ def list_entries(folder: str | os.PathLike[str], ignored: Counter[str]) -> list[
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; a link that leads back to itself is none."""
+    """Whether an entry is a folder or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -63,10 +63,10 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
-    # __MACOSX is what a zip file of a Mac leaves beside the images.
+    # A zip file made on a Mac adds __MACOSX beside the images.
     return name.startswith(".") or name == "__MACOSX"
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """A file name as text: bytes that are no UTF-8 are written as escapes."""
+    """A file name as text, with bytes that are not UTF-8 as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

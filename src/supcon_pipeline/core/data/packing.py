@@ -1,4 +1,4 @@
-"""Packing: an image of any kind as a square of one size."""
+"""Packing: any image as a square of one size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Packing:
     Args:
         image_size: height and width.
         num_channels: 1 or 3.
-        crop: how an image that is not square becomes square, as for `pack_image`.
+        crop: how other images become square, see `pack_image`.
     """
 
     image_size: int
@@ -28,24 +28,24 @@ class Packing:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image."""
+        """Shape of one image, `(h, w, c)`."""
         return self.image_size, self.image_size, self.num_channels
 
     @property
     def least_side(self) -> int:
-        """What a large JPEG may be decoded down to: sharp enough to be shrunk by area."""
+        """The size down to which a large JPEG may be decoded: enough for area interpolation."""
         return 2 * self.image_size
 
     def pack(self, item: ImageItem) -> Packed:
-        """The image at storage size, or why there is none."""
+        """The image at storage size, or the reason why it cannot be packed."""
         try:
             pixels = item if isinstance(item, np.ndarray) else decode_image(item, self.least_side)
             return pack_image(pixels, self.image_size, self.num_channels, self.crop)
         except Exception as error:
-            # Whatever a decoder stumbles over is the file's fault, and one file must not end the others.
+            # Any decoder error is the file's fault, and one bad file must not stop the rest.
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return " ".join(reason.split())
 
     def pack_all(self, items: Sequence[ImageItem]) -> list[Packed]:
-        """`pack` of each; what a worker process does."""
+        """`pack` for each item; runs in a worker process."""
         return [self.pack(item) for item in items]

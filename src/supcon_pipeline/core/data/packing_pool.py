@@ -15,21 +15,21 @@ from supcon_pipeline.core.data.packing import Packed, Packing
 from supcon_pipeline.core.data.workers import use_one_thread
 from supcon_pipeline.core.messages import InputError
 
-# Images that a process takes at a time: enough to hide the way there and back, few enough to hold.
+# Images per task: enough to hide the transfer between processes, few enough to hold in memory.
 _CHUNK_IMAGES, _CHUNK_BYTES = 64, 8 * 2**20
 
 
 def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) -> Iterator[Packed]:
-    """Each image at storage size or why there is none, in order, never more than a few in memory.
+    """Each image at storage size, or the reason why not, in order, with only a few in memory at a time.
 
     Args:
-        items: what is packed; taken one after the other.
-        packing: how.
-        num_workers: processes that decode and resize; 0 does it in this one, which an image that crashes its
-            decoder ends. In a process of its own such an image is rejected.
+        items: the images; read one after the other.
+        packing: how they are stored.
+        num_workers: processes that decode and resize. An image that crashes its decoder is rejected; with 0,
+            this process decodes and crashes with it.
 
     Raises:
-        InputError: where a process is killed before it has anything to do.
+        InputError: if a worker is killed before it has any work.
     """
     size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(packing.shape))))
     chunks = (
@@ -50,11 +50,11 @@ def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) 
 
 
 class PackingPool:
-    """Processes that pack chunks of images, and are started again where one was killed.
+    """Worker processes that pack chunks of images and are restarted if one is killed.
 
     Args:
-        packing: how.
-        num_workers: how many.
+        packing: how images are stored.
+        num_workers: number of processes.
     """
 
     def __init__(self, packing: Packing, num_workers: int):
@@ -69,7 +69,7 @@ class PackingPool:
         self.pool.shutdown(cancel_futures=True)
 
     def submit(self, chunk: list[ImageItem]) -> None:
-        """Have a chunk packed."""
+        """Queue a chunk for packing."""
         try:
             future = self.pool.submit(self.packing.pack_all, chunk)
         except BrokenProcessPool as error:
@@ -78,12 +78,12 @@ class PackingPool:
         self.waiting.append((chunk, future))
 
     def take(self) -> list[Packed]:
-        """The chunk that has waited longest."""
+        """The packed images of the oldest chunk in the queue."""
         chunk, future = self.waiting.popleft()
         try:
             return future.result()
         except BrokenProcessPool:
-            # All that wait have lost their process, and none says whose image it was.
+            # Every waiting chunk has lost its process, and nothing says whose image was to blame.
             self.pool.shutdown()
             packed = _pack_alone(chunk, self.packing)
             self.pool = _start_pool(self.num_workers)
@@ -94,21 +94,21 @@ class PackingPool:
 
 
 def _start_pool(num_workers: int) -> ProcessPoolExecutor:
-    # Spawned and not forked: this process may hold threads of libraries that do not survive a fork.
+    # Spawned, not forked: this process may have library threads that do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=use_one_thread)
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
         raise InputError(
-            f"num_workers must leave memory for all, got {num_workers} and one was killed; "
-            "lower it, 0 needs the least"
+            f"num_workers must leave memory for every process, got {num_workers} and one was killed; "
+            "lower it, 0 needs the least memory"
         ) from error
     return pool
 
 
 def _pack_alone(chunk: list[ImageItem], packing: Packing) -> list[Packed]:
-    """Each image by itself in one process, so that one that ends it is known and takes no other with it."""
+    """Pack one image at a time, to find the one that kills its process and lose no other."""
     packed: list[Packed] = []
     while len(packed) < len(chunk):
         with _start_pool(1) as pool:
@@ -116,5 +116,5 @@ def _pack_alone(chunk: list[ImageItem], packing: Packing) -> list[Packed]:
                 for item in chunk[len(packed) :]:
                     packed.append(pool.submit(packing.pack, item).result())
             except BrokenProcessPool:
-                packed.append("the process that decoded it was killed, by its decoder or for want of memory")
+                packed.append("the process that decoded it was killed, by its decoder or for lack of memory")
     return packed

@@ -1,4 +1,4 @@
-"""A store of packed images, so that the same images are packed once."""
+"""A store of packed images, so that the same images are packed only once."""
 
 import json
 import logging
@@ -20,14 +20,14 @@ from supcon_pipeline.core.data.packing_pool import pack_stream
 from supcon_pipeline.core.sources import source_hash
 
 logger = logging.getLogger(__name__)
-# A packing that nobody has asked for so long, in seconds, is let go of.
+# Packings unused for this long are deleted.
 _KEPT_SECONDS = 24 * 60 * 60
 
 
 def write_packed(file: BinaryIO, packed: Iterable[Packed], shape: tuple[int, ...]) -> list[tuple[int, str]]:
-    """Write images as they come into an open `.npy` file; gives the position and the reason of each rejected.
+    """Stream images into an open `.npy` file; returns position and reason of each rejected one.
 
-    NumPy pads the header for a growing first axis, so that the count can be put in at the end.
+    NumPy pads the header for a growing first axis, so that the count can be filled in at the end.
     """
     header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": (0, *shape)}
     np.lib.format.write_array_header_1_0(file, header)
@@ -46,11 +46,11 @@ def write_packed(file: BinaryIO, packed: Iterable[Packed], shape: tuple[int, ...
 class PackingStore:
     """A folder with the packings of the last day, so that the same images are not packed again.
 
-    Those that were rejected are tried again each time: a disk that was away, or memory that was short, says
-    nothing of the image. Where one can be packed now, all are.
+    Rejected images are tried again each time: a disk that was offline, or a lack of memory, says nothing
+    about the image. If one can be packed now, all images are packed again.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
     """
 
     def __init__(self, folder: Path):
@@ -59,11 +59,11 @@ class PackingStore:
     def pack(
         self, items: Sequence[ImageItem], packing: Packing, num_workers: int
     ) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """The packed images, memory-mapped, and the position and the reason of each that was rejected."""
+        """The packed images, memory-mapped, and position and reason of each rejected one."""
         name = identify_packing(items, packing)
         images, record = self.folder / f"{name}.npy", self.folder / f"{name}.json"
         if images.exists() and record.exists() and _are_rejected(record, items, packing, num_workers):
-            logger.info("Nothing has changed since these images were packed; they are taken as they are")
+            logger.info("These images have not changed since they were packed; reusing the packed images")
             for path in (images, record):
                 os.utime(path)
         else:
@@ -73,26 +73,26 @@ class PackingStore:
     def _write(
         self, images: Path, record: Path, items: Sequence[ImageItem], packing: Packing, num_workers: int
     ) -> None:
-        """Pack, and let go of old packings; what became an artifact of one stays."""
+        """Pack, then delete old packings; artifacts made from them stay."""
         from rich.progress import track
 
         packed = pack_stream(items, packing, num_workers)
         with atomic_path(images) as temporary:
             with temporary.open("wb") as file:
-                shown = track(packed, "pack images", len(items), transient=True)
-                rejected = write_packed(file, shown, packing.shape)
+                tracked = track(packed, "pack images", len(items), transient=True)
+                rejected = write_packed(file, tracked, packing.shape)
             with atomic_path(record) as place:
                 place.write_text(json.dumps(rejected), "utf-8")
         self._clean()
 
     def _clean(self) -> None:
-        """Remove what is older than a day: a younger packing may be that of a run beside this one."""
+        """Delete packings older than a day; a younger one may belong to a concurrent run."""
         for path in self.folder.iterdir():
             try:
                 if path.is_file() and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                     path.unlink()
             except FileNotFoundError:
-                # Another run was faster.
+                # A concurrent run deleted it first.
                 continue
 
 
@@ -101,19 +101,19 @@ def _read_rejected(record: Path) -> list[tuple[int, str]]:
 
 
 def _are_rejected(record: Path, items: Sequence[ImageItem], packing: Packing, num_workers: int) -> bool:
-    """Whether the images that were rejected still are."""
+    """Whether the rejected images still cannot be packed."""
     positions = [position for position, _ in _read_rejected(record)]
     if not positions:
         return True
     packed = pack_stream([items[position] for position in positions], packing, num_workers)
-    return sum(1 for _ in takewhile(lambda one: isinstance(one, str), packed)) == len(positions)
+    return sum(1 for _ in takewhile(lambda result: isinstance(result, str), packed)) == len(positions)
 
 
 def identify_packing(items: Sequence[ImageItem], packing: Packing) -> str:
-    """A name for these images packed this way by this code, 32 hexadecimal digits.
+    """A name for these images, packed this way by this code, as 32 hexadecimal digits.
 
-    A file is known by its path, size and time of change, as `make` knows it: reading all of them would cost
-    as much as packing. What is in memory is known by its content.
+    A file is identified by its path, size and modification time: reading all of them would take as long as
+    packing. Images in memory are identified by their content.
     """
     import cv2
     import PIL

@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from supcon_pipeline.core.data.images import Crop
 from supcon_pipeline.core.messages import InputError
 
-# What is read of a memory map at a time.
+# Bytes read from a memory map at a time.
 _CHUNK_BYTES = 2**23
 
 
@@ -19,17 +19,17 @@ def pack_image(
 ) -> UInt8[np.ndarray, "size size c"]:
     """One image at storage size: square, uint8, with `num_channels` channels (1 or 3).
 
-    Growing is by cubic and shrinking by area interpolation.
+    Enlarged by cubic and shrunk by area interpolation.
 
     Args:
         image: `[height, width]` or `[height, width, channels]`.
-        image_size: height and width of what is stored.
-        num_channels: of what is stored.
+        image_size: height and width of the result.
+        num_channels: channels of the result.
         crop: `pad` fits the longer side and repeats the border, so that nothing is cut off; `crop` takes the
-            square in the middle; both keep the aspect, and `stretch` does not.
+            central square; both keep the aspect ratio, `stretch` does not.
 
     Raises:
-        InputError: where the image is not uint8 or has neither 1 nor 3 channels.
+        InputError: if the image is not uint8 or has neither 1 nor 3 channels.
     """
     import cv2
 
@@ -51,10 +51,10 @@ def pack_image(
 
 
 def _convert_channels(image: np.ndarray, num_channels: int) -> np.ndarray:
-    """The image in grey (1) or in colour (3), whichever it is in.
+    """The image in grayscale (1 channel) or RGB (3).
 
     Raises:
-        InputError: where the image is not uint8 or has neither 1 nor 3 channels.
+        InputError: if the image is not uint8 or has neither 1 nor 3 channels.
     """
     import cv2
 
@@ -71,9 +71,9 @@ def _convert_channels(image: np.ndarray, num_channels: int) -> np.ndarray:
 def read_chunks(
     images: UInt8[np.ndarray, "n h w c"], chosen: Int[np.ndarray, " m"] | None = None
 ) -> Iterator[UInt8[np.ndarray, "some h w c"]]:
-    """The images, or those chosen, in order and some at a time, each time as a new array.
+    """The images, or those chosen, in order, a chunk at a time, each chunk a new array.
 
-    Pages of a memory map are given back as they are done with: the memory in use does not grow with the file.
+    Pages of a memory map are released after use, so that memory does not grow with the file.
     """
     count = len(images) if chosen is None else len(chosen)
     step = max(1, _CHUNK_BYTES // max(1, int(np.prod(images.shape[1:]))))
@@ -85,11 +85,11 @@ def read_chunks(
 
 
 def shrink_images(images: UInt8[np.ndarray, "n h w c"], size: int) -> UInt8[np.ndarray, "n some some c"]:
-    """The images at `size` pixels by area interpolation, in memory; as they are where they are no larger.
+    """The images shrunk to `size` pixels by area interpolation, in memory; smaller ones are unchanged.
 
     Args:
         images: square, may be memory-mapped.
-        size: height and width of larger images afterwards.
+        size: height and width that larger images are shrunk to.
     """
     import cv2
 
@@ -118,7 +118,7 @@ def channel_statistics(
 
 
 def content_hash(images: UInt8[np.ndarray, "n h w c"], *columns: Iterable[object]) -> str:
-    """SHA-256 over the shape, the pixels and the columns of the samples, as 64 hexadecimal digits."""
+    """SHA-256 of the shape, the pixels and the columns of the samples, as 64 hexadecimal digits."""
     from hashlib import sha256
 
     digest = sha256(repr(images.shape).encode())
@@ -130,7 +130,7 @@ def content_hash(images: UInt8[np.ndarray, "n h w c"], *columns: Iterable[object
 
 
 def pixel_hashes(images: UInt8[np.ndarray, "n h w c"]) -> list[str]:
-    """A hash of the pixels of each image, 32 hexadecimal digits: equal where the images are."""
+    """A hash of the pixels of each image, 32 hexadecimal digits: equal for equal images."""
     from hashlib import blake2b
 
     return [

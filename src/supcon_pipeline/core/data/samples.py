@@ -1,4 +1,4 @@
-"""Samples: a row for each image, and what is wrong with a set of labelled images."""
+"""Samples: one row per image, and checks of a set of labelled images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,78 +12,81 @@ from supcon_pipeline.core.messages import InputError, name_some
 
 
 def check_labels(labels: Int[np.ndarray, " n"], class_names: Sequence[str]) -> None:
-    """Refuse what cannot be learned, before the work begins.
+    """Reject labels that cannot be learned, before any work begins.
 
     Raises:
-        InputError: where there is one class, more classes than images, or a class without an image.
+        InputError: if there are fewer than 2 classes, more classes than images, or a class without images.
     """
     if len(class_names) < 2:
         raise InputError(
             f"images must be of at least 2 classes, got {', '.join(class_names) or 'none'}; "
-            "each class is a folder, or a label of its own"
+            "give each class a folder or label of its own"
         )
     if len(class_names) > len(labels):
-        raise InputError(f"classes must be fewer than images, got {len(class_names)} and {len(labels)}")
+        raise InputError(
+            f"classes must be at most as many as images ({len(labels)}), got {len(class_names)}; "
+            "give several images the same label"
+        )
     present = set(np.unique(labels).tolist())
     empty = [name for label, name in enumerate(class_names) if label not in present]
     if empty:
         raise InputError(
-            f"every class must have images, got none of {name_some(empty)}; add images or leave the class out"
+            f"every class must have images, got none of {name_some(empty)}; add images or remove the class"
         )
 
 
-# What 12 bits come to on the scale of 16; training images that are darker show nothing.
+# The maximum of 12 bits on the scale of 16; darker training images show nothing.
 _DARK = 1 / 16
 
 
 def tabulate_packed(raw: RawImages, rejected: Sequence[tuple[int, str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row per image that was packed, in their order, and one per image that was not.
+    """One row per packed image, in order, and one per rejected image.
 
     Args:
-        raw: the images as their source gives them.
-        rejected: position and reason of each that could not be packed.
+        raw: the images of the source.
+        rejected: position and reason of each rejected image.
 
     Returns:
-        `id`, `split` (train where the source has none), `label`, `class_name` and `source` of the packed;
-        `id`, `class_name` and `reason` of the others.
+        `id`, `split` (train if the source has none), `label`, `class_name` and `source` of packed images;
+        `id`, `class_name` and `reason` of rejected ones.
     """
     columns = {"id": list(raw.ids), "split": raw.splits or "train", "label": raw.labels}
     table = pd.DataFrame(columns)
     table["class_name"] = np.array(raw.class_names)[raw.labels]
     table["source"] = raw.source
     positions = [position for position, _ in rejected]
-    others = table.loc[positions, ["id", "class_name"]].assign(reason=[reason for _, reason in rejected])
-    return table.drop(index=positions).reset_index(drop=True), others.reset_index(drop=True)
+    failed = table.loc[positions, ["id", "class_name"]].assign(reason=[reason for _, reason in rejected])
+    return table.drop(index=positions).reset_index(drop=True), failed.reset_index(drop=True)
 
 
 def check_rejected(rejected: pd.DataFrame, packed: pd.DataFrame, max_rejected: int) -> None:
-    """Refuse to go on without too many images.
+    """Refuse to go on if too many images were rejected.
 
     Args:
-        rejected: `id`, `class_name` and `reason` of those that could not be decoded.
-        packed: those that could, with their `class_name`.
+        rejected: `id`, `class_name` and `reason` of the rejected images.
+        packed: `class_name` of the packed images.
         max_rejected: how many may be rejected.
 
     Raises:
-        InputError: where there are more; names the first few. Where no image of a class is left.
+        InputError: if there are more, naming the first few, or if no image of a class is left.
     """
     if len(rejected) > max_rejected:
-        first = "; ".join(f"{row.id} ({row.reason})" for row in rejected.head(3).itertuples())
+        first = name_some(f"{row.id} ({row.reason})" for row in rejected.itertuples())
         raise InputError(
-            f"rejected images must be at most {max_rejected}, got {len(rejected)}: {first}"
-            f"{'; and others' if len(rejected) > 3 else ''}; rejected_images has all, mend or remove them "
-            "and run all of data_prep again, or raise data_prep.max_rejected to go on without them"
+            f"rejected images must be at most {max_rejected}, got {len(rejected)}: {first}; fix or remove "
+            "them (rejected_images lists all) and start a new run, or go on without them: "
+            f"--params data_prep.max_rejected={len(rejected)}"
         )
     lost = rejected.loc[~rejected["class_name"].isin(packed["class_name"]), "class_name"].drop_duplicates()
     if len(lost):
         raise InputError(
             f"every class must have an image that can be decoded, got none of {name_some(lost)}; "
-            "rejected_images says why, mend its images or leave the class out"
+            "rejected_images says why, fix its images or remove the class"
         )
 
 
 def count_images(samples: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Images by split and class name, the classes in the order of their labels."""
+    """Number of images by split and class name, with classes in label order."""
     classes = samples.drop_duplicates("label").sort_values("label")["class_name"]
     counts = pd.crosstab(samples["split"], samples["class_name"]).reindex(
         index=SPLITS, columns=classes, fill_value=0
@@ -98,13 +101,13 @@ def describe_warnings(
     ignored: Mapping[str, int] | None = None,
     brightness: float | None = None,
 ) -> list[str]:
-    """What someone should know of these samples before they believe a number, a sentence each.
+    """What to know about these samples before trusting a metric, one sentence each.
 
     Args:
         samples: with the columns `id`, `class_name`, `split` and `pixel_hash`.
-        num_rejected: images that could not be decoded.
-        ignored: counts of what was not taken from the source, by kind.
-        brightness: of the training images, mean and standard deviation together, on the scale 0 to 1.
+        num_rejected: number of images that could not be decoded.
+        ignored: number of entries of the source that were not used, by kind.
+        brightness: mean plus standard deviation of the training images, on the scale 0 to 1.
     """
     found = []
     if num_rejected:
@@ -114,8 +117,8 @@ def describe_warnings(
         found.append(f"not taken from the source: {kinds}")
     if brightness is not None and brightness < _DARK:
         found.append(
-            f"the training images are nearly black, hardly brighter than {255 * brightness:.0f} of 255: deep "
-            "images must use the range of their type, 12 bits in a file of 16 do not"
+            f"the training images are nearly black, hardly brighter than {255 * brightness:.0f} of 255: "
+            "images of more than 8 bits must use their full range, which 12 bits in a 16-bit file do not"
         )
     leaked, removed = samples[find_leaked(samples)], samples[samples["split"] == "removed"]
     for split, where in (("train", "validation or test"), ("validation", "test")):

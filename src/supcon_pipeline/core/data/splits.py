@@ -1,4 +1,4 @@
-"""Splits: which images train, choose and test, and none in two of them."""
+"""Splits: which images train, validate and test, with none in two of them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,22 +19,22 @@ def split_samples(
 ) -> np.ndarray:
     """`train`, `validation` or `test` for each sample, in the order of `labels`.
 
-    A split that there is already stays as it is. One that there is not is held out of train, stratified: it
-    has at least one sample of every class, and train keeps two, a pair to learn from.
+    Existing splits are kept. Missing ones are held out of train, stratified: each gets at least one sample of
+    every class, and train keeps at least two, a pair to learn from.
 
     Args:
         labels: class index or class name of each sample, `[n]`.
         validation_fraction: share of each class, in (0, 1).
         test_fraction: share of each class, in (0, 1).
-        seed: the same seed, labels and splits give the same split.
-        splits: of each sample, where the source has a split of its own.
+        seed: the same seed, labels and splits give the same result.
+        splits: split of each sample, if the source has splits.
 
     Raises:
-        InputError: where train lacks a class or has too few samples of one, or the fractions leave nothing
-            to train on.
+        InputError: if train has no samples, or too few, of a class.
+        ValueError: if the fractions leave nothing to train on.
     """
     if validation_fraction + test_fraction >= 1:
-        raise InputError(
+        raise ValueError(
             f"validation_fraction + test_fraction must be below 1, got {validation_fraction + test_fraction}"
         )
     given = np.full(len(labels), "train", dtype=object) if splits is None else np.array(splits, dtype=object)
@@ -47,7 +47,7 @@ def split_samples(
         order = generator.permutation(order) if fractions else order
         left = len(order)
         for position, (name, share) in enumerate(fractions.items()):
-            # One sample stays for each split after this one, and two for train.
+            # Leave one sample for each later split and two for train.
             count = min(max(1, round(len(order) * share)), left - len(fractions) + position - 1)
             chosen[order[len(order) - left : len(order) - left + count]] = name
             left -= count
@@ -57,24 +57,25 @@ def split_samples(
 def keep_together(
     chosen: np.ndarray, hashes: Sequence[str] | pd.Series, splits: Sequence[str] | None = None
 ) -> np.ndarray:
-    """The splits, with identical images in one: in train if one of them is, else in validation.
+    """The splits, with identical images moved together: to train if one is there, else to validation.
 
-    What the source has put into a split stays there.
+    What the source assigns to validation or test stays there.
 
     Args:
-        chosen: `train`, `validation` or `test` of each sample, as `split_samples` gives them.
-        hashes: of the pixels of each sample.
-        splits: of each sample, where the source has a split of its own.
+        chosen: `train`, `validation` or `test` of each sample, from `split_samples`.
+        hashes: hash of the pixels of each sample.
+        splits: split of each sample, if the source has splits.
     """
-    ours = np.full(len(chosen), True) if splits is None else np.array(splits, dtype=object) == "train"
+    is_movable = np.full(len(chosen), True) if splits is None else np.array(splits, dtype=object) == "train"
     rank = pd.Series(chosen).map(SPLITS.index)
-    first = rank.where(ours).groupby(np.array(hashes)).transform("min")
-    together: np.ndarray = np.array(SPLITS, dtype=object)[first.where(ours, rank).to_numpy(dtype=np.int64)]
+    first = rank.where(is_movable).groupby(np.array(hashes)).transform("min")
+    ranks = first.where(is_movable, rank).to_numpy(dtype=np.int64)
+    together: np.ndarray = np.array(SPLITS, dtype=object)[ranks]
     return together
 
 
 def _group_by_label(labels: np.ndarray) -> Iterator[tuple[object, Int[np.ndarray, " m"]]]:
-    """Each label, ascending, and where it is, ascending; the time does not grow with the number of labels."""
+    """Each label with the indices of its samples, both ascending; more labels take no more time."""
     codes, names = pd.factorize(labels, sort=True)
     ends = np.cumsum(np.bincount(codes))
     yield from zip(names, np.split(np.argsort(codes, kind="stable"), ends[:-1]), strict=True)
@@ -84,27 +85,26 @@ def _require_train(label: object, count: int, where: np.ndarray, held_out: list[
     if not count:
         raise InputError(
             f"every class must be in train, got {label} in {' and '.join(sorted(set(where)))} only; "
-            "add images of it to train or leave the class out"
+            "add images of it to train or remove the class"
         )
     if count < len(held_out) + 2:
-        purpose = f" to hold {' and '.join(sorted(held_out))} out of it" if held_out else ""
+        purpose = "".join(f", 1 for {name}" for name in sorted(held_out))
         raise InputError(
-            f"every class must have at least {len(held_out) + 2} samples in train{purpose}, got {count} of "
-            f"class {label}; two must stay, for one alone has no pair to learn from: "
-            "add images or leave the class out"
+            f"every class must have at least {len(held_out) + 2} samples in train (a pair to learn from"
+            f"{purpose}), got {count} of class {label}; add images or remove the class"
         )
 
 
 def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
-    """The samples, with those that are in a split after their own too as `on_leakage` says.
+    """The samples, with those repeated in a later split handled as `on_leakage` says.
 
-    Validation chooses checkpoints and temperatures, so an image of test in it is a leak as one in train is.
+    Validation chooses checkpoints and temperatures, so a test image in it is a leak, as it is in train.
 
-    `remove` gives them the split `removed`, which nothing trains on and nothing scores.
+    `remove` gives them the split `removed`, which is neither trained on nor scored.
 
     Raises:
-        InputError: with `refuse`, where there is one; names the first few. With `remove`, where a class
-            is left with fewer than two images of train, or validation with none.
+        InputError: with `refuse`, if there are any, naming the first few; with `remove`, if a class is left
+            with fewer than two training images, or validation with none.
     """
     leaked = find_leaked(samples)
     if not leaked.any() or on_leakage == "report":
@@ -112,9 +112,9 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
     if on_leakage == "refuse":
         raise InputError(
             "images of train must not be in validation or test, nor those of validation in test, "
-            f"got {leaked.sum()} that are: {name_some(_name_twins(samples, leaked))}; take them out "
-            "and run all of data_prep again, or set data_prep.on_leakage to remove (from train and "
-            "validation) or report"
+            f"got {leaked.sum()} that are: {name_some(_name_twins(samples, leaked))}; delete them and "
+            "start a new run, or add --params data_prep.on_leakage=remove (drops them from train and "
+            "validation) or --params data_prep.on_leakage=report (keeps them)"
         )
     left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
     _require_left(left, samples.loc[leaked & (samples["split"] == "train"), "class_name"])
@@ -122,7 +122,7 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
 
 
 def _name_twins(samples: pd.DataFrame, leaked: pd.Series) -> list[str]:
-    """The id of each leaked image with that of one that is identical to it."""
+    """The id of each leaked image, with that of an identical one."""
     same = samples.groupby("pixel_hash")["id"]
     first, last = (same.transform(end)[leaked] for end in ("first", "last"))
     own = samples["id"][leaked]
@@ -136,18 +136,18 @@ def _require_left(samples: pd.DataFrame, changed: pd.Series) -> None:
         if count < 2:
             raise InputError(
                 "every class must have at least 2 samples in train once leaked images are removed, "
-                f"got {count} of class {class_name}; add images, leave the class out, or set "
-                "data_prep.on_leakage to report"
+                f"got {count} of class {class_name}; add images, remove the class, or use "
+                "--params data_prep.on_leakage=report"
             )
     if not (samples["split"] == "validation").any():
         raise InputError(
-            "validation must have images once leaked images are removed, got none; add images, or set "
-            "data_prep.on_leakage to report"
+            "validation must have images once leaked images are removed, got none; add images, or use "
+            "--params data_prep.on_leakage=report"
         )
 
 
 def find_leaked(samples: pd.DataFrame) -> pd.Series:
-    """Which samples are in a split after their own too, by their pixels."""
+    """Which samples have the same pixels as one in a later split."""
     is_leaked = pd.Series(False, index=samples.index)
     for position, split in enumerate(SPLITS):
         later = samples.loc[samples["split"].isin(SPLITS[position + 1 :]), "pixel_hash"]
