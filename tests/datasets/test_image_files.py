@@ -32,7 +32,7 @@ def test_the_images_are_those_that_a_folder_to_train_on_would_give(tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (None, "inference.path must be a folder of images, got None"),
+        (None, "inference.path must be a folder of images, got None; add --params inference.path="),
         ("nowhere", "inference.path must be a folder of images, got '.*nowhere'"),
         ("", r"inference.path must hold images \(.*.png.*\), got none in "),
     ],

@@ -61,9 +61,9 @@ def test_a_class_named_test_is_a_class_where_there_is_no_train(tmp_path: Path) -
         (("train/cat/a.png", "testing/cat/b.png"), "beside train must be valid, .*, got testing; rename"),
         (
             ("training/cat/a.png", "test/cat/b.png", "Val/cat/c.png"),
-            "must hold train, got Val, test, training in",
+            "must hold the folder train beside other splits, got Val, test, training in",
         ),
-        (("test/cat/a.png", "valid/cat/b.png"), "must hold train, got test, valid in"),
+        (("test/cat/a.png", "valid/cat/b.png"), "must hold the folder train .*, got test, valid in"),
     ],
 )
 def test_folders_that_may_be_splits_or_classes_are_not_guessed(
@@ -170,7 +170,7 @@ def test_a_folder_that_cannot_be_read_is_rejected_by_its_name(
         "c.png",
     ]
     closed = tmp_path.name
-    with pytest.raises(DatasetError, match=r"folder must be readable, got .* \(Permission denied\)"):
+    with pytest.raises(DatasetError, match=r"images.path must be readable, got .*: Permission denied"):
         load(tmp_path)
 
 
@@ -178,10 +178,13 @@ def test_a_folder_that_cannot_be_read_is_rejected_by_its_name(
     ("path", "message"),
     [
         (None, "images.path must be given, got nothing; add --params images.path="),
-        ("gone", "images.path must be a folder, got .*gone, which is not there"),
+        ("gone", "images.path must be a folder, got .*gone, which does not exist"),
         ("file.txt", "images.path must be a folder, got .*file.txt, which is a file"),
-        ("empty", "folder must hold images in <class>/ or train/<class>/, got none in .*empty; endings are"),
-        ("texts", r"got none in .*texts \(1 .txt files, 1 class folders without an image\); endings are"),
+        (
+            "empty",
+            "images.path must hold images in <class>/ or train/<class>/, got none in .*empty; images",
+        ),
+        ("texts", r"got none in .*texts \(1 .txt files, 1 class folders without an image\); images end in"),
     ],
 )
 def test_a_path_without_images_is_refused(tmp_path: Path, path: str | None, message: str) -> None:
@@ -241,7 +244,8 @@ def test_the_folder_above_the_one_that_is_meant_is_refused_by_the_name_of_that(t
     for name in ("ants/train/a/1.png", "ants/train/b/1.png", "ants/test/a/2.png"):
         put(tmp_path / name)
     with pytest.raises(
-        DatasetError, match=r"folder must hold train or classes, got .*; did you mean .*/ants\?"
+        DatasetError,
+        match=r"must hold train or folders of classes, got .*; did you mean .*/ants\?",
     ):
         load(tmp_path)
     assert load(tmp_path / "ants").class_names == ["a", "b"]

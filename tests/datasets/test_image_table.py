@@ -57,7 +57,11 @@ def test_a_relative_folder_is_that_beside_the_table_from_wherever_it_is_read(
 @pytest.mark.parametrize(
     ("name", "columns", "message"),
     [
-        ("t.csv", {"path": ["a.png"], "kind": ["cat"]}, "table must have a column label, got path, kind;"),
+        (
+            "t.csv",
+            {"path": ["a.png"], "kind": ["cat"]},
+            "table must have a column label, got path, kind; set",
+        ),
         (
             "t.csv",
             {"path": ["a.png", "b.png", "c.png"], "label": ["cat", None, None]},
@@ -87,7 +91,7 @@ def test_a_relative_folder_is_that_beside_the_table_from_wherever_it_is_read(
         ("t.parquet", {"path": [" ", "b"], "label": ["cat", "dog"]}, "path must be given in .*: row 1; fill"),
         ("t.csv", {"path": [], "label": []}, "table must have rows, got none in t.csv"),
         ("t.txt", {"path": ["a.png"], "label": ["cat"]}, "table must be a .csv or .parquet file, got t.txt"),
-        (None, {}, "table must be a file, got .*gone.csv, which is not there"),
+        (None, {}, "table must be a file, got .*gone.csv, which does not exist"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(
@@ -122,7 +126,7 @@ def test_a_csv_of_a_spreadsheet_with_a_mark_at_its_start_is_read(folder: Path) -
     [
         (
             "path,label\na.png,gr\u00fcn\n".encode("latin-1"),
-            "must be in UTF-8, got t.csv, in which byte 20 is none;",
+            "must be in UTF-8, got t.csv with another byte at 20;",
         ),
         (b"", "table must be CSV, got t.csv: No columns"),
         (b"path,label\na,b\na,b,c,d\n", "table must be CSV, got t.csv: .*line 3"),

@@ -1,1 +1,1 @@
-"""Datasets that Kedro's catalog lacks."""
+"""Datasets that Kedro does not have."""

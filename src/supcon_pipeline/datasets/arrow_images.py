@@ -1,4 +1,4 @@
-"""Images in a folder of Hugging Face `datasets`, in Arrow format."""
+"""Images saved by Hugging Face `datasets`, in Arrow format."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,12 +16,12 @@ from supcon_pipeline.datasets.items import JoinedItems
 
 
 class ArrowImagesDataset(ImageSource):
-    """Labelled images that `datasets.save_to_disk` has written, one set or a dictionary of splits.
+    """Labelled images written by `datasets.save_to_disk`: one set, or a dictionary of splits.
 
     Args:
         path: the folder.
-        image_column: its name.
-        label_column: its name; a `ClassLabel` gives the names of the classes.
+        image_column: name of the column with the images.
+        label_column: name of the column with the labels; a `ClassLabel` gives the names of the classes.
         metadata: for plugins.
     """
 
@@ -36,7 +36,7 @@ class ArrowImagesDataset(ImageSource):
         self.metadata = metadata
 
     def load(self) -> RawImages:
-        """The labels, and the images as they are stored; none is decoded."""
+        """The labels and the encoded images; no image is decoded."""
         parts = self._open_splits()
         names = np.concatenate([self._read_class_names(split, part) for split, part in parts])
         class_names, labels = np.unique(names, return_inverse=True)
@@ -54,11 +54,11 @@ class ArrowImagesDataset(ImageSource):
         )
 
     def _open_splits(self) -> list[tuple[str, Any]]:
-        """Each split by its name, which is empty for a set without splits."""
+        """Name and content of each split; the name is empty for a set without splits."""
         from kedro_datasets.huggingface.arrow_dataset import ArrowDataset
 
         if not Path(self.path).is_dir():
-            raise InputError(f"path must be a folder of datasets.save_to_disk, got {self.path}")
+            raise InputError(f"path must be a folder written by datasets.save_to_disk, got {self.path}")
         loaded = ArrowDataset(path=self.path).load()
         if not isinstance(loaded, dict):
             return [("", loaded)]
@@ -75,17 +75,20 @@ class ArrowImagesDataset(ImageSource):
     def _read_class_names(self, split: str, part: Any) -> np.ndarray:
         for column in (self.image_column, self.label_column):
             if column not in part.column_names:
-                found = ", ".join(part.column_names)
-                raise InputError(f"columns must hold {column}, got {found}; name yours in the catalog")
+                name = "image_column" if column == self.image_column else "label_column"
+                raise InputError(
+                    f"columns must hold {column}, got {', '.join(part.column_names)}; "
+                    f"set {name} of its entry in the catalog to one of these"
+                )
         labels = pd.Series(part.with_format("arrow")[self.label_column].to_pylist(), dtype=object)
         names = getattr(part.features[self.label_column], "names", None)
-        # A ClassLabel writes -1 for none.
+        # A ClassLabel has -1 where there is no label.
         missing = labels.isna() | labels.eq(-1) if names else is_missing(labels)
         if missing.any():
             where = f" of {split}" if split else ""
             raise InputError(
                 f"{self.label_column} must be given for every image{where}, got none for {missing.sum():,}; "
-                "fill them or remove the rows"
+                "fill them in or remove the rows"
             )
         words = labels.map(names.__getitem__) if names else clean_words(labels)
         return words.to_numpy(dtype=object)
@@ -98,6 +101,6 @@ class ArrowImagesDataset(ImageSource):
 
 
 def _read_file(row: Mapping[str, Any], column: str) -> ImageItem:
-    """The image file of a row, still encoded; empty where the row has none."""
+    """The encoded image of a row, or its path; empty bytes where the row has none."""
     file = row[column] or {"bytes": b""}
     return Path(file["path"]) if file["bytes"] is None else file["bytes"]

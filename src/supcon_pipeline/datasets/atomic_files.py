@@ -1,4 +1,4 @@
-"""A local file system on which a file is there whole or not at all."""
+"""A local file system on which a file is complete or absent."""
 
 import io
 from pathlib import Path
@@ -12,10 +12,10 @@ from supcon_pipeline.core.atomic import atomic_path
 
 
 class _AtomicFile(io.FileIO):
-    """A file for writing that appears at its path when it is closed, unless it was discarded."""
+    """A file for writing that appears at its path when closed, unless it was discarded."""
 
     def __init__(self, path: str):
-        # Entered here and left in `close`, because a file may outlive any one block.
+        # Entered here and left in `close`, because a file may outlive any `with` block.
         self._place = atomic_path(Path(path))
         super().__init__(self._place.__enter__(), "wb")
         self.is_discarded = False
@@ -31,7 +31,7 @@ class _AtomicFile(io.FileIO):
 
 
 class _Discarding:
-    """Mixed into a file object: leaving its block by an exception discards what was written."""
+    """Mixin for file objects: an exception in the `with` block discards what was written."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -54,14 +54,14 @@ class _TextFile(_Discarding, io.TextIOWrapper):
 
 
 class AtomicLocalFileSystem(LocalFileSystem):
-    """The local file system, on which a written file appears at its path only when it is complete.
+    """The local file system, except that a file appears at its path only once it is complete.
 
-    Kedro's own datasets write straight to the final path, and a version that a killed process left
-    half-written would be "latest" from then on.
+    Kedro's own datasets write straight to the final path: a version left half-written by a killed process
+    would be the latest from then on.
     """
 
     def open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        """A file object; for modes `w`, `wt` and `wb` it appears at `path` when it is closed."""
+        """A file object; in modes `w`, `wt` and `wb` it appears at `path` when it is closed."""
         if mode not in ("w", "wt", "wb") or kwargs.get("compression"):
             return super().open(path, mode, **kwargs)
         binary = _BinaryFile(_AtomicFile(self._strip_protocol(path)))

@@ -1,4 +1,4 @@
-"""Handwritten digits that ship with scikit-learn."""
+"""The handwritten digits that ship with scikit-learn."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Exported models in files that other programs read."""
+"""Exported models, in files that other programs can read."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ METADATA = "metadata.json"
 
 
 class ProgramDataset(VersionedPathDataset):
-    """`core.inference.export.ModelProgram` in one `.pt2` file, its metadata beside it as `metadata.json`."""
+    """`core.inference.export.ModelProgram` in one `.pt2` file; its metadata is inside, as `metadata.json`."""
 
     def load(self) -> Any:
         """The program, on the CPU."""
@@ -34,10 +34,10 @@ class ProgramDataset(VersionedPathDataset):
 
 
 class OnnxDataset(VersionedPathDataset):
-    """An ONNX `ModelProto` in one `.onnx` file; reading runs no code."""
+    """An ONNX `ModelProto` in one `.onnx` file; loading it runs no code."""
 
     def load(self) -> Any:
-        """The model, as `onnx` holds it."""
+        """The `ModelProto`."""
         import onnx
 
         return onnx.load(str(self._get_load_path()))

@@ -8,7 +8,7 @@ from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 
 class FaissIndexDataset(VersionedPathDataset):
-    """A faiss index in faiss's own format, which holds numbers alone: reading runs no code."""
+    """A faiss index in faiss's own format, which holds only numbers: loading it runs no code."""
 
     def load(self) -> Any:
         """The index."""

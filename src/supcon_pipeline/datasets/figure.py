@@ -1,10 +1,10 @@
-"""Matplotlib figures that can be read back."""
+"""Matplotlib figures that can be loaded again."""
 
 from kedro_datasets.matplotlib import MatplotlibDataset
 
 
 class FigureDataset(MatplotlibDataset):
-    """A matplotlib figure; loading gives the picture's bytes, for a page that shows it."""
+    """A matplotlib figure; loading it gives the bytes of the picture, for a page that shows it."""
 
     def load(self) -> bytes:
         """The bytes of the picture file."""

@@ -1,4 +1,4 @@
-"""All images of a folder, whatever they show."""
+"""All images in a folder, without labels."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,13 +13,13 @@ from supcon_pipeline.datasets.image_source import ImageSource
 
 
 class ImageFilesDataset(ImageSource):
-    """The images in a folder and all folders below it, without labels: all are of the class `unlabelled`.
+    """The images in a folder and all folders below it, all of the class `unlabelled`.
 
-    They are those that the folder of a class would give to `ImageFolderDataset`.
+    Files are chosen as `ImageFolderDataset` chooses those of a class.
 
     Args:
-        path: the folder; none where it is given when the run is started.
-        parameter: the name of the parameter that gives the path, for errors.
+        path: the folder; none as long as it has not been set.
+        parameter: name of the parameter that sets the path, for messages.
         metadata: for plugins.
     """
 
@@ -27,10 +27,13 @@ class ImageFilesDataset(ImageSource):
         self.path, self.parameter, self.metadata = path, parameter, metadata
 
     def load(self) -> RawImages:
-        """The paths of the images, which are their ids too; no image is read."""
+        """The paths of the images, which are also their ids; no image is read."""
         folder = Path(self.path or "").expanduser()
         if not self.path or not folder.is_dir():
-            raise InputError(f"{self.parameter} must be a folder of images, got {self.path!r}")
+            raise InputError(
+                f"{self.parameter} must be a folder of images, got {self.path!r}; "
+                f"add --params {self.parameter}=<folder>"
+            )
         ignored: Counter[str] = Counter()
         files = [Path(file) for file in walk_images(folder, ignored)]
         if not files:

@@ -1,4 +1,4 @@
-"""A folder of images: one folder per class, with or without a split."""
+"""A folder of images with one folder per class, with or without splits."""
 
 import os
 import unicodedata
@@ -11,7 +11,7 @@ import numpy as np
 
 from supcon_pipeline.core.data.folders import ENDINGS, is_folder, list_entries, printable, walk_images
 from supcon_pipeline.core.data.images import RawImages
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, name_some
 from supcon_pipeline.datasets.image_source import ImageSource
 
 SPLIT_FOLDERS = {
@@ -21,12 +21,12 @@ SPLIT_FOLDERS = {
     "val": "validation",
     "test": "test",
 }
-# What else people call them: where all folders have such names, they are no classes.
+# Other names in use for splits: a folder that holds only such names holds no classes.
 _OTHER_SPLIT_FOLDERS = ("training", "testing")
 
 
 class FilePaths(Sequence[Path]):
-    """Paths below a folder, made when they are asked for: a name is all that is kept of an image."""
+    """Paths below a folder, built on access: only the names are kept in memory."""
 
     def __init__(self, folder: Path, names: Sequence[str]):
         self.folder, self.names = folder, names
@@ -47,13 +47,13 @@ class FilePaths(Sequence[Path]):
 
 
 class ImageFolderDataset(ImageSource):
-    """Images in `train/<class>/` with optional `valid/`, `validation/` or `val/` and `test/`; or `<class>/`.
+    """Images in `<class>/`; or in `train/<class>/` with optional `valid/`, `validation/` or `val/`, `test/`.
 
     Folders inside a class belong to it. Links are followed, and each folder is read once. Hidden files and
-    files without the ending of an image are left out and counted.
+    files that do not end like an image are skipped and counted.
 
     Args:
-        path: the folder; none where it is given when the run is started.
+        path: the folder; none as long as it has not been set.
         metadata: for plugins.
     """
 
@@ -76,8 +76,8 @@ class ImageFolderDataset(ImageSource):
             splits += [split] * len(files)
         if not names:
             raise InputError(
-                f"folder must hold images in <class>/ or train/<class>/, got none in {folder}"
-                f"{_count_words(ignored)}; endings are {', '.join(ENDINGS)}"
+                f"images.path must hold images in <class>/ or train/<class>/, got none in {folder}"
+                f"{_count_words(ignored)}; images end in {', '.join(ENDINGS)}"
             )
         class_names, labels = np.unique(np.array(classes), return_inverse=True)
         return RawImages(
@@ -98,28 +98,28 @@ class ImageFolderDataset(ImageSource):
 
 
 def require_folder(path: str | None) -> Path:
-    """The folder of a path that was given.
+    """The path as an absolute folder.
 
     Raises:
-        InputError: where none was, or it is no folder.
+        InputError: where it is not set or not a folder.
     """
     if path is None:
         raise InputError(
-            "images.path must be given, got nothing; add --params images.path=<folder of your images>, "
-            "or write it in conf/<experiment>/parameters.yml"
+            "images.path must be given, got nothing; add --params images.path=<folder>, "
+            "or set it in conf/<experiment>/parameters.yml"
         )
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
-        state = "is a file" if folder.exists() else "is not there"
+        state = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"images.path must be a folder, got {folder}, which {state}")
     return folder
 
 
 def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """The split, empty where there is none, and the folder of each class, in the order of their names.
+    """Split and folder of each class, sorted by name; the split is empty where there are none.
 
     Raises:
-        InputError: where it cannot be told which folders are splits and which are classes.
+        InputError: where it is ambiguous which folders are splits and which are classes.
     """
     children = _folders(folder, ignored)
     splits = [child for child in children if child.name.lower() in SPLIT_FOLDERS]
@@ -134,26 +134,27 @@ def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, P
     if children and all(child.name.lower() in (*SPLIT_FOLDERS, *_OTHER_SPLIT_FOLDERS) for child in children):
         found = ", ".join(child.name for child in children)
         raise InputError(
-            f"folder of splits must hold train, got {found} in {folder}; "
-            f"the names of splits are {', '.join(SPLIT_FOLDERS)}"
+            f"images.path must hold the folder train beside other splits, got {found} in {folder}; "
+            f"name the folders of splits {', '.join(SPLIT_FOLDERS)}"
         )
     if len(children) == 1 and "train" in {child.name.lower() for child in _folders(children[0], Counter())}:
-        raise InputError(f"folder must hold train or classes, got {folder}; did you mean {children[0]}?")
+        raise InputError(
+            f"images.path must hold train or folders of classes, got {folder}; did you mean {children[0]}?"
+        )
     yield from (("", child) for child in children)
 
 
 def _require_no_images(folders: Sequence[Path]) -> None:
-    full = [child.name for child in folders if any(True for _ in walk_images(child, Counter()))]
-    if full:
-        found = ", ".join(map(printable, full[:3])) + (", and others" if len(full) > 3 else "")
+    holding = [printable(child.name) for child in folders if any(walk_images(child, Counter()))]
+    if holding:
         raise InputError(
-            f"folders of images beside train must be {', '.join(list(SPLIT_FOLDERS)[1:])}, got {found}; "
-            "rename or move them, or rename train where it is a class"
+            f"folders of images beside train must be {', '.join(list(SPLIT_FOLDERS)[1:])}, "
+            f"got {name_some(holding)}; rename or move them, or rename train if it is a class"
         )
 
 
 def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
-    """The folders in a folder; what lies beside them belongs to no class.
+    """The folders in a folder; files beside them belong to no class and are counted.
 
     Raises:
         InputError: where it cannot be read.
@@ -161,7 +162,7 @@ def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
     try:
         entries = list_entries(folder, ignored)
     except OSError as error:
-        raise InputError(f"folder must be readable, got {folder} ({error.strerror})") from error
+        raise InputError(f"images.path must be readable, got {folder}: {error.strerror}") from error
     folders = [Path(entry.path) for entry in entries if is_folder(entry)]
     ignored["outside the class folders"] += len(entries) - len(folders)
     return folders

@@ -1,4 +1,4 @@
-"""What all sources of labelled images have in common."""
+"""What all sources of images have in common."""
 
 from typing import Any, NoReturn
 
@@ -9,18 +9,18 @@ from supcon_pipeline.core.data.images import RawImages
 
 
 class ImageSource(AbstractDataset[Any, RawImages]):
-    """Labelled images of someone else's, which are only read."""
+    """Images from outside the project, which are only read."""
 
     def save(self, data: Any) -> NoReturn:
         """Refused."""
-        raise DatasetError(f"{type(self).__name__} must only be read, got {type(data).__name__} to save")
+        raise DatasetError(f"{type(self).__name__} must only be read, got save of {type(data).__name__}")
 
 
 def clean_words(column: pd.Series) -> pd.Series:
-    """The words of a column as they look: without spaces around them, each accent spelled in one way."""
+    """A column as text, stripped and with accents in one Unicode form (NFC)."""
     return column.astype(str).str.strip().str.normalize("NFC")
 
 
 def is_missing(column: pd.Series) -> pd.Series:
-    """Where a column has no word; `nan` is what other programs write where they have none."""
+    """Where a column is empty; other programs write `nan` for a missing value."""
     return column.isna() | clean_words(column).str.lower().isin(["", "nan"])

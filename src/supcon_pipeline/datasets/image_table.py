@@ -1,4 +1,4 @@
-"""A table of images: a path and a label per row."""
+"""A table of images with a path and a label per row."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,22 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import RawImages
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, name_some, suggest
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
 from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 
 
 class ImageTableDataset(ImageSource):
-    """Images named by a CSV or Parquet table with a path, a label and, if there is one, a split.
+    """Images listed in a CSV or Parquet table with a path, a label and optionally a split.
 
     Args:
-        filepath: of the table, `.csv` or `.parquet`.
-        folder: what the paths are relative to, itself relative to the folder of the table; that folder where
-            not given.
-        path_column: its name.
-        label_column: its name.
-        split_column: its name; without such a column, images are split by the seed. Its values are train,
-            valid (or validation, val) and test.
+        filepath: the table, `.csv` or `.parquet`.
+        folder: what the paths are relative to, itself relative to the folder of the table; by default that
+            folder.
+        path_column: name of the column with the paths.
+        label_column: name of the column with the labels.
+        split_column: name of the column with the splits, whose values are train, valid (or validation, val)
+            and test; if the table has no such column, images are split at random by the seed.
         metadata: for plugins.
     """
 
@@ -58,7 +58,7 @@ class ImageTableDataset(ImageSource):
 
     def _read(self) -> pd.DataFrame:
         if not self.filepath.is_file():
-            raise InputError(f"table must be a file, got {self.filepath.absolute()}, which is not there")
+            raise InputError(f"table must be a file, got {self.filepath.absolute()}, which does not exist")
         if self.filepath.suffix.lower() == ".parquet":
             return pd.read_parquet(self.filepath)
         if self.filepath.suffix.lower() == ".csv":
@@ -67,11 +67,11 @@ class ImageTableDataset(ImageSource):
 
     def _read_csv(self) -> pd.DataFrame:
         try:
-            # As text, so that a class `01` stays one, and one may be `NA`.
+            # As text, so that a class may be called `01` or `NA`.
             return pd.read_csv(self.filepath, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(
-                f"table must be in UTF-8, got {self.filepath.name}, in which byte {error.start + 1} is none; "
+                f"table must be in UTF-8, got {self.filepath.name} with another byte at {error.start + 1}; "
                 "save it as CSV UTF-8"
             ) from error
         except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
@@ -82,17 +82,20 @@ class ImageTableDataset(ImageSource):
         if column not in table:
             raise InputError(
                 f"table must have a column {column}, got {', '.join(map(str, table.columns))}; "
-                "name yours in the catalog"
+                f"set {self._argument_of(column)} of its entry in the catalog to one of these"
             )
         if not len(table):
             raise InputError(f"table must have rows, got none in {self.filepath.name}")
         rows = np.flatnonzero(is_missing(table[column]))
         if len(rows):
-            first = ", ".join(str(row + 1) for row in rows[:3]) + (", and others" if len(rows) > 3 else "")
             raise InputError(
                 f"{column} must be given in every row of {self.filepath.name}, got none in {len(rows)}: "
-                f"row {first}; fill them or remove the rows"
+                f"row {name_some(rows + 1)}; fill them in or remove the rows"
             )
+
+    def _argument_of(self, column: str) -> str:
+        """The argument of this dataset that names a column."""
+        return next(f"{kind}_column" for kind, name in self.columns.items() if name == column)
 
     def _read_splits(self, table: pd.DataFrame) -> list[str] | None:
         column = self.columns["split"]
@@ -103,7 +106,8 @@ class ImageTableDataset(ImageSource):
         unknown = sorted(set(given) - set(SPLIT_FOLDERS))
         if unknown:
             raise InputError(
-                f"{column} must be one of {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown[:3])}"
+                f"{column} must be one of {', '.join(SPLIT_FOLDERS)}, got {name_some(unknown)}; "
+                f"{suggest(unknown[0], SPLIT_FOLDERS)}"
             )
         return given.map(SPLIT_FOLDERS).tolist()
 

@@ -1,4 +1,4 @@
-"""Images of several parts of a source, one after the other."""
+"""Images of several parts of a source as one sequence."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, overload
@@ -9,11 +9,11 @@ from supcon_pipeline.core.data.images import ImageItem
 
 
 class JoinedItems(Sequence[ImageItem]):
-    """The images of some parts one after the other, read when they are asked for.
+    """The images of several parts, one part after the other, read on access.
 
     Args:
-        parts: sequences of what `read` takes.
-        read: makes an image of an entry; a function of a module, so that worker processes can have it.
+        parts: sequences of entries.
+        read: turns an entry into an image; a module-level function, so that worker processes can unpickle it.
     """
 
     def __init__(self, parts: Sequence[Any], read: Callable[[Any], ImageItem]):

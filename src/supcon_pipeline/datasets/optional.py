@@ -8,13 +8,13 @@ from supcon_pipeline.datasets.figure import FigureDataset
 
 
 class OptionalArtifact:
-    """Before a versioned dataset: a run that has none is read all the same, and nothing is loaded of it.
+    """Mixin for versioned datasets: a run may lack this artifact, which then loads as none.
 
-    What takes it says more where it is there, and does not ask for the pipeline that makes it.
+    A node that takes it shows it where it exists, and does not require the pipeline that makes it.
     """
 
     def load(self) -> Any:
-        """The artifact, or none."""
+        """The artifact, or none where the run lacks it."""
         return super().load() if self.exists() else None  # type: ignore[attr-defined, misc]
 
 
@@ -23,4 +23,4 @@ class OptionalFigureDataset(OptionalArtifact, FigureDataset):
 
 
 class OptionalJSONDataset(OptionalArtifact, JSONDataset):
-    """A table of JSON that not every run has."""
+    """A JSON document that not every run has."""

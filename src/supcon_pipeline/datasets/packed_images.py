@@ -1,4 +1,4 @@
-"""Images packed in one array, memory-mapped when read."""
+"""Images packed in one array, memory-mapped when loaded."""
 
 import mmap
 import os
@@ -15,7 +15,7 @@ from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 class PackedImagesDataset(VersionedPathDataset):
     """Images `[n, height, width, channels]`, uint8, in one `.npy` file.
 
-    Reading maps the file into memory: it costs nothing before pixels are used, and worker processes share it.
+    Loading maps the file into memory: it costs nothing until pixels are used, and worker processes share it.
     """
 
     def load(self) -> np.ndarray:
@@ -24,9 +24,9 @@ class PackedImagesDataset(VersionedPathDataset):
         return images
 
     def save(self, data: np.ndarray) -> None:
-        """Write the images; anything but uint8 with four dimensions is refused.
+        """Write the images, which must be uint8 with four dimensions.
 
-        Images that are a whole memory-mapped file already are linked, not written again.
+        Images that already are a whole memory-mapped file are linked, not written again.
         """
         if data.dtype != np.uint8 or data.ndim != 4:
             raise DatasetError(
@@ -45,5 +45,5 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        # Another disk, or one without links.
+        # Another disk, or a file system without links.
         shutil.copyfile(source, target)

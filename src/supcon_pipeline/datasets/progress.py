@@ -1,4 +1,4 @@
-"""Progress of trainings."""
+"""The progress of trainings, from which a killed one resumes."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,10 +9,10 @@ from supcon_pipeline.core.training.progress import ProgressStore
 
 
 class ProgressDataset(AbstractDataset[Any, Any]):
-    """A folder with the progress of trainings, apart from the artifacts and not versioned.
+    """A folder with the progress of trainings, separate from the artifacts and not versioned.
 
-    Loading gives a handle to read and write it while a node runs; the same one each time, so that `clear`
-    knows which progress this process has used.
+    Loading gives a handle that reads and writes it while a node runs. It is the same handle every time, so
+    that `clear` knows which progress this process has used.
 
     Args:
         filepath: the folder.
@@ -30,7 +30,7 @@ class ProgressDataset(AbstractDataset[Any, Any]):
         return self._store
 
     def clear(self) -> None:
-        """Remove the progress that was used, because its training has ended and its artifacts are saved."""
+        """Remove the progress that was used, once the training has ended and its artifacts are saved."""
         if self._store is not None:
             self._store.clear()
 

@@ -9,9 +9,9 @@ from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 
 class TensorBoardDataset(VersionedPathDataset):
-    """A folder of TensorBoard events, one run below it per version.
+    """A folder of TensorBoard events, with a subfolder per version.
 
-    Loading gives a handle to write to below the save version, to watch the numbers while a node runs.
+    Loading gives a handle that writes to the save version, so that curves can be watched while a node runs.
     """
 
     def load(self) -> Any:

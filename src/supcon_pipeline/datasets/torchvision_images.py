@@ -1,4 +1,4 @@
-"""The classification sets of torchvision by name."""
+"""The classification datasets of torchvision, by name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from supcon_pipeline.core.data.images import ImageItem, RawImages
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, suggest
 from supcon_pipeline.datasets.image_folder import FilePaths
 from supcon_pipeline.datasets.image_source import ImageSource
 from supcon_pipeline.datasets.items import JoinedItems
@@ -15,14 +15,14 @@ from supcon_pipeline.datasets.torchvision_sets import SETS, TorchvisionSet
 
 
 class TorchvisionImagesDataset(ImageSource):
-    """A classification set of torchvision, with the splits of its authors, if they have made some.
+    """A classification dataset of torchvision, with the splits of its authors where they made some.
 
-    Downloaded where there is a network and the files are not there yet.
+    It is downloaded if its files are missing.
 
     Args:
-        name: of the class in `torchvision.datasets`, as `CIFAR10`.
-        filepath: the folder of its files.
-        options: those arguments of that class that choose among sets, as `split` of EMNIST.
+        name: class name in `torchvision.datasets`, such as `CIFAR10`.
+        filepath: folder of its files.
+        options: arguments of that class that choose a variant, such as `split` of EMNIST.
         metadata: for plugins.
     """
 
@@ -39,7 +39,7 @@ class TorchvisionImagesDataset(ImageSource):
     def load(self) -> RawImages:
         """The images of all splits, train first."""
         parts = self._open_splits()
-        # Some sets name a class that none of their images has.
+        # Some sets list classes without images.
         present, labels = np.unique(
             np.concatenate([_read_labels(part) for _, part in parts]), return_inverse=True
         )
@@ -54,7 +54,7 @@ class TorchvisionImagesDataset(ImageSource):
         )
 
     def _items(self, parts: Sequence[Any]) -> Sequence[ImageItem]:
-        """The files where the set has some: those are decoded as files are, and by several processes."""
+        """The image files where the set has them, which worker processes can decode; else its entries."""
         files = [_list_files(part) for part in parts]
         if not all(files):
             return JoinedItems(parts, read_image)
@@ -63,11 +63,14 @@ class TorchvisionImagesDataset(ImageSource):
         )
 
     def _open_splits(self) -> list[tuple[str, Any]]:
-        """Each split of the authors by our name for it; an empty name where they have none."""
+        """Name and content of each split of the authors; the name is empty where they made none."""
         from torchvision import datasets
 
         if self.name not in SETS:
-            raise InputError(f"name must be one of {', '.join(SETS)}, got {self.name!r}")
+            raise InputError(
+                "name must be a classification dataset of torchvision, "
+                f"got {self.name!r}; {suggest(self.name, SETS)}"
+            )
         kind, known = getattr(datasets, self.name), SETS[self.name]
         unknown = ", ".join(name for name in self.options if name not in known.options)
         if unknown:
@@ -79,17 +82,17 @@ class TorchvisionImagesDataset(ImageSource):
             raise InputError(self._explain(error, known)) from error
 
     def _explain(self, error: Exception, known: TorchvisionSet) -> str:
-        """Why the class of torchvision could not be made, which is for its options or for its files."""
+        """Why torchvision failed: because of its options or of its files."""
         reason = " ".join(str(error).split())
         if known.options and isinstance(error, TypeError | ValueError):
-            return f"options of {self.name} must fit it, got {self.options}; {reason}"
+            return f"options of {self.name} must fit it, got {self.options}: {reason}"
         return (
-            f"{self.name} must be in {self.filepath.absolute()} or be downloadable, got {reason[:200]}; "
+            f"{self.name} must be in {self.filepath.absolute()} or downloadable, got {reason[:200]}; "
             f"without a network, put there: {known.files}"
         )
 
     def _open(self, kind: Any, split: Mapping[str, Any]) -> Any:
-        """From the files that are there, else with a download."""
+        """The dataset from its files, which are downloaded if they are missing."""
         given = {"root": str(self.filepath), **split, **self.options}
         try:
             return kind(**given, download=False)
@@ -102,13 +105,13 @@ class TorchvisionImagesDataset(ImageSource):
 
 
 def read_image(entry: tuple[Any, Any]) -> np.ndarray:
-    """The pixels of an entry of a set, grey or in colour."""
+    """The pixels of an entry, in grey or colour."""
     image = entry[0]
     return np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
 
 def _list_files(part: Any) -> Sequence[str | Path]:
-    """The files of the images, which each set keeps under a name of its own; none where it has arrays."""
+    """The image files, kept by each dataset under a name of its own; empty where it holds arrays."""
     for name in ("_image_files", "_images"):
         if hasattr(part, name):
             return list(getattr(part, name))
@@ -120,11 +123,11 @@ def _list_files(part: Any) -> Sequence[str | Path]:
 
 
 def _read_labels(part: Any) -> np.ndarray:
-    """The labels without the images, which each set keeps under a name of its own."""
+    """The labels alone, kept by each dataset under a name of its own."""
     for name in ("targets", "labels", "_labels", "y"):
         if hasattr(part, name):
             labels = np.asarray(getattr(part, name), dtype=np.int64)
-            # QMNIST has the writer and more beside the class.
+            # QMNIST also has the writer and more.
             return labels if labels.ndim == 1 else labels[:, 0]
     samples = getattr(part, "_samples", None)
     if samples is not None:
@@ -133,9 +136,9 @@ def _read_labels(part: Any) -> np.ndarray:
 
 
 def _class_names(part: Any, labels: np.ndarray) -> list[str]:
-    """The names by label, as far as the set has any."""
+    """The class names by label; the labels themselves where the dataset has no names."""
     names = getattr(part, "classes", getattr(part, "categories", None))
     if names is None:
         return [str(label) for label in range(int(labels.max()) + 1)]
-    # Some sets give several words for a class.
+    # Some datasets give a class several names.
     return [name if isinstance(name, str) else ", ".join(name) for name in names]

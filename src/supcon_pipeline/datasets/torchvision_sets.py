@@ -1,11 +1,11 @@
-"""What is known of the classification sets of torchvision: their splits, options and files."""
+"""The classification datasets of torchvision: their splits, options and files."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 Splits = Mapping[str, Mapping[str, Any]]
 
-# The splits of the authors by our names, with the arguments that give them.
+# The splits of the authors, by our names, with the arguments that select them.
 _FLAG: Splits = {"train": {"train": True}, "test": {"train": False}}
 _TWO: Splits = {"train": {"split": "train"}, "test": {"split": "test"}}
 _THREE: Splits = {"train": {"split": "train"}, "validation": {"split": "val"}, "test": {"split": "test"}}
@@ -13,12 +13,12 @@ _NONE: Splits = {"": {}}
 
 
 class TorchvisionSet(NamedTuple):
-    """A set.
+    """A dataset.
 
     Args:
-        splits: arguments of its class by split; of an empty name where the authors have none.
-        files: what the class downloads, below its root.
-        options: arguments of the class that choose among sets, and may be given.
+        splits: arguments of its class by split; the name is empty where the authors made none.
+        files: what the class downloads, relative to its root.
+        options: arguments of the class that choose a variant.
     """
 
     splits: Splits
@@ -27,7 +27,7 @@ class TorchvisionSet(NamedTuple):
 
 
 def _idx_files(folder: str) -> str:
-    """The four files of a set in the format of MNIST."""
+    """The four files of a dataset in the format of MNIST."""
     names = (
         f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
     )

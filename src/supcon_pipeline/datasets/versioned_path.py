@@ -1,4 +1,4 @@
-"""What datasets of one file or folder per version share."""
+"""The base of datasets with one file or folder per version."""
 
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -7,11 +7,11 @@ from kedro.io import AbstractVersionedDataset, Version
 
 
 class VersionedPathDataset(AbstractVersionedDataset[Any, Any]):
-    """One file or folder per version on the local disk; those that inherit say how it is read and written.
+    """Base of datasets that keep one file or folder per version on the local disk.
 
     Args:
-        filepath: of the file or folder.
-        version: as the catalog gives it.
+        filepath: the file or folder.
+        version: load and save version, set by the catalog.
         metadata: for plugins.
     """
 
