@@ -12,17 +12,21 @@ __version__ = "0.1.0"
 def load_encoder(
     project_path: str | Path = ".", env: str | None = None, run_id: str | None = None
 ) -> "ImageEncoder":
-    """The encoder of a run, with its classifier where it has one, or a model from a file.
+    """The encoder of a run, with its classifier if there is one; or a model from a file.
 
     Args:
-        project_path: the folder of the project; or a file: the `.safetensors` of an encoder, or an exported
+        project_path: folder of the project; or a file: the `.safetensors` of an encoder, or an exported
             `.onnx` or `.pt2`.
-        env: the experiment; the default one where left out.
-        run_id: of the run; where left out, that of `SUPCON_RUN_ID`, or else the newest that has an encoder.
+        env: the experiment; where left out, the default one.
+        run_id: the run; where left out, that of `SUPCON_RUN_ID`, or else the newest that has an encoder.
 
     Raises:
-        InputError: where there is neither project nor model at the path.
+        InputError: where the path is neither a project nor a model.
         click.ClickException: where the run does not exist or has no encoder.
+
+    Example:
+        encoder = load_encoder("my_project", env="images")
+        encoder.classify(["photo.jpg"])  # [Prediction(class_name='cat', probability=0.98)]
     """
     from supcon_pipeline.loading import load_encoder as load
 

@@ -1,4 +1,4 @@
-"""`python -m supcon_pipeline`: Kedro's `run` of this project."""
+"""`python -m supcon_pipeline` does what `kedro run` does."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from kedro.framework.project import configure_project
 
 
 def main(*args: Any, **kwargs: Any) -> Any:
-    """Run as `kedro run` would."""
+    """Run the project, with the options of `kedro run`."""
     package_name = Path(__file__).parent.name
     configure_project(package_name)
     kwargs["standalone_mode"] = not hasattr(sys, "ps1")

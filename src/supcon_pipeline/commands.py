@@ -1,17 +1,22 @@
-"""Commands: how one refuses, and what a message suggests to type."""
+"""Commands: the error one stops with, and how a message spells the command to type next."""
 
 import json
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
+from omegaconf import OmegaConf
 
 from supcon_pipeline.core.messages import InputError
 
+RUN_ID_VARIABLE = "SUPCON_RUN_ID"
+
 
 class CommandError(click.ClickException, InputError):
-    """Input that a command refuses; shown as its lines alone, without a traceback."""
+    """Input that stops a command; only the message is shown, without a traceback."""
 
 
 def run_command(
@@ -19,28 +24,38 @@ def run_command(
     env: str | None = None,
     params: Mapping[str, Any] | None = None,
     load_versions: Mapping[str, str] | None = None,
-    is_going_on: bool = False,
+    is_resumed: bool = False,
     run_id: str | None = None,
-    run_id_variable: str = "SUPCON_RUN_ID",
+    folder: str = "",
 ) -> str:
-    """The `kedro run` of some pipelines, as a shell takes it.
+    """The `kedro run` command for some pipelines, quoted for a shell.
 
     Args:
-        pipelines: their names.
-        env: the experiment, where it is not the default one.
+        pipelines: names of the pipelines.
+        env: the experiment; none for the default one.
         params: runtime parameters, nested.
-        load_versions: versions by name of artifact.
-        is_going_on: whether what has been made is kept.
-        run_id: of the run to go on with.
-        run_id_variable: the environment variable that names it.
+        load_versions: version by artifact name.
+        is_resumed: whether the run keeps the artifacts it already has.
+        run_id: the existing run to continue.
+        folder: prefix of the program, from `commands_folder`.
+
+    Example:
+        >>> run_command(["stage1", "stage1_swa"], params={"stage1": {"compile": True}})
+        'kedro run --pipelines stage1,stage1_swa --params stage1.compile=true'
     """
-    words = ["kedro", "run", *(["--env", env] if env else []), "--pipelines", ",".join(pipelines)]
-    given = ",".join(f"{name}={_as_text(value)}" for name, value in _leaves(params or {}))
-    words += ["--params", given] if given else []
+    words = [f"{folder}kedro", "run", *(["--env", env] if env else []), "--pipelines", ",".join(pipelines)]
+    assignments = ",".join(f"{name}={_as_typed(value)}" for name, value in _leaves(params or {}))
+    words += ["--params", assignments] if assignments else []
     versions = ",".join(f"{name}:{version}" for name, version in (load_versions or {}).items())
     words += ["--load-versions", versions] if versions else []
-    words += ["--only-missing-outputs"] if is_going_on else []
-    return (f"{run_id_variable}={shlex.quote(run_id)} " if run_id else "") + shlex.join(words)
+    words += ["--only-missing-outputs"] if is_resumed else []
+    return (f"{RUN_ID_VARIABLE}={shlex.quote(run_id)} " if run_id else "") + shlex.join(words)
+
+
+def commands_folder(project_path: Path) -> str:
+    """`.venv/bin/` where this process runs in the project's own environment, else nothing."""
+    is_own = Path(sys.prefix).resolve() == (project_path / ".venv").resolve()
+    return ".venv/bin/" if is_own else ""
 
 
 def _leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -51,5 +66,8 @@ def _leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _as_typed(value: Any) -> str:
+    """The value as `--params` reads it back; text that would come back as a number has quotes."""
+    if isinstance(value, str) and OmegaConf.from_dotlist([f"value={value}"])["value"] == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Configuration: an experiment is an environment, and has folders of its own."""
+"""Configuration: each experiment is an environment with folders of its own."""
 
 import os
 from pathlib import Path
@@ -10,22 +10,22 @@ from omegaconf import OmegaConf
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.messages import suggest
 
-# What holds a path in an entry of the catalog.
+# Keys of a catalog entry that hold a path.
 _PATHS = ("path", "filepath", "folder")
 
 
 class ExperimentConfigLoader(OmegaConfigLoader):
-    """Kedro's loader with two resolvers for the catalog, in which a path may begin with `~`.
+    """Kedro's loader with two resolvers for the catalog, and `~` for the home folder in its paths.
 
-    `${experiment:}` gives the name of the environment. The catalog puts it into every path, so that two
-    environments never read each other's artifacts. `${parameter:images.path}` gives a parameter, wherever it
-    was set; characters that mean something in a resolver mean nothing in its value.
+    `${experiment:}` is the name of the environment. The catalog puts it into every path, so that two
+    environments never read each other's artifacts. `${parameter:images.path}` is a parameter, wherever it was
+    set; its value is taken literally, even with characters that are special to OmegaConf.
     """
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
         folder = Path(self.conf_source)
-        # The source may also be an archive, and the default environment need not be there.
+        # The source may also be an archive, and the default environment need not exist.
         if self.env and self.env != self.default_run_env and folder.is_dir():
             known = sorted(path.name for path in folder.iterdir() if path.is_dir())
             if self.env not in known:
@@ -35,18 +35,18 @@ class ExperimentConfigLoader(OmegaConfigLoader):
 
     @property
     def experiment(self) -> str:
-        """The environment; `base` where none was chosen."""
+        """The name of the environment; `base` where none was chosen."""
         return str(self.env) if self.env and self.env != self.default_run_env else str(self.base_env)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        # Registered at every reading: resolvers are global, and a process may hold several loaders.
+        # Registered at every read: resolvers are global, and a process may hold several loaders.
         OmegaConf.register_new_resolver("experiment", lambda: self.experiment, replace=True)
         OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
         config = super().__getitem__(key)
         return _expand_home(config) if key == "catalog" else config
 
     def _parameter(self, name: str) -> Any:
-        """The parameter of a name with dots; none where it is not given."""
+        """The parameter with this dotted name; none where it is not set."""
         value: Any = self["parameters"]
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
@@ -54,7 +54,7 @@ class ExperimentConfigLoader(OmegaConfigLoader):
 
 
 def _expand_home(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry with the home folder for `~`, in which Kedro would see a folder of the project."""
+    """The entry with `~` expanded, which Kedro would take for a folder inside the project."""
     expanded = dict(entry)
     for name, value in entry.items():
         if isinstance(value, dict):

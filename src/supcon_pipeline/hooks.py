@@ -1,4 +1,4 @@
-"""What cuts across the pipelines: their parameters, their runs, and the closing table."""
+"""Hooks for what concerns every pipeline: parameters, runs and the closing table."""
 
 import subprocess
 from datetime import UTC, datetime
@@ -11,12 +11,12 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.commands import CommandError, run_command
+from supcon_pipeline.commands import CommandError, commands_folder, run_command
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.runs import RunBook, open_run
 from supcon_pipeline.validation import parameter_models, try_views, validate_parameters
 
-# Groups of parameters whose path is for an entry of the catalog.
+# The catalog entry that reads the `path` of each group of parameters.
 _SOURCES = {
     "images": "raw_images",
     "inference": "inference_images",
@@ -25,11 +25,11 @@ _SOURCES = {
 
 
 class ParameterHooks:
-    """Validates all parameters as soon as the configuration is read."""
+    """Validate all parameters as soon as the configuration is read."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Refuse unknown names and impossible values.
+        """Refuse unknown names and invalid values.
 
         Raises:
             CommandError: with one line per mistake.
@@ -52,7 +52,7 @@ class ParameterHooks:
 
 
 class RunHooks:
-    """Opens a run before its first node and says what came of it after its last."""
+    """Open a run before its first node, and print its results after the last."""
 
     @cached_property
     def graph(self) -> Pipeline:
@@ -69,7 +69,7 @@ class RunHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog, save_version: str | None) -> None:
-        """Outside of a run (notebook, Kedro-Viz), show one run as a whole."""
+        """Outside a run (notebook, Kedro-Viz), let the catalog show one whole run."""
         if save_version is None:
             RunBook(catalog, self.graph).show()
 
@@ -77,12 +77,18 @@ class RunHooks:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Open the run and pin what it reads to whole runs, which `--load-versions` may choose.
+        """Open the run and pin what it reads to one earlier run, which `--load-versions` may choose.
 
         Raises:
-            CommandError: where the transforms of a stage that will run do not work on its images.
+            CommandError: where `open_run` refuses the run, or the transforms of a stage that will run do not
+                work on its images.
         """
-        command = partial(run_command, env=run_params["env"], params=run_params["runtime_params"])
+        command = partial(
+            run_command,
+            env=run_params["env"],
+            params=run_params["runtime_params"],
+            folder=commands_folder(self.project_path),
+        )
         book = RunBook(catalog, self.graph, command)
         parameters = _plain(catalog.load("parameters"))
         stages = {
@@ -108,17 +114,17 @@ class RunHooks:
             pipeline,
             describe,
             load_versions=run_params["load_versions"] or {},
-            is_going_on=run_params["only_missing_outputs"],
+            is_resumed=run_params["only_missing_outputs"],
         )
         if stages and "dataset_card" in pipeline.inputs():
-            # Their shape is known once the run that has them is.
+            # The shape of the images is known only once the run that holds them is pinned.
             try_views(stages, tuple(catalog.load("dataset_card")["image_shape"]))
 
     @hook_impl
     def after_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Let go of progress that has come to its end; print where the results are and what to type next."""
+        """Delete the progress of finished trainings; print where the results are and what to type next."""
         from supcon_pipeline.results import print_results
 
         for name in pipeline.inputs():
@@ -130,7 +136,7 @@ class RunHooks:
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON holds them, with all that was left out, whichever pipelines are to run."""
+    """Parameters as plain JSON values, with all that was left out, whichever pipelines run."""
     models = parameter_models()
     return {
         name: models[name].model_validate(value).model_dump(mode="json") if name in models else value
@@ -139,7 +145,7 @@ def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_commit(project_path: Path) -> str | None:
-    """The commit of the code, with `+changes` where files differ from it; none outside version control."""
+    """The commit of the code, plus `+changes` where files are modified; none outside version control."""
     command = ["git", "-C", str(project_path), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

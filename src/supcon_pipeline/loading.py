@@ -1,4 +1,4 @@
-"""Encoders of past runs, and from files."""
+"""Encoders from past runs and from files."""
 
 import os
 from functools import partial
@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.project import settings
 from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Pipeline
+from kedro.utils import is_kedro_project
 
-from supcon_pipeline.commands import CommandError, run_command
+from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, commands_folder, run_command
 from supcon_pipeline.core.messages import InputError, suggest
-from supcon_pipeline.runs import RUN_ID_VARIABLE, Run, RunBook
+from supcon_pipeline.runs import Run, RunBook
 
 if TYPE_CHECKING:
     from supcon_pipeline.core.inference.image_encoder import ImageEncoder
 
 
 def load_encoder(project_path: str | Path, env: str | None, run_id: str | None) -> "ImageEncoder":
-    """As `supcon_pipeline.load_encoder`."""
+    """See `supcon_pipeline.load_encoder`."""
     path = Path(project_path).expanduser().resolve()
-    if path.is_dir():
+    if is_kedro_project(path):
         return _load_from_run(path, env, run_id)
     if not path.is_file():
-        raise InputError(f"project_path must be a project or the file of a model, got {str(project_path)!r}")
+        raise InputError(
+            "project_path must be the folder of a project or the file of a model, "
+            f"got {str(project_path)!r}, which is neither"
+        )
     if env is not None or run_id is not None:
         raise InputError(f"env and run_id must be left out with a file, got {env!r} and {run_id!r}")
     return _load_from_file(path)
@@ -53,10 +57,11 @@ def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "
     with settings.SESSION_CLASS.create(project_path, env=env) as session:
         catalog = session.load_context().catalog
     graph = sum(register_pipelines().values(), Pipeline([]))
-    book = RunBook(catalog, graph, partial(run_command, env=env))
+    command = partial(run_command, env=env, folder=commands_folder(project_path))
+    book = RunBook(catalog, graph, command)
     run = _choose_run(book, run_id or os.environ.get(RUN_ID_VARIABLE))
     book.pin(run.artifacts)
-    # A run may have stopped before stage 2 or evaluation; its encoder is of use all the same.
+    # A run may have stopped before stage 2 or evaluation; its encoder is still of use.
     classifier = catalog.load("classifier") if "classifier" in run.artifacts else None
     has_metrics = "classifier_metrics" in run.artifacts
     temperature = catalog.load("classifier_metrics")["calibrated"]["temperature"] if has_metrics else 1.0
@@ -66,14 +71,10 @@ def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "
 
 def _choose_run(book: RunBook, run_id: str | None) -> Run:
     needed = {"encoder", "dataset_card"}
-    if run_id is None:
-        newest = book.base_for(needed)
-        if newest is None:
-            raise CommandError("run_id must name a run of this experiment, got none; train one first")
-        return newest
-    run = book.read(run_id)
+    run = book.read(run_id) if run_id else book.base_for(needed)
     if run is None or not needed <= run.artifacts.keys():
-        known = [each.run_id for each in book.newest_first() if needed <= each.artifacts.keys()]
-        remedy = suggest(run_id, known) if known else "train one first"
+        known = [other.run_id for other in book.newest_first() if needed <= other.artifacts.keys()]
+        command = book.suggest_command(book.pipelines_making(needed, ()))
+        remedy = suggest(str(run_id), known) if known else f"first type: {command}"
         raise CommandError(f"run_id must be a run with an encoder, got '{run_id}'; {remedy}")
     return run

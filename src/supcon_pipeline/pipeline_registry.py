@@ -17,7 +17,7 @@ from supcon_pipeline.pipelines.visualization.pipeline import create_pipeline as 
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """The pipelines in the order of the data; `__default__` leaves out those for before and after it."""
+    """All pipelines, in the order of the data; `__default__` leaves out those for before and after it."""
     models = {"stage1": "encoder", "stage2": "classifier", "baseline": "baseline_model"}
     averages = {f"{stage}_swa": create_swa(stage, model) for stage, model in models.items()}
     pipelines = {
@@ -30,7 +30,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "index": create_index(),
         "visualization": create_visualization(),
     }
-    # That of stage 1 comes before there is an encoder, which that of stage 2 needs.
+    # The range test of stage 1 needs no encoder, that of stage 2 does.
     range_tests = {f"{stage}_lr_finder": create_lr_finder(stage) for stage in ("stage1", "stage2")}
     beside = {
         **averages,

@@ -1,7 +1,6 @@
-"""The word at the end of a run: where the results are and what to type next."""
+"""The closing summary of a run: metrics, where the results are, and what to type next."""
 
 import shlex
-import sys
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -11,18 +10,19 @@ from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 
+from supcon_pipeline.commands import commands_folder
 from supcon_pipeline.core.pages.headlines import HEADLINES
 
-# Of more artifacts only those to look at are listed.
+# Above this many artifacts, only those for people to look at are listed.
 MAX_SHOWN = 10
-# What is in the report of a run that has it.
+# Artifacts that the report shows where the run has them.
 REPORTED = frozenset({"stage1_lr_figure", "stage2_lr_figure", "out_of_distribution_metrics"})
 
 
 def print_results(
     run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog, project_path: Path
 ) -> None:
-    """Print the metrics of a run that made some, the files it made, and the next commands."""
+    """Print the metrics and files that a run made, and commands to type next."""
     console = Console(highlight=False)
     made = pipeline.all_outputs()
     if "metrics" in made:
@@ -43,19 +43,13 @@ def print_results(
         console.print(f"  {name:<20} {path}", soft_wrap=True, markup=False)
     env = f" --env {shlex.quote(run_params['env'])}" if run_params["env"] else ""
     console.print("\nNext:")
-    folder = _commands_folder(project_path)
+    folder = commands_folder(project_path)
     for command, purpose in _next_commands(made, env, _images_path(run_params)):
         console.print(f"  {folder}{command:<50} {purpose}", soft_wrap=True, markup=False)
 
 
-def _commands_folder(project_path: Path) -> str:
-    """What goes before a command: the environment of the project where that is the one that runs."""
-    is_own = Path(sys.prefix).resolve() == (project_path / ".venv").resolve()
-    return ".venv/bin/" if is_own else ""
-
-
 def _artifact_paths(names: set[str], catalog: DataCatalog, project_path: Path) -> dict[str, PurePath]:
-    """The file of each artifact, from the project on where it lies there; what is only in memory has none."""
+    """The file of each artifact that has one, relative to the project where it is inside."""
     datasets = {name: catalog.get(name) for name in sorted(names)}
     paths = {
         name: PurePath(dataset._get_load_path())
@@ -69,29 +63,29 @@ def _artifact_paths(names: set[str], catalog: DataCatalog, project_path: Path) -
 
 
 def _images_path(run_params: dict[str, Any]) -> str:
-    """The path that an experiment of one's own images was given, as the next command needs it too."""
+    """`images.path` as it was given on the command line, which a next command must repeat."""
     path = ((run_params.get("runtime_params") or {}).get("images") or {}).get("path")
     return f"images.path={path}," if path else ""
 
 
 def _next_commands(made: set[str], env: str, images: str) -> list[tuple[str, str]]:
-    """What to type next, and what for."""
+    """Commands to type next, each with its purpose."""
     infer = f"kedro run{env} --pipelines inference --params inference.path=<folder>"
     export = f"kedro run{env} --pipelines export"
     if made & {"inference_predictions", "model_card"}:
-        return [(infer, "classes of new images"), (export, "files for other programs")]
+        return [(infer, "classify new images"), (export, "export for other programs")]
     if made & REPORTED and "report" not in made:
         report = f"kedro run{env} --nodes visualization.write_report"
-        return [(report, "the report with it"), (infer, "classes of new images")]
+        return [(report, "add it to the report"), (infer, "classify new images")]
     change = shlex.quote(f"{images}stage1.optimizer.lr=0.2")
-    # What reads a classifier is refused as long as there is none.
-    evaluate = [(f"kedro run{env} --pipelines evaluation", "evaluate, without training")]
+    # Without a classifier, evaluation would be refused.
+    evaluate = [(f"kedro run{env} --pipelines evaluation", "evaluate again without training")]
     return [
-        (f"kedro viz run --include-hooks{env}", "the lineage in a browser"),
+        (f"kedro viz run --include-hooks{env}", "see the lineage in a browser"),
         *(evaluate if made & {"classifier", "metrics", "report"} else []),
         (f"kedro run{env} --params {change}", "change one parameter"),
-        *([(infer, "classes of new images")] if made & {"metrics", "report"} else []),
-        ("tensorboard --logdir data/08_reporting", "the curves of all runs"),
+        *([(infer, "classify new images")] if made & {"metrics", "report"} else []),
+        ("tensorboard --logdir data/08_reporting", "see the curves of all runs"),
     ]
 
 
@@ -103,7 +97,7 @@ def _print_predictions(console: Console, predictions: pd.DataFrame, unreadable: 
     console.print(f"\n{len(predictions):,} images: {classes}{others}", soft_wrap=True, markup=False)
     console.print(f"{far:,} are farther from the training images than 99 % of the validation images")
     if len(unreadable):
-        console.print(f"[bold]{len(unreadable):,} could not be read[/bold]; unreadable_images says why")
+        console.print(f"[bold]{len(unreadable):,} could not be read[/bold]: see unreadable_images")
 
 
 def _print_detection(console: Console, detection: dict[str, Any]) -> None:
@@ -126,4 +120,5 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
         table.add_row(f"{group} {short}", value, interval, *others)
     console.print(table)
     if metrics["baseline_differs"]:
-        console.print(f"The baseline was trained with other {', '.join(metrics['baseline_differs'])}")
+        differences = ", ".join(metrics["baseline_differs"])
+        console.print(f"The baseline had a different budget: it was trained with another {differences}")

@@ -10,11 +10,10 @@ from typing import Any
 from kedro.io import AbstractVersionedDataset, DataCatalog, Version
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.commands import CommandError, run_command
+from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, run_command
 from supcon_pipeline.core.messages import suggest
 from supcon_pipeline.datasets.optional import OptionalArtifact
 
-RUN_ID_VARIABLE = "SUPCON_RUN_ID"
 RECORD = "run_record"
 
 logger = logging.getLogger(__name__)
@@ -22,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A run and what it can be read for.
+    """A run and the artifacts that can be read from it.
 
     Args:
         run_id: its id.
-        artifacts: the version of each artifact that belongs to it: its own, and those of the run it was
-            built upon as far as nothing of its own made them out of date.
+        artifacts: version by name: those it made itself, and those of the run it was based on, without what
+            its own artifacts have made out of date.
     """
 
     run_id: str
@@ -39,8 +38,8 @@ class RunBook:
 
     Args:
         catalog: of the experiment.
-        graph: all pipelines, which say what depends on what.
-        suggest_command: gives the command of pipelines, and other arguments of `run_command`.
+        graph: all pipelines as one; it says which artifact is made from which.
+        suggest_command: `run_command` with the environment and parameters of the current run.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class RunBook:
         return None
 
     def read(self, run_id: str) -> Run | None:
-        """The run of that id, or none."""
+        """The run with that id, or none."""
         dataset = self._pinned(RECORD, run_id)
         if not dataset.exists():
             return None
@@ -70,7 +69,7 @@ class RunBook:
         return Run(run_id, {**artifacts, **dict.fromkeys(own, run_id)})
 
     def newest_first(self) -> Iterator[Run]:
-        """All runs by the time they were started."""
+        """All runs, the last started first."""
         dataset = self._dataset(RECORD)
         run_ids = dataset.list_versions(full_path=False) if dataset is not None else []
         started = {run_id: self._pinned(RECORD, run_id).load()["started"] for run_id in run_ids}
@@ -80,18 +79,22 @@ class RunBook:
                 yield run
 
     def without_descendants(self, artifacts: dict[str, str], made: Iterable[str]) -> dict[str, str]:
-        """The artifacts left valid when others are made anew: none that is made from those or beside them."""
+        """The artifacts that stay valid when others are made again.
+
+        Those are out of date that are made from the new ones, or by the same nodes as them.
+        """
         makers = [node.name for node in self.graph.nodes if set(node.outputs) & set(made)]
         stale = self.graph.from_nodes(*makers).all_outputs() if makers else set()
         return {name: version for name, version in artifacts.items() if name not in stale}
 
     def base_for(self, needed: set[str], pins: dict[str, str] | None = None) -> Run | None:
-        """The newest run that has all that is needed, or else the newest that has it beside the pins.
+        """The newest run that has every artifact needed.
 
         Args:
             needed: names of artifacts.
-            pins: versions chosen by hand. A run that has them comes whole; where none has them all, they take
-                the place of what another run has, and what that has made from its own is no part of it.
+            pins: versions chosen by hand. Runs that have all of these come first. Where none of them has what
+                is needed, the pins replace the versions of another run, which then goes without whatever it
+                made from the replaced ones.
 
         Raises:
             CommandError: where there is no such run.
@@ -108,45 +111,48 @@ class RunBook:
             return None
         best = max(own or views, key=lambda run: len(needed & run.artifacts.keys()), default=None)
         absent = needed - (best.artifacts.keys() if best else set())
-        pinned = "".join(f" with {name} of {version}" for name, version in pins.items())
+        pinned = "".join(f" with {name} of run {version}" for name, version in pins.items())
         pipelines = self.pipelines_making(absent, (best.artifacts if best else {}).keys() | pins.keys())
         raise CommandError(
             f"{', '.join(sorted(absent))} must be in a run of this experiment{pinned}, got none; "
-            f"type {self.suggest_command(pipelines, load_versions=pins)} first"
+            f"first type: {self.suggest_command(pipelines, load_versions=pins)}"
         )
 
     def _view(self, run: Run, pins: dict[str, str]) -> Run:
-        """The run with the pinned versions in place of its own, and without what is made from its own."""
+        """The run with the pins in place of its own versions, and without what it made from those."""
         changed = {name for name, version in pins.items() if run.artifacts.get(name) != version}
         return Run(run.run_id, self.without_descendants(run.artifacts, changed) | pins)
 
     def require_pins(self, pins: dict[str, str]) -> None:
-        """Make sure that what is chosen by hand is there.
+        """Make sure that the versions chosen by hand exist.
 
         Raises:
-            CommandError: where a name is none of an artifact, or its run has none.
+            CommandError: where a name is not an artifact, or no run has made that version of it.
         """
         for name, version in pins.items():
             if name not in self.names:
-                known = suggest(name, self.names)
-                raise CommandError(f"load_versions must name artifacts of runs, got '{name}'; {known}")
+                remedy = suggest(name, self.names)
+                raise CommandError(f"--load-versions must name artifacts of runs, got '{name}'; {remedy}")
             if not self._pinned(name, version).exists():
                 made = [run.run_id for run in self.newest_first() if run.artifacts.get(name) == run.run_id]
-                known = suggest(version, made) if made else "none has been made yet"
-                raise CommandError(f"load_versions must name runs that made {name}, got '{version}'; {known}")
+                command = self.suggest_command(self.pipelines_making([name], ()))
+                remedy = suggest(version, made) if made else f"first type: {command}"
+                raise CommandError(
+                    f"--load-versions must name a run that made {name}, got '{version}'; {remedy}"
+                )
 
     def _warn_of_newer(self, runs: list[Run], needed: set[str]) -> None:
-        """Say why the last of the runs is read and not the first, which is newer."""
+        """Say why the last of these runs is read although the first is newer."""
         if len(runs) > 1:
             absent = ", ".join(sorted(needed - runs[0].artifacts.keys()))
             logger.warning("Reading run %s: the newer %s has no %s", runs[-1].run_id, runs[0].run_id, absent)
 
     def pipelines_making(self, names: Iterable[str], present: Collection[str]) -> list[str]:
-        """The pipelines that make some artifacts and all these are made from, in the order of the data.
+        """The pipelines that make some artifacts and everything upstream, in the order they must run.
 
         Args:
             names: of the artifacts.
-            present: names of artifacts that need not be made.
+            present: artifacts that are there already.
         """
         found: dict[str, None] = {}
 
@@ -165,7 +171,7 @@ class RunBook:
 
     @cached_property
     def _makers(self) -> dict[str, str]:
-        """The pipeline that makes each artifact."""
+        """The name of the pipeline that makes each artifact."""
         return {name: str(node.namespace) for node in self.graph.nodes for name in node.outputs}
 
     def pin(self, load_versions: dict[str, str]) -> None:
@@ -177,21 +183,21 @@ class RunBook:
                 dataset.release()
 
     def show(self) -> None:
-        """Read one run from now on, that of `SUPCON_RUN_ID` or else the newest, and nothing of any other.
+        """From now on read from one run alone: that of `SUPCON_RUN_ID`, or else the newest.
 
         Raises:
-            CommandError: where the run asked for is not there.
+            CommandError: where `SUPCON_RUN_ID` names no run.
         """
         run_id = os.environ.get(RUN_ID_VARIABLE)
         run = self.read(run_id) if run_id else next(self.newest_first(), None)
         if run is None and run_id:
             known = [run.run_id for run in self.newest_first()]
-            remedy = suggest(run_id, known) if known else f"unset {RUN_ID_VARIABLE} until there is one"
+            remedy = suggest(run_id, known) if known else f"type: unset {RUN_ID_VARIABLE}"
             raise CommandError(
                 f"{RUN_ID_VARIABLE} must be a run of this experiment, got '{run_id}'; {remedy}"
             )
         if run is not None:
-            # What the run has not is looked for in it alone, and so is not found.
+            # What the run lacks is pinned to it as well, so that no other run is searched for it.
             self.pin({**dict.fromkeys([*self.names, RECORD], run.run_id), **run.artifacts})
 
     def save_record(self, run_id: str, record: dict[str, Any]) -> None:
@@ -199,10 +205,13 @@ class RunBook:
         self._pinned(RECORD, run_id).save(record)
 
     def _pinned(self, name: str, version: str) -> AbstractVersionedDataset[Any, Any]:
-        """The dataset at a version, beside the one in the catalog."""
+        """A copy of the catalog's dataset at a version."""
         dataset = self._dataset(name)
         if dataset is None:
-            raise CommandError(f"{name} must be versioned in the catalog, got {self.catalog.get(name)}")
+            raise CommandError(
+                f"{name} must be versioned, got {self.catalog.get(name)}; "
+                "add `versioned: true` to its entry in the catalog"
+            )
         pinned: AbstractVersionedDataset[Any, Any] = dataset._copy(_version=Version(version, version))  # type: ignore[assignment]
         return pinned
 
@@ -213,36 +222,31 @@ def open_run(
     pipeline: Pipeline,
     describe: Callable[[], dict[str, Any]],
     load_versions: dict[str, str],
-    is_going_on: bool = False,
+    is_resumed: bool = False,
 ) -> None:
-    """Start a run, or go on with it where its id is known, and pin what its pipeline reads.
+    """Start a run, or continue it where its id exists, and pin what its pipeline reads.
 
     Args:
         book: the runs of the experiment.
-        run_id: of the run to open.
+        run_id: id of the run to open.
         pipeline: what will run.
-        describe: what the record of a new run says beside its id and its base.
-        load_versions: versions chosen by hand, as for `RunBook.base_for`.
-        is_going_on: whether artifacts that the run has already are kept instead of refused.
+        describe: gives what the record of a new run holds beside its id and its base.
+        load_versions: versions chosen by hand, the pins of `RunBook.base_for`.
+        is_resumed: keep artifacts that the run already has, which are otherwise refused.
 
     Raises:
-        CommandError: where no run has what the pipeline reads, this one has what the pipeline would make, or
-            a version is chosen of what it makes or what another has been chosen of before.
+        CommandError: where no run has what the pipeline reads, this run already has what the pipeline makes,
+            or a version is chosen of what the pipeline makes or other than the one the run began with.
     """
     made = pipeline.all_outputs() & set(book.names)
     inputs = pipeline.inputs() & set(book.names)
     needed = inputs - book.optional
     book.require_pins(load_versions)
-    chosen = ", ".join(sorted(made & load_versions.keys()))
-    if chosen:
-        raise CommandError(
-            f"load_versions must be of what the run reads, got {chosen}, which it makes; "
-            "choose with --pipelines what it makes"
-        )
+    _refuse_pins_of_outputs(book, pipeline, load_versions)
     run = book.read(run_id) or _start_run(book, run_id, needed, describe, load_versions)
     _require_artifacts(book, run, needed, load_versions)
     present = {name for name in made if run.artifacts.get(name) == run_id}
-    if present and not is_going_on:
+    if present and not is_resumed:
         raise CommandError(
             f"{', '.join(sorted(present))} must be new in run {run_id}, got already made; "
             f"choose another {RUN_ID_VARIABLE} or add --only-missing-outputs"
@@ -252,9 +256,23 @@ def open_run(
         if name in book.optional:
             del reading[name]
         else:
-            logger.warning("%s of run %s was made from what this run makes anew", name, reading[name])
-    # What the run has not is looked for in it alone, and so is not found.
+            logger.warning("%s of run %s was made from artifacts that this run replaces", name, reading[name])
+    # What the run lacks is pinned to it as well, so that no other run is searched for it.
     book.pin({**dict.fromkeys([*made, *inputs, RECORD], run_id), **reading})
+
+
+def _refuse_pins_of_outputs(book: RunBook, pipeline: Pipeline, pins: dict[str, str]) -> None:
+    """Refuse versions of what the pipeline makes; the pipelines that only read them may still run."""
+    chosen = sorted(pipeline.all_outputs() & pins.keys())
+    if chosen:
+        makers = {node.namespace for node in pipeline.nodes if set(node.outputs) & pins.keys()}
+        readers = dict.fromkeys(str(node.namespace) for node in pipeline.from_inputs(*chosen).nodes)
+        others = [name for name in readers if name not in makers]
+        remedy = f"type: {book.suggest_command(others, load_versions=pins)}" if others else "leave them out"
+        raise CommandError(
+            f"--load-versions must be of what the run reads, got {', '.join(chosen)}, which it makes; "
+            f"{remedy}"
+        )
 
 
 def _start_run(
@@ -264,7 +282,7 @@ def _start_run(
     describe: Callable[[], dict[str, Any]],
     load_versions: dict[str, str],
 ) -> Run:
-    """A new run on the base that it reads, both written down."""
+    """A new run and its record, which names the run it is based on."""
     base = book.base_for(needed, load_versions)
     artifacts = base.artifacts if base else {}
     origin = {"run_id": run_id, "base": base.run_id if base else None, "base_artifacts": artifacts}
@@ -278,14 +296,14 @@ def _require_artifacts(book: RunBook, run: Run, needed: set[str], load_versions:
         pipelines = book.pipelines_making(absent, run.artifacts.keys())
         made = book.graph.only_nodes_with_namespaces(pipelines).all_outputs()
         is_begun = any(run.artifacts.get(name) == run.run_id for name in made)
-        command = book.suggest_command(pipelines, run_id=run.run_id, is_going_on=is_begun)
+        command = book.suggest_command(pipelines, run_id=run.run_id, is_resumed=is_begun)
         raise CommandError(
-            f"{', '.join(sorted(absent))} must be in run {run.run_id}, got none; type {command} first"
+            f"{', '.join(sorted(absent))} must be in run {run.run_id}, got none; first type: {command}"
         )
     for name, version in load_versions.items():
-        begun = run.artifacts.get(name)
-        if begun != version:
+        first = run.artifacts.get(name)
+        if first != version:
             raise CommandError(
-                f"{name} of run {run.run_id} must be that of {begun}, as it has begun, got {version}; "
-                f"choose another {RUN_ID_VARIABLE}"
+                f"{name} of run {run.run_id} must be that of {first or 'no run'}, with which it began, "
+                f"got {version}; choose another {RUN_ID_VARIABLE}"
             )

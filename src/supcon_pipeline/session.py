@@ -1,4 +1,4 @@
-"""The session: one id for all that a run saves, and one line for input that is refused."""
+"""The session: one id for everything a run saves, and one line for input that is refused."""
 
 import os
 import re
@@ -7,25 +7,25 @@ from typing import Any
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 
-from supcon_pipeline.commands import CommandError
+from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.runs import RUN_ID_VARIABLE
 from supcon_pipeline.validation import require_names
 
 
 class RunSession(KedroSession):
-    """A Kedro session whose id, the version of all it saves, comes from `SUPCON_RUN_ID` where that is set."""
+    """A Kedro session whose id, the save version of every artifact, is `SUPCON_RUN_ID` where that is set."""
 
     def __init__(self, session_id: str, **arguments: Any):
         run_id = os.environ.get(RUN_ID_VARIABLE) or session_id
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run_id):
             raise CommandError(
-                f"{RUN_ID_VARIABLE} must be letters, digits, '.', '_' and '-', got {run_id!r}; choose another"
+                f"{RUN_ID_VARIABLE} must start with a letter or digit and hold only letters, digits, "
+                f"'.', '_' and '-', got {run_id!r}; choose another"
             )
         super().__init__(session_id=run_id, **arguments)
 
     def run(self, *arguments: Any, **named: Any) -> dict[str, Any]:
-        """As Kedro runs; input that is refused is one line, and any other error keeps its traceback.
+        """Run as Kedro does, but show refused input as one line; any other error keeps its traceback.
 
         Raises:
             CommandError: with the line of the refusal.
@@ -41,7 +41,7 @@ class RunSession(KedroSession):
 
 
 def _find_refusal(error: BaseException | None) -> InputError | None:
-    """The refusal inside of what Kedro makes of an error when a dataset is read or written."""
+    """The refusal behind an error, which Kedro wraps in `DatasetError` where a dataset raised it."""
     while isinstance(error, DatasetError):
         error = error.__cause__
     return error if isinstance(error, InputError) else None

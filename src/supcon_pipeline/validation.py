@@ -1,47 +1,114 @@
-"""What a run is asked for, against what there is, before anything runs: names, parameters, transforms."""
+"""Checks before anything runs: do the names asked for exist, are the parameters valid, do transforms work?"""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.messages import InputError, nearest_names, suggest
 
-# Parameters of no pipeline: those of the pipelines refer to the first, the catalog to the second.
+# Parameters that belong to no pipeline: those of the pipelines refer to the first, the catalog to the second.
 SHARED = ("seed", "images")
 
 
-def require_names(named: dict[str, Any]) -> None:
-    """Make sure that there are the pipelines, nodes and artifacts that a run is asked for.
+class _Filter(NamedTuple):
+    """An argument of a session's run that chooses nodes.
+
+    Args:
+        option: its name on the command line.
+        kind: what it names.
+        names_of: the names of a node that it may hold.
+    """
+
+    option: str
+    kind: str
+    names_of: Callable[[Node], Iterable[str]]
+
+
+_FILTERS = {
+    "node_names": _Filter("--nodes", "nodes", lambda node: [node.name]),
+    "from_nodes": _Filter("--from-nodes", "nodes", lambda node: [node.name]),
+    "to_nodes": _Filter("--to-nodes", "nodes", lambda node: [node.name]),
+    "from_inputs": _Filter("--from-inputs", "inputs of nodes", lambda node: node.inputs),
+    "to_outputs": _Filter("--to-outputs", "outputs of nodes", lambda node: node.outputs),
+    "namespaces": _Filter("--namespaces", "namespaces", lambda node: [str(node.namespace)]),
+    "tags": _Filter("--tags", "tags of nodes", lambda node: sorted(node.tags)),
+}
+
+
+def require_names(named: Mapping[str, Any]) -> None:
+    """Make sure that the pipelines, nodes, datasets, tags and versions that a run names exist.
+
+    Args:
+        named: keyword arguments of `KedroSession.run`.
 
     Raises:
-        CommandError: with the nearest right name.
+        CommandError: with the nearest existing name, or with what to add to the command.
     """
     from supcon_pipeline.pipeline_registry import register_pipelines
 
     pipelines = register_pipelines()
     chosen = [*(named.get("pipeline_names") or []), *filter(None, [named.get("pipeline_name")])]
-    for name in chosen:
-        if name not in pipelines:
-            raise CommandError(f"pipelines must be known ones, got '{name}'; {suggest(name, pipelines)}")
-    reached = {node.name for name in chosen or ["__default__"] for node in pipelines[name].nodes}
-    makers = {node.name: node.namespace for pipeline in pipelines.values() for node in pipeline.nodes}
-    artifacts = sorted({name for pipeline in pipelines.values() for name in pipeline.all_outputs()})
-    for name in named.get("load_versions") or {}:
-        if name not in artifacts:
-            raise CommandError(f"load_versions must name artifacts, got '{name}'; {suggest(name, artifacts)}")
-    for option in ("node_names", "from_nodes", "to_nodes"):
-        for name in named.get(option) or []:
-            if name not in makers:
-                raise CommandError(f"nodes must be known ones, got '{name}'; {suggest(name, makers)}")
-            if name not in reached:
-                raise CommandError(
-                    f"nodes must be in a pipeline that runs, got '{name}'; add --pipelines {makers[name]}"
-                )
+    _require_known("--pipelines", "pipelines", chosen, pipelines)
+    running = sum((pipelines[name] for name in chosen or ["__default__"]), Pipeline([]))
+    everything = sum(pipelines.values(), Pipeline([]))
+    artifacts = sorted(everything.all_outputs())
+    _require_known("--load-versions", "artifacts", named.get("load_versions") or {}, artifacts)
+    given = {argument: list(named[argument]) for argument in _FILTERS if named.get(argument)}
+    for argument, names in given.items():
+        _require_filter(argument, names, everything, running, chosen)
+    _require_common_node(running, given)
+
+
+def _require_filter(
+    argument: str, names: Sequence[str], everything: Pipeline, running: Pipeline, chosen: Sequence[str]
+) -> None:
+    """Refuse names that do not exist, or exist only in pipelines that were not chosen."""
+    option, kind, _ = _FILTERS[argument]
+    owners = _owners(everything, argument)
+    _require_known(option, kind, names, owners)
+    absent = [name for name in names if name not in _owners(running, argument)]
+    if absent:
+        needed = dict.fromkeys([*chosen, *(owners[name] for name in names)])
+        raise CommandError(
+            f"{option} must name {kind} of a pipeline that runs, got '{absent[0]}'; "
+            f"add --pipelines {','.join(needed)}"
+        )
+
+
+def _require_known(option: str, kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            remedy = suggest(name, known) if known else "there are none; use --pipelines or --nodes"
+            raise CommandError(f"{option} must name {kind} of this project, got '{name}'; {remedy}")
+
+
+def _owners(pipeline: Pipeline, argument: str) -> dict[str, str]:
+    """The names that an argument may hold, each with the first pipeline that has such a node."""
+    owners: dict[str, str] = {}
+    for node in pipeline.nodes:
+        for name in _FILTERS[argument].names_of(node):
+            owners.setdefault(name, str(node.namespace))
+    return owners
+
+
+def _require_common_node(running: Pipeline, given: Mapping[str, Sequence[str]]) -> None:
+    """Refuse filters that leave no node: Kedro runs only the nodes that pass all of them."""
+    names: dict[str, Any] = {
+        "node_namespaces" if name == "namespaces" else name: given[name] for name in given
+    }
+    try:
+        running.filter(**names)
+    except ValueError as error:
+        found = " ".join(f"{_FILTERS[name].option} {','.join(given[name])}" for name in given)
+        raise CommandError(f"filters must have a node in common, got {found}; leave one out") from error
 
 
 def parameter_models() -> dict[str, type[BaseModel]]:
@@ -53,7 +120,11 @@ def parameter_models() -> dict[str, type[BaseModel]]:
 
 
 def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseModel]]) -> None:
-    """Check parameters against the models of the pipelines.
+    """Check all parameters against the models that the pipelines declare.
+
+    Args:
+        parameters: as the configuration gives them, nested by pipeline.
+        models: the model of each group of parameters, by name.
 
     Raises:
         CommandError: with one line per mistake.
@@ -73,7 +144,7 @@ def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseM
 
 
 def _paths(name: str, model: type[BaseModel]) -> Iterator[str]:
-    """The dotted names of a group of parameters and of all in it."""
+    """The dotted names of a group of parameters and of everything in it."""
     yield name
     for field, info in model.model_fields.items():
         inner = _model_in(info.annotation)
@@ -81,43 +152,77 @@ def _paths(name: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation is, or is a list or an alternative of."""
+    """The model in an annotation, which may be optional or a list; none where there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def _explain(root: str, mistake: dict[str, Any], known: Sequence[str]) -> str:
-    """One mistake that pydantic found as `<name> must <contract>, got <value>; <remedy>`."""
+    """A mistake that pydantic found, as `<name> must <contract>, got <value>[; <remedy>]`."""
     path = ".".join([root, *map(str, mistake["loc"])])
     if mistake["type"] == "extra_forbidden":
         return _unknown(path, known)
     if mistake["type"] == "missing":
-        return f"{path} must be given, got nothing; add it to the parameters"
+        return f"{path} must be given, got nothing; add it to conf/base/parameters_{root}.yml"
     message = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "value_error":
-        # Raised by the model itself, in the form of the house already.
-        return f"{path} {message}" if message.startswith("must ") else f"{path}: {message}"
-    contract = message.replace("Input should be", "must be").replace("Input should", "must")
+        # Raised by the model itself, which knows names only from its own place in the tree.
+        return qualify_names(message, path, known)
+    contract = re.sub(r"^[A-Z][a-z]+ should", "must", message).replace("valid dictionary", "mapping")
+    contract = re.sub(r" or instance of \w+$", "", contract)
     choices = re.findall(r"'([^']*)'", mistake.get("ctx", {}).get("expected", ""))
     nearest = nearest_names(str(mistake["input"]), choices)
     remedy = f"; did you mean '{nearest[0]}'?" if nearest else ""
     return f"{path} {contract}, got {mistake['input']!r}{remedy}"
 
 
+def qualify_names(message: str, path: str, known: Sequence[str]) -> str:
+    """The refusal of a model with every parameter by its full name, so that it can be typed.
+
+    `nesterov must be ...; set momentum=0.9` at `stage1.optimizer` becomes `stage1.optimizer.nesterov must be
+    ...; add --params stage1.optimizer.momentum=0.9`. The value that was got is left as it is.
+
+    Args:
+        message: in the form `<name> must <contract>, got <value>[; <remedy>]`.
+        path: the dotted name of the model.
+        known: all dotted names.
+    """
+
+    def qualify(text: str) -> str:
+        return re.sub(r"(?<![\w.'])[a-z]\w*(\.\w+)*(?![\w'])", replace, text)
+
+    def replace(found: re.Match[str]) -> str:
+        name = f"{path}.{found[0]}"
+        return name if name in known else found[0]
+
+    contract, got, rest = message.partition(", got ")
+    value, semicolon, remedy = rest.partition("; ")
+    typed = re.sub(r"\bset (?=[\w.]+=)", "add --params ", qualify(remedy))
+    whole = f"{qualify(contract)}{got}{value}{semicolon}{typed}"
+    if whole.startswith("must "):
+        return f"{path} {whole}"
+    return whole if whole.startswith(f"{path}.") else f"{path}: {whole}"
+
+
 def _unknown(path: str, known: Sequence[str]) -> str:
-    """The refusal of a name that is not there, with the nearest of the whole tree or else those beside it."""
+    """The refusal of an unknown name, with the nearest in the whole tree, or else the names beside it."""
     group, _, name = path.rpartition(".")
-    # The place in a list is no part of the name of a parameter.
-    group = re.sub(r"\.\d+(?=\.|$)", "", group)
-    nearest = _nearest_path(name, group, known)
-    beside = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == group]
-    remedy = f"did you mean '{nearest}'?" if nearest else f"known are {', '.join(beside)}"
+    # The position in a list is not part of the name of a parameter.
+    plain_group = re.sub(r"\.\d+(?=\.|$)", "", group)
+    nearest = _nearest_path(name, plain_group, known)
+    if nearest is None:
+        siblings = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == plain_group]
+        remedy = f"known are {', '.join(siblings)}"
+    else:
+        is_beside = nearest.rpartition(".")[0] == plain_group
+        suggested = f"{group}.{nearest.rpartition('.')[2]}" if group and is_beside else nearest
+        remedy = f"did you mean '{suggested}'?"
     return f"{path} must be a known parameter, got '{name}'; {remedy}"
 
 
 def _nearest_path(name: str, group: str, known: Sequence[str]) -> str | None:
-    """The dotted name whose last part looks most like `name`; of several, the one nearest to the group."""
+    """The dotted name whose last part is most like `name`; of several, the one nearest to the group."""
     ends = dict.fromkeys(path.rpartition(".")[2] for path in known)
     nearest = nearest_names(name, ends)
     candidates = [path for path in known if path.rpartition(".")[2] in nearest]
@@ -125,13 +230,17 @@ def _nearest_path(name: str, group: str, known: Sequence[str]) -> str | None:
 
 
 def _count_shared(path: str, group: str) -> int:
-    """How many parts two dotted names begin with alike."""
+    """How many parts two dotted names share at the beginning."""
     pairs = zip(path.split("."), group.split("."), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def try_views(stages: dict[str, list[dict[str, Any]]], image_shape: tuple[int, int, int]) -> None:
-    """Try the transforms of each stage, so that the last one is not refused when the first has been trained.
+    """Try the transforms of every stage now, so that no stage is refused after another has been trained.
+
+    Args:
+        stages: the transforms of each stage, by its name.
+        image_shape: `(height, width, channels)` of the images.
 
     Raises:
         CommandError: with a line for each stage whose transforms do not work on images of that shape.
