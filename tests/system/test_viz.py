@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser import needs_chromium, open_browser, watch
 from tests.conftest import ROOT, Kedro
+from tests.system.browser import needs_chromium, open_browser, watch
 
 
 def free_port() -> int:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from supcon_pipeline import load_encoder
-from tests.browser import needs_chromium, open_browser, watch
 from tests.conftest import read_catalog, run_session
+from tests.system.browser import needs_chromium, open_browser, watch
 from tests.tiny import write_digits
 
 

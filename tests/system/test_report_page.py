@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
-from tests.browser import needs_chromium, open_browser, watch
+from tests.system.browser import needs_chromium, open_browser, watch
 
 pytestmark = needs_chromium
 
