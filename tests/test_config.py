@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from supcon_pipeline.config import ExperimentConfigLoader
 from tests.conftest import make_project, read_catalog, run_session
 
 
@@ -43,3 +45,25 @@ table_at_home:
     assert catalog.get("raw_images").filepath == project / "data/01_raw/cifar10"
     table = catalog.get("table_at_home")
     assert (table.filepath, table.folder) == (tmp_path / "home/table.csv", tmp_path / "home/photos")
+
+
+def test_files_are_read_once_and_what_one_reader_changes_another_does_not_see(tmp_path: Path) -> None:
+    conf = make_project(tmp_path / "project", ()) / "conf"
+    arguments = {"env": "images", "base_env": "base", "default_run_env": "local"}
+    loader = ExperimentConfigLoader(str(conf), **arguments, runtime_params={"images": {"path": "photos"}})
+    catalog = loader["catalog"]
+    assert catalog["raw_images"]["path"] == "photos"
+    loader["parameters"]["images"]["path"] = "elsewhere"
+    catalog["raw_images"].clear()
+    shutil.rmtree(conf)
+    assert loader["parameters"]["images"]["path"] == "photos"
+    assert loader["catalog"]["raw_images"]["path"] == "photos"
+
+
+def test_what_is_set_by_hand_takes_the_place_of_what_was_read(tmp_path: Path) -> None:
+    conf = make_project(tmp_path / "project", ()) / "conf"
+    loader = ExperimentConfigLoader(str(conf), env="images", base_env="base", default_run_env="local")
+    assert loader["catalog"]["raw_images"]["path"] is None
+    loader["parameters"] = {"images": {"path": "photos"}}
+    assert loader["parameters"] == {"images": {"path": "photos"}}
+    assert loader["catalog"]["raw_images"]["path"] == "photos"

@@ -1,6 +1,7 @@
 """Configuration: each experiment is an environment with folders of its own."""
 
 import os
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ class ExperimentConfigLoader(OmegaConfigLoader):
     `${experiment:}` is the name of the environment. The catalog puts it into every path, so that two
     environments never read each other's artifacts. `${parameter:images.path}` is a parameter, wherever it was
     set; its value is taken literally, even with characters that are special to OmegaConf.
+
+    The files are read once: a session asks for the parameters six times and for the catalog twice, and that
+    was most of the time it took to start.
     """
 
     def __init__(self, *arguments: Any, **named: Any):
+        self._read: dict[str, dict[str, Any]] = {}
         super().__init__(*arguments, **named)
         folder = Path(self.conf_source)
         # The source may also be an archive, and the default environment need not exist.
@@ -39,6 +44,16 @@ class ExperimentConfigLoader(OmegaConfigLoader):
         return str(self.env) if self.env and self.env != self.default_run_env else str(self.base_env)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
+        if key not in self._read:
+            self._read[key] = self._read_files(key)
+        return deepcopy(self._read[key])
+
+    def __setitem__(self, key: str, value: dict[str, Any]) -> None:
+        # Others may refer to it.
+        self._read.clear()
+        super().__setitem__(key, value)
+
+    def _read_files(self, key: str) -> dict[str, Any]:
         # Registered at every read: resolvers are global, and a process may hold several loaders.
         OmegaConf.register_new_resolver("experiment", lambda: self.experiment, replace=True)
         OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
