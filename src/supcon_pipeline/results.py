@@ -1,6 +1,7 @@
 """The closing summary of a run: metrics, where the results are, and what to type next."""
 
 import shlex
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -80,8 +81,10 @@ def _next_commands(made: set[str], env: str, images: str) -> list[tuple[str, str
     change = shlex.quote(f"{images}stage1.optimizer.lr=0.2")
     # Without a classifier, evaluation would be refused.
     evaluate = [(f"kedro run{env} --pipelines evaluation", "evaluate again without training")]
+    # Kedro-Viz is an extra.
+    lineage = [(f"kedro viz run --include-hooks{env}", "see the lineage in a browser")]
     return [
-        (f"kedro viz run --include-hooks{env}", "see the lineage in a browser"),
+        *(lineage if find_spec("kedro_viz") else []),
         *(evaluate if made & {"classifier", "metrics", "report"} else []),
         (f"kedro run{env} --params {change}", "change one parameter"),
         *([(infer, "classify new images")] if made & {"metrics", "report"} else []),

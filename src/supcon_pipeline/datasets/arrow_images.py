@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import ImageItem, RawImages
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, require_extra
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
 from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
 from supcon_pipeline.datasets.items import JoinedItems
@@ -55,6 +55,7 @@ class ArrowImagesDataset(ImageSource):
 
     def _open_splits(self) -> list[tuple[str, Any]]:
         """Name and content of each split; the name is empty for a set without splits."""
+        require_extra("huggingface", "datasets")
         from kedro_datasets.huggingface.arrow_dataset import ArrowDataset
 
         if not Path(self.path).is_dir():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from supcon_pipeline.core.atomic import atomic_path
+from supcon_pipeline.core.messages import require_extra
 from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 METADATA = "metadata.json"
@@ -38,6 +39,7 @@ class OnnxDataset(VersionedPathDataset):
 
     def load(self) -> Any:
         """The `ModelProto`."""
+        require_extra("onnx", "onnx")
         import onnx
 
         return onnx.load(str(self._get_load_path()))
