@@ -1,1 +1,1 @@
-"""Nearest neighbours: exact, by an index, and what they vote for."""
+"""Nearest neighbours, exact or by an index, and k-NN classification."""

@@ -1,4 +1,4 @@
-"""An index of embeddings that is kept on disk: exact, or approximate above a size."""
+"""A faiss index of embeddings: exact, or approximate above a given size."""
 
 import time
 from typing import Any
@@ -10,7 +10,7 @@ from supcon_pipeline.core.data.images import spread_evenly
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.vectors import unit_rows
 
-# Two ways of adding up one product differ by less.
+# Two orders of summation of the same product differ by less.
 ROUNDING = 1e-6
 
 
@@ -25,10 +25,10 @@ def build_index(
 
     Args:
         references: one row per image; scaled to length 1 here.
-        hnsw_above: up to so many rows the index is exact.
-        num_links: of each row to others, in an approximate index.
-        ef_construction: candidates looked at when a row is put in.
-        ef_search: candidates looked at in a search.
+        hnsw_above: up to this many rows, the index is exact.
+        num_links: links of each row in an approximate index.
+        ef_construction: candidates considered when a row is added.
+        ef_search: candidates considered in a search.
 
     Source:
         Malkov and Yashunin 2016, arXiv:1603.09320, for HNSW.
@@ -50,11 +50,12 @@ def search_index(
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
     """The `k` nearest references of each query, nearest first: cosine similarities and indices.
 
-    An approximate index looks at `k` candidates or more; a query for which it still finds too few is answered
-    by an exact search.
+    An approximate index considers at least `k` candidates; a query for which it still finds too few is
+    searched exactly.
 
     Raises:
-        ValueError: where `k` is out of range, the width differs, or a query is not finite.
+        ValueError: if `k` is out of range or the width differs.
+        InputError: if a query is not finite.
     """
     import faiss
 
@@ -63,18 +64,20 @@ def search_index(
     if queries.shape[1] != index.d:
         raise ValueError(f"queries must have the {index.d} dimensions of the index, got {queries.shape[1]}")
     if not np.isfinite(queries).all():
-        raise InputError("queries must be finite, got NaN or infinity; the encoder's training has gone wrong")
+        raise InputError(
+            "queries must be finite, got NaN or infinity; the encoder diverged, lower its optimizer.lr"
+        )
     rows = unit_rows(queries)
     if isinstance(index, faiss.IndexFlat):
         return index.search(rows, k)
     usual = index.hnsw.efSearch
-    # Search parameters would do, but not where faiss has been taught to take tensors.
+    # Search parameters do not work once faiss has been patched to take tensors (faiss.contrib.torch_utils).
     index.hnsw.efSearch = max(usual, k)
     try:
         similarities, indices = index.search(rows, k)
     finally:
         index.hnsw.efSearch = usual
-    # Of many equal rows, the links among them leave no way to the others.
+    # Many equal rows link only to one another, which leaves no path to the rest.
     is_short = (indices < 0).any(axis=1)
     if is_short.any():
         exact = faiss.downcast_index(index.storage)
@@ -85,7 +88,7 @@ def search_index(
 def describe_index(
     index: Any, references: Float[np.ndarray, "m dim"], queries: Float[np.ndarray, "n dim"], k: int
 ) -> dict[str, Any]:
-    """What an index is, and what it finds and costs beside an exact search of the same rows.
+    """Properties of an index, with recall and time relative to an exact search of the same rows.
 
     Args:
         index: of the references.
@@ -95,12 +98,12 @@ def describe_index(
 
     Returns:
         `kind`, `size`, `dim`, `bytes`, `k`, `num_queries`; `recall` in [0, 1], the share of what it finds
-        that is as near as the exact `k` nearest; `time_ratio`, its seconds per query as a share of those of
-        the exact search.
+        that is as near as the exact `k` nearest; `time_ratio`, its time per query divided by that of the
+        exact search.
 
     Raises:
-        InputError: where the index holds other rows than the references.
-        ValueError: where `k` is out of range.
+        InputError: if the rows of the index are not the references.
+        ValueError: if `k` is out of range.
     """
     import faiss
 
@@ -122,28 +125,31 @@ def describe_index(
 
 
 def _require_rows(index: Any, references: Float[np.ndarray, "m dim"]) -> None:
-    """The count alone does not tell the embeddings of one encoder from those of another."""
+    """Reject an index of other rows; counts alone do not tell two encoders apart."""
     if (index.ntotal, index.d) != references.shape:
         raise InputError(
-            f"index must hold {references.shape} numbers, got {(index.ntotal, index.d)}; run index anew"
+            f"index must have shape {references.shape}, got {(index.ntotal, index.d)}; "
+            "run kedro run --pipelines index"
         )
-    # Spread over all, so that the time does not grow with the number of images.
+    # A sample spread over all rows, so that the time does not grow with their number.
     for row in spread_evenly(np.arange(len(references)), 64):
         if not np.allclose(index.reconstruct(int(row)), unit_rows(references[row : row + 1])[0], atol=1e-6):
-            raise InputError(f"index must hold these references, got another at row {row}; run index anew")
+            raise InputError(
+                f"index must hold these references, got another at row {row}; run kedro run --pipelines index"
+            )
 
 
 def recall(truth: Float[np.ndarray, "n k"], found: Float[np.ndarray, "n k"]) -> float:
-    """The share of the neighbours found that are as similar as the last of the true ones, in [0, 1].
+    """The share of neighbours found that are as similar as the last true one, in [0, 1].
 
-    Which of equally similar references are found is chance, and no fault.
+    Which of several equally similar references is found is chance, not an error.
 
     Args:
         truth: similarities of the true neighbours, nearest first.
         found: similarities of those found.
 
     Raises:
-        ValueError: where the shapes differ.
+        ValueError: if the shapes differ.
 
     Source:
         Aumueller et al. 2020, arXiv:1807.05614, section 2.1: recall by distance.

@@ -1,4 +1,4 @@
-"""Weighted k-NN: classes by the votes of the nearest references."""
+"""Weighted k-NN: classes by votes of the nearest references."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from supcon_pipeline.core.search.neighbours import search_neighbours
 
-# Votes that are held as float64 at once: 32 MB.
+# Votes held at once: 32 MB as float64.
 VOTES_TILE_SIZE = 2**22
 
 
@@ -20,13 +20,13 @@ def knn_probabilities(
     """Class probabilities by weighted k-NN: each neighbour votes with `exp(similarity / temperature)`.
 
     Args:
-        similarities: cosine, of each query's neighbours.
+        similarities: cosine similarities of each query's neighbours.
         neighbour_labels: the class of each neighbour.
         num_classes: width of the result.
         temperature: above 0; lower gives the nearest more weight.
 
     Raises:
-        ValueError: where the temperature is not above 0.
+        ValueError: if the temperature is not above 0.
 
     Source:
         Wu et al. 2018, arXiv:1805.01978, section 3.4, with the votes scaled to sum to one.
@@ -48,10 +48,10 @@ def iterate_votes(
     temperature: float,
     tile_size: int = VOTES_TILE_SIZE,
 ) -> Iterator[tuple[slice, Float[np.ndarray, "some classes"]]]:
-    """`knn_probabilities` of some queries at a time, and which they are: memory is that of a tile.
+    """`knn_probabilities` one tile of queries at a time, each with its slice, to bound memory.
 
     Raises:
-        ValueError: as `knn_probabilities` does.
+        ValueError: as for `knn_probabilities`.
     """
     step = max(1, tile_size // num_classes)
     for start in range(0, len(similarities), step):
@@ -70,7 +70,7 @@ def neighbour_log_votes(
     """`log_votes` of the k nearest references of each query.
 
     Raises:
-        ValueError: as `search_neighbours` and `knn_probabilities` do.
+        ValueError: as for `search_neighbours` and `knn_probabilities`.
     """
     similarities, indices = search_neighbours(queries, references, k)
     return log_votes(similarities, np.asarray(reference_labels)[indices], num_classes, temperature)
@@ -82,19 +82,19 @@ def log_votes(
     num_classes: int,
     temperature: float,
 ) -> Float[np.ndarray, "n classes"]:
-    """Log-probabilities, float32, by weighted k-NN, with one vote more that all classes share.
+    """Log-probabilities, float32, by weighted k-NN with one extra vote shared by all classes.
 
-    A class without a vote is improbable, not impossible: it has its share of 1 / (k + 1), by Laplace's rule
-    of succession. The order of the classes stays.
+    A class without votes is improbable, not impossible: it gets its share of 1 / (k + 1), by Laplace's rule
+    of succession. The order of the classes does not change.
 
     Args:
-        similarities: cosine, of each query's neighbours.
+        similarities: cosine similarities of each query's neighbours.
         labels: the class of each neighbour.
         num_classes: width of the result.
-        temperature: above 0, of the votes.
+        temperature: temperature of the votes, above 0.
 
     Raises:
-        ValueError: as `knn_probabilities` does.
+        ValueError: as for `knn_probabilities`.
     """
     k = similarities.shape[1]
     scores = np.empty((len(similarities), num_classes), dtype=np.float32)
@@ -113,7 +113,7 @@ def classify_by_prefixes(
     """The class of each query by weighted k-NN for several `k`, from one search.
 
     Raises:
-        ValueError: as `search_neighbours` and `knn_probabilities` do.
+        ValueError: as for `search_neighbours` and `knn_probabilities`.
     """
     similarities, indices = search_neighbours(queries, references, max(ks))
     labels = np.asarray(reference_labels)[indices]

@@ -1,9 +1,9 @@
-"""Nearest neighbours with faiss, and classification by them."""
+"""Nearest neighbours with faiss."""
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-# Numbers that are held as float32 at once: 128 MB.
+# Numbers held at once: 128 MB as float32.
 TILE_SIZE = 2**25
 
 
@@ -19,10 +19,10 @@ def search_neighbours(
         queries: float32.
         references: float32.
         k: from 1 to the number of references.
-        metric: `cosine`, or `euclidean` with the similarity being the negative squared distance.
+        metric: `cosine`, or `euclidean`, whose similarity is the negative squared distance.
 
     Raises:
-        ValueError: where `k` or the metric is out of range.
+        ValueError: if `k` is out of range or the metric is unknown.
     """
     import faiss
 
@@ -46,18 +46,18 @@ def find_nearest(
     reference_rows: Int[np.ndarray, " m"],
     tile_size: int = TILE_SIZE,
 ) -> Int[np.ndarray, " q"]:
-    """The reference that is nearest to each query by Euclidean distance, as an index of the rows.
+    """The reference nearest to each query by Euclidean distance, as an index into the rows.
 
-    Memory is that of a tile of each, whatever the number of rows. Of equally near ones, the first counts.
+    Memory is bounded by a tile of each, whatever the number of rows. Ties go to the first reference.
 
     Args:
         rows: of any type, may be memory-mapped.
         query_rows: indices of the queries.
-        reference_rows: indices of what is searched.
-        tile_size: numbers of a tile.
+        reference_rows: indices of the rows that are searched.
+        tile_size: numbers per tile.
 
     Raises:
-        ValueError: where there is no reference.
+        ValueError: if there is no reference.
     """
     if not len(reference_rows):
         raise ValueError("reference_rows must hold at least one row, got none")
@@ -79,7 +79,7 @@ def find_nearest(
 def search_other_neighbours(
     rows: Float[np.ndarray, "n dim"], reference_rows: Int[np.ndarray, " m"], k: int
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
-    """Cosine similarities and indices of the `k` references nearest to each row, itself left out.
+    """Cosine similarities and indices of the `k` references nearest to each row, excluding itself.
 
     Args:
         rows: float32; all are queries.
@@ -87,13 +87,13 @@ def search_other_neighbours(
         k: from 1 to one less than there are references.
 
     Raises:
-        ValueError: where `k` is out of range.
+        ValueError: if `k` is out of range.
     """
     if not 1 <= k < len(reference_rows):
         raise ValueError(f"k must be from 1 to {len(reference_rows) - 1}, the other references, got {k}")
     similarities, found = search_neighbours(rows, rows[reference_rows], k + 1)
     neighbours = reference_rows[found]
-    # The row itself goes to the end, where the one neighbour too many is cut off.
+    # The row itself is moved to the end, where the extra neighbour is cut off.
     is_self = neighbours == np.arange(len(rows))[:, None]
     order = np.argsort(is_self, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(neighbours, order, axis=1)
