@@ -1,26 +1,26 @@
-"""Calibration: whether a classifier knows how sure to be."""
+"""Calibration: whether the confidence of a classifier matches its accuracy."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from supcon_pipeline.core.metrics.logits import TILE_SIZE, log_softmax, row_tiles
 
-# What temperature scaling changes.
+# The metrics that temperature scaling changes.
 CALIBRATED = ("log_loss", "expected_calibration_error")
 NUM_BINS = 15
 TEMPERATURES = (0.05, 20.0)
 
 
 def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]) -> float:
-    """The temperature, from 0.05 to 20, that gives the logits the lowest log-loss, as near 1 as is in doubt.
+    """The temperature, from 0.05 to 20, of the lowest log-loss, as near to 1 as its uncertainty allows.
 
-    The labels alone would ask for certainty where every image is right, and be wrong of the next mistake. In
-    doubt is what lies between their temperature and that of smoothed labels, of which each of `n` keeps
-    `n / (n + 1)` while all classes share the rest; with many images or mistakes, that is next to nothing.
+    If every image is right, the labels alone would demand certainty, which the next mistake would refute. The
+    uncertainty is the range from their temperature to that of smoothed labels, where each of `n` labels keeps
+    `n / (n + 1)` and all classes share the rest; with many images or mistakes, it is negligible.
 
     Source:
         Guo et al. 2017, arXiv:1706.04599, equation 9; Platt 1999, Probabilistic Outputs for Support Vector
-        Machines, section 2.2, for the smoothing. Its temperature alone would soften what is rightly certain.
+        Machines, section 2.2, for the smoothing. That temperature alone would soften justified certainty.
     """
     labels, smoothing = np.asarray(labels), 1 / (len(labels) + 1)
     low, high = sorted(_lowest_log_loss(logits, labels, share) for share in (0.0, smoothing))
@@ -30,9 +30,9 @@ def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarr
 def _lowest_log_loss(
     logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], smoothing: float
 ) -> float:
-    """The temperature of the lowest log-loss for labels of which all classes share a part.
+    """The temperature of the lowest log-loss for smoothed labels.
 
-    The log-loss is convex in the inverse temperature, so that a search along the line finds the lowest point.
+    The log-loss is convex in the inverse temperature, so that a line search finds its minimum.
     """
     from scipy.optimize import minimize_scalar
 
@@ -53,11 +53,11 @@ def _lowest_log_loss(
 def reliability_bins(
     confidence: Float[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"]
 ) -> dict[str, list[float]]:
-    """Mean confidence, accuracy and count of each of 15 bins of equal width that has images.
+    """Mean confidence, accuracy and count of each non-empty one of 15 bins of equal width.
 
     Args:
         confidence: the highest probability of each image.
-        is_right: whether its class is the label.
+        is_right: whether the predicted class is the label.
 
     Source:
         Guo et al. 2017, arXiv:1706.04599, section 2: bin m holds the confidences in ((m - 1) / 15, m / 15].
@@ -75,7 +75,7 @@ def reliability_bins(
 def expected_calibration_error(
     confidence: Float[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"]
 ) -> float:
-    """The distance of confidence and accuracy, mean over the bins weighted by their images, in [0, 1].
+    """The mean gap between confidence and accuracy over the bins, weighted by their images, in [0, 1].
 
     Source:
         Guo et al. 2017, arXiv:1706.04599, equation 3.

@@ -1,4 +1,4 @@
-"""Metrics of a classifier: how often it is right, and of which classes."""
+"""Metrics of a classifier: overall, per class, and of its calibration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -25,27 +26,28 @@ def classification_metrics(
     num_resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """All that is said of a classifier.
+    """All metrics of a classifier.
 
     Args:
-        logits: of the images to score, up to a constant per image: log-probabilities do as well.
+        logits: of the images to score, up to a constant per image; log-probabilities work as well.
         labels: the class of each.
-        validation_logits: of other images, for the calibration; must not be those that are scored.
+        validation_logits: of other images, for calibration; must not include those that are scored.
         validation_labels: the class of each.
         class_names: one per class.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        num_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
 
     Returns:
-        `accuracy`, `top_5_accuracy` (from six classes on), `balanced_accuracy` (over the classes that have
-        images), `macro_f1` (over those that have images or are predicted) in [0, 1], up is better;
-        `log_loss` in nats and `expected_calibration_error` in [0, 1], down is better; `reliability` as
-        `reliability_bins` gives it; `calibrated` with the `temperature` and the last three after it, and
-        their `intervals`; `per_class` by name with `precision`, `recall`, `f1` and `support` (images);
-        `confusion_matrix` (row: label, column: predicted); `intervals` of 95 % of the first six.
+        `accuracy`, `top_5_accuracy` (with six classes or more), `balanced_accuracy` (over classes with
+        images), `macro_f1` (over classes with images or predictions) in [0, 1], higher is better; `log_loss`
+        in nats and `expected_calibration_error` in [0, 1], lower is better; `reliability` from
+        `reliability_bins`; `calibrated` with the `temperature`, the last three after scaling by it, and their
+        `intervals`; `per_class` by name with `precision`, `recall`, `f1` and `support` (images);
+        `confusion_matrix` (row: label, column: predicted); 95 % `intervals` of the first six.
 
     Raises:
-        ValueError: where counts differ, a class has no name, or a logit is not finite.
+        ValueError: if counts differ or a class has no name.
+        InputError: if a logit is not finite.
 
     Source:
         Guo et al. 2017, arXiv:1706.04599, for the calibration.
@@ -73,7 +75,7 @@ def classification_metrics(
 
 
 def without_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers and intervals of `classification_metrics`, whose size does not grow with the classes."""
+    """The numbers and intervals of `classification_metrics`, without tables that grow with the classes."""
     calibrated = {name: value for name, value in metrics["calibrated"].items() if name != "reliability"}
     tables = ("reliability", "per_class", "confusion_matrix")
     return {
@@ -95,20 +97,22 @@ def _require_fit(
         wrong = lowest if lowest < 0 else highest
         raise ValueError(f"labels must be from 0 to {len(class_names) - 1}, got {wrong}; name every class")
     if not all(np.isfinite(logits[tile]).all() for tile in row_tiles(logits, TILE_SIZE)):
-        raise ValueError("logits must be finite, got NaN or infinity")
+        raise InputError(
+            "logits must be finite, got NaN or infinity; the training diverged, lower its optimizer.lr"
+        )
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What came of each image, from which the metrics of any choice of images follow quickly.
+    """The outcome for each image, from which metrics of any subset are computed quickly.
 
     Args:
-        labels: the class of each.
-        predicted: the likeliest class of each.
+        labels: the class of each image.
+        predicted: the likeliest class of each image.
         losses: the negative log-probability of each label.
         confidence: the highest probability of each image.
         is_in_top_5: whether the label is among the five likeliest.
-        num_classes: of the classifier.
+        num_classes: classes of the classifier.
     """
 
     labels: Int[np.ndarray, " n"]
@@ -120,31 +124,31 @@ class Outcomes:
 
     @property
     def is_right(self) -> Bool[np.ndarray, " n"]:
-        """Whether the label is predicted."""
+        """Whether the predicted class is the label."""
         is_right: np.ndarray = self.labels == self.predicted
         return is_right
 
     def metrics(self, rows: Int[np.ndarray, " m"]) -> dict[str, float]:
-        """The headline numbers of the images at `rows`; a row that comes twice counts twice."""
+        """The headline metrics of the images at `rows`; a repeated row counts each time."""
         labels, predicted = self.labels[rows], self.predicted[rows]
         is_right = labels == predicted
         support = np.bincount(labels, minlength=self.num_classes)
         hits = np.bincount(labels[is_right], minlength=self.num_classes)
-        said = np.bincount(predicted, minlength=self.num_classes)
-        # A class without images has no recall; one that is not predicted either has no F1.
-        is_present, is_seen = support > 0, support + said > 0
+        num_predicted = np.bincount(predicted, minlength=self.num_classes)
+        # A class without images has no recall; without predictions, it has no F1 either.
+        is_present, is_seen = support > 0, support + num_predicted > 0
         numbers = {
             "accuracy": is_right.mean(),
             "top_5_accuracy": self.is_in_top_5[rows].mean(),
             "balanced_accuracy": (hits[is_present] / support[is_present]).mean(),
-            "macro_f1": (2 * hits[is_seen] / (support + said)[is_seen]).mean(),
+            "macro_f1": (2 * hits[is_seen] / (support + num_predicted)[is_seen]).mean(),
         }
         if self.num_classes < 6:
             del numbers["top_5_accuracy"]
         return {**{name: float(number) for name, number in numbers.items()}, **self.calibration(rows)}
 
     def calibration(self, rows: Int[np.ndarray, " m"]) -> dict[str, float]:
-        """Those of the headline numbers that temperature scaling changes."""
+        """The headline metrics that temperature scaling changes."""
         error = expected_calibration_error(self.confidence[rows], self.is_right[rows])
         return {"log_loss": float(self.losses[rows].mean()), "expected_calibration_error": error}
 
@@ -152,10 +156,10 @@ class Outcomes:
 def _scores(
     statistic: Statistic, count: int, num_resamples: int, seed: int
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """The numbers of all images, and the interval of each."""
+    """The metrics of all images, and the interval of each."""
     numbers, error = dict(statistic(np.arange(count))), "expected_calibration_error"
     intervals = bootstrap_intervals(statistic, count, num_resamples, seed)
-    # A mean of absolute values: each resample adds its own chance to that of the images.
+    # A mean of absolute values: each resample adds its own noise to that of the images.
     return numbers, {**intervals, error: mirrored_interval(numbers[error], intervals[error])}
 
 
@@ -165,17 +169,17 @@ def image_outcomes(
     temperature: float = 1.0,
     tile_size: int = TILE_SIZE,
 ) -> Outcomes:
-    """What came of each image.
+    """The outcome for each image.
 
-    Of equally likely classes the lower is predicted. The label comes after all others that are as likely,
-    unless it is predicted, so that neither the order of the classes nor a classifier that knows few can help.
+    Of equally likely classes, the lowest is predicted. Unless it is predicted, the label ranks behind all
+    that are as likely, so that neither the class order nor a classifier that knows few classes gains by ties.
 
-    Memory is that of a tile of images, whatever their number and that of the classes.
+    Memory is bounded by a tile of images, whatever the number of images and classes.
 
     Args:
         logits: one row per image.
         labels: the class of each.
-        temperature: above 0, that the logits are divided by.
+        temperature: divides the logits, above 0.
         tile_size: logits scored at once.
     """
     tiles = [
@@ -192,7 +196,7 @@ def _score_tile(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Predicted class, loss, confidence and whether the label is among the first five, by log-probability."""
     own, predicted = np.take_along_axis(scores, labels[:, None], axis=1), scores.argmax(axis=1)
-    # The label is as likely as itself.
+    # Minus the label, which is as likely as itself.
     num_before = (scores >= own).sum(axis=1) - 1
     return predicted, -own[:, 0], np.exp(scores.max(axis=1)), (num_before < 5) | (predicted == labels)
 
@@ -212,8 +216,8 @@ def _class_metrics(
         "per_class": {
             name: dict(zip(names, row, strict=True)) for name, row in zip(class_names, rows, strict=True)
         },
-        # Row by row: of many classes, the whole would take more than all else.
-        "confusion_matrix": [np.bincount(said, minlength=len(classes)).tolist() for said in by_label],
+        # Row by row: with many classes, the whole array would take more memory than all else.
+        "confusion_matrix": [np.bincount(row, minlength=len(classes)).tolist() for row in by_label],
     }
 
 
@@ -221,7 +225,7 @@ def confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> dict[str, Any]
     """The mistakes of a confusion matrix (row: label, column: predicted), most frequent first.
 
     Returns:
-        Columns: `label`, `predicted` (classes), `count` (images, at least 1) and `share` (of the label's).
+        Columns: `label`, `predicted` (classes), `count` (at least 1) and `share` (of the label's images).
     """
     matrix = np.array(matrix)
     label, predicted = np.nonzero(matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype)))
@@ -233,10 +237,10 @@ def confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> dict[str, Any]
 
 
 def accuracy(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) -> float:
-    """The share of labels that are predicted.
+    """The share of predictions that are right.
 
     Raises:
-        ValueError: where the counts differ.
+        ValueError: if the counts differ.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if labels.shape != predicted.shape:

@@ -1,23 +1,23 @@
-"""How well a score tells images of another kind from those that a model was made for."""
+"""Out-of-distribution detection: how well a score separates images of other classes."""
 
 import numpy as np
 from jaxtyping import Float
 
 
 def detection_metrics(inside: Float[np.ndarray, " n"], outside: Float[np.ndarray, " m"]) -> dict[str, float]:
-    """How well a score separates images from outside the classes, up meaning outside.
+    """How well a score separates images outside the known classes, where higher means outside.
 
     Args:
         inside: scores of images of the known classes.
         outside: scores of images of none of them.
 
     Returns:
-        `auroc`, the probability that one from outside scores above one from inside, ties counting half: 0.5
-        is chance, 1 perfect. `fpr_at_95_tpr` in [0, 1], the share of images from outside that pass at the
-        threshold which lets 95 % of those from inside pass; down is better.
+        `auroc`, the probability that an image from outside scores above one from inside, ties counting half:
+        0.5 is chance, 1 is perfect. `fpr_at_95_tpr` in [0, 1], the share of images from outside that pass the
+        threshold that 95 % of those from inside pass; lower is better.
 
     Raises:
-        ValueError: where there is none of either.
+        ValueError: if either is empty.
 
     Source:
         Hendrycks and Gimpel 2017, arXiv:1610.02136, section 2 for AUROC; Liang et al. 2018, arXiv:1706.02690,

@@ -23,26 +23,26 @@ def feature_metrics(
     num_resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """What there is to say of features without a classifier.
+    """All metrics of features that need no classifier.
 
     Args:
         queries: float, one row per image to score.
         query_labels: the class of each query.
-        references: float, what is searched; holds none of the queries.
+        references: float, the rows to search; must not include the queries.
         reference_labels: the class of each reference.
-        ks: for which precision@k and the accuracy of weighted k-NN are given.
-        knn_k: of `knn_accuracy`.
-        knn_temperature: of the votes, above 0.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        ks: values of k for precision@k and the accuracy of weighted k-NN.
+        knn_k: neighbours that vote for `knn_accuracy`.
+        knn_temperature: temperature of the votes, above 0.
+        num_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
 
     Returns:
-        All of `retrieval_values` as means, `knn_accuracy` and `knn_accuracy_at_<k>` in [0, 1]; those of
-        `clustering_metrics` and `silhouette`, where `clustering_metrics` gives any; `intervals` of
-        95 % of all that are means over the queries.
+        The means of all `retrieval_values`, `knn_accuracy` and `knn_accuracy_at_<k>` in [0, 1];
+        `clustering_metrics` and `silhouette`, unless the former are empty; 95 % `intervals` of all means over
+        the queries.
 
     Raises:
-        ValueError: as the functions of the metrics do.
+        ValueError: as for the functions of the metrics.
     """
     labels = np.asarray(query_labels)
     values: dict[str, Any] = retrieval_values(queries, labels, references, reference_labels, (1, *ks))
@@ -60,7 +60,7 @@ def feature_metrics(
 
 
 def _class_structure(queries: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:
-    """How far the classes form clusters: of one class, or of one image in each, nothing."""
+    """How well the classes form clusters; empty for one class or one image per class."""
     clustering = clustering_metrics(queries, labels)
     return {**clustering, "silhouette": silhouette(queries, labels)} if clustering else {}
 
@@ -71,20 +71,20 @@ def embedding_metrics(
     references: Float[np.ndarray, "m dim"],
     reference_labels: Int[np.ndarray, " m"],
 ) -> dict[str, float]:
-    """How well the neighbours of the queries among the references share their class, by cosine similarity.
+    """How often the nearest references of a query, by cosine similarity, share its class.
 
     Args:
         queries: float, one row per image to score.
         query_labels: the class of each query.
-        references: float, what is searched; holds none of the queries.
+        references: float, the rows to search; must not include the queries.
         reference_labels: the class of each reference.
 
     Returns:
-        `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1]; what `clustering_metrics`
-        gives of the queries. Up is better.
+        `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1], and `clustering_metrics` of
+        the queries. Higher is better.
 
     Raises:
-        ValueError: as `retrieval_values` does.
+        ValueError: as for `retrieval_values`.
     """
     values = retrieval_values(queries, query_labels, references, reference_labels)
     metrics = {name: float(values[name].mean()) for name in RETRIEVAL_METRICS}

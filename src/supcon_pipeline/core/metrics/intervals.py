@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals over the images."""
+"""Uncertainty of metrics: bootstrap intervals over the images."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,17 +11,17 @@ Statistic = Callable[[Int[np.ndarray, " n"]], Mapping[str, float]]
 def bootstrap_intervals(
     statistic: Statistic, num_images: int, num_resamples: int, seed: int, level: float = 0.95
 ) -> dict[str, list[float]]:
-    """Percentile intervals of numbers that are computed from images, as `[low, high]` by name.
+    """Percentile intervals of metrics that are computed from images, as `[low, high]` by name.
 
     Args:
-        statistic: the numbers by name, from the indices of a resample; an index may come more than once.
-        num_images: what is drawn from, with replacement, as often as there are images.
-        num_resamples: how many resamples.
-        seed: of the draws; the same gives the same intervals.
-        level: the share of the resamples between the ends, between 0 and 1.
+        statistic: computes the metrics by name from the indices of a resample, which may repeat.
+        num_images: number of images; as many are drawn, with replacement, for each resample.
+        num_resamples: number of resamples.
+        seed: seed of the draws; the same seed gives the same intervals.
+        level: share of the resamples inside an interval, between 0 and 1.
 
     Raises:
-        ValueError: where there is no image or no resample, or the level is out of range.
+        ValueError: if there is no image or no resample, or the level is out of range.
 
     Source:
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
@@ -40,10 +40,10 @@ def bootstrap_intervals(
 def mean_intervals(
     values: Mapping[str, Shaped[np.ndarray, " n"]], num_resamples: int, seed: int
 ) -> dict[str, list[float]]:
-    """95 % intervals of the means of what there is one value of per image, as `[low, high]` by name.
+    """95 % intervals of means over one value per image, as `[low, high]` by name.
 
     Raises:
-        ValueError: as `bootstrap_intervals` does, and where there is nothing to take the mean of.
+        ValueError: as for `bootstrap_intervals`, and if there are no values.
     """
     if not values:
         raise ValueError("values must hold at least one name, got none")
@@ -56,14 +56,14 @@ def mean_intervals(
 
 
 def mirrored_interval(value: float, interval: Sequence[float]) -> list[float]:
-    """The interval of a number that is 0 or above and that resamples overstate, as `[low, high]`.
+    """The interval of a non-negative metric that resamples overestimate, as `[low, high]`.
 
-    As far as the resamples lie above the number, the number is expected to lie above what it estimates: their
-    interval is mirrored at it. What would fall below 0 is cut off; the number itself is always inside.
+    The metric is expected to exceed the true value by as much as the resamples exceed the metric, so their
+    interval is mirrored at it. It is clipped at 0 and always contains the metric itself.
 
     Args:
-        value: of all images.
-        interval: of the resamples, as `bootstrap_intervals` gives it.
+        value: the metric of all images.
+        interval: the interval of the resamples, from `bootstrap_intervals`.
 
     Source:
         Davison and Hinkley 1997, Bootstrap Methods and their Application, equation 5.6 (basic limits).

@@ -1,4 +1,4 @@
-"""Images whose label their neighbours deny."""
+"""Images whose neighbours contradict their label."""
 
 from typing import Any
 
@@ -17,28 +17,28 @@ def suspicious_labels(
     temperature: float,
     limit: int,
 ) -> dict[str, Any]:
-    """The images that weighted k-NN gives another class than their label, most suspicious first.
+    """The images that weighted k-NN assigns to another class than their label, most suspicious first.
 
-    No image votes on itself. An image that the encoder was trained on may have been learned with its wrong
-    label, so that fewer of those are found than of held-out images.
+    No image votes on itself. The encoder may have learned wrong labels of its training images, so that fewer
+    of them are found than among held-out images.
 
     Args:
         rows: embeddings of all images.
         labels: the class of each.
         reference_rows: the images that vote.
-        k: how many of them, from 1 to one less than there are.
-        temperature: of the votes, above 0; lower gives the nearest more weight.
-        limit: the highest number of images returned.
+        k: how many of them vote, from 1 to one less than there are.
+        temperature: temperature of the votes, above 0; lower gives the nearest more weight.
+        limit: maximum number of images returned.
 
     Returns:
         Columns: `sample` (index into the rows), `suggested` (class) and `suspicion` (from 0 to 1: the share
-        of the votes that is not for the label). Of equal suspicion, the one with the nearest neighbour first.
+        of the votes that is not for the label). Ties are ordered by similarity to the nearest neighbour.
 
     Raises:
-        ValueError: where `k` or the temperature is out of range.
+        ValueError: if `k` or the temperature is out of range.
 
     Source:
-        Zhu et al. 2022, arXiv:2110.06283, the local vote, here weighted.
+        Zhu et al. 2022, arXiv:2110.06283, the local vote, weighted here.
     """
     similarities, neighbours = search_other_neighbours(rows, reference_rows, k)
     labels = np.asarray(labels)
@@ -46,7 +46,7 @@ def suspicious_labels(
     for tile, votes in iterate_votes(similarities, labels[neighbours], int(labels.max()) + 1, temperature):
         suggested[tile] = votes.argmax(axis=1)
         for_label[tile] = votes[np.arange(len(votes)), labels[tile]]
-    row, suspicion = np.arange(len(labels)), np.clip(1 - for_label, 0, 1)
-    order = np.lexsort((row, -similarities[:, 0], -suspicion))
+    indices, suspicion = np.arange(len(labels)), np.clip(1 - for_label, 0, 1)
+    order = np.lexsort((indices, -similarities[:, 0], -suspicion))
     chosen = order[(suggested != labels)[order]][:limit]
     return {"sample": chosen, "suggested": suggested[chosen], "suspicion": suspicion[chosen]}

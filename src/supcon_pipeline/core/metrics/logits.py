@@ -3,12 +3,12 @@
 import numpy as np
 from jaxtyping import Float
 
-# Logits that are scored at once: 32 MB as float64, and a few times that.
+# Logits scored at once: 32 MB as float64, and a few times that for intermediate results.
 TILE_SIZE = 2**22
 
 
 def row_tiles(logits: Float[np.ndarray, "n classes"], tile_size: int) -> list[slice]:
-    """The rows in order, so many at a time that they hold about `tile_size` numbers."""
+    """Slices of consecutive rows that hold about `tile_size` numbers each."""
     step = max(1, tile_size // logits.shape[1])
     return [slice(start, start + step) for start in range(0, len(logits), step)]
 
@@ -16,7 +16,7 @@ def row_tiles(logits: Float[np.ndarray, "n classes"], tile_size: int) -> list[sl
 def log_softmax(
     logits: Float[np.ndarray, "n classes"], temperature: float = 1.0
 ) -> Float[np.ndarray, "n classes"]:
-    """Log-probabilities, float64, of logits that are divided by the temperature first."""
+    """Log-probabilities, float64, of logits divided by the temperature."""
     from scipy.special import log_softmax as scipy_log_softmax
 
     scores: np.ndarray = scipy_log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)

@@ -1,4 +1,4 @@
-"""Metrics of retrieval, exact for every k."""
+"""Retrieval metrics, exact for every k."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Int
 from supcon_pipeline.core.vectors import require_labels, unit_rows
 
 RETRIEVAL_METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
-# Similarities of one tile of queries: 16 MB, and a few times that while they are sorted.
+# Similarities held at once: 16 MB, and a few times that while they are sorted.
 TILE_SIZE = 2**21
-# Sums of products of such numbers have at most 52 binary places, which float64 holds: they are exact.
+# Dot products of numbers with this many binary places need at most 52, which float64 holds exactly.
 NUM_PLACES = 26
-# Similarities are told apart to 2e-7, about what the rounding of float32 embeddings leaves of them.
+# Similarities are distinguished down to 2e-7, about the rounding error of float32 embeddings.
 SIMILARITY_STEP = 2.0**-22
 
 
@@ -27,27 +27,28 @@ def retrieval_values(
 ) -> dict[str, Float[np.ndarray, " scored"]]:
     """Retrieval metrics of each query by name; their means are the metrics.
 
-    Exact: all references are ranked by cosine similarity to each query. Of equally similar references, those
-    of other classes come first, so that neither their order nor a collapsed encoder can help; what differs by
-    rounding alone is equal, and equal rows are, whichever way a product is added up. Memory is that of one
+    Exact: all references are ranked by cosine similarity to each query. In ties, other classes rank first, so
+    that neither the order of references nor a collapsed encoder gains by them; similarities that differ only
+    by rounding tie, and equal rows always do, in whatever order products are summed. Memory is bounded by one
     tile of queries, whatever the sizes of the classes.
 
     Args:
         queries: float, one row per image to score.
         query_labels: the class of each query.
-        references: float, what is searched; holds none of the queries.
+        references: float, the rows to search; must not include the queries.
         reference_labels: the class of each reference.
-        ks: for which `precision_at_<k>` is given, from 1 to the number of references.
+        ks: values of k for `precision_at_<k>`, from 1 to the number of references.
         tile_size: similarities held at once.
 
     Returns:
         `precision_at_<k>`, `r_precision`, `mean_average_precision_at_r`, `mean_average_precision` (over all
-        references) and `mean_reciprocal_rank` in [0, 1], up is better, of each query whose class some
-        reference has; the others have no such number and are left out.
+        references) and `mean_reciprocal_rank` in [0, 1], higher is better, of each query whose class some
+        reference has; other queries cannot be scored and are left out.
 
     Raises:
-        ValueError: where rows and labels differ in number, a row is not finite, a k is out of range, or no
-            reference has the class of any query.
+        ValueError: if rows and labels differ in number, a k is out of range, or no reference has the class
+            of any query.
+        InputError: if a row is not finite.
 
     Source:
         Musgrave et al. 2020, arXiv:2003.08505, section 3.2 for R-precision and MAP@R; Manning et al. 2008,
@@ -107,9 +108,9 @@ def _tile_values(
 def _sort_by_similarity(
     similarities: Float[np.ndarray, "q m"], is_positive: Bool[np.ndarray, "q m"]
 ) -> Bool[np.ndarray, "q m"]:
-    """Which references of each query are positives, most similar first and positives last among equals.
+    """Which references of each query are positives, most similar first and positives last in ties.
 
-    Similarity and flag share one integer, because sorting values is several times as fast as sorting indices.
+    Similarity and flag share one integer, because sorting values is several times faster than indices.
     """
     keys = np.rint(similarities * (-1 / SIMILARITY_STEP)).astype(np.int32)
     keys <<= 1
@@ -119,9 +120,9 @@ def _sort_by_similarity(
 
 
 def _short_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
-    """Rows of length 1, float64, whose numbers have so few binary places that their products are exact.
+    """Rows of length 1, float64, with so few binary places that their dot products are exact.
 
-    A product of the same two rows in float32 depends on where in a matrix they stand.
+    In float32, the product of the same two rows depends on their place in a matrix.
     """
     short = unit_rows(rows, np.float64)
     short *= 2**NUM_PLACES
