@@ -42,7 +42,7 @@ def nearest_names(name: str, known: Iterable[str], most: int = 1) -> list[str]:
 
 
 def suggest(name: str, known: Iterable[str], most: int = 1) -> str:
-    """The remedy for an unknown name: the nearest known names, or all of them if none is near.
+    """The remedy for an unknown name: the nearest known names, or the first 20 if none is near.
 
     Example:
         >>> suggest("supconn", ["supcon", "simclr"])
@@ -50,7 +50,9 @@ def suggest(name: str, known: Iterable[str], most: int = 1) -> str:
     """
     known = list(known)
     nearest = nearest_names(name, known, most)
-    return f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else f"known are {', '.join(known)}"
+    return (
+        f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else f"known are {name_some(known, 20)}"
+    )
 
 
 def name_some(names: Iterable[Any], most: int = 3) -> str:
