@@ -73,11 +73,15 @@ def test_fewer_than_one_view_is_refused():
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("HorizontalFlop", {}, "got 'HorizontalFlop'; did you mean HorizontalFlip"),
+        ("HorizontalFlop", {}, "got 'HorizontalFlop'; did you mean 'HorizontalFlip'"),
         ("Compose", {}, "transform must be the name of an albumentations transform, got 'Compose'"),
-        ("HorizontalFlip", {"prob": 1.0}, "args of HorizontalFlip must be its arguments.*prob"),
-        ("HorizontalFlip", {"p": 2.0}, "args of HorizontalFlip must be its arguments, got {'p': 2.0}"),
-        ("Crop", {"x_min": 9, "x_max": 3}, "args of Crop must be its arguments"),
+        ("HorizontalFlip", {"prob": 1.0}, "args of HorizontalFlip must be valid.*prob"),
+        (
+            "HorizontalFlip",
+            {"p": 2.0},
+            "args of HorizontalFlip must be valid, got {'p': 2.0}",
+        ),
+        ("Crop", {"x_min": 9, "x_max": 3}, "args of Crop must be valid"),
     ],
 )
 def test_a_transform_that_does_not_exist_so_is_refused(name, args, message):
@@ -166,8 +170,11 @@ def test_a_policy_that_cannot_be_batched_is_refused_before_it_is_used(transforms
     [
         ({}, r"transforms of OneOf must be a list of {name, args}, got None"),
         ({"transforms": []}, "transforms of OneOf must be a list"),
-        ({"transforms": [{"nam": "HorizontalFlip"}]}, "transforms of OneOf must have name and args"),
-        ({"transforms": [{"name": "HorizontalFlop"}]}, "did you mean HorizontalFlip"),
+        (
+            {"transforms": [{"nam": "HorizontalFlip"}]},
+            "transforms of OneOf must have a name and optional args",
+        ),
+        ({"transforms": [{"name": "HorizontalFlop"}]}, "did you mean 'HorizontalFlip'"),
         ({"transforms": [{"name": "HorizontalFlip", "args": {"q": 1}}]}, "args of HorizontalFlip must be"),
     ],
 )
@@ -202,6 +209,6 @@ def test_a_preset_for_colour_is_refused_for_grey_images_by_the_name_of_the_trans
 
 def test_a_preset_that_does_not_exist_is_refused():
     with pytest.raises(
-        ValueError, match=r"must be a list or one of small_image, .*did you mean 'photograph'"
+        ValueError, match=r"must be a list or the name of a preset, .*did you mean 'photograph'"
     ):
         preset("photographs")

@@ -21,7 +21,7 @@ from supcon_pipeline.core.views.sampling import Batches, ClassBalancedBatches, S
 
 @dataclass(frozen=True)
 class Batch:
-    """Views and labels of some images: `[batch, views, h, w, c]` uint8 and `[batch]` int64.
+    """Views and labels of a batch of images: `[batch, views, h, w, c]` uint8 and `[batch]` int64.
 
     Labels of mixed images are class probabilities, `[batch, classes]` float32.
     """
@@ -30,12 +30,12 @@ class Batch:
     labels: Tensor
 
     def pin_memory(self) -> Self:
-        """The same in page-locked memory, from which a GPU is fed without waiting."""
+        """The same batch in page-locked memory, which a GPU copies from asynchronously."""
         return type(self)(self.views.pin_memory(), self.labels.pin_memory())
 
 
 class ViewDataset(Dataset[Batch]):
-    """Gives a whole batch for one item `(seed, indices)`, stacked where it is asked for."""
+    """Returns a whole batch for an item `(seed, indices)`, stacked in the worker."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class ViewDataset(Dataset[Batch]):
         return Batch(torch.from_numpy(views), torch.from_numpy(labels))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Mapped images go to a worker that is not forked as the place of their file, not as pixels."""
+        """Send memory-mapped images to a spawned worker as the place of their file, not as pixels."""
         images = self.images
-        # A part of a map has another map as its base, and does not know where in the file it starts.
+        # A slice of a map has another map as its base and does not know its offset in the file.
         if not (isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)):
             return self.__dict__
         place = {"filename": images.filename, "offset": images.offset, "shape": images.shape}
@@ -73,8 +73,8 @@ class ViewDataset(Dataset[Batch]):
 class ViewLoader:
     """Batches of views, epoch by epoch.
 
-    The views of a batch depend on its seed alone: the number of workers changes nothing but the speed.
-    Workers stay from epoch to epoch, and make the first batches of the next one while this one is validated.
+    The views of a batch depend only on its seed: the number of workers changes nothing but the speed.
+    Workers persist across epochs and make the first batches of the next one during validation.
     """
 
     def __init__(self, dataset: ViewDataset, batches: Batches, num_workers: int = 0):
@@ -86,7 +86,7 @@ class ViewLoader:
         return len(self.batches)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from `first_batch` on."""
+        """The batches of an epoch (counted from 0), starting at `first_batch`."""
         if self._position != (epoch, first_batch):
             self._stream = iter(self._loader(epoch, first_batch))
         for index in range(first_batch, len(self)):
@@ -106,7 +106,7 @@ class ViewLoader:
         )
 
     def _items(self, epoch: int, first_batch: int) -> Iterator[tuple[int, np.ndarray]]:
-        """What the batches are made of, without end."""
+        """Seed and indices of the batches of this epoch and all that follow, without end."""
         yield from self.batches.epoch(epoch)[first_batch:]
         for following in itertools.count(epoch + 1):
             yield from self.batches.epoch(following)
@@ -127,7 +127,8 @@ def build_loader(
     """Batches of views of the images at `indices`, `shuffled` or, with `images_per_class`, `class_balanced`.
 
     Raises:
-        InputError: where the sampler is unknown or its numbers do not go together.
+        InputError: if the sizes of a class-balanced batch do not fit together.
+        ValueError: if the sampler is unknown or lacks its number, or there is nothing to load.
     """
     batches: Batches
     if sampler == "shuffled":
@@ -135,7 +136,7 @@ def build_loader(
     elif sampler == "class_balanced" and images_per_class is not None:
         batches = ClassBalancedBatches(labels, indices, batch_size, images_per_class, seed)
     else:
-        raise InputError(
+        raise ValueError(
             "sampler must be shuffled, or class_balanced with images_per_class, "
             f"got {sampler!r} with {images_per_class}"
         )

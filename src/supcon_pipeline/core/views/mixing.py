@@ -1,4 +1,4 @@
-"""Mixup and CutMix: each image of a batch is mixed with another, and so are their labels."""
+"""Mixup and CutMix: each image of a batch is mixed with another, and so is its label."""
 
 import math
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from jaxtyping import Float, Int, UInt8
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixes the views of a batch with one another and gives class probabilities for labels.
+    """Mixes the views of a batch with one another and turns labels into class probabilities.
 
-    Every image is mixed by itself: with its own partner (the batch in a random order, so that now and then
-    an image meets itself), its own coefficient from Beta(alpha, alpha), and, of `both`, its own method. All
-    views of an image share partner and coefficient, because the losses take one label for all of them; each
-    view is mixed with the view of the partner in its place.
+    Every image has its own partner (from a random permutation, so an image is occasionally its own partner),
+    its own coefficient from Beta(alpha, alpha) and, with `both`, its own method. All views of an image share
+    partner and coefficient, because the losses take one label for all of them; each view is mixed with the
+    view of the partner at the same position.
 
-    Mixup rounds to whole grey levels: views stay uint8, a quarter of the memory of float32 on their way to
-    the device, at an error of at most half a level. CutMix is exact.
+    Mixup rounds to whole grey levels: views stay uint8, a quarter of the size of float32 on their way to the
+    device, with an error of at most half a level. CutMix is exact.
 
     Args:
-        name: `mixup`, `cutmix`, or `both`: one or the other, evenly.
-        alpha: above 0; 1 draws the coefficient evenly, less draws it near 0 and 1.
+        name: `mixup`, `cutmix`, or `both`: either one, with equal probability.
+        alpha: above 0; 1 draws the coefficient uniformly, less draws it near 0 and 1.
         probability: share of the images that are mixed, above 0 and at most 1.
-        num_classes: of the labels.
+        num_classes: number of classes.
 
     Source:
-        Zhang et al. 2018, arXiv:1710.09412, Eq. 1 (one coefficient for each pair, where its code has one for
-        the batch). Yun et al. 2019, arXiv:1905.04899, Eq. 1 and 2, with a box that lies inside the image
-        instead of one that is clipped at its border, so that it can lie elsewhere in each view and still
-        cover the same share. In a contrastive loss: GenSCL, arXiv:2206.00384.
+        Zhang et al. 2018, arXiv:1710.09412, Eq. 1 (one coefficient per pair; its code has one per
+        batch). Yun et al. 2019, arXiv:1905.04899, Eq. 1 and 2, with a box inside the image instead of one
+        clipped at the border, so that it covers the same share wherever it is in each view. In a contrastive
+        loss: GenSCL, arXiv:2206.00384.
     """
 
     name: Literal["mixup", "cutmix", "both"]
@@ -62,7 +62,7 @@ class Mixing:
 def blend(
     views: UInt8[np.ndarray, "views h w c"], others: UInt8[np.ndarray, "views h w c"], share: float
 ) -> UInt8[np.ndarray, "views h w c"]:
-    """`share` of the views and the rest of the others, rounded."""
+    """`share * views + (1 - share) * others`, rounded."""
     import cv2
 
     rows, other_rows = (array.reshape(len(array), -1) for array in (views, others))
@@ -76,9 +76,9 @@ def cut_in(
     share: float,
     generator: np.random.Generator,
 ) -> tuple[UInt8[np.ndarray, "views h w c"], float]:
-    """The views with a box of the others in each, and the share of the views that is left of them.
+    """The views with a box pasted from the others, and the share of each view that remains.
 
-    The box has the proportions of the image and covers what comes nearest to `1 - share` in whole pixels.
+    The box has the aspect ratio of the image and covers `1 - share` of it as nearly as whole pixels allow.
     """
     height, width = views.shape[1:3]
     side = math.sqrt(1 - share)
@@ -98,7 +98,7 @@ def mix_labels(
     shares: Float[np.ndarray, " batch"],
     num_classes: int,
 ) -> Float[np.ndarray, "batch classes"]:
-    """Class probabilities: `shares` of the labels and the rest of the others, float32."""
+    """Class probabilities, float32: `shares` for the labels, the rest for the others."""
     probabilities = np.zeros((len(labels), num_classes))
     rows = np.arange(len(labels))
     probabilities[rows, labels] = shares

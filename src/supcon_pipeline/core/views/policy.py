@@ -1,4 +1,4 @@
-"""Views of an image: an albumentations policy, described by names and arguments."""
+"""Views of an image: an albumentations policy described by names and arguments."""
 
 import os
 import random
@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, suggest
 
-# The library asks the network for a newer version at import.
+# At import, the library looks online for a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
-# How often a policy is tried before a training; what happens to one view in ten is missed once in 40,000.
+# Trials of a policy before a training; what happens to one view in ten is missed once in 40,000 times.
 NUM_REHEARSALS = 100
-# Of large images fewer, so that it takes a fraction of a second.
+# Fewer for large images, so that it takes a fraction of a second.
 REHEARSED_PIXELS = NUM_REHEARSALS * 224 * 224
-# Stands for the size of the images where arguments are validated before there are any.
+# Stands in for the image size when arguments are validated before there are images.
 ANY_SIZE = (224, 224)
 Spec = Mapping[str, Any]
 
-# The policies that have been tried in this process, with the shape of their images.
+# The policies already tried in this process, with the shape of their images.
 _rehearsed: set[str] = set()
 
 
@@ -31,16 +31,16 @@ class ViewPolicy:
     """Random transforms that turn images into views.
 
     Args:
-        transforms: each `{"name": <albumentations class>, "args": {...}}`, applied in order; none gives
-            the image itself.
+        transforms: each `{"name": <albumentations class>, "args": {...}}`, applied in order; without any,
+            a view is the image itself.
         num_views: views per image, at least 1.
-        image_shape: `(h, w, c)` of the images. Where given, transforms whose size is not given make views of
-            `(h, w)`, and the policy is tried before it is used.
+        image_shape: `(h, w, c)` of the images. If given, transforms without a size make views of `(h, w)`,
+            and the policy is tried before it is used.
 
     Raises:
-        InputError: where a name is not an albumentations transform, its arguments are wrong, `num_views` is
-            below 1, or the views of such images would not be uint8, of one shape and with the channels of
-            the image.
+        InputError: if a name is not an albumentations transform, its arguments are wrong, or the views of
+            such images would not be uint8, of one shape and with the channels of the image.
+        ValueError: if `num_views` is below 1.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class ViewPolicy:
         import albumentations
 
         if num_views < 1:
-            raise InputError(f"num_views must be at least 1, got {num_views}")
+            raise ValueError(f"num_views must be at least 1, got {num_views}")
         self.num_views = num_views
         size = ANY_SIZE if image_shape is None else image_shape[:2]
         self.compose = albumentations.Compose([build_transform(**spec, size=size) for spec in transforms])
-        # A run asks for the same policy before it starts, for its picture and for its training.
+        # A run builds the same policy several times: to validate it, to draw it and to train.
         if image_shape is not None and (key := repr((transforms, image_shape))) not in _rehearsed:
             self._rehearse(image_shape)
             _rehearsed.add(key)
@@ -67,7 +67,7 @@ class ViewPolicy:
         """The views of a batch; the same seed gives the same views.
 
         Raises:
-            InputError: where the transforms give views of different shapes, or anything but uint8.
+            InputError: if the transforms give views of different shapes or of another type than uint8.
         """
         self._seed(np.random.default_rng(seed))
         rows = [self._view(image) for image in np.ascontiguousarray(images) for _ in range(self.num_views)]
@@ -82,16 +82,16 @@ class ViewPolicy:
         return views.reshape(len(images), self.num_views, *views.shape[1:])
 
     def _view(self, image: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
-        """One view; the checks that `Compose` makes for masks and boxes are left out."""
+        """One view, without the checks that `Compose` makes for masks and boxes."""
         for transform in self.compose.transforms:
             image = transform(image=image)["image"]
         return image
 
     def _seed(self, generator: np.random.Generator) -> None:
-        """Let all transforms draw from one stream.
+        """Make all transforms draw from one random stream.
 
         `Compose.set_random_seed` starts every transform from the same seed: they would draw the same numbers,
-        so that two flips, each with probability 0.5, would always come together or not at all.
+        so that two flips, each with probability 0.5, would always happen together or not at all.
         """
         import cv2
 
@@ -101,10 +101,10 @@ class ViewPolicy:
         cv2.setRNGSeed(int(generator.integers(2**31)))
 
     def _rehearse(self, image_shape: tuple[int, int, int]) -> None:
-        """Make sure of what views of such images are.
+        """Check the views of such images.
 
         Raises:
-            InputError: where a transform fails, or gives what another cannot be put in a batch with.
+            InputError: if a transform fails, or gives views that cannot be stacked into a batch.
         """
         generator = np.random.default_rng(0)
         self._seed(generator)
@@ -131,12 +131,12 @@ def _try_transform(transform: Any, image: np.ndarray) -> np.ndarray:
     """The image after one transform.
 
     Raises:
-        InputError: where it fails, warns, or changes the type or the channels.
+        InputError: if it fails, warns, or changes the type or the channels.
     """
     name, shape = type(transform).__name__, list(image.shape)
     try:
         with warnings.catch_warnings():
-            # It would be repeated for every view.
+            # A warning would be repeated for every view.
             warnings.simplefilter("error", UserWarning)
             view: np.ndarray = transform(image=image)["image"]
     except Exception as error:
@@ -145,22 +145,22 @@ def _try_transform(transform: Any, image: np.ndarray) -> np.ndarray:
     if view.dtype != np.uint8 or view.ndim != 3 or view.shape[-1] != image.shape[-1]:
         raise InputError(
             f"transform {name} must give uint8 images with {shape[-1]} channels, "
-            f"got {view.dtype} {list(view.shape)}; leave it out, the encoder normalises by itself"
+            f"got {view.dtype} {list(view.shape)}; remove it, the encoder normalises by itself"
         )
     return view
 
 
 def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] = ANY_SIZE) -> Any:
-    """The albumentations transform of that name, or a composition such as `OneOf` of such transforms.
+    """An albumentations transform by name, or a composition of transforms such as `OneOf`.
 
     Args:
-        name: of the class.
-        args: its arguments; `transforms`, of a composition, is a list of `{"name": ..., "args": {...}}`.
-        size: height and width, for a transform that needs `size` or `height` and `width` and has none in
+        name: name of the class.
+        args: its arguments; a composition takes `transforms`, a list of `{"name": ..., "args": {...}}`.
+        size: height and width for a transform that needs `size` or `height` and `width` and has none in
             `args`.
 
     Raises:
-        InputError: where the name is unknown or an argument is refused.
+        InputError: if the name is unknown or an argument is wrong.
     """
     import inspect
 
@@ -174,44 +174,49 @@ def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] =
         if parameter is not None and parameter.default is parameter.empty:
             args.setdefault(argument, value)
     with warnings.catch_warnings():
-        # An unknown argument is only warned of, and then ignored.
+        # albumentations only warns of an unknown argument and ignores it.
         warnings.simplefilter("error", UserWarning)
         try:
             return transform(**args)
         except (TypeError, ValueError, UserWarning) as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"args of {name} must be its arguments, got {args}; {reason}") from error
+            raise InputError(f"args of {name} must be valid, got {args}; {reason}") from error
 
 
 def _find_transform(name: str) -> Any:
-    """The class of that name.
+    """The class of a name.
 
     Raises:
-        InputError: where there is none that can be a part of a policy.
+        InputError: if no class of that name can be part of a policy.
     """
-    import difflib
+    import albumentations
 
+    if _is_transform(getattr(albumentations, name, None)):
+        return getattr(albumentations, name)
+    known = [other for other in dir(albumentations) if _is_transform(getattr(albumentations, other))]
+    raise InputError(
+        f"transform must be the name of an albumentations transform, got {name!r}; {suggest(name, known, 3)}"
+    )
+
+
+def _is_transform(found: Any) -> bool:
+    """Whether it is a class that can be part of a policy."""
     import albumentations
 
     kinds = (albumentations.BasicTransform, albumentations.BaseCompose)
-    found: Any = getattr(albumentations, name, None)
-    is_part = isinstance(found, type) and issubclass(found, kinds) and found not in kinds
-    if is_part and not issubclass(found, albumentations.Compose):
-        return found
-    nearest = difflib.get_close_matches(name, dir(albumentations), n=3)
-    remedy = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
-    raise InputError(f"transform must be the name of an albumentations transform, got {name!r}{remedy}")
+    is_kind = isinstance(found, type) and issubclass(found, kinds) and found not in kinds
+    return is_kind and not issubclass(found, albumentations.Compose)
 
 
 def _build_inner(name: str, specs: Any, size: tuple[int, int]) -> list[Any]:
     """The transforms inside a composition.
 
     Raises:
-        InputError: where they are not a list of names with arguments.
+        InputError: if they are not a list of names, each with optional arguments.
     """
     if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, Mapping) for spec in specs):
         raise InputError(f"transforms of {name} must be a list of {{name, args}}, got {specs!r}")
     for spec in specs:
         if "name" not in spec or not spec.keys() <= {"name", "args"}:
-            raise InputError(f"transforms of {name} must have name and args, got {dict(spec)}")
+            raise InputError(f"transforms of {name} must have a name and optional args, got {dict(spec)}")
     return [build_transform(**spec, size=size) for spec in specs]

@@ -2,23 +2,23 @@
 
 | name | images | what it does |
 |---|---|---|
-| `small_image` | about 32 pixels, in colour | crop, flip, colour jitter, now and then grey |
-| `photograph` | 100 pixels and more, in colour | the same and blur |
-| `crop_and_flip` | any | crop and flip alone: for a classifier, which is confused by jitter |
+| `small_image` | about 32 pixels, in colour | crop, flip, colour jitter, sometimes grayscale |
+| `photograph` | 100 pixels and more, in colour | the same plus blur |
+| `crop_and_flip` | any | crop and flip only: for a classifier, which jitter confuses |
 
-Crops are of the size of the prepared images. Where left and right matter (digits, letters), give a list
-without `HorizontalFlip`.
+Crops have the size of the prepared images. If left and right matter (digits, letters), give a list without
+`HorizontalFlip`.
 
 Source:
-    Crop, flip, jitter and grey with these numbers: the code of Khosla et al. 2020 (arXiv:2004.11362), for
-    CIFAR; it goes back to Chen et al. 2020 (SimCLR, arXiv:2002.05709, appendix A), whose jitter is twice as
-    strong and whose crops go down to 8 % of the area. Blur: SimCLR, appendix A, with a kernel as wide as its
-    sigma needs. `crop_and_flip`: the linear evaluation of both.
+    Crop, flip, jitter and grayscale with these numbers: the code of Khosla et al. 2020 (arXiv:2004.11362)
+    for CIFAR, based on Chen et al. 2020 (SimCLR, arXiv:2002.05709, appendix A), whose jitter is twice as
+    strong and whose crops go down to 8 % of the area. Blur: SimCLR, appendix A, with a kernel as wide as
+    sigma requires. `crop_and_flip`: the linear evaluation of both.
 """
 
 from typing import Any
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, suggest
 
 _CROP: dict[str, Any] = {"name": "RandomResizedCrop", "args": {"scale": [0.2, 1.0]}}
 _FLIP: dict[str, Any] = {"name": "HorizontalFlip", "args": {"p": 0.5}}
@@ -29,7 +29,7 @@ _JITTER: dict[str, Any] = {
 _GREY: dict[str, Any] = {"name": "ToGray", "args": {"p": 0.2}}
 _BLUR: dict[str, Any] = {
     "name": "GaussianBlur",
-    # A kernel of 0 is one as wide as sigma needs.
+    # 0 makes the kernel as wide as sigma requires.
     "args": {"blur_limit": 0, "sigma_limit": [0.1, 2.0], "p": 0.5},
 }
 PRESETS: dict[str, list[dict[str, Any]]] = {
@@ -40,25 +40,22 @@ PRESETS: dict[str, list[dict[str, Any]]] = {
 
 
 def preset(name: str) -> list[dict[str, Any]]:
-    """The policy of that name.
+    """The policy of a preset.
 
     Raises:
-        InputError: where there is none.
+        InputError: if the name is unknown. The message begins with `must`, for the caller to put the name of
+            the parameter in front.
     """
-    import difflib
-
     if name not in PRESETS:
-        nearest = difflib.get_close_matches(name, PRESETS, n=1)
-        remedy = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise InputError(f"must be a list or one of {', '.join(PRESETS)}, got {name!r}{remedy}")
+        raise InputError(f"must be a list or the name of a preset, got {name!r}; {suggest(name, PRESETS)}")
     return PRESETS[name]
 
 
 def expand_presets(transforms: Any) -> Any:
-    """A list of transforms in which each name of a preset has become its policy; anything else as it is.
+    """The transforms with the name of each preset replaced by its policy; anything else is unchanged.
 
     Raises:
-        InputError: where a name is unknown.
+        InputError: if a name is unknown.
     """
     if isinstance(transforms, str):
         return preset(transforms)

@@ -9,10 +9,10 @@ from supcon_pipeline.core.messages import InputError
 
 
 class Batches(Protocol):
-    """Which images go together, epoch by epoch."""
+    """Which images make up each batch, epoch by epoch."""
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Number of batches per epoch."""
 
     def epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """The batches of an epoch, each a seed for its views and its indices."""
@@ -22,22 +22,22 @@ class ShuffledBatches:
     """Every index once per epoch, in batches of nearly equal size.
 
     An epoch is split evenly instead of leaving a small last batch: 1,000 images in batches of at most 256
-    are four batches of 250. The order depends on the seed and the epoch alone.
+    are four batches of 250. The order depends only on the seed and the epoch.
 
     Args:
-        indices: what to shuffle, `[n]`.
-        batch_size: the largest batch, at least 1.
+        indices: images to shuffle, `[n]`.
+        batch_size: size of the largest batch, at least 1.
         seed: of the order and of the views.
 
     Raises:
-        InputError: where there is nothing to shuffle or `batch_size` is below 1.
+        ValueError: if there is nothing to shuffle or `batch_size` is below 1.
     """
 
     def __init__(self, indices: Int[np.ndarray, " n"], batch_size: int, seed: int):
         if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not len(indices):
-            raise InputError("indices must hold at least one image, got none")
+            raise ValueError("indices must hold at least one image, got none")
         self.indices, self.seed = np.asarray(indices), seed
         self.num_batches = -(-len(indices) // batch_size)
 
@@ -56,21 +56,21 @@ class ShuffledBatches:
 
 
 class ClassBalancedBatches:
-    """Batches of some classes with equally many images of each, whatever the classes' sizes.
+    """Batches with equally many images of each of some classes, whatever the class sizes.
 
-    Over an epoch, which has as many batches as a shuffled one, every class comes equally often, give or take
-    one batch, and so does every image of a class: those of a rare class come several times, of a frequent
-    one not all. Images of a batch differ, unless their class has fewer than `images_per_class`.
+    An epoch has as many batches as a shuffled one. Every class appears equally often in it, give or take one
+    batch, and so does every image of a class: those of a rare class repeat, some of a frequent class are left
+    out. The images of a batch differ unless their class has fewer than `images_per_class`.
 
     Args:
         labels: the class of every image, `[n]`.
-        indices: which of them to draw from, `[m]`.
+        indices: images to draw from, `[m]`.
         batch_size: of every batch, a multiple of `images_per_class`.
         images_per_class: at least 1.
         seed: of the order and of the views.
 
     Raises:
-        InputError: where the numbers do not go together, or a batch would hold more classes than there are.
+        InputError: if the sizes do not fit together, or a batch would hold more classes than there are.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class ClassBalancedBatches:
         seed: int,
     ):
         require_balanced(batch_size, images_per_class)
-        of_images = np.asarray(labels)[indices]
-        self.members = [np.asarray(indices)[of_images == label] for label in np.unique(of_images)]
+        drawn_labels = np.asarray(labels)[indices]
+        self.members = [np.asarray(indices)[drawn_labels == label] for label in np.unique(drawn_labels)]
         largest = len(self.members) * images_per_class
         if batch_size > largest:
             raise InputError(
-                f"batch_size must be at most {largest}, {images_per_class} images of each of "
-                f"{len(self.members)} classes, got {batch_size}; lower it or raise images_per_class"
+                f"batch_size must be at most {largest} ({images_per_class} images of each of "
+                f"{len(self.members)} classes), got {batch_size}; lower it or raise images_per_class"
             )
         self.num_classes, self.images_per_class = batch_size // images_per_class, images_per_class
         self.num_batches, self.seed = -(-len(indices) // batch_size), seed
@@ -116,7 +116,7 @@ class ClassBalancedBatches:
         return batches
 
     def _fill(self, deck: np.ndarray, members: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """A deck with enough images for one draw; those that are left come first, and not again soon."""
+        """A deck with enough images for one draw; leftover images come first and do not repeat soon."""
         if len(deck) >= self.images_per_class:
             return deck
         if len(members) < self.images_per_class:
@@ -127,10 +127,10 @@ class ClassBalancedBatches:
 
 
 def require_balanced(batch_size: int, images_per_class: int) -> None:
-    """Refuse a batch that cannot hold equally many images of each of its classes.
+    """Reject a batch that cannot hold equally many images of each of its classes.
 
     Raises:
-        InputError: where `batch_size` is no multiple of `images_per_class`, or that is below 1.
+        InputError: if `batch_size` is not a multiple of `images_per_class`, or the latter is below 1.
     """
     if images_per_class < 1:
         raise InputError(f"images_per_class must be at least 1, got {images_per_class}")
