@@ -331,8 +331,9 @@ def test_without_a_network_the_error_says_which_file_of_torchvision_to_fetch(tmp
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", _unreachable)
     message = (
-        r"backbone.pretrained must find the file resnet18-f37072fd.pth, got .*unreachable.*; fetch https://.*"
-        rf"set backbone.weights to its path, or put it into {tmp_path}/hub/checkpoints"
+        r"backbone.pretrained must find the file resnet18-f37072fd.pth, got .*unreachable.*; "
+        rf"download https://.* into {tmp_path}/hub/checkpoints, or use --params "
+        r"stage1.backbone.pretrained=false,stage1.backbone.weights=<its path>"
     )
     with pytest.raises(ValueError, match=message):
         build_backbone("resnet18", pretrained=True)
@@ -363,38 +364,38 @@ def _unreachable(*_args, **_kwargs):
         ({"name": "timm/resnet18.a9_in1k"}, "did you mean 'timm/resnet18.a[123]_in1k'"),
         (
             {"name": "resnet18", "stem": "tiny"},
-            "backbone.stem must be one of small_image, imagenet, got 'tiny'",
+            "backbone.stem must be a known stem, got 'tiny'; known are small_image, imagenet",
         ),
-        ({"name": "resnet_narrow", "stem": "tiny"}, "backbone.stem must be one of small_image, imagenet"),
+        ({"name": "resnet_narrow", "stem": "tiny"}, "backbone.stem must be a known stem, got 'tiny'"),
         (
             {"name": "vit_b_16"},
-            "backbone.stem must be imagenet for vit_b_16, got 'small_image'; it is made for",
+            "backbone.stem must be imagenet for vit_b_16, got 'small_image', but it is made for",
         ),
         ({"name": "timm/test_vit"}, "backbone.stem must be imagenet for timm/test_vit, got 'small_image'"),
         (
             {"name": "timm/convmixer_768_32"},
-            "backbone.stem must be imagenet for .*; its patches are 7 pixels",
+            "backbone.stem must be imagenet for .*, but its patches are 7 pixels",
         ),
         (
             {"name": "inception_v3", "stem": "imagenet", "image_size": 32},
-            "image_size must suit inception_v3 with the imagenet stem, got 32; ",
+            "data_prep.image_size must suit inception_v3 with the imagenet stem, got 32 ",
         ),
         (
             {"name": "vit_b_32", "stem": "imagenet", "image_size": 48},
-            "image_size must suit vit_b_32, got 48; Input shape indivisible by patch size",
+            r"data_prep.image_size must suit vit_b_32, got 48 \(Input shape indivisible by patch size",
         ),
         (
             {"name": "resnet_narrow", "pretrained": True},
-            "backbone.pretrained must be false for resnet_narrow",
+            "stage1.backbone.pretrained must be false for resnet_narrow",
         ),
         ({"name": "timm/resnet10d", "pretrained": True}, "backbone.name must be one of"),
         (
             {"name": "timm/vit_base_patch16_18x2_224", "stem": "imagenet", "pretrained": True},
-            "timm has no weights",
+            "got True, but timm has no weights for it; use --params stage1.backbone.pretrained=false",
         ),
         (
             {"name": "resnet18", "pretrained": True, "weights": "a.pth"},
-            "pretrained must be false where backbone.w",
+            "pretrained must be false if stage1.backbone.weights is set, got 'a.pth'",
         ),
     ],
 )

@@ -1,10 +1,10 @@
-"""Backbones: a name to a headless network and its feature width."""
+"""Backbones: headless networks by name, with their feature width."""
 
 from statistics import fmean
 
 from torch import nn
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, suggest
 from supcon_pipeline.core.models.image_size import count_features
 from supcon_pipeline.core.models.narrow_resnet import NARROW, build_narrow
 from supcon_pipeline.core.models.stems import STEMS
@@ -19,23 +19,19 @@ _SMALL_IMAGE = 32
 
 
 def require_backbone(name: str) -> None:
-    """Make sure that a backbone of that name exists; imports the library that has it, and no other.
+    """Check that a backbone exists; imports only the library that would have it.
 
     Raises:
-        InputError: with the nearest names where there is none. The message begins with `must`, for the
-            caller to say what must.
+        InputError: if there is none, with the nearest names. The message begins with `must`, for the caller
+            to put the name of the parameter in front.
     """
     if name == NARROW:
         return
-    import difflib
-
     names = timm_names(name) if name.startswith(TIMM) else [NARROW, *torchvision_names()]
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=3)
-        remedy = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
         raise InputError(
             f"must be one of {NARROW}, torchvision's classifiers, or {TIMM}<one of timm's models>, "
-            f"got {name!r}{remedy}"
+            f"got {name!r}; {suggest(name, names, 3)}"
         )
 
 
@@ -47,31 +43,34 @@ def build_backbone(
     weights: str | None = None,
     image_size: int | None = None,
 ) -> tuple[nn.Module, int]:
-    """A headless network, which gives `[batch, num_features]`, and its feature width.
+    """A headless network with output `[batch, num_features]`, and its feature width.
 
     Args:
-        name: `resnet_narrow`, a classification model of torchvision, or `timm/` and a model of timm.
+        name: `resnet_narrow`, a torchvision classification model, or `timm/<model>`.
         stem: `small_image` keeps the detail of inputs around 32 pixels (`core.models.stems`), `imagenet`
-            is the network as published; that of `resnet_narrow` halves once or twice.
-        num_channels: channels of the input; pretrained weights of three are summed or rescaled.
-        pretrained: whether to start from the weights that torchvision or timm publish.
-        weights: a file to start from instead, as torchvision or timm would save the network; entries of
-            the classifier are not used, all others must fit.
-        image_size: height and width of the input. Networks of a fixed size are built for it; all are
-            tried on it. Without it, the size that the network was made for.
+            is the network as published; in `resnet_narrow`, they halve the resolution once and twice.
+        num_channels: input channels; pretrained weights for three are summed or rescaled.
+        pretrained: whether to start from weights published by torchvision or timm.
+        weights: a file to start from instead, as torchvision or timm would save the network; classifier
+            entries are ignored, all others must fit.
+        image_size: height and width of the input. Networks of a fixed size are built for it; all are tried
+            on it. Defaults to 32 with the `small_image` stem, else to the size the network is made for.
 
     Raises:
-        InputError: where a name is unknown, the stem is not defined for the network, the weights are
+        InputError: if a name is unknown, the stem is not defined for the network, the weights are
             missing or do not fit, or the images are too small.
     """
     try:
         require_backbone(name)
     except InputError as error:
-        raise InputError(f"backbone.name {error}") from error
+        raise InputError(f"stage1.backbone.name {error}") from error
     if stem not in STEMS:
-        raise InputError(f"backbone.stem must be one of {', '.join(STEMS)}, got {stem!r}")
+        raise InputError(f"stage1.backbone.stem must be a known stem, got {stem!r}; {suggest(stem, STEMS)}")
     if pretrained and weights:
-        raise InputError(f"backbone.pretrained must be false where backbone.weights is set, got {weights!r}")
+        raise InputError(
+            f"stage1.backbone.pretrained must be false if stage1.backbone.weights is set, got {weights!r}; "
+            "use --params stage1.backbone.pretrained=false"
+        )
     if name == NARROW:
         return build_narrow(stem, num_channels, pretrained, weights)
     build = build_timm if name.startswith(TIMM) else build_torchvision
@@ -81,10 +80,10 @@ def build_backbone(
 
 
 def published_statistics(name: str, num_channels: int) -> tuple[list[float], list[float]] | None:
-    """Mean and standard deviation of each channel, from 0 to 1, that published weights of a network expect.
+    """Mean and standard deviation of each channel, from 0 to 1, that a network's published weights expect.
 
-    One channel, whose kernels are the sums of those of three, has the means over the three. None where nobody
-    publishes weights of the network.
+    For one channel, whose kernels are sums over three, both are averaged over the three. None if no weights
+    are published.
     """
     if name == NARROW:
         return None

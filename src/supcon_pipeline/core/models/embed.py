@@ -1,4 +1,4 @@
-"""Images to embeddings: all of them, in input order."""
+"""Embeddings of images, in input order."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def iterate_images(
     batch_size: int,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """The images at `indices` in their order, in batches of nearly equal size, none left out."""
+    """The images at `indices` in their order, in batches of nearly equal size, with none left out."""
     for part in np.array_split(indices, max(1, -(-len(indices) // batch_size))):
         yield torch.from_numpy(np.ascontiguousarray(images[part])).to(device)
 
@@ -29,13 +29,13 @@ def embed_images(
     indices: Int[np.ndarray, " m"],
     batch_size: int,
 ) -> Outputs:
-    """What the model gives for the images at `indices`, in that order, on the CPU, float32.
+    """The outputs of a model for the images at `indices`, in that order, on the CPU, float32.
 
     One forward pass in evaluation mode; the mode of the model is restored afterwards. The device holds the
-    outputs of one batch at a time.
+    outputs of only one batch at a time.
 
     Args:
-        model: gives named tensors for a batch of images.
+        model: returns named tensors for a batch of images.
         images: uint8, may be memory-mapped.
         indices: which images.
         batch_size: images per forward pass.
@@ -59,7 +59,7 @@ def embed_images(
 def embed_by(
     encoder: NamedTensors, images: UInt8[np.ndarray, "n h w c"], batch_size: int, device: torch.device
 ) -> NamedTensors:
-    """What the model of a state gives for all images, in their order; `model_hash` says which it was."""
+    """The outputs of a saved model for all images, in order; `model_hash` identifies the model."""
     model = restore_model(encoder).to(device)
     outputs = embed_images(model, images, np.arange(len(images)), batch_size)
     return NamedTensors(outputs, {"model_hash": fingerprint(encoder)})

@@ -8,23 +8,22 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.backbones import build_backbone
 from supcon_pipeline.core.models.weights import with_versions
 from supcon_pipeline.core.named_tensors import NamedTensors
 
-# What a model gives for a batch of images, rows in their order: `embedding` `[batch, num_features]` and,
-# where it has the head, the L2-normalised `projection` `[batch, dim]` and the `logits` `[batch, classes]`.
+# The outputs of a model for a batch of images, in their order: `embedding` `[batch, num_features]` and, with
+# the head for it, the L2-normalised `projection` `[batch, dim]` and the `logits` `[batch, classes]`.
 Outputs = dict[str, Tensor]
 
 
 class Encoder(nn.Module):
-    """Backbone with its own normalisation: uint8 images in, embeddings out.
+    """Backbone with built-in normalisation: uint8 images in, embeddings out.
 
     Args:
         backbone: headless network.
-        mean: of each channel, on the scale 0 to 1.
-        std: of each channel, on the scale 0 to 1.
+        mean: mean of each channel, on the scale 0 to 1.
+        std: standard deviation of each channel, on the scale 0 to 1.
     """
 
     mean: Tensor
@@ -39,24 +38,24 @@ class Encoder(nn.Module):
         self.register_buffer("std", spread.view(1, -1, 1, 1))
 
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Float[Tensor, "batch features"]:
-        """Embeddings of images with the channels last, 0 to 255."""
-        # The layout of the input is already what `channels_last` means: no copy.
+        """Embeddings of channels-last images, 0 to 255."""
+        # The input is already in `channels_last` layout: no copy.
         pixels = images.permute(0, 3, 1, 2).float() / 255.0
         embedding: Tensor = self.backbone((pixels - self.mean) / self.std)
         return embedding
 
 
 class ContrastiveModel(nn.Module):
-    """Encoder and projection head, and a classifier head where there are classes; one forward gives all.
+    """Encoder with a projection head and, given classes, a classifier head; one pass gives all outputs.
 
     The projection head is the two-layer perceptron of Khosla et al. 2020 (arXiv:2004.11362, section 3.1).
 
     Args:
-        encoder: gives embeddings.
-        num_features: of an embedding.
-        hidden_dim: of the projection head.
-        dim: of a projection.
-        num_classes: of the classifier head; none where 0.
+        encoder: images to embeddings.
+        num_features: width of an embedding.
+        hidden_dim: hidden width of the projection head.
+        dim: width of a projection.
+        num_classes: classes of the classifier head; 0 for no head.
     """
 
     def __init__(self, encoder: Encoder, num_features: int, hidden_dim: int, dim: int, num_classes: int = 0):
@@ -68,7 +67,7 @@ class ContrastiveModel(nn.Module):
         self.classifier = nn.Linear(num_features, num_classes) if num_classes else None
 
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Outputs:
-        """Embedding, projection and logits of images with the channels last, 0 to 255."""
+        """Embedding, projection and logits of channels-last images, 0 to 255."""
         embedding = self.encoder(images)
         projection = functional.normalize(self.projection_head(embedding).float(), dim=1)
         outputs = {"embedding": embedding, "projection": projection}
@@ -83,7 +82,7 @@ class ImageClassifier(nn.Module):
         self.encoder, self.classifier = encoder, classifier
 
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Outputs:
-        """Embedding and logits of images with the channels last, 0 to 255."""
+        """Embedding and logits of channels-last images, 0 to 255."""
         embedding = self.encoder(images)
         return {"embedding": embedding, "logits": self.classifier(embedding)}
 
@@ -91,7 +90,7 @@ class ImageClassifier(nn.Module):
 class LinearProbe(ImageClassifier):
     """A linear classifier on a frozen encoder.
 
-    The encoder takes no gradient and stays in evaluation mode, so that its batch-norm statistics do not
+    The encoder gets no gradient and stays in evaluation mode, so that its batch-norm statistics do not
     drift.
     """
 
@@ -99,7 +98,7 @@ class LinearProbe(ImageClassifier):
         super().__init__(encoder.requires_grad_(False).eval(), classifier)
 
     def train(self, mode: bool = True) -> "LinearProbe":
-        """Set the mode of the classifier alone."""
+        """Set the mode of the classifier only."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -114,9 +113,9 @@ def build_encoder(
     pretrained: bool = False,
     weights: str | None = None,
 ) -> tuple[Encoder, int]:
-    """An encoder and its feature width; all but the weights of a pretrained backbone are new.
+    """An encoder and its feature width, newly initialised except for a pretrained backbone.
 
-    The description of a checkpoint leaves `pretrained` and `weights` out, because it brings its own weights.
+    The description in a checkpoint omits `pretrained` and `weights`, because it comes with its own weights.
     """
     network, num_features = build_backbone(
         backbone, stem, len(mean), pretrained=pretrained, weights=weights, image_size=image_size
@@ -134,7 +133,7 @@ def build_contrastive_model(
     num_classes: int = 0,
     **start: Any,
 ) -> ContrastiveModel:
-    """A contrastive model, laid out `channels_last`; `start` is as for `build_encoder`."""
+    """A contrastive model in `channels_last` layout; `start` is passed to `build_encoder`."""
     encoder, num_features = build_encoder(backbone, stem, mean, std, **start)
     model = ContrastiveModel(encoder, num_features, hidden_dim, dim, num_classes)
     return model.to(memory_format=torch.channels_last)
@@ -143,7 +142,7 @@ def build_contrastive_model(
 def build_image_classifier(
     backbone: str, stem: str, mean: Sequence[float], std: Sequence[float], num_classes: int, **start: Any
 ) -> ImageClassifier:
-    """An encoder with a classifier, laid out `channels_last`; `start` is as for `build_encoder`."""
+    """An encoder with a classifier in `channels_last` layout; `start` is passed to `build_encoder`."""
     encoder, num_features = build_encoder(backbone, stem, mean, std, **start)
     model = ImageClassifier(encoder, build_classifier(num_features, num_classes))
     return model.to(memory_format=torch.channels_last)
@@ -165,20 +164,20 @@ def build_model(description: Mapping[str, Any]) -> nn.Module:
     """The model that a checkpoint describes: `{"kind": <one of three>, <its arguments>}`.
 
     Raises:
-        InputError: where the kind is unknown.
+        ValueError: if the kind is unknown.
     """
     arguments = dict(description)
     kind = arguments.pop("kind", None)
     if kind not in _BUILDERS:
-        raise InputError(f"kind of a model must be one of {', '.join(_BUILDERS)}, got {kind!r}")
+        raise ValueError(f"kind of a model must be one of {', '.join(_BUILDERS)}, got {kind!r}")
     return _BUILDERS[kind](**arguments)  # type: ignore[operator, no-any-return]
 
 
 def restore_model(state: NamedTensors) -> nn.Module:
-    """The model that a state belongs to, with its weights, in evaluation mode.
+    """The model that a state describes, with its weights, in evaluation mode.
 
     Raises:
-        RuntimeError: where the weights do not fit the description, entry by entry.
+        RuntimeError: if the weights do not fit the description, listing the entries.
     """
     model = build_model(state.metadata["model"])
     model.load_state_dict(with_versions(state.tensors, model), strict=True)

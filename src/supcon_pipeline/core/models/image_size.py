@@ -1,4 +1,4 @@
-"""Whether a network takes images of a size, and how wide its features are."""
+"""Whether a network accepts an image size, and how wide its features are."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +12,23 @@ from supcon_pipeline.core.models.weights import shorten_error
 
 @contextmanager
 def refuse_image_size(name: str, image_size: int | None) -> Iterator[None]:
-    """Say of a network that cannot be built or run that its images are of the wrong size."""
+    """Report that a network cannot be built or run as an image size that does not suit it."""
     try:
         yield
-    # Networks refuse a size by whatever goes wrong first.
+    # Networks reject a size with whatever fails first.
     except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
-        raise InputError(f"image_size must suit {name}, got {image_size}; {shorten_error(error)}") from error
+        raise InputError(
+            f"data_prep.image_size must suit {name}, got {image_size} ({shorten_error(error)}); "
+            "choose another size or stage1.backbone"
+        ) from error
 
 
 @torch.no_grad()
 def count_features(network: nn.Module, name: str, num_channels: int, image_size: int) -> int:
-    """The width of the features of one image; the network's mode stays as it is.
+    """The feature width of a network; its mode is unchanged.
 
     Raises:
-        InputError: where the images are too small, or the features are not one row for each image.
+        InputError: if the images are too small, or the output is not one row of features per image.
     """
     was_training = network.training
     with refuse_image_size(name, image_size):
@@ -33,5 +36,7 @@ def count_features(network: nn.Module, name: str, num_channels: int, image_size:
     network.train(was_training)
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise InputError(f"backbone.name must be a network that gives one row per image, got {name}: {shape}")
+        raise InputError(
+            f"stage1.backbone.name must be a network that gives one row per image, got {name} with {shape}"
+        )
     return features.shape[1]

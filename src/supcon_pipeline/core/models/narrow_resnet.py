@@ -15,11 +15,11 @@ class NarrowResNet(nn.Module):
     """A residual network that a CPU trains in seconds per thousand images.
 
     One basic block (He et al. 2015, arXiv:1512.03385, Fig. 5 left) per stage. Every stage but the first
-    halves the resolution, which with the `small_image` stem leaves 2 x 2 of 32 x 32 pixels.
+    halves the resolution, so that the `small_image` stem reduces 32 x 32 pixels to 2 x 2.
 
     Args:
         num_channels: channels of the input.
-        stem: `small_image` halves the resolution once, `imagenet` again by the max-pool of that paper's stem.
+        stem: `small_image` halves the resolution once, `imagenet` twice, with the max-pool of that paper.
     """
 
     def __init__(self, num_channels: int = 3, stem: str = "small_image"):
@@ -52,11 +52,12 @@ def build_narrow(
     """The network and its feature width.
 
     Raises:
-        InputError: where published weights are asked for, or those of a file do not fit.
+        InputError: if published weights are requested, or those of a file do not fit.
     """
     if pretrained:
         raise InputError(
-            f"backbone.pretrained must be false for {NARROW}, got True; nobody publishes weights"
+            f"stage1.backbone.pretrained must be false for {NARROW}, got True, as no weights are published; "
+            "use --params stage1.backbone.pretrained=false"
         )
     network = NarrowResNet(num_channels, stem)
     if weights:

@@ -1,8 +1,8 @@
-"""Stems: the first layers of a network, fitted to small images and to the channels of the input.
+"""Stems: the first layers of a network, adapted to small images and to the input channels.
 
 Source: He et al. 2015 (arXiv:1512.03385, section 4.2) begin their networks for 32-pixel images with a 3 x 3
-convolution of stride 1 instead of a 7 x 7 one of stride 2 and a max-pool. The rule here says the same of any
-family: half the stride, no kernel wider than 3, no pooling right behind. Patches are halved in width.
+convolution of stride 1 instead of a 7 x 7 one of stride 2 and a max-pool. Here, the same rule holds for any
+family: half the stride, no kernel wider than 3, no pooling right after. Patches are halved in width.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from torch.nn import functional
 from supcon_pipeline.core.messages import InputError
 
 STEMS = ("small_image", "imagenet")
-# Where the families of torchvision and timm keep the pooling that ends their stem.
+# The names that families of torchvision and timm give to the pooling at the end of their stem.
 _STEM_POOLS = ("maxpool", "maxpool1", "Pool1", "features.pool0", "stem.pool")
-# Halving wider patches would multiply the tokens of a network that was made for few.
+# Halving wider patches would multiply the tokens of a network made for few.
 _WIDEST_PATCH = 4
 
 
 def first_convolution(network: nn.Module) -> str:
-    """The name of the first convolution in the order of the modules; that of torchvision's input."""
+    """The name of the first convolution in module order, which is the input of torchvision's networks."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             return str(name)
-    raise InputError(f"network must have a convolution, got {type(network).__name__}")
+    raise ValueError(f"network must have a convolution, got {type(network).__name__}")
 
 
 def fit_stem(
@@ -36,19 +36,19 @@ def fit_stem(
     is_small: bool,
     keep_weights: bool,
 ) -> None:
-    """Let a network take other channels and keep the detail of small images, in place.
+    """Adapt a network to other input channels and to small images, in place.
 
     Args:
-        network: to be changed.
-        name: for the error.
+        network: changed in place.
+        name: name of the network, for errors.
         conv_names: its input convolutions; a network with several has no small stem.
-        num_channels: that it takes afterwards.
+        num_channels: input channels afterwards.
         is_small: whether images are around 32 pixels.
-        keep_weights: whether a kernel of another shape comes from the present one: summed (one channel) or
-            repeated and rescaled as timm does, and resampled. Otherwise it is drawn anew.
+        keep_weights: whether a kernel of another shape is made from the old one: summed (one channel) or
+            repeated and rescaled as in timm, and resampled. Otherwise it is initialised anew.
 
     Raises:
-        InputError: where no small stem is defined for the network.
+        InputError: if no small stem is defined for the network.
     """
     conv = _modules(network).get(conv_names[0]) if len(conv_names) == 1 else None
     if not isinstance(conv, nn.Conv2d):
@@ -64,10 +64,10 @@ def fit_stem(
 
 
 def no_small_stem(name: str, reason: str) -> InputError:
-    """The refusal of `small_image` for a network."""
+    """The error for a network without a `small_image` stem."""
     return InputError(
-        f"backbone.stem must be imagenet for {name}, got 'small_image'; {reason}, so set backbone.stem "
-        "to imagenet or choose a convolutional network"
+        f"stage1.backbone.stem must be imagenet for {name}, got 'small_image', but {reason}; "
+        "use --params stage1.backbone.stem=imagenet or a convolutional network"
     )
 
 
@@ -94,7 +94,7 @@ def _fit_to_small_images(conv: nn.Conv2d, name: str) -> None:
 
 
 def _shrink_kernel(conv: nn.Conv2d, size: int) -> None:
-    # The sum of a kernel, its answer to a plain area, stays the same.
+    # Keeps the sum of a kernel, its response to a uniform area.
     scale = conv.weight[0, 0].numel() / size**2
     conv.weight = nn.Parameter(functional.adaptive_avg_pool2d(conv.weight.detach(), size) * scale)
     conv.kernel_size = (size, size)
@@ -104,7 +104,7 @@ def _shrink_kernel(conv: nn.Conv2d, size: int) -> None:
 def _remove_stem_pool(network: nn.Module) -> None:
     modules = _modules(network)
     for name in _STEM_POOLS:
-        # Kept: what some timm stems have under this name, a convolution that halves or a pool that does not.
+        # In some timm stems, this name is a convolution or a pool of stride 1, which stay.
         pool = modules.get(name)
         if pool is None or getattr(pool, "stride", None) == 1 or any(True for _ in pool.parameters()):
             continue

@@ -1,4 +1,4 @@
-"""Networks of timm without their classifier."""
+"""timm networks without their classifier."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,17 +15,17 @@ TIMM = "timm/"
 
 
 def timm_names(name: str) -> list[str]:
-    """What timm has, with our prefix; the names of published weights where `name` has a tag."""
+    """The models of timm, with our prefix; those with published weights if `name` has a tag."""
     import timm
 
-    # With a dot the name has a tag, which says which of the published weights.
+    # A dot is followed by a tag, which selects among the published weights.
     return [TIMM + model for model in (timm.list_pretrained() if "." in name else timm.list_models())]
 
 
 def build_timm(
     name: str, stem: str, num_channels: int, pretrained: bool, weights: str | None, image_size: int | None
 ) -> tuple[nn.Module, int]:
-    """The network and the image size that it was made for."""
+    """The network and the image size that it is made for."""
     import timm
 
     model = name.removeprefix(TIMM)
@@ -49,11 +49,11 @@ def build_timm(
 
 
 def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[str, Any]) -> nn.Module:
-    """The network of timm with given weights; timm renames, resizes and adapts them as it does its own."""
+    """The timm network with given weights, which timm renames, resizes and adapts like its own."""
     import timm
 
     entries = _without_classifier(name, state, _listed(config.classifier), options)
-    # timm loads loosely where it drops a classifier itself; told of none, it loads strictly.
+    # timm loads loosely if it drops a classifier itself; with none to drop, it loads strictly.
     overlay = {"state_dict": entries, "classifier": None, "label_offset": 0}
     try:
         network: nn.Module = timm.create_model(
@@ -61,7 +61,7 @@ def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[s
         )
     except RuntimeError as error:
         raise misfit(name, error) from error
-    # timm leaves the overlay on the network, where every copy of it would hold the weights once more.
+    # timm keeps the overlay on the network, so that every copy would hold the weights a second time.
     network.pretrained_cfg = network.default_cfg = config.to_dict()
     return network
 
@@ -69,10 +69,10 @@ def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[s
 def _without_classifier(
     name: str, state: dict[str, Tensor], classifiers: Sequence[str], options: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """The state without what is beside the linear layers of the classifiers and not in the network."""
+    """The state without the classifiers and their other layers that are not in the network."""
     import timm
 
-    # Some have a norm or another layer before the linear one; of others the norm belongs to the network.
+    # Some classifiers have a norm or other layer before the linear one; other norms are the network's.
     with torch.device("meta"):
         wanted = timm.create_model(name.removeprefix(TIMM), **options).state_dict()
     heads = tuple(f"{classifier.rpartition('.')[0] or classifier}." for classifier in classifiers)
@@ -83,15 +83,18 @@ def _download_timm(name: str, config: Any, options: dict[str, Any]) -> nn.Module
     import timm
 
     if not config.has_weights:
-        raise InputError(f"backbone.pretrained must be false for {name}, got True; timm has no weights of it")
+        raise InputError(
+            f"stage1.backbone.pretrained must be false for {name}, got True, but timm has no weights for it; "
+            "use --params stage1.backbone.pretrained=false"
+        )
     try:
         return timm.create_model(name.removeprefix(TIMM), pretrained=True, **options)
     except OSError as error:
         file = config.hf_hub_filename or "model.safetensors"
         source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         raise InputError(
-            f"backbone.pretrained must find the file {file} of {source}, got {shorten_error(error)}; "
-            "fetch it and set backbone.weights to its path"
+            f"stage1.backbone.pretrained must find the file {file} of {source}, got {shorten_error(error)}; "
+            "download it and use --params stage1.backbone.pretrained=false,stage1.backbone.weights=<its path>"
         ) from error
 
 

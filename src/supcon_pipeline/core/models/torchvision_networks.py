@@ -1,4 +1,4 @@
-"""Networks of torchvision without their classifier."""
+"""torchvision networks without their classifier."""
 
 from itertools import takewhile
 from typing import Any
@@ -9,9 +9,9 @@ from supcon_pipeline.core.models.image_size import refuse_image_size
 from supcon_pipeline.core.models.stems import first_convolution, fit_stem, no_small_stem
 from supcon_pipeline.core.models.weights import download_state, load_state, read_state
 
-# Networks of torchvision that take the normalisation of the others and change it to their own inside.
+# torchvision networks that take images normalised as for the others and renormalise them inside.
 RENORMALISING = ("googlenet", "inception_v3")
-# Families of torchvision that are built for one image size.
+# torchvision families that are built for one image size.
 _FIXED_SIZE = ("vit_", "maxvit_")
 _IMAGENET_IMAGE = 224
 
@@ -27,7 +27,7 @@ def torchvision_names() -> list[str]:
 def build_torchvision(
     name: str, stem: str, num_channels: int, pretrained: bool, weights: str | None, image_size: int | None
 ) -> tuple[nn.Module, int]:
-    """The network and the image size that it was made for."""
+    """The network and the image size that it is made for."""
     import torchvision
 
     if stem == "small_image" and name.startswith(_FIXED_SIZE):
@@ -43,15 +43,15 @@ def build_torchvision(
     is_small = stem == "small_image"
     fit_stem(network, name, [first_convolution(network)], num_channels, is_small, is_loaded)
     if is_small and name.startswith(("vgg", "alexnet")):
-        # Theirs lays 7 x 7 places side by side; of a small image these are copies of one another.
+        # Theirs concatenates 7 x 7 positions, which for a small image are copies of one another.
         network.avgpool = nn.AdaptiveAvgPool2d(1)
     return network, _IMAGENET_IMAGE
 
 
 def _torchvision_options(name: str, num_channels: int, image_size: int | None) -> dict[str, Any]:
     if name in RENORMALISING:
-        # It is part of the network, so that a network rebuilt without the download has it too. It is written
-        # for three channels.
+        # Renormalisation is part of the network, so that one rebuilt without the download has it too. It is
+        # written for three channels.
         return {"aux_logits": False, "init_weights": True, "transform_input": num_channels == 3}
     if image_size and name.startswith("vit_"):
         return {"image_size": image_size}
@@ -61,13 +61,13 @@ def _torchvision_options(name: str, num_channels: int, image_size: int | None) -
 
 
 def _remove_head(network: nn.Module) -> str:
-    """Replace the classifier by what it does before its first dropout or linear layer; gives its name."""
+    """Replace the classifier by its layers before the first dropout or linear one; returns its name."""
     name = next(name for name in ("fc", "classifier", "heads", "head") if hasattr(network, name))
     head = getattr(network, name)
     layers = list(head) if isinstance(head, nn.Sequential) else [head]
     kept = list(takewhile(lambda layer: not isinstance(layer, nn.Dropout | nn.Linear), layers))
     if any(isinstance(layer, nn.Conv2d) for layer in layers):
-        # SqueezeNet classifies by a convolution, and pools after it.
+        # SqueezeNet classifies by a convolution and pools after it.
         kept = [nn.AdaptiveAvgPool2d(1)]
     setattr(network, name, nn.Sequential(*kept) if kept else nn.Identity())
     if hasattr(network, "dropout"):
@@ -76,7 +76,7 @@ def _remove_head(network: nn.Module) -> str:
 
 
 def _resize_positions(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state, with the positions of a vision transformer interpolated to the network's image size."""
+    """The state, with position embeddings of a vision transformer interpolated to the image size."""
     from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
     if not isinstance(network, VisionTransformer) or "encoder.pos_embedding" not in state:

@@ -1,4 +1,4 @@
-"""Pretrained weights: from the publishers of a network or from a file, onto the network without its head."""
+"""Pretrained weights, published or from a file, for a network without its head."""
 
 import re
 import textwrap
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from supcon_pipeline.core.messages import InputError
 
 State = dict[str, Tensor]
-# torchvision's files of DenseNets are older than its names of their layers (torchvision.models.densenet).
+# torchvision's DenseNet files are older than its names of the layers (torchvision.models.densenet).
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 
 
@@ -21,35 +21,35 @@ def read_state(path: str) -> State:
     """The state dict in a file.
 
     Args:
-        path: of a `.safetensors` file, or of one that `torch.save` wrote.
+        path: a `.safetensors` file, or one that `torch.save` wrote.
 
     Raises:
-        InputError: where the file is missing, or holds anything but tensors by name.
+        InputError: if the file is missing or does not hold a state dict.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"backbone.weights must be an existing file, got {path!r}")
+        raise InputError(f"stage1.backbone.weights must be an existing file, got {path!r}")
     try:
         state = _read_tensors(file)
-    # A pickle can fail in many ways: cut off, not a pickle, or holding a class.
+    # A pickle can fail in many ways: truncated, not a pickle, or holding a class.
     except Exception as error:
         raise InputError(
-            f"backbone.weights must be a .safetensors or .pth file of tensors, got {path!r}; "
+            f"stage1.backbone.weights must be a .safetensors or .pth file of tensors, got {path!r}; "
             f"{shorten_error(error)}"
         ) from error
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(
-            f"backbone.weights must hold a state dict, tensors by name, got {path!r}; "
+            f"stage1.backbone.weights must hold a state dict, tensors by name, got {path!r}; "
             "save it with torch.save(model.state_dict(), path)"
         )
     return state
 
 
 def download_state(name: str) -> State:
-    """The weights that torchvision publishes of a network, from torch hub's cache or else the network.
+    """The weights that torchvision publishes for a network, from torch hub's cache or downloaded.
 
     Raises:
-        InputError: where they can be had from neither.
+        InputError: if neither works.
     """
     from torchvision.models import get_model_weights
 
@@ -60,22 +60,23 @@ def download_state(name: str) -> State:
     except OSError as error:
         file, cache = Path(weights.url).name, Path(torch.hub.get_dir()) / "checkpoints"
         raise InputError(
-            f"backbone.pretrained must find the file {file}, got {shorten_error(error)}; fetch {weights.url} "
-            f"and set backbone.weights to its path, or put it into {cache}"
+            f"stage1.backbone.pretrained must find the file {file}, got {shorten_error(error)}; download "
+            f"{weights.url} into {cache}, or use --params "
+            "stage1.backbone.pretrained=false,stage1.backbone.weights=<its path>"
         ) from error
 
 
 def load_state(network: nn.Module, name: str, state: State, head: Sequence[str]) -> None:
-    """Load torchvision's weights onto a network without its head, strictly.
+    """Load torchvision's weights into a network without its head, strictly.
 
     Args:
-        network: headless.
-        name: for the error.
+        network: without its head.
+        name: name of the network, for errors.
         state: as torchvision saves it, with or without the head.
-        head: beginnings of the names of entries that may be there and not be used.
+        head: prefixes of entries that are ignored if present.
 
     Raises:
-        InputError: with the entries that are missing, too many or of another shape.
+        InputError: if entries are missing, unexpected or of another shape, listing them.
     """
     wanted, state = network.state_dict(), with_versions(state, network)
     for key in list(state):
@@ -91,10 +92,10 @@ def load_state(network: nn.Module, name: str, state: State, head: Sequence[str])
 
 
 def with_versions(state: State, network: nn.Module) -> State:
-    """A copy of a state that says which versions of the layers wrote it, by which they read older states.
+    """A copy of a state with the versions of the layers that wrote it, by which they read older states.
 
-    Some layers (torchvision's MNASNet) refuse a state that does not say so, as safetensors cannot. It is
-    taken to be of the network's versions, unless batch-norm's counters are missing: it is older then.
+    Some layers (torchvision's MNASNet) reject a state without versions, which safetensors cannot hold. The
+    versions of the network are assumed unless batch-norm's counters are missing, as in older states.
     """
     copy: Any = OrderedDict(state)
     if hasattr(state, "_metadata"):
@@ -105,15 +106,15 @@ def with_versions(state: State, network: nn.Module) -> State:
 
 
 def misfit(name: str, error: Exception) -> InputError:
-    """The refusal of weights that belong to another network."""
+    """The error for weights that belong to another network."""
     return InputError(
-        f"backbone.weights must fit {name}, got other entries; {shorten_error(error)} "
-        "Name the network that the file belongs to"
+        f"stage1.backbone.weights must fit {name}, got other entries ({shorten_error(error)}); "
+        "set stage1.backbone.name to the network of the file"
     )
 
 
 def shorten_error(error: Exception) -> str:
-    """The words of an error, on one line of bounded length."""
+    """The message of an error, on one line of at most 600 characters."""
     return textwrap.shorten(str(error), 600, placeholder=" ...")
 
 
