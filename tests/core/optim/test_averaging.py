@@ -139,7 +139,7 @@ def test_the_moving_average_leaves_the_model_alone(model):
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_a_decay_outside_zero_to_one_is_refused(decay):
-    with pytest.raises(ValueError, match=r"ema\.decay_per_epoch must be between 0 and 1, got"):
+    with pytest.raises(ValueError, match=r"decay_per_epoch must be between 0 and 1, got"):
         build_ema(nn.Linear(1, 1), decay, 1)
 
 

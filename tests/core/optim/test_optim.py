@@ -224,7 +224,7 @@ def test_a_model_without_biases_can_be_optimized(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("sgdd", {}, "name must be one of sgd, adam, .* muon, got 'sgdd'"),
+        ("sgdd", {}, "name must be a known one, got 'sgdd'; did you mean 'sgd'\\?"),
         (
             "adamw",
             {"momentum": 0.9},
@@ -401,11 +401,11 @@ def test_the_schedule_sets_the_rate_of_every_group_of_every_optimizer(model, nam
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cosin", {}, "name must be one of cosine, onecycle, .*, got 'cosin'"),
+        ("cosin", {}, "name must be a known one, got 'cosin'; did you mean 'cosine'\\?"),
         ("cosine", {"warmup_epochs": 4}, r"warmup_epochs must be fewer than num_epochs \(4\), got 4"),
         ("constant", {"warmup_epochs": 5}, r"warmup_epochs must be fewer than num_epochs \(4\), got 5"),
         ("onecycle", {"warmup_epochs": 0}, "warmup_epochs must be at least 1 with onecycle, got 0"),
-        ("cosine", {"patience": 3}, "patience must be null with cosine, got 3; it belongs to plateau"),
+        ("cosine", {"patience": 3}, "patience must be null with cosine, got 3; it is used by plateau"),
         ("plateau", {"milestones": [0.5]}, "milestones must be null with plateau"),
         ("step", {"milestones": [0.25]}, r"above that of the warm-up \(0.25\) and below 1, got \[0.25\]"),
         ("step", {"milestones": [0.7, 0.5]}, "milestones must be ascending shares"),

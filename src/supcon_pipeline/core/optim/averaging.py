@@ -1,4 +1,4 @@
-"""Averages of weights: over time (EMA), over checkpoints (SWA), and their batch-norm statistics."""
+"""Averages of weights over time (EMA) or checkpoints (SWA), and their batch-norm statistics."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,18 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from supcon_pipeline.core.messages import InputError
-
 
 class MovingAverage:
     """Exponential moving average of parameters and buffers.
 
-    Torch's `AveragedModel` keeps the number of its updates as a tensor on the CPU and copies it to the device
-    once per type of tensor in every update, for which a GPU is waited for.
+    Torch's `AveragedModel` keeps its number of updates as a tensor on the CPU and copies it to the device
+    once per dtype in every update, which needs a GPU sync.
 
     Args:
-        model: what to average; the average, in `module`, is a copy of it on the same device.
-        decay: weight left after an update of what was there before, from 0 to 1.
+        model: the model to average; `module` holds the average, a copy on the same device.
+        decay: weight of the old average in an update, from 0 to 1.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -29,7 +27,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the model as it is now: the first time all of it, and of counters the value of now."""
+        """Update the average from the model; the first update, and counters in all, are copied."""
         averaged: list[tuple[Tensor, Tensor]] = []
         copied: list[tuple[Tensor, Tensor]] = []
         for pair in zip(_tensors(self.module), _tensors(model), strict=True):
@@ -44,11 +42,11 @@ class MovingAverage:
         self.num_updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and the number of its updates."""
+        """The average and its number of updates."""
         return {"module": self.module.state_dict(), "num_updates": self.num_updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.module.load_state_dict(state["module"])
         self.num_updates = state["num_updates"]
 
@@ -58,19 +56,19 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def build_ema(model: nn.Module, decay_per_epoch: float, steps_per_epoch: int) -> MovingAverage:
-    """Exponential moving average that is to be updated after every step.
+    """Exponential moving average, to be updated after every step.
 
     Args:
-        model: what to average; the copy keeps its device.
-        decay_per_epoch: weight left after an epoch of what was there at its start, in (0, 1); per step it
-            is that number to the power `1 / steps_per_epoch`.
-        steps_per_epoch: of the training loader.
+        model: the model to average; the copy keeps its device.
+        decay_per_epoch: weight of the average at the start of an epoch at its end, in (0, 1); the decay per
+            step is `decay_per_epoch ** (1 / steps_per_epoch)`.
+        steps_per_epoch: length of the training loader.
 
     Raises:
-        InputError: where the decay is not between 0 and 1.
+        ValueError: if the decay is not between 0 and 1.
     """
     if not 0 < decay_per_epoch < 1:
-        raise InputError(f"ema.decay_per_epoch must be between 0 and 1, got {decay_per_epoch}")
+        raise ValueError(f"decay_per_epoch must be between 0 and 1, got {decay_per_epoch}")
     return MovingAverage(model, decay_per_epoch ** (1 / steps_per_epoch))
 
 
@@ -78,7 +76,7 @@ def average_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of model states; integer entries (counters) are taken from the first.
 
     Raises:
-        InputError: where there is no state, or the states have different entries.
+        ValueError: if there is no state, or the states have different entries.
 
     Source:
         Izmailov et al. 2018, arXiv:1803.05407, over the best checkpoints instead of the last.
@@ -98,7 +96,7 @@ def average_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """The modules of the model that keep running statistics."""
+    """The batch-norm layers of the model that keep running statistics."""
     return [
         module
         for module in model.modules()
@@ -108,9 +106,9 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def cumulative_batch_norm(model: nn.Module) -> Iterator[Callable[[int], None]]:
-    """While it lasts, running statistics in train mode are the mean over the batches, weighing by their size.
+    """Inside it, running statistics in train mode are the mean over the batches, weighted by their size.
 
-    Gives a function to announce the size of the next batch. Torch's own cumulative average gives every batch
+    Yields a function to announce the size of the next batch. Torch's own cumulative average gives every batch
     the same weight.
     """
     norms, count = batch_norms(model), 0
@@ -131,13 +129,13 @@ def cumulative_batch_norm(model: nn.Module) -> Iterator[Callable[[int], None]]:
 
 @torch.no_grad()
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics by those of the batches, each image weighing the same.
+    """Replace the running statistics by those of the batches, with the same weight for each image.
 
     Raises:
-        InputError: where there is no batch.
+        ValueError: if there is no batch.
     """
     was_training, count = model.training, 0
-    # All else as it will be evaluated: dropout and drop-path would make the statistics random, and others.
+    # All else in evaluation mode: dropout and drop-path would make the statistics random and different.
     model.eval()
     for norm in batch_norms(model):
         norm.reset_running_stats()

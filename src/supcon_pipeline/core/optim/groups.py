@@ -1,4 +1,4 @@
-"""Which parameters decay."""
+"""Parameter groups for weight decay."""
 
 from fnmatch import fnmatchcase
 from typing import Any
@@ -9,9 +9,9 @@ from torch import nn
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The trainable parameters in two groups: weights with decay, the others without.
 
-    Weights are the matrices and kernels that bear the name. Torchvision and timm give it to nothing else, and
-    what else has two dimensions or more are tables of biases, positions, tokens and scales. Nor does a
-    weight decay that a part of the model names in its `no_weight_decay()`, as timm's networks do.
+    Weights are the matrices and kernels with `weight` in their name. In torchvision and timm, nothing else
+    has it: other parameters of two or more dimensions are tables of biases, positions, tokens and scales. A
+    weight listed in the `no_weight_decay()` of a submodule, as in timm's networks, does not decay either.
     """
     exempt = _exempt_names(model)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -29,7 +29,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def _exempt_names(model: nn.Module) -> list[str]:
-    """What the parts of a model name, as patterns of the names in the whole model."""
+    """What submodules exempt from decay, as patterns of names in the whole model."""
     return [
         f"{prefix}.{name}" if prefix else name
         for prefix, part in model.named_modules()

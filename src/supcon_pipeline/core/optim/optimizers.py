@@ -20,27 +20,28 @@ def build_optimizer(
     sync_period: int | None = None,
     slow_step_size: float | None = None,
 ) -> Optimizer:
-    """An optimizer of torch's or timm's over `parameter_groups`.
+    """A torch or timm optimizer over `parameter_groups`.
 
     Args:
-        model: whose trainable parameters are optimized.
-        name: one of `OPTIMIZERS`; `lookahead` goes around SGD, `ranger` is Lookahead around RAdam.
-        lr: of every group.
-        weight_decay: of weights; coupled (in the gradient) but for AdamW and Muon.
-        momentum: of SGD, Lookahead, LARS and Muon; None here and below for the usual value.
-        nesterov: of the same.
-        betas: decays of the two moments of Adam's kin, and of Muon for what is no matrix.
-        sync_period: fast steps to one slow step, of Lookahead and Ranger.
-        slow_step_size: the share of the way to the fast weights that a slow step goes.
+        model: its trainable parameters are optimized.
+        name: one of `OPTIMIZERS`; `lookahead` wraps SGD, `ranger` wraps RAdam in Lookahead.
+        lr: learning rate of every group.
+        weight_decay: of weights; coupled (part of the gradient) except in AdamW and Muon.
+        momentum: for SGD, Lookahead, LARS and Muon; here and below, None is the default.
+        nesterov: for the same optimizers.
+        betas: decay of both moments, for the Adam family and for non-matrices in Muon.
+        sync_period: fast steps per slow step, for Lookahead and Ranger.
+        slow_step_size: how far a slow step moves towards the fast weights, as a share of the way.
 
     Raises:
-        InputError: where the name is unknown, or an option is given that it does not use.
+        InputError: if the name is unknown or does not use a given option.
 
     Source:
-        Lookahead: Zhang et al. 2019, arXiv:1907.08610, but timm's slow weights begin as the fast ones of the
-        first slow step, which so changes nothing. LARS: You et al. 2017, arXiv:1708.03888, on weights alone.
-        Muon: Jordan 2024 with the step sizes of Liu et al. 2025, arXiv:2502.16982. It orthogonalises matrices
-        and flattened kernels; kernels of one channel and what does not decay go to AdamW (or NAdamW).
+        Lookahead: Zhang et al. 2019, arXiv:1907.08610, but in timm the slow weights start as the fast weights
+        at the first slow step, which thus changes nothing. LARS: You et al. 2017, arXiv:1708.03888, on
+        weights only. Muon: Jordan 2024 with the step sizes of Liu et al. 2025, arXiv:2502.16982. It
+        orthogonalises matrices and flattened kernels; kernels of one channel and parameters without decay
+        use AdamW (or NAdamW).
     """
     options = complete_options(
         OPTIMIZERS,
@@ -56,23 +57,23 @@ def build_optimizer(
     sync_period, slow_step_size = options.pop("sync_period", None), options.pop("slow_step_size", None)
     groups = parameter_groups(model, weight_decay)
     if name == "lars":
-        # Else timm adapts only groups that decay: without weight decay, LARS would be SGD.
+        # Otherwise timm adapts only groups with decay: without weight decay, LARS would be SGD.
         groups[0]["always_adapt"] = True
     if name == "muon":
-        # Else it would orthogonalise tables of positions as it does matrices.
+        # Otherwise it would orthogonalise position tables like matrices.
         groups[1]["use_fallback"] = True
-    optimizer = _step_taker(name)(groups, lr=lr, **options)
-    return _look_ahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer
+    optimizer = _optimizer_class(name)(groups, lr=lr, **options)
+    return _wrap_in_lookahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer
 
 
-def _step_taker(name: str) -> Callable[..., Optimizer]:
-    """The optimizer of a name; of Lookahead and Ranger, the one that takes the fast steps."""
+def _optimizer_class(name: str) -> Callable[..., Optimizer]:
+    """The optimizer of a name; for Lookahead and Ranger, that of the fast steps."""
     if name == "lars":
         from timm.optim.lars import Lars
 
         return Lars
     if name == "muon":
-        # Torch's own takes nothing but matrices: no kernels, and no fallback for the rest.
+        # Torch's own accepts only matrices: no kernels, and no fallback for the rest.
         from timm.optim.muon import Muon
 
         return Muon
@@ -80,7 +81,7 @@ def _step_taker(name: str) -> Callable[..., Optimizer]:
     return adams.get(name, SGD)
 
 
-def _look_ahead(fast: Optimizer, sync_period: int, slow_step_size: float) -> Optimizer:
+def _wrap_in_lookahead(fast: Optimizer, sync_period: int, slow_step_size: float) -> Optimizer:
     from timm.optim.lookahead import Lookahead
 
     return Lookahead(fast, alpha=slow_step_size, k=sync_period)

@@ -1,12 +1,12 @@
-"""Options of optimizers and schedules, with their usual values."""
+"""Options of optimizers and schedules, with their defaults."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, suggest
 
-# Options by name, each with its usual value: that of the implementation, but for the momentum of SGD and LARS
-# and Nesterov in SGD and Muon, which the implementations leave out and their papers have.
+# Options by name with their defaults: those of the implementation, except for the momentum of SGD and LARS
+# and Nesterov in SGD and Muon, which the implementations switch off and the papers use.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.9, "nesterov": True},
     "adam": {"betas": (0.9, 0.999)},
@@ -29,21 +29,21 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 def complete_options(
     table: Mapping[str, Mapping[str, Any]], name: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The options of one name: what is given, and the usual value where nothing or None is.
+    """The options of one name: the given values, and the default for what is missing or None.
 
     Args:
-        table: the usual options by name, `OPTIMIZERS` or `SCHEDULES`.
+        table: default options by name, `OPTIMIZERS` or `SCHEDULES`.
         name: one of the table.
-        given: any of the table's options; None for those left alone.
+        given: any of the table's options; None for the default.
 
     Raises:
-        InputError: where the name is not in the table, or an option is given that this name does not use.
+        InputError: if the name is not in the table or does not use a given option.
     """
     if name not in table:
-        raise InputError(f"name must be one of {', '.join(table)}, got {name!r}")
+        raise InputError(f"name must be a known one, got {name!r}; {suggest(name, table)}")
     for option, value in given.items():
         if value is not None and option not in table[name]:
             users = ", ".join(other for other, options in table.items() if option in options)
-            raise InputError(f"{option} must be null with {name}, got {value}; it belongs to {users}")
+            raise InputError(f"{option} must be null with {name}, got {value}; it is used by {users}")
     chosen = {option: value for option, value in given.items() if value is not None}
     return {**table[name], **chosen}

@@ -31,8 +31,8 @@ def warmup_onecycle_factor(step: int, num_steps: int, num_warmup_steps: int) -> 
     Rises linearly from 1/25 to 1 over the warm-up, then falls linearly to 1/250,000 at the last step.
 
     Source:
-        Smith and Topin 2017, arXiv:1708.07120, with the ends of torch's `OneCycleLR`
-        (`anneal_strategy="linear"`, `cycle_momentum=False`): the momentum stays where it is.
+        Smith and Topin 2017, arXiv:1708.07120, with the start and end of torch's `OneCycleLR`
+        (`anneal_strategy="linear"`, `cycle_momentum=False`): the momentum does not change.
     """
     first, last = 1 / 25, 1 / 25e4
     if step < num_warmup_steps:
@@ -59,23 +59,23 @@ def warmup_step_factor(
 
 
 def _rise(step: int, num_warmup_steps: int) -> float:
-    """Equal steps to 1, the first of them taken already: a step at rate 0 would be wasted."""
+    """Equal increments up to 1, starting above 0: a step at rate 0 would be wasted."""
     return (step + 1) / (num_warmup_steps + 1)
 
 
 @dataclass
 class Plateau:
-    """How far the learning rate has come down because a metric did not improve.
+    """Reductions of the learning rate when a metric stops improving.
 
-    Steps as torch's `ReduceLROnPlateau` does with a threshold of 0: any improvement is one, as it is for the
-    choice of checkpoints. NaN is none.
+    Works like torch's `ReduceLROnPlateau` with a threshold of 0: any improvement counts, as in the choice of
+    checkpoints. NaN is no improvement.
 
     Args:
-        decay_factor: of each reduction.
-        patience: validations in a row without improvement that are borne; the next one reduces.
-        best: score so far.
+        decay_factor: factor of each reduction.
+        patience: validations in a row without improvement that are tolerated; the next one reduces.
+        best: best score so far.
         num_stalled: validations without improvement since the last improvement or reduction.
-        factor: what the reductions come to.
+        factor: product of all reductions.
     """
 
     decay_factor: float
@@ -85,7 +85,7 @@ class Plateau:
     factor: float = 1.0
 
     def observe(self, score: float) -> None:
-        """Take in the score of one more validation, of which up is better."""
+        """Record the score of a validation; higher is better."""
         self.num_stalled = 0 if score > self.best else self.num_stalled + 1
         if score > self.best:
             self.best = score
@@ -97,14 +97,14 @@ class Plateau:
 class Schedule:
     """The learning rate of every group: its peak, times a factor of the step, times that of a plateau.
 
-    It is none of torch's `LRScheduler`s: their plateau and their warm-up each set the rate without regard to
-    the other, and they warn where a gradient scaler skips the first step.
+    Not a torch `LRScheduler`: torch's plateau and warm-up each set the rate regardless of the other, and warn
+    if a gradient scaler skips the first step.
 
     Args:
-        optimizer: whose groups hold their peak rates; anything with `param_groups`.
-        factor: of the step, counted from 0.
-        plateau: where the rate follows a metric too; it is asked once the warm-up is over.
-        num_warmup_steps: before which metrics are not asked.
+        optimizer: its groups hold their peak rates; anything with `param_groups`.
+        factor: the factor of a step, counted from 0.
+        plateau: set if the rate also follows a metric, once the warm-up is over.
+        num_warmup_steps: steps during which metrics are ignored.
     """
 
     def __init__(
@@ -116,36 +116,36 @@ class Schedule:
     ):
         self._optimizer, self._factor, self._plateau = optimizer, factor, plateau
         self._num_warmup_steps = num_warmup_steps
-        # As torch's schedulers do: the state of an optimizer carries the peak beside the rate of the moment.
+        # As in torch's schedulers: the state of an optimizer holds the peak beside the current rate.
         self._peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
         self._step = 0
         self._set_rates()
 
     @property
     def lr(self) -> float:
-        """The learning rate that the next optimizer step will have, of the first group."""
+        """The learning rate of the first group in the next optimizer step."""
         return float(self._optimizer.param_groups[0]["lr"])
 
     def step(self) -> None:
-        """Go on to the next step; after every optimizer step."""
+        """Advance to the next step; call after every optimizer step."""
         self._step += 1
         self._set_rates()
 
     def observe(self, score: float) -> None:
-        """Take in the score of a validation, after the last `step` before it; up is better.
+        """Record the score of a validation, after the last `step` before it; higher is better.
 
-        Only a plateau heeds it.
+        Only a plateau uses it.
         """
         if self._plateau is not None and self._step >= self._num_warmup_steps:
             self._plateau.observe(score)
             self._set_rates()
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` goes on from: numbers, strings and None."""
+        """The state for `load_state_dict`: numbers, strings and None."""
         return {"step": self._step, "plateau": self._plateau and asdict(self._plateau)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another schedule, built with the same arguments, was; sets the rates too."""
+        """Restore the state of a schedule built with the same arguments; sets the rates too."""
         self._step = state["step"]
         self._plateau = state["plateau"] and Plateau(**state["plateau"])
         self._set_rates()
@@ -159,16 +159,16 @@ class Schedule:
 def check_schedule(
     name: str, num_epochs: int, warmup_epochs: int, milestones: Sequence[float] | None = None
 ) -> None:
-    """Refuse a schedule that never has its peak rate.
+    """Reject a schedule that never reaches its peak rate.
 
     Raises:
-        InputError: where the warm-up is not shorter than the training, `onecycle` has none, or the milestones
+        InputError: if the warm-up is not shorter than the training, `onecycle` has none, or the milestones
             are not ascending shares of the training after the warm-up.
     """
     if warmup_epochs >= num_epochs:
         raise InputError(f"warmup_epochs must be fewer than num_epochs ({num_epochs}), got {warmup_epochs}")
     if name == "onecycle" and not warmup_epochs:
-        raise InputError("warmup_epochs must be at least 1 with onecycle, got 0; its rise is the warm-up")
+        raise InputError("warmup_epochs must be at least 1 with onecycle, got 0; the warm-up is its rise")
     if milestones is None:
         return
     bounds = [warmup_epochs / num_epochs, *milestones, 1]
@@ -189,21 +189,21 @@ def build_schedule(
     decay_factor: float | None = None,
     patience: int | None = None,
 ) -> Schedule:
-    """Linear warm-up, then the shape of a name.
+    """Linear warm-up, then a shape by name.
 
     Args:
-        optimizer: whose groups hold their peak rates.
+        optimizer: its groups hold their peak rates.
         steps_per_epoch: at least 1.
         name: one of `SCHEDULES`.
-        num_epochs: of the training.
-        warmup_epochs: of these with rising rate.
-        milestones: of `step`, as shares of the training, ascending; None here and below for the usual value.
-        decay_factor: of `step` and `plateau`, what one reduction multiplies the rate by.
-        patience: of `plateau`, validations in a row without improvement that are borne.
+        num_epochs: length of the training.
+        warmup_epochs: how many of these have a rising rate.
+        milestones: for `step`, ascending shares of the training; here and below, None is the default.
+        decay_factor: for `step` and `plateau`, the factor of one reduction of the rate.
+        patience: for `plateau`, validations in a row without improvement that are tolerated.
 
     Raises:
-        InputError: where the name is unknown, an option is given that it does not use, or the rate would
-            never have its peak.
+        InputError: if the name is unknown or does not use a given option, or the rate would never reach its
+            peak.
     """
     given = {"milestones": milestones, "decay_factor": decay_factor, "patience": patience}
     options = complete_options(SCHEDULES, name, given)
