@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from supcon_pipeline.core.data.workers import use_one_thread
-from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.core.views.sampling import Batches, ClassBalancedBatches, ShuffledBatches
