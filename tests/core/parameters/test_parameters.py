@@ -111,7 +111,7 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
             DataPrepParameters,
             "test_fraction",
             0.8,
-            r"validation_fraction \+ test_fraction must be below 1, got 1.0",
+            r"validation_fraction \+ test_fraction must be below 1, got 1",
         ),
         (DataPrepParameters, "seed", 2**32, "less than 4294967296"),
         (Stage1Parameters, "seed", -1, "greater than or equal to 0"),
@@ -168,7 +168,7 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
             Stage1Parameters,
             "loss.name",
             "sincere",
-            "mixing must be null with sincere, got both; of the losses",
+            "mixing must be null with sincere, got both; only supcon",
         ),
         (Stage1Parameters, "loss.name", "simclr", "mixing must be null with simclr"),
         (Stage1Parameters, "num_views", 0, "greater than or equal to 1"),
@@ -259,7 +259,10 @@ def test_a_preset_stands_for_the_list_or_for_an_entry_of_it():
     ("changes", "message"),
     [
         ({"mixing": None, "loss": {"name": "simclr"}}, "num_views must be at least 2 with simclr, got 1"),
-        ({"loader": {"images_per_class": 1}}, "images_per_class must be at least 2 with num_views 1, got 1"),
+        (
+            {"loader": {"images_per_class": 1}},
+            "loader.images_per_class must be at least 2 .*, got 1",
+        ),
     ],
 )
 def test_a_loss_without_positives_is_refused(changes, message):

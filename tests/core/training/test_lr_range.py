@@ -9,6 +9,7 @@ from tests.core.training.trainings import CARD, make_data, stage1_parameters
 from torch import nn
 from torch.nn import functional
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.training.lr_range import lr_curve, suggest_lr
 from supcon_pipeline.core.training.recipes import contrastive_stage
 from supcon_pipeline.core.training.stage import Stage, build_training
@@ -130,7 +131,7 @@ def test_slopes_are_against_the_logarithm_of_the_learning_rate():
 
 @pytest.mark.parametrize("num_points", [0, 1, 2])
 def test_a_curve_of_less_than_three_points_is_refused(num_points):
-    with pytest.raises(
-        ValueError, match=rf"curve must have at least 3 points, got {num_points}; lower lr_finder\.min_lr"
-    ):
-        suggest_lr(curve_of(*[1.0] * num_points))
+    curve = curve_of(*[1.0] * num_points)
+    lower = rf"; add --params lr_finder\.min_lr={curve[0]['lr'] / 100:.2g}" if curve else ""
+    with pytest.raises(InputError, match=rf"curve must have at least 3 points, got {num_points}{lower}$"):
+        suggest_lr(curve)

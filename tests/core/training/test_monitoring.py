@@ -186,7 +186,8 @@ def test_the_cursor_comes_back_after_an_error(capsys):
 
 def history(*losses, collapse_loss=4.0):
     return [
-        {"epoch": epoch, "loss": loss, "collapse_loss": collapse_loss} for epoch, loss in enumerate(losses, 1)
+        {"epoch": epoch, "loss": loss, "lr": 0.1, "collapse_loss": collapse_loss}
+        for epoch, loss in enumerate(losses, 1)
     ]
 
 
@@ -213,9 +214,9 @@ def test_two_epochs_on_the_loss_of_a_collapsed_encoder_are_warned_of(
 ):
     with caplog.at_level(logging.WARNING):
         assert warn_of_collapse(history(*losses), num_warmup_epochs) is has_collapsed
-    assert (
-        "that of the same projection for every image: the encoder has collapsed" in caplog.text
-    ) is has_collapsed
+    text = "its value when every image has the same projection: the encoder has collapsed"
+    assert (text in caplog.text) is has_collapsed
+    assert ("--params stage1.optimizer.lr=0.01," in caplog.text) is has_collapsed
 
 
 def test_a_training_without_such_a_loss_is_not_warned_of():

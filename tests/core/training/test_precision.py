@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.training import precision as precision_module
 from supcon_pipeline.core.training.precision import choose_precision
 
@@ -44,10 +45,9 @@ def test_auto_on_this_machine_is_a_precision_that_works():
 
 
 def test_float16_on_a_cpu_is_refused():
-    with pytest.raises(
-        ValueError, match=r"precision must be float32 or bfloat16 on a CPU, got 'float16'; set it to auto"
-    ):
-        choose_precision("float16", CPU)
+    message = r"precision must be .* on a CPU, got 'float16'; add --params stage1\.precision=auto"
+    with pytest.raises(InputError, match=message):
+        choose_precision("float16", CPU, "stage1.precision")
 
 
 def test_an_unknown_precision_is_refused():

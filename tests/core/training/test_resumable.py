@@ -297,7 +297,7 @@ def test_a_collapse_is_warned_of_once(labelled_splits, train, caplog):
     with caplog.at_level(logging.WARNING):
         _, history = train(stage, labelled_splits)
     assert caplog.text.count("the encoder has collapsed") == 1
-    assert "loss 2.500 sits on 2.500" in caplog.text
+    assert "loss 2.500 is stuck at 2.500" in caplog.text
     assert [row["collapse_loss"] for row in history] == [2.5] * 6
 
 
@@ -322,8 +322,9 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_be
     )
     with pytest.raises(
         FloatingPointError,
-        match=r"loss must be finite, got nan at step 5 with learning rate 0\.1; lower the .*; "
-        r"epoch [12], the best that was saved, is kept in .*state\.pt",
+        match=r"loss must be finite, got nan at step 5 with learning rate 0\.1; lower the .*, "
+        r"for example with --params tiny\.optimizer\.lr=0\.01; "
+        r"the best saved epoch, [12], is kept in .*state\.pt",
     ):
         run_stage(stage, labelled_splits, NoLog(), store, "r1")
     state = store.open(tiny_stage().identity()).latest()
@@ -400,10 +401,10 @@ def test_a_training_that_goes_wrong_names_the_best_epoch_that_was_saved(
     clock = Clock(monkeypatch)
     # The second epoch is better, but was never saved.
     stage = tiny_stage(scores(0.1, 0.9), criterion=FailingLoss(5), progress_minutes=None)
-    with pytest.raises(FloatingPointError, match=r"epoch 1, the best that was saved, is kept in .*state\.pt"):
+    with pytest.raises(FloatingPointError, match=r"the best saved epoch, 1, is kept in .*state\.pt"):
         run_stage(stage, labelled_splits, NoLog(), clock.store(tmp_path, 1000), "r1")
     stage = tiny_stage(criterion=FailingLoss(1))
-    with pytest.raises(FloatingPointError, match="no validated epoch was saved before"):
+    with pytest.raises(FloatingPointError, match="no validated epoch was saved"):
         run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path / "other"), "r1")
 
 

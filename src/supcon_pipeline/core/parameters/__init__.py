@@ -1,1 +1,1 @@
-"""Parameters of the pipelines: names, types and ranges. A name that is not here is an error."""
+"""Parameters of the pipelines: names, types and ranges. Unknown names are refused."""

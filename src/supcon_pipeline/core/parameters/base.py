@@ -1,4 +1,4 @@
-"""What all models of parameters are made of."""
+"""Base classes and types of all parameters."""
 
 from typing import Annotated, Any, Self
 
@@ -11,18 +11,21 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Parameters(BaseModel):
-    """Base of all: nothing unknown, nothing changed after it was read."""
+    """Base of all: unknown names are refused, values are read-only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SearchParameters(Parameters):
-    """Of what searches images: no more neighbours can be found than there are."""
+    """Parameters of a search for neighbours, of which there are at most as many as images to search."""
 
     def within(self, num_references: int) -> Self:
-        """These where so many images are searched: fewer than asked for all vote and are all listed.
+        """A copy in which no number of neighbours exceeds the number of images to search.
 
-        A k above that is left out of `ks`, because the share among images that are not there means nothing.
+        A larger k is removed from `ks`, because a precision at more neighbours than there are means nothing.
+
+        Args:
+            num_references: images to search.
         """
         capped: dict[str, Any] = {}
         for name, value in self:

@@ -26,11 +26,11 @@ Transforms = Annotated[list[TransformParameters], BeforeValidator(expand_presets
 
 
 class MixingParameters(Parameters):
-    """How the images of a batch are mixed with one another.
+    """Mixup and CutMix.
 
     Args:
-        name: of the method; `both` takes one or the other, evenly.
-        alpha: of the Beta distribution that the shares come from.
+        name: the method; `both` uses either with equal probability.
+        alpha: parameter of the Beta distribution that mixing weights are drawn from.
         probability: share of the images that are mixed.
     """
 
@@ -40,13 +40,14 @@ class MixingParameters(Parameters):
 
 
 class LoaderParameters(Parameters):
-    """How images are fetched.
+    """How batches are made.
 
     Args:
         batch_size: images per step.
-        num_workers: processes that make views.
-        sampler: every image once per epoch, or equally many images of each class of a batch.
-        images_per_class: of each class of a batch; used by `class_balanced`.
+        num_workers: processes that make views; 0 makes them in the training process.
+        sampler: `shuffled` takes every image once per epoch, `class_balanced` equally many images of each
+            class in a batch.
+        images_per_class: images of each class in a batch; for `class_balanced` only.
     """
 
     batch_size: Count
@@ -59,9 +60,12 @@ class LoaderParameters(Parameters):
         from supcon_pipeline.core.views.sampling import require_balanced
 
         if (self.sampler == "class_balanced") != (self.images_per_class is not None):
-            contract = "be set" if self.images_per_class is None else "be null"
+            divisors = (size for size in range(2, self.batch_size) if self.batch_size % size == 0)
+            is_needed = self.images_per_class is None
+            contract, remedy = ("set", next(divisors, 1)) if is_needed else ("null", "null")
             raise InputError(
-                f"images_per_class must {contract} with {self.sampler}, got {self.images_per_class}"
+                f"images_per_class must be {contract} with {self.sampler}, got {self.images_per_class}; "
+                f"set images_per_class={remedy}"
             )
         if self.images_per_class is not None:
             require_balanced(self.batch_size, self.images_per_class)
@@ -69,7 +73,7 @@ class LoaderParameters(Parameters):
 
 
 class ContrastiveLoaderParameters(LoaderParameters):
-    """How images are fetched for a loss that compares them with one another."""
+    """How batches are made for a loss that compares the images of a batch."""
 
     batch_size: Annotated[int, Field(ge=2)]
 

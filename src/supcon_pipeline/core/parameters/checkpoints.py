@@ -16,7 +16,7 @@ class CheckpointParameters(Parameters):
 
 
 class EarlyStoppingParameters(Parameters):
-    """When to stop before the last epoch: after `patience` validations without a better metric."""
+    """Early stopping: after `patience` validations without a better metric."""
 
     patience: Count
 

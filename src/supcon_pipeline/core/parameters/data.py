@@ -13,7 +13,7 @@ from supcon_pipeline.core.parameters.base import (
 
 
 class DataPrepParameters(Parameters):
-    """Of `data_prep`."""
+    """Parameters of `data_prep`."""
 
     image_size: Annotated[int, Field(ge=8, le=4096)]
     num_channels: Literal[1, 3]
@@ -26,14 +26,14 @@ class DataPrepParameters(Parameters):
     on_leakage: Literal["refuse", "report", "remove"]
 
     @model_validator(mode="after")
-    def _leave_something_to_train_on(self) -> Self:
+    def _leave_images_to_train_on(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1:
             total = self.validation_fraction + self.test_fraction
-            raise InputError(f"validation_fraction + test_fraction must be below 1, got {total}")
+            raise InputError(f"validation_fraction + test_fraction must be below 1, got {total:g}")
         return self
 
 
 class ImagesParameters(Parameters):
-    """Of `images`, in an environment of one's own images: where they are."""
+    """The group `images` of environments that read one's own images: where they are."""
 
     path: str | None = None

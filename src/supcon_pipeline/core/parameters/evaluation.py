@@ -8,14 +8,14 @@ from supcon_pipeline.core.parameters.base import Count, KnnParameters, Parameter
 
 
 class BootstrapParameters(Parameters):
-    """The intervals around the numbers."""
+    """Bootstrap intervals of the metrics."""
 
     num_resamples: Annotated[int, Field(ge=10)]
     seed: Seed
 
 
 class EvaluationParameters(SearchParameters):
-    """Of `evaluation`."""
+    """Parameters of `evaluation`."""
 
     batch_size: Count
     ks: tuple[Count, ...]

@@ -1,4 +1,4 @@
-"""Parameters of the pipelines that put a run to use."""
+"""Parameters of the pipelines that use a trained model."""
 
 from typing import Annotated
 
@@ -8,14 +8,14 @@ from supcon_pipeline.core.parameters.base import Count, KnnParameters, Parameter
 
 
 class ExportParameters(Parameters):
-    """Of `export`."""
+    """Parameters of `export`."""
 
     num_checked: Count
     tolerance: Annotated[float, Field(gt=0)]
 
 
 class HnswParameters(Parameters):
-    """The approximate index."""
+    """The approximate index, HNSW."""
 
     num_links: Annotated[int, Field(ge=2, le=256)]
     ef_construction: Count
@@ -23,7 +23,7 @@ class HnswParameters(Parameters):
 
 
 class IndexParameters(SearchParameters):
-    """Of `index`."""
+    """Parameters of `index`."""
 
     hnsw_above: Annotated[int, Field(ge=0)]
     hnsw: HnswParameters
@@ -32,7 +32,7 @@ class IndexParameters(SearchParameters):
 
 
 class InferenceParameters(SearchParameters):
-    """Of `inference`."""
+    """Parameters of `inference`."""
 
     path: str | None
     num_workers: Annotated[int, Field(ge=0)]
@@ -44,7 +44,7 @@ class InferenceParameters(SearchParameters):
 
 
 class OutOfDistributionParameters(SearchParameters):
-    """Of `out_of_distribution`."""
+    """Parameters of `out_of_distribution`."""
 
     path: str | None
     num_workers: Annotated[int, Field(ge=0)]

@@ -19,10 +19,10 @@ class ContrastiveLossParameters(Parameters):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
-    def _smooths_the_labels_of_a_classifier(self) -> Self:
+    def _smooth_only_with_a_classifier(self) -> Self:
         if self.label_smoothing and not self.classifier_weight:
             raise InputError(
                 f"label_smoothing must be 0 without classifier_weight, got {self.label_smoothing}; "
-                "contrastive losses have no labels to smooth"
+                "a contrastive loss alone has no labels to smooth, set label_smoothing=0"
             )
         return self

@@ -12,7 +12,7 @@ from supcon_pipeline.core.parameters.base import (
 
 
 class BackboneParameters(Parameters):
-    """Which network gives the embedding."""
+    """The network that computes the embedding."""
 
     name: str
     stem: Literal["small_image", "imagenet"]
@@ -32,13 +32,13 @@ class BackboneParameters(Parameters):
         if self.pretrained and self.weights is not None:
             raise InputError(
                 f"pretrained must be false where weights is set, got true and {self.weights!r}; "
-                "set weights to null to use the published ones"
+                "for the published weights set weights=null"
             )
         return self
 
 
 class ProjectionParameters(Parameters):
-    """Widths of the projection head."""
+    """The projection head."""
 
     hidden_dim: Count
     dim: Annotated[int, Field(ge=2)]

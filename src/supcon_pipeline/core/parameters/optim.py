@@ -14,22 +14,22 @@ from supcon_pipeline.core.parameters.base import (
 
 
 class OptimizerParameters(Parameters):
-    """How weights follow their gradients.
+    """The optimizer.
 
-    One flat table and not one per optimizer, where an option that is null or left out has its usual value:
-    runtime parameters are merged over the YAML files key by key, and `--params stage1.optimizer.name=adamw`
-    must be enough. An option that the optimizer does not use is refused, so that none is without effect. The
-    usual values are those of `core.optim.options.OPTIMIZERS`.
+    One flat group for all optimizers, where an option that is null or left out has its default: runtime parameters
+    are merged over the YAML files key by key, and `--params stage1.optimizer.name=adamw` has to be enough. An
+    option that the optimizer does not have is refused, so that none is silently without effect. The defaults
+    are those of `core.optim.options.OPTIMIZERS`.
 
     Args:
-        name: of the optimizer; `lookahead` goes around SGD, `ranger` is Lookahead around RAdam.
+        name: the optimizer; `lookahead` wraps SGD, `ranger` is Lookahead around RAdam.
         lr: peak learning rate.
-        weight_decay: of weights; biases and norms have none.
-        momentum: used by `sgd`, `lookahead`, `lars` and `muon`.
-        nesterov: used by the same.
-        betas: used by `adam`, `adamw`, `radam`, `ranger` and, for what is no matrix, `muon`.
-        sync_period: fast steps to one slow step; used by `lookahead` and `ranger`.
-        slow_step_size: of a slow step, as a share of the way; used by the same.
+        weight_decay: for weights only; biases and norms are not decayed.
+        momentum: for `sgd`, `lookahead`, `lars` and `muon`.
+        nesterov: for the same.
+        betas: for `adam`, `adamw`, `radam`, `ranger` and, for parameters that are not matrices, `muon`.
+        sync_period: fast steps per slow step; for `lookahead` and `ranger`.
+        slow_step_size: fraction of the way to the fast weights that a slow step takes; for the same.
     """
 
     name: Literal["sgd", "adam", "adamw", "radam", "lookahead", "ranger", "lars", "muon"]
@@ -48,20 +48,20 @@ class OptimizerParameters(Parameters):
         given = self.model_dump(exclude={"name", "lr", "weight_decay"})
         options = complete_options(OPTIMIZERS, self.name, given)
         if options.get("nesterov") and not options["momentum"]:
-            raise InputError("momentum must be above 0 with nesterov, got 0.0; set nesterov to false")
+            raise InputError("momentum must be above 0 with nesterov, got 0.0; set nesterov=false")
         return self
 
 
 class ScheduleParameters(Parameters):
-    """Linear warm-up, then the shape of a name; flat and with nulls, as `OptimizerParameters` is and why.
+    """The learning-rate schedule: linear warm-up, then a shape; nulls as in `OptimizerParameters`.
 
     Args:
-        name: of the shape; `plateau` follows the metric that chooses the checkpoints.
-        num_epochs: of the training.
-        warmup_epochs: of these with rising learning rate.
-        milestones: shares of the training at which the rate falls; used by `step`.
-        decay_factor: what it is multiplied by; used by `step` and `plateau`.
-        patience: validations in a row without improvement that are borne; used by `plateau`.
+        name: the shape; `plateau` follows the metric that chooses the checkpoints.
+        num_epochs: length of the training.
+        warmup_epochs: the first of these epochs, in which the learning rate rises.
+        milestones: fractions of the training at which the rate drops; for `step`.
+        decay_factor: what the rate is multiplied by when it drops; for `step` and `plateau`.
+        patience: validations in a row without improvement before the rate drops; for `plateau`.
     """
 
     name: Literal["cosine", "onecycle", "step", "plateau", "constant"]
@@ -83,7 +83,12 @@ class ScheduleParameters(Parameters):
 
 
 class EmaParameters(Parameters):
-    """The moving average of the weights."""
+    """The exponential moving average of the weights.
+
+    Args:
+        decay_per_epoch: weight of the old average after one epoch.
+        is_raw_validated: whether the weights that are not averaged are validated as well.
+    """
 
     decay_per_epoch: Fraction
     is_raw_validated: bool = False

@@ -28,7 +28,7 @@ from supcon_pipeline.core.parameters.optim import EmaParameters, OptimizerParame
 
 
 class TrainingParameters(Parameters):
-    """What every training has."""
+    """Parameters that every training has."""
 
     seed: Seed
     transforms: Transforms
@@ -48,7 +48,7 @@ class TrainingParameters(Parameters):
 
 
 class EncoderTraining(TrainingParameters):
-    """What every training of an encoder has."""
+    """Parameters that every training of an encoder has."""
 
     backbone: BackboneParameters
     num_views: Count
@@ -56,7 +56,7 @@ class EncoderTraining(TrainingParameters):
 
 
 class Stage1Parameters(EncoderTraining):
-    """Of `stage1`."""
+    """Parameters of `stage1`."""
 
     projection: ProjectionParameters
     loss: ContrastiveLossParameters
@@ -64,11 +64,11 @@ class Stage1Parameters(EncoderTraining):
     checkpoints: ContrastiveCheckpointParameters
 
     @model_validator(mode="after")
-    def _loss_takes_mixed_labels(self) -> Self:
+    def _mixed_labels_fit_the_loss(self) -> Self:
         if self.mixing is not None and self.loss.name != "supcon":
             raise InputError(
-                f"mixing must be null with {self.loss.name}, got {self.mixing.name}; of the losses, supcon "
-                "takes class probabilities"
+                f"mixing must be null with {self.loss.name}, got {self.mixing.name}; only supcon takes the "
+                "class probabilities of mixed images: set loss.name=supcon or set mixing=null"
             )
         return self
 
@@ -76,30 +76,32 @@ class Stage1Parameters(EncoderTraining):
     def _anchors_have_positives(self) -> Self:
         if self.num_views == 1 and self.loss.name == "simclr":
             raise InputError(
-                "num_views must be at least 2 with simclr, got 1; its positives are other views of an image"
+                "num_views must be at least 2 with simclr, got 1; its positives are other views of an image: "
+                "set num_views=2"
             )
         if self.num_views == 1 and self.loader.images_per_class == 1:
             raise InputError(
-                "images_per_class must be at least 2 with num_views 1, got 1; no image would have a positive"
+                "loader.images_per_class must be at least 2 if num_views is 1, got 1; "
+                "no image would have a positive: set loader.images_per_class=2"
             )
         return self
 
 
 class SwaParameters(Parameters):
-    """Of `swa`, in all its places."""
+    """Parameters of `swa`, the same for all stages."""
 
     batch_size: Annotated[int, Field(ge=2)]
 
 
 class Stage2Parameters(TrainingParameters):
-    """Of `stage2`."""
+    """Parameters of `stage2`."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     checkpoints: ClassifierCheckpointParameters
 
 
 class BaselineParameters(Parameters):
-    """Of `baseline`: what differs from stage 1, whose backbone, views, batches and epochs it takes."""
+    """Parameters of `baseline`; backbone, views, batches and epochs are those of `stage1`."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     optimizer: OptimizerParameters
@@ -107,20 +109,20 @@ class BaselineParameters(Parameters):
 
 
 class BaselineTraining(EncoderTraining):
-    """All that the baseline trains by. A parameter of stage 1 that is neither here nor its own is refused."""
+    """All parameters of the baseline's training; one of stage 1 that it does not know is refused."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     checkpoints: ClassifierCheckpointParameters
 
     @classmethod
     def of(cls, stage1: Stage1Parameters, baseline: BaselineParameters) -> Self:
-        """The parameters of stage 1 without its head and loss, and those of `baseline` in their place."""
+        """The parameters of stage 1 without head and loss, overridden by those of `baseline`."""
         shared = stage1.model_dump(exclude={"projection", "loss"})
         return cls.model_validate(shared | baseline.model_dump())
 
 
 class LrFinderParameters(Parameters):
-    """Of `lr_finder`, for either stage."""
+    """Parameters of `lr_finder`, the same for both stages."""
 
     min_lr: Annotated[float, Field(gt=0)]
     max_lr: Annotated[float, Field(gt=0)]
@@ -130,5 +132,8 @@ class LrFinderParameters(Parameters):
     @model_validator(mode="after")
     def _range_is_ascending(self) -> Self:
         if self.max_lr <= self.min_lr:
-            raise InputError(f"max_lr must be above min_lr ({self.min_lr}), got {self.max_lr}")
+            raise InputError(
+                f"max_lr must be above min_lr ({self.min_lr:g}), got {self.max_lr:g}; "
+                f"set max_lr={1000 * self.min_lr:g}"
+            )
         return self

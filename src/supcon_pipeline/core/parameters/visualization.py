@@ -8,10 +8,10 @@ from supcon_pipeline.core.parameters.base import Count, Parameters, Seed
 
 
 class TsneParameters(Parameters):
-    """The t-SNE maps.
+    """t-SNE maps.
 
     Args:
-        num_iterations: the first 250 pull groups together too strongly, and the map unfolds in those after.
+        num_iterations: at least 500; the first 250 exaggerate attraction, and the map unfolds afterwards.
     """
 
     perplexity: Annotated[float, Field(gt=1)]
@@ -22,7 +22,7 @@ class TsneParameters(Parameters):
 
 
 class GalleryParameters(Parameters):
-    """The galleries of neighbours and of labels to check."""
+    """The galleries of nearest images and of labels to check."""
 
     num_right: Count
     num_wrong: Count
@@ -32,7 +32,7 @@ class GalleryParameters(Parameters):
 
 
 class VisualizationParameters(Parameters):
-    """Of `visualization`."""
+    """Parameters of `visualization`."""
 
     tsne: TsneParameters
     gallery: GalleryParameters

@@ -1,19 +1,19 @@
-"""Whether two trainings had the same budget, so that their numbers may stand side by side."""
+"""Whether two trainings had the same budget, so that their metrics can be compared."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# What two trainings must share; losses, optimizers and how the work is done on a machine are their own.
+# What two trainings must share; losses, optimizers and how the work runs on a machine may differ.
 BUDGET = ("seed", "backbone", "transforms", "num_views", "mixing", "loader", "schedule", "early_stopping")
 _HAS_NO_EFFECT = ("loader.num_workers",)
 
 
 def budget_differences(parameters: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
-    """The dotted names of what differs in the budget of two trainings; none where it was the same.
+    """Dotted names of the parameters in which the budgets of two trainings differ; empty where they agree.
 
     Args:
-        parameters: of a training, as its checkpoints have them.
-        others: of another.
+        parameters: those of one training, as its checkpoints hold them.
+        others: those of the other.
     """
     names = []
     for name in BUDGET:

@@ -1,4 +1,4 @@
-"""Which epochs are kept, and when there is no use in more of them."""
+"""The best checkpoints, and early stopping."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from supcon_pipeline.core.training.state import EpochRecord
 
 
 class TopCheckpoints:
-    """The best epochs by a metric, best first; the later wins a draw.
+    """The best epochs by a metric, best first; in a tie the later one wins.
 
     Args:
-        metric: one of the validation metrics.
+        metric: name of a validation metric.
         top_k: how many to keep, at least 1.
-        metadata: what goes into every checkpoint beside epoch and metrics.
+        metadata: metadata of every checkpoint, besides its epoch and metrics.
     """
 
     def __init__(self, metric: str, top_k: int, metadata: dict[str, Any]):
@@ -23,7 +23,7 @@ class TopCheckpoints:
         self.checkpoints: list[NamedTensors] = []
 
     def offer(self, record: EpochRecord) -> None:
-        """Keep the epoch where it is among the best, and let go of the one that no longer is."""
+        """Keep the epoch if it is among the best, and drop the one it displaces."""
         metadata = {**self.metadata, "epoch": record.epoch, "metrics": record.metrics}
         self.checkpoints.append(NamedTensors(record.tensors, metadata))
         self.checkpoints.sort(key=self._rank, reverse=True)
@@ -37,19 +37,22 @@ class TopCheckpoints:
         return [{"tensors": part.tensors, "metadata": part.metadata} for part in self.checkpoints]
 
     def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Take back what `state_dict` gave; the metadata of this training goes before that of the state."""
+        """Restore what `state_dict` returned; the metadata of this training overrides that of the state."""
         self.checkpoints = [
             NamedTensors(dict(part["tensors"]), {**part["metadata"], **self.metadata}) for part in state
         ]
 
 
 def should_stop(history: Sequence[Mapping[str, float]], metric: str, patience: int | None) -> bool:
-    """Whether the metric has not risen above its best for `patience` validations; never without a patience.
+    """Whether the metric has not improved for `patience` validations; never if `patience` is none.
 
-    The history has a row for each validation.
+    Args:
+        history: metrics of the validations so far, oldest first.
+        metric: name of the metric.
+        patience: validations without improvement before training stops.
     """
     if patience is None:
         return False
-    # Before the first of them there is nothing to be above: NaN is no rise, even at first.
+    # Minus infinity stands before the first, so that a NaN is never an improvement.
     scores = [-math.inf, *(score(row, metric) for row in history)]
     return len(scores) - 1 - scores.index(max(scores)) >= patience

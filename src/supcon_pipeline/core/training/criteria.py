@@ -1,4 +1,4 @@
-"""What a stage minimises, and its value for a collapsed encoder."""
+"""The losses that stages minimise, and their value for a collapsed encoder."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from supcon_pipeline.core.views.loading import Batch
 
 
 def contrastive_criterion(params: ContrastiveLossParameters) -> Criterion:
-    """The contrastive loss by name, with the cross-entropy of the classifier head where that has a weight."""
+    """The contrastive loss, plus the cross-entropy of the classifier head where that has a weight."""
 
     def criterion(outputs: Outputs, batch: Batch) -> Tensor:
         projections = outputs["projection"].unflatten(0, batch.views.shape[:2])
@@ -32,7 +32,7 @@ def contrastive_criterion(params: ContrastiveLossParameters) -> Criterion:
 
 
 def classification_criterion(label_smoothing: float) -> Criterion:
-    """Cross-entropy of the logits of every view of a batch.
+    """Cross-entropy over all views of a batch.
 
     Source:
         Szegedy et al. 2015, arXiv:1512.00567, section 7, for the smoothing.
@@ -46,17 +46,17 @@ def classification_criterion(label_smoothing: float) -> Criterion:
 
 
 def collapse_loss(name: str) -> Callable[[Tensor, int], float]:
-    """The contrastive loss of a batch if all rows had the same projection, from its labels and views.
+    """The contrastive loss of a batch if all rows had the same projection, given its labels and views.
 
-    Every row is then as near as any other: log(rows - 1), and for SINCERE, whose denominator leaves out the
-    other positives, the mean of log(1 + negatives). Both are means over the rows that have a positive, and 0
-    where none has: of one view, an image alone in its class has none.
+    All similarities are then equal, and the loss is log(rows - 1); for SINCERE, whose denominator leaves out
+    the other positives, it is the mean of log(1 + negatives). Both are means over the rows that have a
+    positive, and 0 where none has: with one view, an image alone in its class has none.
     """
 
     def collapse(labels: Tensor, num_views: int) -> float:
         num_rows = len(labels) * num_views
         if labels.is_floating_point():
-            # Of mixed images; which of them have a positive changes nothing but whether any has.
+            # Mixed images: the value is the same however many of them have a positive.
             return math.log(max(num_rows - 1, 1))
         counts = labels.unique(return_counts=True)[1] * num_views
         counts = counts[counts > 1].double()

@@ -1,4 +1,4 @@
-"""Batches larger than memory: the gradient of a loss over a whole batch, one part of it at a time."""
+"""Gradient caching: the exact gradient over a batch that does not fit in memory, part by part."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -22,19 +22,20 @@ def cached_backward(
 ) -> Tensor:
     """Add the gradient of `criterion(model(rows))` to the parameters, at most `num_rows` rows at a time.
 
-    All outputs are computed first, without a graph; the loss gives the gradient of each output; then every
-    part passes the network again, with the random state it had, and takes that gradient backward. Memory
-    for activations is that of one part; the price is one more forward pass.
+    First, all outputs are computed without a graph, and the loss gives the gradient of each output. Then each
+    part passes through the network again, with the same random state, and backpropagates its share of that
+    gradient. Activations take the memory of one part, at the price of a second forward pass.
 
-    Without batch statistics the gradient is that of the whole batch. With batch-norm each part is normalised
-    by its own statistics, in both passes, and the running statistics move once, by their mean over the parts.
+    Without batch statistics the gradient is that of the whole batch. With batch-norm, each part is normalised
+    by its own statistics in both passes, and the running statistics are updated once, with the mean over the
+    parts.
 
     Args:
-        model: gives named tensors with the rows first.
-        rows: what the model takes, rows first.
-        num_rows: most of a part, at least 1; parts differ by one row at most.
-        criterion: a scalar from the outputs of all rows.
-        precision: of the forward passes.
+        model: returns named tensors, rows first.
+        rows: input of the model, rows first.
+        num_rows: most rows of a part, at least 1; the sizes of parts differ by at most one.
+        criterion: the loss, a scalar, from the outputs of all rows.
+        precision: precision of the forward passes.
 
     Returns:
         The loss, detached.
@@ -78,7 +79,7 @@ def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
 
 @contextmanager
 def _replaying(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
-    """Random numbers as they came from `state` on; afterwards as if nothing had been drawn."""
+    """Repeat the random numbers drawn from `state` on; afterwards the generators are where they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.set_rng_state(state[0])
         if state[1] is not None:
@@ -88,10 +89,10 @@ def _replaying(state: tuple[Tensor, Tensor | None], device: torch.device) -> Ite
 
 @contextmanager
 def _moving_once(model: nn.Module) -> Iterator[Callable[[float], None]]:
-    """However many forward passes there are, the running statistics move once, by the mean over those kept.
+    """Update the running statistics once over many forward passes, with the mean over those kept.
 
-    Gives a function that keeps the statistics of the pass before, with its share of the rows. The momentum is
-    the same number in all passes: a compiled model is compiled again for another.
+    Gives a function that keeps the statistics of the last pass, weighted by its share of the rows. Momentum
+    is 1 in every pass, never a number per pass, for each of which a compiled model would be compiled again.
     """
     norms = [norm for norm in batch_norms(model) if norm.training]
     momenta = [norm.momentum for norm in norms]
@@ -104,7 +105,7 @@ def _moving_once(model: nn.Module) -> Iterator[Callable[[float], None]]:
             var.add_(norm.get_buffer("running_var"), alpha=share)
 
     for norm in norms:
-        # Of each pass alone.
+        # So that the running statistics are those of the last pass alone.
         norm.momentum = 1.0
     try:
         yield keep

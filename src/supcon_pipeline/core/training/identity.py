@@ -1,10 +1,10 @@
-"""What makes two trainings the same."""
+"""What decides whether two trainings are the same."""
 
 from importlib.metadata import version
 
 from supcon_pipeline.core.sources import source_hash
 
-# Another version of one of these may give other views, weights or steps.
+# Another version of any of these may change views, weights or steps.
 _NUMERIC_LIBRARIES = ("albumentations", "numpy", "timm", "torch", "torchvision")
 
 
@@ -14,8 +14,8 @@ def code_hash() -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of what makes the numbers, by name."""
+    """Versions, by name, of the libraries that numbers depend on."""
     import cv2
 
-    # OpenCV comes under several names.
+    # OpenCV is distributed under several names.
     return {"cv2": cv2.__version__, **{name: version(name) for name in _NUMERIC_LIBRARIES}}

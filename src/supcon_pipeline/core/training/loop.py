@@ -1,4 +1,4 @@
-"""The training loop: step, epoch, fit. Yields records and writes nothing."""
+"""The training loop: step, epoch, fit. It yields records and writes nothing."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -24,16 +24,16 @@ def fit(
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict,
     validation_interval: int = 1,
 ) -> Iterator[StepRecord | EpochRecord]:
-    """Train from where `training` stands to the end, one record per step and one per epoch.
+    """Train from the current state of `training` to the end; yields a record per step and per epoch.
 
-    While a record is looked at, `training.state_dict()` is the state right after it.
+    Between two records, `training.state_dict()` is the state right after the last one.
 
     Args:
         training: changed in place.
-        num_epochs: of the whole training.
-        validate: the metrics of a model.
-        metric: the validation metric that the schedule may look at.
-        state_of: which weights of the validated model the records carry.
+        num_epochs: epochs of the whole training.
+        validate: computes the metrics of a model.
+        metric: the validation metric for schedules that follow one.
+        state_of: selects the weights of the validated model that go into the records.
         validation_interval: epochs from one validation to the next; the last epoch always has one.
 
     Raises:
@@ -51,7 +51,7 @@ def fit(
 
 
 def _train_epoch(training: Training) -> Iterator[StepRecord]:
-    """The steps of the epoch that are still to be done."""
+    """The remaining steps of the current epoch."""
     training.model.train()
     for batch in training.loader.epoch(training.epoch, first_batch=len(training.losses)):
         lr, collapse = training.schedule.lr, None
@@ -95,10 +95,10 @@ def _validate(training: Training, validate: Callable[[nn.Module], Metrics], metr
 
 
 def require_all_finite(training: Training) -> None:
-    """Stop a training that has gone wrong in one of the steps of this epoch.
+    """Stop a training that has diverged in one of the steps of this epoch.
 
     Raises:
-        DivergenceError: as `require_finite`, with the first step that was wrong.
+        DivergenceError: see `require_finite`, for the first such step.
     """
     losses = torch.stack([loss.cpu() for loss in training.losses]).tolist()
     steps = range(training.step - len(losses) + 1, training.step + 1)
@@ -108,15 +108,15 @@ def require_all_finite(training: Training) -> None:
         require_finite("gradient norm", float(training.grad_norm), training.step, training.lrs[-1])
     scale = training.precision.scaler.get_scale()
     if scale < 1:
-        # Halved at every step whose gradient is not finite: by now none is, and all steps are left out.
+        # Halved at every gradient that is not finite: by now none is finite, and every step is skipped.
         require_finite("gradient", math.nan, training.step, training.lrs[-1])
 
 
 def require_finite(name: str, value: float, step: int, lr: float) -> None:
-    """Stop a training that has gone wrong.
+    """Stop a training that has diverged.
 
     Raises:
-        DivergenceError: where the value is infinite or not a number.
+        DivergenceError: where the value is infinite or NaN.
     """
     if not math.isfinite(value):
         raise DivergenceError(
@@ -126,12 +126,15 @@ def require_finite(name: str, value: float, step: int, lr: float) -> None:
 
 
 def train_step(training: Training, batch: Batch, is_scheduled: bool = True) -> tuple[Tensor, Tensor]:
-    """One step of optimizer, schedule and average: the loss before it and the gradient's norm, on the device.
+    """One step of optimizer, schedule and average.
 
     Args:
         training: changed in place.
         batch: on any device.
-        is_scheduled: whether the schedule takes its step too.
+        is_scheduled: whether the schedule steps as well.
+
+    Returns:
+        The loss before the step and the norm of its gradient, on the device.
     """
     device = next(training.model.parameters()).device
     batch = Batch(batch.views.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True))
@@ -153,7 +156,7 @@ def train_step(training: Training, batch: Batch, is_scheduled: bool = True) -> t
 
 
 def backward(training: Training, batch: Batch) -> Tensor:
-    """Leave the gradient of a batch's loss, scaled as precision asks, in the parameters; give the loss."""
+    """Put the gradient of a batch into the parameters, times the scale of the precision; returns the loss."""
     rows = batch.views.flatten(0, 1)
     micro = training.micro_batch_size
     if micro is not None and micro < len(batch.labels):

@@ -13,21 +13,21 @@ from supcon_pipeline.core.training.stage import Stage, build_training
 def lr_curve(
     stage: Stage, data: LabelledImages, min_lr: float, max_lr: float, num_steps: int, smoothing: float
 ) -> list[dict[str, float]]:
-    """Loss against a learning rate that rises geometrically, one row per step.
+    """Loss against a geometrically rising learning rate, one row per step.
 
-    Trains the real model on its real batches in its real precision, from its first weights, until the
-    smoothed loss is not finite or four times its lowest.
+    Trains the same model as the stage does, on the same batches and in the same precision, until the smoothed
+    loss is not finite or above four times its lowest value.
 
     Args:
-        stage: what is trained; its model is used up.
-        data: trained on `train`.
-        min_lr: of the first step.
-        max_lr: of the last step.
+        stage: what is trained; its model is changed.
+        data: images to train on are those of `train`.
+        min_lr: learning rate of the first step.
+        max_lr: learning rate of the last step.
         num_steps: at least 10.
         smoothing: weight of the past in the smoothed loss, from 0 to below 1.
 
     Returns:
-        Rows with `lr`, `loss` and `smoothed_loss`, which is corrected for its start.
+        Rows with `lr`, `loss` and `smoothed_loss`, a bias-corrected exponential average.
 
     Source:
         Smith 2015, arXiv:1506.01186, section 3.3.
@@ -55,15 +55,16 @@ def lr_curve(
 def suggest_lr(curve: list[dict[Any, float]]) -> dict[str, Any]:
     """The learning rate where the smoothed loss falls fastest, the one where it is lowest, and one to try.
 
-    The slope is taken against the logarithm of the learning rate, and not in the first tenth of the curve,
-    where the average is of a few losses and falls or rises by chance. The two usual choices are the steepest
-    point, which is careful, and a tenth of the lowest, which is bold; suggested is their geometric mean.
+    The slope is taken over the logarithm of the learning rate. The first tenth of the curve is left out,
+    where the average covers few losses and moves by chance. The two usual choices are the steepest point,
+    which is cautious, and a tenth of the lowest, which is bold; the suggestion is their geometric mean.
 
     Raises:
         InputError: where the curve has fewer than three points.
     """
     if len(curve) < 3:
-        raise InputError(f"curve must have at least 3 points, got {len(curve)}; lower lr_finder.min_lr")
+        lower = f"; add --params lr_finder.min_lr={curve[0]['lr'] / 100:.2g}" if curve else ""
+        raise InputError(f"learning-rate curve must have at least 3 points, got {len(curve)}{lower}")
     slopes = [
         (after["smoothed_loss"] - before["smoothed_loss"]) / math.log(after["lr"] / before["lr"])
         for before, after in zip(curve[:-2], curve[2:], strict=True)

@@ -1,4 +1,4 @@
-"""Following a training: progress bar and scalars."""
+"""Watching a training: progress bar, log lines and scalars."""
 
 import logging
 import time
@@ -13,32 +13,32 @@ from supcon_pipeline.core.training.loop import require_finite
 from supcon_pipeline.core.training.state import EpochRecord, StepRecord
 
 logger = logging.getLogger(__name__)
-# By itself, so that a log file can have an epoch on one line, however wide the other words are set.
+# A logger of its own, so that its lines can be formatted without wrapping.
 epoch_logger = logging.getLogger(f"{__name__}.epochs")
-# How near to the loss of a collapsed encoder is "on" it: 0.5 % of that loss.
+# A loss this close to that of a collapsed encoder, relative to it, counts as equal.
 COLLAPSE_TOLERANCE = 0.005
 
 
 class ScalarLog(Protocol):
-    """What is used of a TensorBoard `SummaryWriter`."""
+    """The part of a TensorBoard `SummaryWriter` that is used."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
         """Log one number."""
 
 
 class Monitor:
-    """Shows the records of a training as they come: by a bar on a terminal, else by a line for each epoch.
+    """Shows the records of a training as they come: on a terminal by a bar, else by a log line per epoch.
 
-    Losses are read from the device every `log_every` steps at once: a reading waits for the device.
+    Losses are read from the device once every `log_every` steps, because each read waits for the device.
 
     Args:
-        title: what is trained.
-        log: where scalars go, named `step/…` per step and `epoch/…` per epoch.
-        num_steps: of the whole training.
-        num_epochs: of the whole training.
-        metric: of the validation, that the line of an epoch has.
-        first_step: steps done before.
-        log_every: steps between two readings.
+        title: name of the training.
+        log: takes the scalars, named `step/…` per step and `epoch/…` per epoch.
+        num_steps: steps of the whole training.
+        num_epochs: epochs of the whole training.
+        metric: the validation metric shown for each epoch.
+        first_step: steps done before, in a resumed training.
+        log_every: steps between two reads.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Monitor:
         self.title, self.log, self.log_every = title, log, log_every
         self.num_steps, self.num_epochs, self.metric = num_steps, num_epochs, metric
         self.first_step = self._step = first_step
-        # Of the epoch.
+        # Within the current epoch.
         self._num_images, self._seconds = 0, 0.0
         self._pending: list[StepRecord] = []
         self._progress = Progress(
@@ -78,17 +78,17 @@ class Monitor:
         self._progress.stop()
 
     def show_step(self, record: StepRecord) -> None:
-        """Take up a step; numbers are read and shown every `log_every` steps.
+        """Record a step; numbers are read and shown every `log_every` steps.
 
         Raises:
-            FloatingPointError: where a loss or gradient read is not finite.
+            DivergenceError: where a loss or gradient norm is not finite.
         """
         self._pending.append(record)
         if len(self._pending) >= self.log_every:
             self._read_steps()
 
     def show_epoch(self, record: EpochRecord) -> None:
-        """Show what is pending, then the epoch."""
+        """Show the pending steps, then the epoch."""
         self._read_steps()
         log_epoch(self.log, {"epoch": record.epoch, "loss": record.loss, **record.metrics})
         # Validation is no part of the training speed.
@@ -101,7 +101,7 @@ class Monitor:
         words = [f"{self.title}: epoch {record.epoch}/{self.num_epochs}", f"loss {record.loss:.3f}"]
         if self.metric in record.metrics:
             words.append(f"{self.metric} {record.metrics[self.metric]:.4f}")
-        # A training that was killed after the last step of an epoch goes on without a step of it.
+        # Resumed after the last step of an epoch, a training has no step of it to time.
         if self._seconds:
             words.append(f"{self._num_images / self._seconds:,.0f} images/s")
         num_done, num_left = self._step - self.first_step, self.num_steps - self._step
@@ -125,7 +125,7 @@ class Monitor:
             if record.is_gradient_trusted:
                 require_finite("gradient norm", norm, record.step, record.lr)
             self._log_step(record, loss, norm)
-            # Steps are not waited for one by one: theirs is the speed since the last reading.
+            # Steps are not timed one by one: each gets the speed since the last read.
             self.log.add_scalar("step/images_per_second", speed, record.step)
         numbers = f"loss {losses[-1]:.3f}  lr {steps[-1].lr:.2e}  {speed:,.0f} images/s"
         self._progress.update(self._task, completed=steps[-1].step, numbers=numbers)
@@ -139,17 +139,25 @@ class Monitor:
 
 
 def log_epoch(log: ScalarLog, row: dict[str, float]) -> None:
-    """Log one row of a history; the learning rate and the loss of a collapse are logged by step."""
+    """Log one row of a history; learning rate and collapse loss are logged per step instead."""
     for name, value in row.items():
         if name not in ("epoch", "lr", "collapse_loss"):
             log.add_scalar(f"epoch/{name}", value, int(row["epoch"]))
 
 
-def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int) -> bool:
-    """Say so when training sits on the loss of a collapsed encoder, after the warm-up.
+def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int, key: str = "stage1") -> bool:
+    """Warn when the loss is stuck at that of a collapsed encoder, after the warm-up.
 
-    Sitting there is two epochs within 0.5 % of it. An encoder that has learned next to nothing has about the
-    same loss: the metrics of the projection tell the two apart. Gives whether it warned.
+    Stuck means two epochs within 0.5 % of it. An encoder that has learned next to nothing has about the same
+    loss; the metrics of the projection tell the two apart.
+
+    Args:
+        history: one row per epoch, with `loss`, `lr` and `collapse_loss`.
+        num_warmup_epochs: epochs to leave out.
+        key: name of the group of parameters, for the remedy.
+
+    Returns:
+        Whether it warned.
     """
     recent = history[num_warmup_epochs:][-2:]
     is_on_it = [
@@ -160,9 +168,14 @@ def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int) -> b
     if len(recent) < 2 or not all(is_on_it):
         return False
     logger.warning(
-        "loss %.3f sits on %.3f, that of the same projection for every image: the encoder has collapsed, or "
-        "learned nothing yet; lengthen the warm-up, lower the learning rate or raise the temperature",
+        "loss %.3f is stuck at %.3f, its value when every image has the same projection: the encoder has "
+        "collapsed or learned nothing yet; if it stays there, stop and train with "
+        "--params %s.optimizer.lr=%.2g, a longer %s.schedule.warmup_epochs or a higher %s.loss.temperature",
         recent[-1]["loss"],
         recent[-1]["collapse_loss"],
+        key,
+        max(row["lr"] for row in history) / 10,
+        key,
+        key,
     )
     return True

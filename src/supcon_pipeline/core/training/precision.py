@@ -13,12 +13,12 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Precision:
-    """Automatic mixed precision of a device; `float32` is none.
+    """Automatic mixed precision on a device; `float32` means none.
 
     Args:
         name: `float32`, `bfloat16` or `float16`.
-        device: where the model is.
-        scaler: keeps float16 gradients from vanishing; does nothing for the others.
+        device: device of the model.
+        scaler: keeps float16 gradients from vanishing; does nothing otherwise.
     """
 
     name: str
@@ -26,27 +26,34 @@ class Precision:
     scaler: torch.amp.GradScaler
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context of a forward pass."""
+        """The context for a forward pass."""
         is_mixed = self.name != "float32"
         dtype = getattr(torch, self.name) if is_mixed else None
         return torch.autocast(self.device.type, dtype, enabled=is_mixed)
 
 
-def choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision of that name; `auto` asks the machine.
+def choose_precision(name: str, device: torch.device, parameter: str = "precision") -> Precision:
+    """The precision with this name; `auto` takes the fastest.
 
-    On CUDA, `auto` is bfloat16 where the device has it, else float16. On a CPU it is bfloat16 only where a
-    measured convolution is faster in it: without the instructions it is slower by orders of magnitude.
+    On CUDA, `auto` is bfloat16 where the device supports it, else float16. On a CPU it is bfloat16 only where
+    a timed convolution is faster in it: without the instructions, bfloat16 is slower by orders of magnitude.
+
+    Args:
+        name: one of `PRECISIONS`.
+        device: device of the model.
+        parameter: dotted name of the parameter that chose it, for messages.
 
     Raises:
-        InputError: where the name is unknown or the device does not have it.
+        InputError: where the name is unknown or the device does not support it.
     """
     if name not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+        raise InputError(f"{parameter} must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if name == "auto":
         name = _best_on_cuda() if device.type == "cuda" else _best_on_cpu()
     if name == "float16" and device.type == "cpu":
-        raise InputError("precision must be float32 or bfloat16 on a CPU, got 'float16'; set it to auto")
+        raise InputError(
+            f"{parameter} must be float32 or bfloat16 on a CPU, got 'float16'; add --params {parameter}=auto"
+        )
     return Precision(name, device, torch.amp.GradScaler(device.type, enabled=name == "float16"))
 
 
@@ -57,19 +64,19 @@ def _best_on_cuda() -> str:
 def _best_on_cpu() -> str:
     dtypes = (torch.float32, torch.bfloat16)
     num_threads = torch.get_num_threads()
-    # On one thread, for several wait for one another on a busy machine; in turns, so that it slows both.
+    # On one thread, as several wait for one another on a busy machine; in turns, so that load slows both.
     torch.set_num_threads(1)
     try:
         rounds = [{dtype: _convolution_seconds(dtype) for dtype in dtypes} for _ in range(5)]
     finally:
         torch.set_num_threads(num_threads)
-    # The first round warms up.
+    # The first round is a warm-up.
     least = {dtype: min(seconds[dtype] for seconds in rounds[1:]) for dtype in dtypes}
     return "bfloat16" if least[torch.bfloat16] < 0.8 * least[torch.float32] else "float32"
 
 
 def _convolution_seconds(dtype: torch.dtype) -> float:
-    """A small convolution, forward and backward."""
+    """Time of a small convolution, forward and backward."""
     images = torch.ones(8, 64, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
     weight = torch.ones(64, 64, 3, 3, dtype=dtype)
     start = time.perf_counter()

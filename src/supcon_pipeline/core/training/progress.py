@@ -1,4 +1,4 @@
-"""Progress of a training on disk, so that a killed one goes on where it was."""
+"""The progress of a training on disk, from which a killed one resumes."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressStore:
-    """A folder with the progress of trainings, each known by what it is a training of.
+    """A folder with the progress of trainings, each found by its identity.
 
-    Progress of another training is neither used nor removed.
+    The progress of another training is neither used nor removed.
 
     Args:
         folder: one subfolder per training.
@@ -27,28 +27,35 @@ class ProgressStore:
         self._opened: list[Path] = []
 
     def open(self, identity: Mapping[str, Any]) -> "Progress":
-        """The progress of the training with this identity: parameters, data and code, as JSON holds them.
+        """The progress of the training with this identity.
 
-        Where there is none but there is some of others, a warning says what differs.
+        If it has none but other trainings do, a warning says in what each differs.
+
+        Args:
+            identity: parameters, data and code of the training, in plain JSON values.
         """
         text = json.dumps(identity, sort_keys=True, indent=2)
         folder = self.folder / hashlib.sha256(text.encode()).hexdigest()[:16]
         if not (folder / "state.pt").exists():
-            self._tell_others(identity, folder)
+            self._warn_of_others(identity, folder)
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "identity.json") as temporary:
             temporary.write_text(text)
         self._opened.append(folder)
         return Progress(folder)
 
-    def _tell_others(self, identity: Mapping[str, Any], folder: Path) -> None:
+    def _warn_of_others(self, identity: Mapping[str, Any], folder: Path) -> None:
         for path in sorted(self.folder.glob("*/identity.json")):
             if path.parent != folder and (path.parent / "state.pt").exists():
                 difference = describe_difference(json.loads(path.read_text()), identity)
-                logger.warning("Progress in %s is of another training and kept: %s", path.parent, difference)
+                logger.warning(
+                    "Not resuming from %s, which is of another training (%s); delete it if it is not needed",
+                    path.parent,
+                    difference,
+                )
 
     def clear(self) -> None:
-        """Remove the progress that this store has opened: its training has ended, its artifacts are saved."""
+        """Remove the progress that this store has opened, once the training has ended and been saved."""
         for folder in self._opened:
             shutil.rmtree(folder, ignore_errors=True)
         self._opened = []
@@ -58,14 +65,14 @@ class Progress:
     """The progress of one training.
 
     Args:
-        folder: where it is.
+        folder: the folder of this training.
     """
 
     def __init__(self, folder: Path):
         self.path = folder / "state.pt"
 
     def latest(self) -> dict[str, Any] | None:
-        """The state saved last, on the CPU, or none. Reading runs no code."""
+        """The last saved state, on the CPU, or none. Loading it runs no code."""
         import torch
 
         if not self.path.exists():
@@ -74,7 +81,7 @@ class Progress:
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Take the place of the state saved before; a kill leaves one or the other."""
+        """Replace the saved state; a process killed meanwhile leaves the old or the new one."""
         import torch
 
         with atomic_path(self.path) as temporary:
@@ -82,7 +89,7 @@ class Progress:
 
 
 def describe_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """What differs between two identities, by dotted name, the first three."""
+    """The first three differences between two identities, by dotted name."""
     left, right = flatten(theirs), flatten(ours)
     names = [name for name in sorted(left.keys() | right.keys()) if left.get(name) != right.get(name)]
     parts = [f"{name} was {left.get(name)!r}, is {right.get(name)!r}" for name in names[:3]]
@@ -90,7 +97,7 @@ def describe_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> s
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """What is in nested dicts and lists, by dotted names; the places of a list are numbers."""
+    """The values in nested dicts and lists by dotted name; positions in a list are numbers."""
     if not isinstance(value, dict | list):
         return {prefix: value}
     items = value.items() if isinstance(value, dict) else enumerate(value)

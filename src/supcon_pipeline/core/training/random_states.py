@@ -1,4 +1,4 @@
-"""The states of all random generators, to go on from."""
+"""Saving and restoring the states of all random generators."""
 
 import random
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ import torch
 
 
 def random_states() -> dict[str, Any]:
-    """The state of every global random generator, in types that can be read back without running code.
+    """The state of every global random generator, in types that load without running code.
 
-    Of the GPUs only the one that trains: whoever goes on may see fewer of them.
+    Of the GPUs only the one that trains is included, because a resumed process may see fewer of them.
     """
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
@@ -23,7 +23,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put back what `random_states` gave."""
+    """Restore what `random_states` returned."""
     torch.set_rng_state(states["torch"])
     if states["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])

@@ -24,18 +24,18 @@ from supcon_pipeline.core.training.criteria import (
 from supcon_pipeline.core.training.stage import Stage
 from supcon_pipeline.core.training.validation import validate_classifier, validate_features
 
-# What is used of the dataset card.
+# The dataset card.
 Card = Mapping[str, Any]
 
 
 def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Parameters) -> Stage:
-    """Stage 1: encoder and projection head by a contrastive loss.
+    """Stage 1: an encoder and a projection head, trained by a contrastive loss.
 
     Args:
-        data: trained on `train`, chosen by `validation`.
-        dataset_card: `mean` and `std` of each channel, for an encoder that starts from no weights with a
-            normalisation of their own; the `data_hash`, and the `crop` that new images need too.
-        params: of the stage.
+        data: `train` to train on, `validation` to choose checkpoints.
+        dataset_card: its `mean` and `std` per channel normalise images, unless the encoder starts from
+            weights that have their own; its `data_hash` and `crop` go into the checkpoints.
+        params: parameters of the stage.
     """
     torch.manual_seed(params.seed)
     description = {
@@ -54,7 +54,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         description,
         _encoder_origin(dataset_card),
         micro_batch_size=params.micro_batch_size,
-        # With a classifier head, the loss is not that of the projections alone.
+        # With a classifier head, the loss is not only that of the projections.
         collapse_loss=None if params.loss.classifier_weight else collapse_loss(params.loss.name),
         has_positives_by_class=params.loss.name != "simclr",
     )
@@ -84,7 +84,7 @@ def classifier_stage(
 def baseline_stage(
     data: LabelledImages, dataset_card: Card, stage1: Stage1Parameters, baseline: BaselineParameters
 ) -> Stage:
-    """Cross-entropy from scratch: the backbone, views, batches and epochs of stage 1, without its loss."""
+    """The baseline: cross-entropy with the backbone, views, batches and epochs of stage 1."""
     params = BaselineTraining.of(stage1, baseline)
     torch.manual_seed(params.seed)
     description = {
@@ -101,6 +101,7 @@ def baseline_stage(
         params,
         description,
         _encoder_origin(dataset_card),
+        parameter_group="stage1",
         micro_batch_size=params.micro_batch_size,
     )
 
@@ -110,10 +111,10 @@ def _encoder_origin(dataset_card: Card) -> dict[str, Any]:
 
 
 def _encoder_description(data: LabelledImages, dataset_card: Card, params: EncoderTraining) -> dict[str, Any]:
-    """What an encoder is rebuilt from; what its backbone starts from is no part of it.
+    """What an encoder is rebuilt from; the weights that its backbone starts from are not part of it.
 
-    But for the normalisation, which is that of the weights it starts from: another would show them other
-    colours and contrasts than they were trained on.
+    Their normalisation is, however: with another one, the weights would see other colours and contrasts than
+    they were trained on.
     """
     backbone = params.backbone
     image_size, num_channels = data.images.shape[2:]

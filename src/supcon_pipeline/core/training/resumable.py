@@ -1,4 +1,4 @@
-"""A stage from its first step to its best checkpoints, resumable."""
+"""A resumable stage, from its first step to its best checkpoints."""
 
 import logging
 import time
@@ -18,31 +18,35 @@ from supcon_pipeline.core.training.state import EpochRecord, StepRecord, Trainin
 
 logger = logging.getLogger(__name__)
 History = list[dict[str, Any]]
-# How many times as long as the last saving the training goes on before the end of an epoch is saved. Saving a
-# ResNet-18 with its average and three checkpoints takes more than a second: at every epoch of a small data
-# set, that would be a large part of the training.
+# The end of an epoch is saved once training has gone on this many times as long as the last save took. Saving
+# a ResNet-18 with its average and three checkpoints takes more than a second: after every epoch on a small
+# dataset, that would be a large part of the training time.
 _TRAINED_PER_SAVED = 20
 
 
 def run_stage(
     stage: Stage, data: LabelledImages, log: Any, store: ProgressStore, run_id: str
 ) -> tuple[list[NamedTensors], History]:
-    """The best checkpoints of a stage, best first, and its history by epoch.
-
-    Goes on where a killed training of the same parameters, data and code has left its progress.
+    """Train a stage, or resume it where a killed training with the same identity left off.
 
     Args:
         stage: what to train.
-        data: trained on `train`, chosen by `validation`.
+        data: `train` to train on, `validation` to choose checkpoints.
         log: a TensorBoard `SummaryWriter`.
-        store: where progress is kept.
-        run_id: for the checkpoints.
+        store: keeps the progress.
+        run_id: goes into the metadata of the checkpoints.
+
+    Returns:
+        The best checkpoints, best first, and the history, one row per epoch.
+
+    Raises:
+        DivergenceError: where a loss is not finite.
     """
     training, params = build_training(stage, data), stage.params
     top = TopCheckpoints(params.checkpoints.metric, params.checkpoints.top_k, stage.metadata(run_id))
     progress = store.open(stage.identity())
-    session = ResumableTraining(training, top, progress, params)
-    session.resume(stage.title, log)
+    resumable = ResumableTraining(training, top, progress, params)
+    resumable.resume(stage.title, log)
     views = sample_views(params, stage.num_views, data)[1].views
     log.add_images("views", views.flatten(0, 1), 0, dataformats="NHWC")
     num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
@@ -51,41 +55,42 @@ def run_stage(
     num_steps = num_epochs * len(training.loader)
     with Monitor(stage.title, log, num_steps, num_epochs, metric, training.step) as monitor:
         try:
-            _follow(records, session, monitor)
+            _follow(records, resumable, monitor, stage.key)
         except DivergenceError as error:
-            raise DivergenceError(f"{error}; {session.describe_kept()}") from error
+            remedy = f"for example with --params {stage.key}.optimizer.lr={params.optimizer.lr / 10:.2g}"
+            raise DivergenceError(f"{error}, {remedy}; {resumable.describe_kept()}") from error
     named = flatten(params.model_dump(mode="json"))
-    # TensorBoard takes no None.
-    told = {name: value for name, value in named.items() if value is not None}
-    log.add_hparams(told, final_metrics(session.history), run_name=".")
-    return top.checkpoints, session.history
+    # TensorBoard does not accept None.
+    hparams = {name: value for name, value in named.items() if value is not None}
+    log.add_hparams(hparams, final_metrics(resumable.history), run_name=".")
+    return top.checkpoints, resumable.history
 
 
 def _follow(
-    records: Iterator[StepRecord | EpochRecord], session: "ResumableTraining", monitor: Monitor
+    records: Iterator[StepRecord | EpochRecord], resumable: "ResumableTraining", monitor: Monitor, key: str
 ) -> None:
-    """Show and keep the records as they come, until the training is at its end."""
-    has_warned, num_warmup_epochs = False, session.params.schedule.warmup_epochs
-    while not session.is_finished:
+    """Show and keep the records as they come, until the training is finished."""
+    has_warned, num_warmup_epochs = False, resumable.params.schedule.warmup_epochs
+    while not resumable.is_finished:
         record = next(records)
         if isinstance(record, EpochRecord):
             monitor.show_epoch(record)
-            session.take_epoch(record)
-            has_warned = has_warned or warn_of_collapse(session.history, num_warmup_epochs)
+            resumable.take_epoch(record)
+            has_warned = has_warned or warn_of_collapse(resumable.history, num_warmup_epochs, key)
         else:
             monitor.show_step(record)
-            session.take_step()
+            resumable.take_step()
 
 
 class ResumableTraining:
-    """A training with its history and best checkpoints, kept on disk as it goes.
+    """A training with its history and best checkpoints, saved to disk as it goes.
 
     Args:
-        training: what goes on.
-        top: the best checkpoints.
-        progress: where the state goes: after the last epoch, after others once enough time is trained, and
-            inside an epoch every `progress_minutes`.
-        params: of the training.
+        training: the training.
+        top: its best checkpoints.
+        progress: takes the state after the last epoch, after other epochs if saving is short compared to the
+            time trained since the last save, and within an epoch every `progress_minutes`.
+        params: parameters of the training.
     """
 
     def __init__(
@@ -93,12 +98,12 @@ class ResumableTraining:
     ):
         self.training, self.top, self.progress, self.params = training, top, progress, params
         self.history: History = []
-        # Nothing is known of how long a saving takes: the first epoch is saved.
+        # How long a save takes is not known yet: the first epoch is saved in any case.
         self._saved_at, self._saving_seconds = time.monotonic(), 0.0
         self._saved_best: int | None = None
 
     def resume(self, title: str, log: Any) -> None:
-        """Take up the progress where there is some, and say so."""
+        """Restore the saved progress if there is any, and say so."""
         state = self.progress.latest()
         if state is None:
             return
@@ -108,12 +113,10 @@ class ResumableTraining:
         self._saved_best = self._best_epoch()
         for row in self.history:
             log_epoch(log, row)
-        logger.warning(
-            "Going on with %s after epoch %d, step %d", title, self.training.epoch, self.training.step
-        )
+        logger.warning("Resuming %s after epoch %d, step %d", title, self.training.epoch, self.training.step)
 
     def take_epoch(self, record: EpochRecord) -> None:
-        """Keep what an epoch came to."""
+        """Add an epoch to checkpoints and history; save the state if it is time to."""
         if record.metrics:
             self.top.offer(record)
         row = {"epoch": record.epoch, "loss": record.loss, "lr": record.lr}
@@ -123,20 +126,20 @@ class ResumableTraining:
             self._save()
 
     def take_step(self) -> None:
-        """Keep the state where the last saving is long enough ago.
+        """Save the state if the last save is long enough ago.
 
         Raises:
-            DivergenceError: where the training has gone wrong; the state saved before stays.
+            DivergenceError: where the training has diverged; the last saved state is kept.
         """
         if self._is_due():
             require_all_finite(self.training)
             self._save()
 
     def describe_kept(self) -> str:
-        """Where the best epoch is that was saved, for a training that has gone wrong."""
+        """Where the best saved epoch is, for a training that has diverged."""
         if self._saved_best is None:
-            return "no validated epoch was saved before"
-        return f"epoch {self._saved_best}, the best that was saved, is kept in {self.progress.path}"
+            return "no validated epoch was saved"
+        return f"the best saved epoch, {self._saved_best}, is kept in {self.progress.path}"
 
     def _is_due(self) -> bool:
         minutes = self.params.progress_minutes
@@ -158,7 +161,7 @@ class ResumableTraining:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or no more are of use."""
+        """Whether all epochs are done or early stopping applies."""
         stopping, metric = self.params.early_stopping, self.params.checkpoints.metric
         validated = [row for row in self.history if metric in row]
         has_stalled = should_stop(validated, metric, stopping.patience if stopping else None)
@@ -167,5 +170,5 @@ class ResumableTraining:
 
 
 def final_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The last row of a history, as TensorBoard's table of hyper-parameters takes it."""
+    """The last row of a history, as metrics for TensorBoard's table of hyper-parameters."""
     return {f"final/{name}": value for name, value in history[-1].items() if isinstance(value, float)}

@@ -1,4 +1,4 @@
-"""What a stage trains, and how: its parts, built from its parameters."""
+"""A stage: what it trains and how, and the objects built from its parameters."""
 
 import logging
 import re
@@ -32,18 +32,19 @@ class Stage:
     """What is trained, and how.
 
     Args:
-        key: that of the pipeline.
-        model: with its first weights.
+        key: name of the pipeline.
+        model: the model with its initial weights.
         criterion: the loss of the model's output for a batch.
-        num_views: of each image in a batch.
-        validate: the metrics of a model.
-        params: of the training, all that it uses.
-        description: of the network that is kept, as `build_model` takes it.
-        origin: what the training is of beside its parameters, such as hashes of data and encoder.
-        state_of: which weights are kept.
-        micro_batch_size: images per forward pass, where the batch does not fit.
-        collapse_loss: the loss of a batch of labels and views if all images had the same projection.
-        has_positives_by_class: whether an image needs another of its class in the batch.
+        num_views: views of each image in a batch.
+        validate: computes the metrics of a model.
+        params: all parameters of the training.
+        description: the network that is kept, in the form that `build_model` takes.
+        origin: what determines the training besides its parameters, such as hashes of data and encoder.
+        parameter_group: the group that holds loader and precision, for messages; by default `key`.
+        state_of: selects the weights that are kept.
+        micro_batch_size: images per forward pass, for batches that do not fit in memory.
+        collapse_loss: from labels and number of views, the loss if all images had the same projection.
+        has_positives_by_class: whether an image's positives are the others of its class in the batch.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Stage:
     params: TrainingParameters
     description: dict[str, Any]
     origin: Mapping[str, Any]
+    parameter_group: str = ""
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict
     micro_batch_size: int | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
@@ -61,15 +63,15 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """The name of the stage for people: `stage 1` for `stage1`."""
+        """The name of the stage for display: `stage 1` for `stage1`."""
         return re.sub(r"(?<=\D)(?=\d)", " ", self.key)
 
     def parameters(self, exclude: Any = None) -> dict[str, Any]:
-        """All parameters of the training, as JSON holds them."""
+        """All parameters of the training, in plain JSON values."""
         return self.params.model_dump(mode="json", exclude=exclude)
 
     def metadata(self, run_id: str) -> dict[str, Any]:
-        """What the checkpoints say of themselves; the averaged model says it after them."""
+        """Metadata of the checkpoints and of the model averaged from them."""
         return {
             "model": self.description,
             "run_id": run_id,
@@ -78,8 +80,8 @@ class Stage:
         }
 
     def identity(self) -> dict[str, Any]:
-        """What a training must share with this one for its progress to be of use."""
-        # How often something is done and by how many changes no weight.
+        """What a saved training must have in common with this one to be resumed."""
+        # How often or by how many processes something is done changes no weight.
         unrelated = {"progress_minutes": True, "validation_batch_size": True, "loader": {"num_workers"}}
         weights = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
         return {
@@ -94,7 +96,7 @@ class Stage:
 
 
 def build_training(stage: Stage, data: LabelledImages) -> Training:
-    """Model, loader, optimizer, schedule and average of a stage, before the first step."""
+    """The model, loader, optimizer, schedule and average of a stage, before the first step."""
     params, device = stage.params, pick_device()
     model = stage.model.to(device)
     policy, mixing = build_views(params, stage.num_views, data)
@@ -113,7 +115,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
     ema = build_ema(model, params.ema.decay_per_epoch, len(loader)) if params.ema else None
     if params.compile:
-        # After the average was copied, which is only ever evaluated.
+        # After the average was copied from it, which is only evaluated.
         model.compile()
     return Training(
         model,
@@ -121,7 +123,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         loader,
         optimizer,
         schedule,
-        choose_precision(params.precision, device),
+        choose_precision(params.precision, device, f"{stage.parameter_group or stage.key}.precision"),
         ema=ema,
         is_raw_validated=params.ema is not None and params.ema.is_raw_validated,
         micro_batch_size=stage.micro_batch_size,
@@ -131,13 +133,13 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
 
 
 def _warn_of_rare_class(key: str, loader: LoaderParameters, data: LabelledImages) -> None:
-    """Say which class a shuffled batch is expected to hold fewer than two images of, if any."""
+    """Warn if a shuffled batch holds, on average, fewer than two images of the rarest class."""
     labels, counts = np.unique(data.labels[data.indices("train")], return_counts=True)
     rarest, total = counts.argmin(), counts.sum()
     if loader.sampler == "shuffled" and counts[rarest] * loader.batch_size < 2 * total:
         logger.warning(
-            "%s has %s of %s training images: in a shuffled batch of %s it is often alone or absent, and an "
-            "image alone has no positive but its own views; give each class its share with "
+            "%s has %s of %s training images: a shuffled batch of %s often holds one of them or none, and an "
+            "image alone has no positives but its own views; balance the classes with "
             "--params %s.loader.sampler=class_balanced,%s.loader.images_per_class=2",
             data.class_names.get(int(labels[rarest]), f"class {labels[rarest]}"),
             f"{counts[rarest]:,}",
@@ -151,7 +153,7 @@ def _warn_of_rare_class(key: str, loader: LoaderParameters, data: LabelledImages
 def build_views(
     params: TrainingParameters, num_views: int, data: LabelledImages
 ) -> tuple[ViewPolicy, Mixing | None]:
-    """How the views of a training are made and mixed, tried on the shape of its images."""
+    """The view policy of a training, tried on the shape of its images, and its mixing."""
     specs = [spec.model_dump() for spec in params.transforms]
     policy = ViewPolicy(specs, num_views, data.images.shape[1:])
     mixing = Mixing(**params.mixing.model_dump(), num_classes=data.num_classes) if params.mixing else None
@@ -161,7 +163,7 @@ def build_views(
 def sample_views(
     params: TrainingParameters, num_views: int, data: LabelledImages, num_images: int = 8
 ) -> tuple[np.ndarray, Batch]:
-    """Some training images from as many classes as there are, and the batch that training makes of them."""
+    """A few training images, spread over the classes, and the batch that training makes of them."""
     train = data.indices("train")
     by_class = train[np.argsort(data.labels[train], kind="stable")]
     chosen = spread_evenly(by_class, num_images)

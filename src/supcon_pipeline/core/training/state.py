@@ -1,4 +1,4 @@
-"""All that changes while a model is trained."""
+"""The state of a training: everything that changes while a model is trained."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from supcon_pipeline.core.views.loading import Batch, ViewLoader
 
 
 class Criterion(Protocol):
-    """The loss of what a model gives for the rows of a batch: image by image, and view by view of each."""
+    """The loss of a model's outputs, whose rows are the views of the first image, then of the next."""
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Tensor:
         """A scalar."""
@@ -28,10 +28,10 @@ _POSITION = ("epoch", "step", "losses", "lrs", "grad_norm", "collapse_losses")
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one optimizer step did; tensors stay on their device, so that reading them is the reader's choice.
+    """One optimizer step; tensors stay on their device, because reading them waits for it.
 
-    `collapse_loss` is what the loss would be if all images had the same projection. An untrusted gradient is
-    one in float16, where an overflow now and then is normal and the step is left out.
+    `collapse_loss` is what the loss would be if all images had the same projection. Gradients in float16 are
+    not trusted: an occasional overflow is normal there, and the step is skipped.
     """
 
     step: int
@@ -46,9 +46,9 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch came to: its number from 1, mean loss, validation metrics and the validated weights.
+    """One epoch: its number from 1, mean loss, last learning rate, validation metrics and validated weights.
 
-    Without metrics and weights where the epoch was not validated.
+    Metrics and weights are empty where the epoch was not validated.
     """
 
     epoch: int
@@ -61,28 +61,28 @@ class EpochRecord:
 
 @dataclass
 class Training:
-    """All that changes while a model is trained; `state_dict` holds it for another process to go on with.
+    """Everything that changes while a model is trained; another process can resume from its `state_dict`.
 
     Args:
-        model: on the device to train on.
+        model: the model, on the device to train on.
         criterion: the loss of the model's output for a batch.
         loader: the training batches of each epoch.
-        optimizer: of the model's parameters.
-        schedule: of the optimizer.
-        precision: of the forward passes, those of the validation too.
-        ema: an average of the model; where given, it is what is validated and carried by the records.
-        is_raw_validated: whether the records also have the metrics of the model beside its average, named
+        optimizer: the optimizer of the model's parameters.
+        schedule: the learning-rate schedule of the optimizer.
+        precision: precision of forward passes, in training and validation.
+        ema: moving average of the model; where given, it is validated and goes into the records.
+        is_raw_validated: whether records also hold the metrics of the model that is not averaged, named
             `raw.<metric>`.
-        micro_batch_size: images per forward pass where the batch does not fit; the gradient is that of the
-            whole batch.
-        max_grad_norm: longer gradients are scaled down to it.
-        collapse_loss: the loss of a batch if all images had the same projection, from its labels and views.
-        epoch: how many are done.
-        step: how many are done.
-        losses: of the steps of the epoch that has begun, on their device; as many as are done of it.
-        lrs: of these steps.
-        grad_norm: of the last step.
-        collapse_losses: of these steps, where there is such a loss.
+        micro_batch_size: images per forward pass, for batches that do not fit in memory; the gradient is that
+            of the whole batch.
+        max_grad_norm: gradients with a larger norm are scaled down to it.
+        collapse_loss: from labels and number of views, the loss if all images had the same projection.
+        epoch: epochs done.
+        step: steps done.
+        losses: losses of the steps done in the current epoch, on their device.
+        lrs: learning rates of these steps.
+        grad_norm: gradient norm of the last step.
+        collapse_losses: collapse losses of these steps, where the stage has one.
     """
 
     model: nn.Module
@@ -110,7 +110,7 @@ class Training:
 
     @property
     def is_gradient_trusted(self) -> bool:
-        """Whether a gradient that is not finite means that something is wrong."""
+        """Whether a gradient that is not finite is an error."""
         return self.precision.name != "float16"
 
     def _parts(self) -> dict[str, Any]:
@@ -129,12 +129,12 @@ class Training:
         return {**parts, **position, "precision": self.precision.name, "random": random_states()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state: the steps to come are those that would have come.
+        """Restore a state, so that the next steps are those that would have followed.
 
-        In its precision too, because what `auto` measures may come out otherwise another time.
+        The precision is restored too, because `auto` measures and may choose differently next time.
 
         Raises:
-            RuntimeError: where the weights do not fit.
+            RuntimeError: where the weights do not fit the model.
         """
         self.precision = choose_precision(state["precision"], self.precision.device)
         for name, part in self._parts().items():

@@ -16,9 +16,9 @@ from supcon_pipeline.core.optim.averaging import average_states, batch_norms, re
 def average_models(
     checkpoints: Sequence[NamedTensors], data: LabelledImages, batch_size: int
 ) -> NamedTensors:
-    """One model from several checkpoints: their mean, with batch-norm statistics of the training images.
+    """The mean of several checkpoints, with batch-norm statistics estimated anew on the training images.
 
-    The statistics are taken over the training images as they are, because that is how images will come.
+    They are estimated without augmentation, because that is how images come in use.
     """
     first = checkpoints[0]
     model = build_model(first.metadata["model"])
@@ -26,7 +26,7 @@ def average_models(
     model.load_state_dict(with_versions(averaged, model))
     if batch_norms(model):
         model = model.to(pick_device())
-        # Shuffled, because a batch of one class would not look like the whole.
+        # Shuffled, because batches of a single class are not representative.
         order = np.random.default_rng(0).permutation(data.indices("train"))
         reestimate_batch_norm(model, iterate_images(data.images, order, batch_size, pick_device()))
     members = [{key: part.metadata[key] for key in ("epoch", "metrics")} for part in checkpoints]

@@ -1,4 +1,4 @@
-"""What chooses the checkpoints of a stage."""
+"""The validation metrics that choose the checkpoints of a stage."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,9 @@ from supcon_pipeline.core.training.state import Metrics
 
 
 def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
-    """Metrics of both features on the validation images, searched among the training images.
+    """Retrieval metrics of embedding and projection: validation images against training images.
 
-    Each image passes the network once. The keys are `embedding.<metric>` and `projection.<metric>`.
+    Each image passes through the network once. Keys are `embedding.<metric>` and `projection.<metric>`.
     """
     train, validation = data.indices("train"), data.indices("validation")
 
