@@ -16,10 +16,10 @@ from supcon_pipeline.core.parameters.base import (
 class OptimizerParameters(Parameters):
     """The optimizer.
 
-    One flat group for all optimizers, where an option that is null or left out has its default: runtime parameters
-    are merged over the YAML files key by key, and `--params stage1.optimizer.name=adamw` has to be enough. An
-    option that the optimizer does not have is refused, so that none is silently without effect. The defaults
-    are those of `core.optim.options.OPTIMIZERS`.
+    One flat group for all optimizers, where an option that is null or left out has its default: runtime
+    parameters are merged over the YAML files key by key, and `--params stage1.optimizer.name=adamw` has to be
+    enough. An option that the optimizer does not have is refused, so that none is silently without effect.
+    The defaults are those of `core.optim.options.OPTIMIZERS`.
 
     Args:
         name: the optimizer; `lookahead` wraps SGD, `ranger` is Lookahead around RAdam.
