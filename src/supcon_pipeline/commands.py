@@ -52,6 +52,16 @@ def run_command(
     return (f"{RUN_ID_VARIABLE}={shlex.quote(run_id)} " if run_id else "") + shlex.join(words)
 
 
+def complete_commands(message: str, env: str | None) -> str:
+    """A message of a node or dataset, which do not know the experiment, with it in every `kedro run`.
+
+    Example:
+        >>> complete_commands("type: kedro run --pipelines index", "images")
+        'type: kedro run --env images --pipelines index'
+    """
+    return message.replace("kedro run ", f"kedro run --env {env} ") if env else message
+
+
 def commands_folder(project_path: Path) -> str:
     """`.venv/bin/` where this process runs in the project's own environment, else nothing."""
     is_own = Path(sys.prefix).resolve() == (project_path / ".venv").resolve()

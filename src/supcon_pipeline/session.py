@@ -7,7 +7,7 @@ from typing import Any
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 
-from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError
+from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, complete_commands
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.validation import require_names
 
@@ -37,7 +37,7 @@ class RunSession(KedroSession):
             refusal = _find_refusal(error)
             if refusal is None or isinstance(refusal, CommandError):
                 raise
-            raise CommandError(str(refusal)) from error
+            raise CommandError(complete_commands(str(refusal), self.store.get("env"))) from error
 
 
 def _find_refusal(error: BaseException | None) -> InputError | None:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors, join_parts
 from supcon_pipeline.pipelines.lr_finder.nodes import trace_stage2_loss
 from supcon_pipeline.pipelines.stage2.nodes import train_linear_classifier
@@ -16,14 +17,20 @@ OTHER = NamedTensors({}, {"data_hash": "other data"})
 
 
 def test_a_classifier_is_not_trained_on_an_encoder_of_other_data():
-    message = "data_hash of the encoder must be this data, got other data; run stage1 and its swa on this"
+    message = "data_hash of the encoder must be this data, got other data; type: kedro run --pipelines stage1,stage1_swa"
     with pytest.raises(ValueError, match=message):
         train_linear_classifier(OTHER, IMAGES, SAMPLES, CARD, {}, None, None, None)
     with pytest.raises(ValueError, match=message):
         trace_stage2_loss(OTHER, IMAGES, SAMPLES, CARD, None, None)
 
 
-def test_checkpoints_of_other_data_are_not_averaged():
-    message = "data_hash of the checkpoints must be this data, got other data; run their stage on this data"
-    with pytest.raises(ValueError, match=message):
-        average_checkpoints(join_parts([OTHER]), IMAGES, SAMPLES, CARD, None)
+@pytest.mark.parametrize(
+    ("kind", "stage"), [("contrastive", "stage1"), ("classifier", "stage2"), ("image_classifier", "baseline")]
+)
+def test_checkpoints_of_other_data_are_not_averaged(kind, stage):
+    checkpoint = NamedTensors({}, {"data_hash": "other data", "model": {"kind": kind}})
+    message = (
+        f"data_hash of the checkpoints must be this data, got other data; type: kedro run --pipelines {stage}"
+    )
+    with pytest.raises(InputError, match=f"^{message}$"):
+        average_checkpoints(join_parts([checkpoint]), IMAGES, SAMPLES, CARD, None)

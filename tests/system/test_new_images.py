@@ -107,7 +107,10 @@ def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
     params = InferenceParameters.model_validate(catalog.load("run_record")["parameters"]["inference"])
     assert len(search_new_images(**parts, params=params)) == 7
     parts["train_index_card"] = {**parts["train_index_card"], "model_hash": "another"}
-    with pytest.raises(ValueError, match=r"model_hash of the train_index must be .*, got another; run index"):
+    with pytest.raises(
+        ValueError,
+        match=r"model_hash of the train_index must be .*, got another; type: kedro run --pipelines index",
+    ):
         search_new_images(**parts, params=params)
 
 

@@ -73,7 +73,7 @@ def require_encoder(classifier: NamedTensors, encoder_hash: str) -> None:
     Raises:
         InputError: where it was trained on another.
     """
-    remedy = "run stage2 and its swa on this encoder"
+    remedy = "type: kedro run --pipelines stage2,stage2_swa"
     require_origin("classifier", classifier.metadata, "encoder_hash", encoder_hash, remedy)
 
 
@@ -88,5 +88,5 @@ def require_order(embeddings: NamedTensors, sample_ids: Iterable[str]) -> None:
         if found != expected:
             raise InputError(
                 f"embeddings must have sample {expected!r} at row {row}, as the samples have, got {found!r}; "
-                "run evaluation on this data"
+                "type: kedro run --pipelines evaluation"
             )

@@ -106,7 +106,10 @@ def test_an_approximate_index_that_looks_at_all_says_what_an_exact_one_says(rng)
 
 def test_an_index_of_other_images_is_refused(samples):
     index = build_index(np.eye(3, dtype=np.float32), 10, 2, 1, 1)
-    with pytest.raises(ValueError, match="train_index must hold the 2 training images, got 3; run index"):
+    with pytest.raises(
+        ValueError,
+        match="train_index must hold the 2 training images, got 3; type: kedro run --pipelines index",
+    ):
         find_neighbours(index, np.ones((1, 3), np.float32), samples, 1)
 
 

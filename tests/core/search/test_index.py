@@ -49,7 +49,8 @@ def test_an_index_of_other_rows_is_not_described(references, queries, hnsw_above
     with pytest.raises(ValueError, match="index must hold these references, got another at row 0"):
         describe_index(index, references + rng.normal(size=(200, 6)), queries, 10)
     with pytest.raises(
-        ValueError, match=r"index must have shape \(199, 6\), got \(200, 6\); run kedro run --pipelines index"
+        ValueError,
+        match=r"index must have shape \(199, 6\), got \(200, 6\); type: kedro run --pipelines index",
     ):
         describe_index(index, references[:199], queries, 10)
 

@@ -171,7 +171,8 @@ def find_neighbours(
     train = rows_of(samples, "train")
     if index.ntotal != len(train):
         raise InputError(
-            f"train_index must hold the {len(train)} training images, got {index.ntotal}; run index"
+            f"train_index must hold the {len(train)} training images, got {index.ntotal}; "
+            "type: kedro run --pipelines index"
         )
     similarities, found = search_index(index, queries, k)
     return similarities, train[found]

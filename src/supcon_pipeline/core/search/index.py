@@ -129,13 +129,14 @@ def _require_rows(index: Any, references: Float[np.ndarray, "m dim"]) -> None:
     if (index.ntotal, index.d) != references.shape:
         raise InputError(
             f"index must have shape {references.shape}, got {(index.ntotal, index.d)}; "
-            "run kedro run --pipelines index"
+            "type: kedro run --pipelines index"
         )
     # A sample spread over all rows, so that the time does not grow with their number.
     for row in spread_evenly(np.arange(len(references)), 64):
         if not np.allclose(index.reconstruct(int(row)), unit_rows(references[row : row + 1])[0], atol=1e-6):
             raise InputError(
-                f"index must hold these references, got another at row {row}; run kedro run --pipelines index"
+                f"index must hold these references, got another at row {row}; "
+                "type: kedro run --pipelines index"
             )
 
 

@@ -25,7 +25,7 @@ def embed_samples(
     from supcon_pipeline.core.models.embed import embed_by
 
     # Other data may have put into test what this encoder was trained on.
-    remedy = "run its training and swa on this data"
+    remedy = "type: kedro run --pipelines stage1,stage1_swa,stage2,stage2_swa,baseline,baseline_swa"
     require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
     embeddings = embed_by(encoder, prepared_images, params.batch_size, pick_device())
     origin = {"checkpoint": _checkpoint(encoder), "sample_ids": samples["id"].tolist()}

@@ -47,8 +47,9 @@ def search_new_images(
     from supcon_pipeline.core.inference.predictions import search_report
 
     model_hash = embeddings.metadata["model_hash"]
-    require_origin("new embeddings", new_embeddings.metadata, "model_hash", model_hash, "run inference anew")
-    require_origin("train_index", train_index_card, "model_hash", model_hash, "run index on these embeddings")
+    again = "type: kedro run --pipelines"
+    require_origin("new embeddings", new_embeddings.metadata, "model_hash", model_hash, f"{again} inference")
+    require_origin("train_index", train_index_card, "model_hash", model_hash, f"{again} index")
     validation, _ = LabelledEmbeddings.of(embeddings, samples).select("embedding", "validation")
     queries = new_embeddings.tensors["embedding"].numpy()
     names, calibration = dataset_card["class_names"], knn_metrics["calibrated"]["temperature"]

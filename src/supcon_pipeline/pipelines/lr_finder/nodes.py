@@ -41,7 +41,7 @@ def trace_stage2_loss(
     from supcon_pipeline.core.training.lr_range import lr_curve
     from supcon_pipeline.core.training.recipes import classifier_stage
 
-    remedy = "run stage1 and its swa on this data"
+    remedy = "type: kedro run --pipelines stage1,stage1_swa"
     require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
     stage = classifier_stage(encoder, data, dataset_card, stage2)

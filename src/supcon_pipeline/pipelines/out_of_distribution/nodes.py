@@ -36,7 +36,7 @@ def score_outside_images(
     from supcon_pipeline.core.search.neighbours import search_neighbours
 
     labelled, model_hash = LabelledEmbeddings.of(embeddings, samples), embeddings.metadata["model_hash"]
-    outside_origin, remedy = outside_embeddings.metadata, "embed them anew"
+    outside_origin, remedy = outside_embeddings.metadata, "type: kedro run --pipelines out_of_distribution"
     require_origin("outside embeddings", outside_origin, "model_hash", model_hash, remedy)
     references, _ = labelled.select("embedding", "train")
     inside, _ = labelled.select("embedding", "test")

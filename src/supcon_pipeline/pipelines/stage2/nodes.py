@@ -26,7 +26,7 @@ def train_linear_classifier(
     from supcon_pipeline.core.training.recipes import classifier_stage
     from supcon_pipeline.core.training.resumable import run_stage
 
-    remedy = "run stage1 and its swa on this data"
+    remedy = "type: kedro run --pipelines stage1,stage1_swa"
     require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
     stage = classifier_stage(encoder, data, dataset_card, params)

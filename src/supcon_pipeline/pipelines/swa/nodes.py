@@ -9,6 +9,9 @@ from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin, split_parts
 from supcon_pipeline.core.parameters.stages import SwaParameters
 
+# The pipeline that trains each kind of model.
+_STAGES = {"contrastive": "stage1", "classifier": "stage2", "image_classifier": "baseline"}
+
 
 def average_checkpoints(
     checkpoints: NamedTensors,
@@ -20,7 +23,9 @@ def average_checkpoints(
     """One model from the best checkpoints of a stage."""
     from supcon_pipeline.core.training.swa import average_models
 
-    parts, data_hash = split_parts(checkpoints), dataset_card["data_hash"]
-    require_origin("checkpoints", parts[0].metadata, "data_hash", data_hash, "run their stage on this data")
+    parts = split_parts(checkpoints)
+    metadata, data_hash = parts[0].metadata, dataset_card["data_hash"]
+    remedy = f"type: kedro run --pipelines {_STAGES[metadata['model']['kind']]}"
+    require_origin("checkpoints", metadata, "data_hash", data_hash, remedy)
     data = LabelledImages.of(prepared_images, samples)
     return average_models(parts, data, params.batch_size)
