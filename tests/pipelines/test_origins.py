@@ -17,7 +17,8 @@ OTHER = NamedTensors({}, {"data_hash": "other data"})
 
 
 def test_a_classifier_is_not_trained_on_an_encoder_of_other_data():
-    message = "data_hash of the encoder must be this data, got other data; type: kedro run --pipelines stage1,stage1_swa"
+    remedy = "type: kedro run --pipelines stage1,stage1_swa"
+    message = f"^data_hash of the encoder must be this data, got other data; {remedy}$"
     with pytest.raises(ValueError, match=message):
         train_linear_classifier(OTHER, IMAGES, SAMPLES, CARD, {}, None, None, None)
     with pytest.raises(ValueError, match=message):
