@@ -50,7 +50,7 @@ def decode_image(
     if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
         raise InputError("file must hold an image, got an empty file")
     with warnings.catch_warnings():
-        # Pillow warns of what it can recover from; for anything else it raises.
+        # Pillow warns about what it can recover from; for anything else it raises.
         warnings.simplefilter("ignore")
         try:
             source = io.BytesIO(file) if isinstance(file, bytes) else file

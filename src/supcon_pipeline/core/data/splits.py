@@ -81,10 +81,10 @@ def _group_by_label(labels: np.ndarray) -> Iterator[tuple[object, Int[np.ndarray
     yield from zip(names, np.split(np.argsort(codes, kind="stable"), ends[:-1]), strict=True)
 
 
-def _require_train(label: object, count: int, where: np.ndarray, held_out: list[str]) -> None:
+def _require_train(label: object, count: int, given: np.ndarray, held_out: list[str]) -> None:
     if not count:
         raise InputError(
-            f"every class must be in train, got {label} in {' and '.join(sorted(set(where)))} only; "
+            f"every class must be in train, got {label} in {' and '.join(sorted(set(given)))} only; "
             "add images of it to train or remove the class"
         )
     if count < len(held_out) + 2:

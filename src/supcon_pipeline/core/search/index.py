@@ -70,13 +70,13 @@ def search_index(
     rows = unit_rows(queries)
     if isinstance(index, faiss.IndexFlat):
         return index.search(rows, k)
-    usual = index.hnsw.efSearch
+    ef_search = index.hnsw.efSearch
     # Search parameters do not work once faiss has been patched to take tensors (faiss.contrib.torch_utils).
-    index.hnsw.efSearch = max(usual, k)
+    index.hnsw.efSearch = max(ef_search, k)
     try:
         similarities, indices = index.search(rows, k)
     finally:
-        index.hnsw.efSearch = usual
+        index.hnsw.efSearch = ef_search
     # Many equal rows link only to one another, which leaves no path to the rest.
     is_short = (indices < 0).any(axis=1)
     if is_short.any():

@@ -174,7 +174,7 @@ def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] =
         if parameter is not None and parameter.default is parameter.empty:
             args.setdefault(argument, value)
     with warnings.catch_warnings():
-        # albumentations only warns of an unknown argument and ignores it.
+        # albumentations only warns about an unknown argument and ignores it.
         warnings.simplefilter("error", UserWarning)
         try:
             return transform(**args)
