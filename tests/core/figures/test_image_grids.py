@@ -45,8 +45,8 @@ def test_where_all_are_right_none_is_shown_as_wrong():
     neighbours = NEIGHBOURS[NEIGHBOURS["query"].isin([4, 6])]
     queries = choose_queries(neighbours, LABELS, num_right=5, num_wrong=5, seed=0)
     assert queries == {
-        "2 of the 2 test images whose nearest is right": [4, 6],
-        "the worst of the 0 whose nearest is wrong": [],
+        "2 of the 2 test images whose nearest neighbour is right": [4, 6],
+        "the worst of the 0 whose nearest neighbour is wrong": [],
     }
 
 
@@ -54,8 +54,8 @@ def test_where_none_is_right_the_worst_are_shown_alone():
     neighbours = NEIGHBOURS[NEIGHBOURS["query"].isin([5, 7])]
     queries = choose_queries(neighbours, LABELS, num_right=5, num_wrong=1, seed=0)
     assert queries == {
-        "0 of the 0 test images whose nearest is right": [],
-        "the worst of the 2 whose nearest is wrong": [7],
+        "0 of the 0 test images whose nearest neighbour is right": [],
+        "the worst of the 2 whose nearest neighbour is wrong": [7],
     }
 
 

@@ -37,7 +37,7 @@ def test_a_letter_that_no_font_has_is_a_box_and_said_once(caplog):
     with caplog.at_level(logging.WARNING):
         assert drawn_name(f"cat {NO_LETTER}", 20) == "cat □"
         drawn_name(f"dog {NO_LETTER}", 20)
-    assert caplog.text.count("install a font of their script") == 1
+    assert caplog.text.count("install a font for their script") == 1
     assert drawn_name("Bär, кот, γάτα", 20) == "Bär, кот, γάτα"
 
 

@@ -6,6 +6,7 @@ import pytest
 from sklearn.manifold import trustworthiness
 
 from supcon_pipeline.core.figures.tsne import choose_points, largest_perplexity, tsne_map
+from supcon_pipeline.core.messages import InputError
 
 
 @pytest.fixture
@@ -55,7 +56,8 @@ def test_the_largest_seed_gives_a_map(bundles):
 
 
 def test_a_perplexity_too_large_for_the_images_is_refused():
-    with pytest.raises(ValueError, match=r"perplexity must be below a third .*, got 5 for 16; lower it"):
+    message = r"perplexity must be below 5 for 16 images, got 5; set perplexity=4\.667 or lower"
+    with pytest.raises(InputError, match=message):
         tsne_map(np.eye(16), perplexity=5, num_iterations=250, seed=0, num_jobs=1)
 
 

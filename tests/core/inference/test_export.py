@@ -15,6 +15,7 @@ from supcon_pipeline.core.inference.export import (
     run_module,
     trace_program,
 )
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.encoder import build_model, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors
 
@@ -100,6 +101,19 @@ def test_an_encoder_without_classifier_has_no_temperature(states):
 def test_the_difference_is_the_largest_as_by_hand():
     expected, given = {"a": np.array([[1.0, 2.0]])}, {"a": np.array([[1.25, 1.9]])}
     assert compare_outputs("it", expected, given, tolerance=0.2) == {"a": 0.25}
+
+
+def test_the_tolerance_that_a_refusal_suggests_is_enough():
+    expected, given = {"a": np.array([[1.0, 2.0]])}, {"a": np.array([[1.0, 2.5]])}
+    with pytest.raises(InputError, match=r"add --params export\.tolerance=") as error:
+        compare_outputs("it", expected, given, tolerance=0.1)
+    assert compare_outputs("it", expected, given, float(str(error.value).rpartition("=")[2])) == {"a": 0.5}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_tolerance_is_suggested_for_an_output_that_is_not_finite(value):
+    with pytest.raises(InputError, match=f"got {value}$"):
+        compare_outputs("it", {"a": np.ones((1, 1))}, {"a": np.full((1, 1), value)}, tolerance=0.1)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_every_image_is_classified_in_input_order_whatever_the_batch(batch_size)
 
 def test_classes_of_an_encoder_without_classifier_and_no_images_are_refused():
     alone = ImageEncoder(brightness, {**METADATA, "outputs": ["embedding"]})
-    with pytest.raises(ValueError, match="outputs of the model must have probabilities, got embedding"):
+    with pytest.raises(ValueError, match="outputs of the model must include probabilities, got embedding"):
         alone.classify(flat(1))
     with pytest.raises(ValueError, match="images must be at least one, got none"):
         alone.embed([])

@@ -72,7 +72,7 @@ def test_the_card_says_in_what_the_baseline_differs(parts):
     assert claim in render_model_card(**parts)
     parts["metrics"]["baseline_differs"] = ["schedule.num_epochs", "seed"]
     card = render_model_card(**parts)
-    assert "but with other `schedule.num_epochs`, `seed`: it had another budget.\n\n| metric" in card
+    assert "with a different budget: another `schedule.num_epochs`, `seed`.\n\n| metric" in card
     assert claim not in card
 
 
@@ -103,9 +103,9 @@ def test_the_card_says_what_images_must_be_and_what_was_checked(parts):
 def test_a_class_name_is_read_as_it_is_written(parts, name):
     parts["metadata"]["class_names"] = [name, "cat"]
     page = MarkdownIt("gfm-like", {"linkify": False}).render(render_model_card(**parts))
-    (said,) = re.findall(r"for any image: (.*?)</p>", page)
-    assert html.unescape(said) == f"{name}, cat."
-    assert "<" not in said
+    (listed,) = re.findall(r"to every image: (.*?)</p>", page)
+    assert html.unescape(listed) == f"{name}, cat."
+    assert "<" not in listed
 
 
 def test_the_parameters_are_json_as_it_was(parts):

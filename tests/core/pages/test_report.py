@@ -132,7 +132,7 @@ def test_tables_of_a_group_are_not_among_its_numbers(parts):
 
 def test_the_numbers_of_each_class_are_folded_away(parts):
     page = render_report(**parts)
-    folded = page[page.index("<details><summary>Each class") :].split("</details>")[0]
+    folded = page[page.index("<details><summary>Metrics per class") :].split("</details>")[0]
     assert cells(folded, "<thead>") == [
         *("class", "precision", "recall", "f1", "test images"),
         *("cat", "0.9877", "0.5000", "0.2500", "33"),
@@ -143,11 +143,11 @@ def test_the_numbers_of_each_class_are_folded_away(parts):
 def test_a_class_without_test_images_has_no_numbers(parts):
     empty = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
     parts["classifier_metrics"]["per_class"]["cat"] = empty
-    assert cells(render_report(**parts), "Each class")[5:10] == ["cat", *["\N{EN DASH}"] * 3, "0"]
+    assert cells(render_report(**parts), "Metrics per class")[5:10] == ["cat", *["\N{EN DASH}"] * 3, "0"]
 
 
 def test_the_ten_most_confused_pairs_are_listed(parts):
-    listed = cells(render_report(**parts), "Classes taken for one another")[4:]
+    listed = cells(render_report(**parts), "Most confused classes")[4:]
     assert [listed[start : start + 4] for start in (0, 36)] == [
         ["cat", f"&lt;b&gt;{index}", "7", "12.5&nbsp;%"] for index in (0, 9)
     ]
@@ -156,7 +156,7 @@ def test_the_ten_most_confused_pairs_are_listed(parts):
 
 def test_a_classifier_without_a_mistake_has_no_list_of_them(parts):
     parts["confused_pairs"] = parts["confused_pairs"].head(0)
-    assert "Classes taken for one another" not in render_report(**parts)
+    assert "Most confused classes" not in render_report(**parts)
 
 
 def without_scripts(page):

@@ -1,1 +1,1 @@
-"""Arrays to figures: matplotlib for still ones, plotly for those that answer to the pointer."""
+"""Figures from arrays: static ones by matplotlib, interactive ones by plotly."""

@@ -1,4 +1,4 @@
-"""Whether a classifier knows how sure to be."""
+"""Reliability diagrams: does the confidence of a classifier match its accuracy?"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +9,12 @@ from supcon_pipeline.core.figures.marks import BLUE, ORANGE
 def draw_calibration(classifiers: Mapping[str, Mapping[str, Any]]) -> Any:
     """Accuracy against confidence before and after temperature scaling, a column per classifier.
 
-    Below, how many images have which confidence: a point of few images may stand far from the diagonal by
-    chance.
+    Below them, the number of images at each confidence: a point that stands for few images may be far from
+    the diagonal by chance.
 
     Args:
         classifiers: by title, with `reliability` (`confidence`, `accuracy` and `count` of each bin that has
-            images) and `expected_calibration_error`, and the same inside `calibrated` with a `temperature`.
+            images) and `expected_calibration_error`; `calibrated` holds the same, and a `temperature`.
     """
     from matplotlib.figure import Figure
 
@@ -32,7 +32,7 @@ def draw_calibration(classifiers: Mapping[str, Mapping[str, Any]]) -> Any:
         below.set(xlabel="confidence", yscale="log")
     axes[0, 0].set(ylabel="accuracy")
     axes[1, 0].set(ylabel="images")
-    figure.suptitle("Calibration on test; ECE is the mean distance to the diagonal")
+    figure.suptitle("Calibration on test images; ECE is the mean distance to the diagonal")
     return figure
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from supcon_pipeline.core.figures.names import drawn_name, show_as_written, text_width
 from supcon_pipeline.core.metrics.classification import confused_pairs
 
-# Above, counts do not fit their cells, and the pairs that matter are listed instead.
+# With more classes, counts do not fit their cells, and the most confused pairs are listed instead.
 MAX_COUNTED = 20
 NUM_LISTED = 25
 LIST_POINTS = 9
@@ -17,9 +17,9 @@ MAX_LETTERS = 24
 
 
 def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -> Any:
-    """Counts of label (row) against prediction (column); the colour is the share of the row.
+    """Counts of label (row) against prediction (column), coloured by the share of the row.
 
-    Above 20 classes there are no counts, and the most confused pairs are listed beside.
+    With more than 20 classes, the most confused pairs are listed beside it instead of counts.
     """
     from matplotlib.figure import Figure
 
@@ -33,9 +33,9 @@ def draw_confusion(matrix: Int[np.ndarray, "c c"], class_names: Sequence[str]) -
     figure = Figure(figsize=(sum(widths), size), layout="constrained")
     whole, *beside = figure.subfigures(1, len(widths), width_ratios=widths, squeeze=False)[0]
     axis = whole.subplots()
-    # A root shows the rare confusions, of a few per cent, beside the diagonal.
+    # A square root makes confusions of a few per cent visible beside the diagonal.
     image = axis.imshow(shares, cmap="Blues", norm="linear" if not has_list else _root_norm())
-    axis.set(xlabel="predicted", ylabel="label", title="Confusion of the classifier on test")
+    axis.set(xlabel="predicted", ylabel="label", title="Confusion of the classifier on test images")
     _label_axes(axis, names, size)
     if not has_list:
         _write_counts(axis, matrix, shares)
@@ -53,13 +53,13 @@ def _root_norm() -> Any:
 
 
 def _label_axes(axis: Any, class_names: Sequence[str], inches: float) -> None:
-    """A name at every row and column, smaller the more there are; above 120 at every n-th."""
+    """Name the rows and columns, in smaller type the more there are; with over 120, every n-th."""
     num_classes = len(class_names)
     step = -(-num_classes // 120)
     ticks = range(0, num_classes, step)
     size = float(np.clip(620 / num_classes, 5, 10))
     names = [class_names[tick] for tick in ticks]
-    # Inches of the longest name at ten points, and of the matrix beside the names of its rows.
+    # Inches of the longest name at ten points.
     longest = 0.083 * max(map(len, class_names))
     is_long = num_classes > 12 or longest * num_classes > 0.9 * (inches - 0.7 - longest)
     axis.set_xticks(ticks, names, rotation=90 if is_long else 0, fontsize=size)
@@ -73,7 +73,7 @@ def _write_counts(axis: Any, matrix: Any, shares: Any) -> None:
 
 
 def _list_pairs(matrix: Any, class_names: Sequence[str]) -> list[str]:
-    """The most frequent confusions, one a line."""
+    """The most frequent confusions, one per line."""
     pairs = confused_pairs(matrix)
     lines = [
         f"{count} of {matrix[label].sum()}   {class_names[label]} → {class_names[predicted]}"

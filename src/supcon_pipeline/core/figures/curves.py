@@ -1,4 +1,4 @@
-"""Curves of the trainings and of the learning-rate range test."""
+"""Training curves and the curve of the learning-rate range test."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import pandas as pd
 from supcon_pipeline.core.figures.marks import BLUE, FEW_COLORS, GREEN, ORANGE, SKY, VERMILLION
 from supcon_pipeline.core.metrics.direction import LOWER_IS_BETTER
 
-# Up to so many epochs each has a point: of a single one there is no line.
+# Up to this many epochs, each has a marker: a single one has no line.
 MAX_MARKED = 20
 
 
@@ -54,7 +54,7 @@ def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
     axis.set(xlabel="epoch", ylabel="validation: higher is better")
     lower = axis
     if LOWER_IS_BETTER & set(kinds):
-        # It has no upper bound, and would press the others to the ground.
+        # Such metrics have no upper bound and would flatten the others.
         lower = axis.twinx()
         lower.set(ylabel="validation: lower is better (dashed)")
     lines: list[Any] = []
@@ -63,7 +63,7 @@ def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
         is_lower = kind in LOWER_IS_BETTER
         style = "--" if is_lower else ":" if name.startswith("projection.") else "-"
         color = FEW_COLORS[kinds.index(kind) % len(FEW_COLORS)]
-        # Not every epoch needs to have been validated.
+        # Epochs that were not validated are NaN.
         validated = history[["epoch", name]].dropna()
         lines += (lower if is_lower else axis).plot(
             validated["epoch"], validated[name], style, color=color, label=name
@@ -73,15 +73,15 @@ def _draw_metrics(axis: Any, history: pd.DataFrame) -> None:
 
 
 def _add_legend(axis: Any, lines: list[Any], height: float, num_columns: int) -> None:
-    """Below the axis, where no curve can be."""
+    """Add a legend below the axis, where it hides no curve."""
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, height)}
     axis.legend(handles=lines, fontsize=8, ncols=num_columns, **place)
 
 
 def draw_lr_curve(curve: pd.DataFrame, suggestion: Mapping[str, float]) -> Any:
-    """The loss against the learning rate, with the suggested one.
+    """Loss against learning rate, with the suggested rate.
 
-    The axis is that of the fall: where the loss breaks out at the end, it leaves the picture.
+    The axis is scaled to the fall of the loss; where it diverges at the end, the curve leaves the picture.
 
     Args:
         curve: with the columns `lr`, `loss` and `smoothed_loss`.

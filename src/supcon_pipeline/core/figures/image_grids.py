@@ -1,4 +1,4 @@
-"""Galleries: what the encoder finds near an image, and labels that it doubts."""
+"""Galleries: the nearest images of a query, and labels that are probably wrong."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,30 +16,32 @@ MAX_LETTERS = 16
 def choose_queries(
     neighbours: pd.DataFrame, labels: Int[np.ndarray, " n"], num_right: int, num_wrong: int, seed: int
 ) -> dict[str, list[int]]:
-    """Queries to show, by the title of their part: some of those found right, and the worst failures.
+    """Queries to show, by the title of their section: random correct ones, and the worst failures.
 
-    A query is right where its nearest reference has its label. Of these some are drawn at random; of the
-    others those come first whose references agree least and, among equals, are nearest.
+    A query is correct if its nearest reference has its label. The worst of the others are those with the
+    fewest references of their label and, among equals, with the most similar nearest one.
 
     Args:
         neighbours: one row per query and rank, with `query`, `rank` (0 = nearest), `reference`, `similarity`.
-        labels: of all images, where `query` and `reference` point to.
-        num_right: at most so many.
-        num_wrong: at most so many.
-        seed: of the draw.
+        labels: labels of all images; `query` and `reference` index into them.
+        num_right: most correct queries to show.
+        num_wrong: most failures to show.
+        seed: seed of the random choice.
     """
     is_same = labels[neighbours["query"]] == labels[neighbours["reference"]]
     shares = pd.Series(is_same).groupby(neighbours["query"].to_numpy()).mean()
     nearest = neighbours.assign(is_same=is_same)[neighbours["rank"] == 0].set_index("query")
-    # Before the choice: to a table without rows pandas would add those of the column.
+    # Before rows are selected: assigned to an empty table, the column would bring its rows along.
     nearest = nearest.assign(share=shares)
     right = nearest.index[nearest["is_same"]].to_numpy()
     wrong = nearest[~nearest["is_same"]]
     worst = wrong.sort_values(["share", "similarity"], ascending=[True, False], kind="stable").index
     drawn = right[np.random.default_rng(seed).permutation(len(right))[:num_right]]
     return {
-        f"{len(drawn)} of the {len(right):,} test images whose nearest is right": np.sort(drawn).tolist(),
-        f"the worst of the {len(wrong):,} whose nearest is wrong": worst[:num_wrong].tolist(),
+        f"{len(drawn)} of the {len(right):,} test images whose nearest neighbour is right": np.sort(
+            drawn
+        ).tolist(),
+        f"the worst of the {len(wrong):,} whose nearest neighbour is wrong": worst[:num_wrong].tolist(),
     }
 
 
@@ -50,14 +52,14 @@ def draw_retrieval(
     queries: Mapping[str, Sequence[int]],
     num_references: int,
 ) -> Any:
-    """A row per query: itself, then its nearest references, framed by whether they have its label.
+    """A row per query: the query, then its nearest references, framed by whether they share its label.
 
     Args:
-        images: all of them.
-        samples: one row per image, with `id` and `class_name`.
+        images: all images.
+        samples: one row per image, with `label` and `class_name`.
         neighbours: as for `choose_queries`.
-        queries: rows of samples by the title of their part; a part without any is left out.
-        num_references: at most so many per query.
+        queries: rows of `samples` by the title of their section; empty sections are left out.
+        num_references: most references shown per query.
     """
     from matplotlib.figure import Figure
 
@@ -67,7 +69,7 @@ def draw_retrieval(
     heights = [1.45 * len(rows) + 0.5 for rows in parts.values()]
     # At least as wide as its title.
     figure = Figure(figsize=(max(1.3 * num_columns, 8.0), sum(heights) + 0.4), layout="constrained")
-    figure.suptitle("Nearest training images: blue ✓ has the label of the query, vermillion ✗ another")
+    figure.suptitle("Nearest training images: blue ✓ for the label of the query, vermillion ✗ for another")
     folds = figure.subfigures(len(parts), squeeze=False, height_ratios=heights)
     for fold, (title, rows) in zip(folds[:, 0], parts.items(), strict=True):
         fold.suptitle(title, fontsize=10)
@@ -92,14 +94,14 @@ def _draw_query(axes: Any, images: Any, samples: pd.DataFrame, query: int, found
 def draw_suspicious(
     images: UInt8[np.ndarray, "n h w c"], suspicious: pd.DataFrame, num_shown: int, num_columns: int = 8
 ) -> Any:
-    """The images whose label is most probably wrong, with what they look like and how sure that is.
+    """The images whose label is most probably wrong, with the suggested class and the suspicion.
 
     Args:
-        images: all of them.
-        suspicious: most suspicious first, with `sample` (row of the images), `id`, `split`, `class_name`,
+        images: all images.
+        suspicious: most suspicious first, with `sample` (row in `images`), `id`, `split`, `class_name`,
             `suggested_class` and `suspicion` in [0, 1].
-        num_shown: at most so many.
-        num_columns: of the picture.
+        num_shown: most images to show.
+        num_columns: columns of the grid.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -109,9 +111,9 @@ def draw_suspicious(
     num_rows = max(1, -(-len(shown) // num_columns))
     # At least as wide as its title.
     figure = Figure(figsize=(max(1.6 * num_columns, 8.0), 2.3 * num_rows + 0.5))
-    # A caption is nearer to its image than to that of the next row.
+    # Keeps a caption closer to its image than to the next row.
     figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.1))
-    figure.suptitle(f"Labels to check: {_say_how_many(len(shown))}")
+    figure.suptitle(f"Labels to check: {_describe_number(len(shown))}")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
@@ -123,7 +125,7 @@ def draw_suspicious(
     return show_as_written(figure)
 
 
-def _say_how_many(num_images: int) -> str:
+def _describe_number(num_images: int) -> str:
     if num_images == 0:
         return "no image looks more like another class than like its own"
     if num_images == 1:
@@ -132,7 +134,7 @@ def _say_how_many(num_images: int) -> str:
 
 
 def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
-    """One image, framed where a colour is given."""
+    """Draw an image, framed if a colour is given."""
     axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=8)
@@ -141,6 +143,6 @@ def _show(axis: Any, image: Any, title: str, color: str | None = None) -> None:
 
 
 def _tail(identity: str, length: int = 22) -> str:
-    """The end of an id, which tells files of one folder apart."""
+    """The end of an id, in which files of one folder differ."""
     end = identity if len(identity) <= length else f"…{identity[1 - length :]}"
     return drawn_name(end, length)

@@ -1,4 +1,4 @@
-"""The t-SNE maps to point at: each image says what it is."""
+"""Interactive t-SNE maps, in which hovering over a point shows what image it is."""
 
 import html
 import math
@@ -12,9 +12,9 @@ from supcon_pipeline.core.data.images import SPLITS
 from supcon_pipeline.core.figures.marks import Mark, class_marks
 from supcon_pipeline.core.figures.names import short_name
 
-# Longer names in the legend leave the maps no room.
+# Longer names in the legend would leave no room for the maps.
 MAX_LETTERS = 24
-# Validation and test stand out: they were not trained on.
+# Validation and test images stand out, as they were not trained on.
 _STYLES = {
     "train": {"size": 4.5, "opacity": 0.45},
     "validation": {"size": 6, "opacity": 0.9},
@@ -26,16 +26,16 @@ _HOVER = "<b>%{customdata[0]}</b><br>label %{customdata[1]}%{customdata[2]}<br>%
 def draw_interactive_tsne(
     points: pd.DataFrame, class_names: Sequence[str], num_images: Mapping[str, int]
 ) -> Any:
-    """The maps of the models side by side as a plotly figure, with menus for the split and the seed.
+    """The maps of all models side by side, as a plotly figure with a menu of splits and seeds.
 
-    Pointing at an image shows its id, its label and, where there is one, its prediction; a click on a class
-    in the legend hides or shows it in every map.
+    Hovering over a point shows the id, label and, if there is one, prediction of the image. A click on a
+    class in the legend hides or shows it in every map.
 
     Args:
         points: one row per model, seed and image, with `model`, `seed`, `split`, `id`, `label`, `x`, `y` and
-            `predicted_class`, which is none where nothing was predicted.
+            `predicted_class`, which is missing where nothing was predicted.
         class_names: one name per class.
-        num_images: of each split, of which the points may be a part.
+        num_images: number of images in each split, of which points may show only a part.
     """
     from plotly.subplots import make_subplots
 
@@ -65,13 +65,13 @@ def draw_interactive_tsne(
     axis = {"showticklabels": False, "zeroline": False, "gridcolor": "#eef1f4"}
     figure.update_xaxes(axis).update_yaxes(axis)
     for trace in figure.data:
-        # One scale for both axes, as distances are what a map shows.
+        # The same scale for both axes, because a map shows distances.
         figure.layout[trace.yaxis.replace("y", "yaxis")].scaleanchor = trace.xaxis
     return figure
 
 
 def _rounded(points: pd.DataFrame) -> pd.DataFrame:
-    """The points to a ten-thousandth of their extent, finer than a screen, which keeps the file small."""
+    """The points rounded to 1/10,000 of their extent, finer than a screen, to keep the file small."""
     places = points[["x", "y"]]
     extent = float((places.max() - places.min()).max())
     num_digits = 4 - math.floor(math.log10(extent)) if extent > 0 else 0
@@ -79,7 +79,7 @@ def _rounded(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _choices(points: pd.DataFrame) -> list[tuple[Any, Sequence[str]]]:
-    """Seed and splits of each entry of the menu; the first is shown at first."""
+    """Seed and splits of each menu entry; the first is shown initially."""
     splits = [split for split in SPLITS if (points["split"] == split).any()]
     parts: list[Sequence[str]] = [splits, *([split] for split in splits if len(splits) > 1)]
     return [(seed, part) for seed in points["seed"].unique() for part in parts]
@@ -94,7 +94,7 @@ def _labels(choices: Sequence[tuple[Any, Sequence[str]]]) -> list[str]:
 
 
 def _visible(views: Sequence[Mapping[str, Any]], seed: Any, splits: Sequence[str]) -> list[bool]:
-    """Which traces a choice shows; those without a view are entries of the legend."""
+    """Which traces a menu entry shows; those without a view are legend entries."""
     return [not view or (view["seed"] == seed and view["split"] in splits) for view in views]
 
 
@@ -115,16 +115,15 @@ def _legend_entry(name: str, mark: Mark) -> Any:
 def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
     import plotly.graph_objects as go
 
-    said = part["predicted_class"]
-    identity, class_name, predicted = (
-        column.astype(str).map(_as_text) for column in (part["id"], part["class_name"], said.fillna(""))
-    )
-    told = np.where(said.isna(), "", "<br>predicted " + predicted)
+    predictions = part["predicted_class"]
+    columns = (part["id"], part["class_name"], predictions.fillna(""))
+    identity, class_name, predicted = (column.astype(str).map(_as_text) for column in columns)
+    prediction_lines = np.where(predictions.isna(), "", "<br>predicted " + predicted)
     marker = {"color": mark.color, "symbol": mark.symbol, "line": {"width": 0.4, "color": "#444"}}
     return go.Scatter(
         x=part["x"].tolist(),
         y=part["y"].tolist(),
-        customdata=np.column_stack([identity, class_name, told]).tolist(),
+        customdata=np.column_stack([identity, class_name, prediction_lines]).tolist(),
         mode="markers",
         name=_as_text(name),
         meta=split,
@@ -136,7 +135,7 @@ def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
 
 
 def _as_text(name: str) -> str:
-    """The name as plotly shows it letter for letter: it reads HTML, but knows no entity of a quote."""
+    """The name escaped so that plotly shows it as it is; it parses HTML, except for escaped quotes."""
     return html.escape(name, quote=False)
 
 
@@ -154,7 +153,7 @@ def _layout(title: str, buttons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "plot_bgcolor": "white",
         "hovermode": "closest",
         "legend": {
-            "title": {"text": "click hides or shows"},
+            "title": {"text": "click to hide or show"},
             "itemsizing": "constant",
             "traceorder": "normal",
             "y": 1,

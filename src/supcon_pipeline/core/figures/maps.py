@@ -1,4 +1,4 @@
-"""Still pictures of t-SNE maps."""
+"""Static figures of t-SNE maps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,20 +11,20 @@ from supcon_pipeline.core.figures.marks import NUM_MARKS, class_marks
 from supcon_pipeline.core.figures.name_places import FONT_POINTS, place_names
 from supcon_pipeline.core.figures.names import drawn_name, show_as_written
 
-# More names hide the points.
+# More names would hide the points.
 MAX_NAMES = 20
 MAX_LETTERS = 24
-# A panel with its margins, and the square of its map.
+# Width of a panel with its margins, and of the square map inside.
 PANEL_INCHES, MAP_INCHES = 6.2, 6.0
 
 
 def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapping[str, int]) -> Any:
-    """A column per model, a row per seed and split; each class has a mark, and its name where it is compact.
+    """A column per model, a row per seed and split; classes have marks, and the most compact also names.
 
     Args:
         points: one row per model, seed and image, with `model`, `seed`, `split`, `label`, `x` and `y`.
         class_names: one name per class.
-        num_images: of each split, of which the points may be a part.
+        num_images: number of images in each split, of which points may show only a part.
     """
     from matplotlib.figure import Figure
 
@@ -41,22 +41,20 @@ def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapp
             _draw_panel(axis, of_map, split, class_names)
             title = f"{model}, {split} ({_share(of_map, split, num_images)})"
             axis.set(title=title if len(seeds) == 1 else f"{title}, seed {seed}")
-    figure.suptitle(
-        "t-SNE of the embeddings: near is alike; sizes of groups and gaps between them say nothing"
-    )
+    figure.suptitle("t-SNE of the embeddings: near points are similar; cluster sizes and gaps mean nothing")
     if len(class_names) <= NUM_MARKS:
         _add_legend(figure, class_names, _num_columns(class_names, len(models)))
     return show_as_written(figure)
 
 
 def _share(of_map: pd.DataFrame, split: str, num_images: Mapping[str, int]) -> str:
-    """How many images of the split are shown."""
+    """How many images of the split are shown, in words."""
     shown, total = int((of_map["split"] == split).sum()), num_images[split]
     return f"{total:,} images" if shown == total else f"{shown:,} of {total:,} images"
 
 
 def _draw_panel(axis: Any, of_map: pd.DataFrame, split: str, class_names: Sequence[str]) -> None:
-    """The points of a split on the map of all of them, so that the panels of a map can be compared."""
+    """Draw the points of one split in the frame of all splits, so that panels can be compared."""
     marks = class_marks(len(class_names))
     chosen = of_map[of_map["split"] == split]
     size = float(np.clip(12000 / max(len(chosen), 1), 6, 28))
@@ -81,7 +79,7 @@ def _draw_panel(axis: Any, of_map: pd.DataFrame, split: str, class_names: Sequen
 
 
 def _square(of_map: pd.DataFrame) -> tuple[np.ndarray, float]:
-    """The lower left corner and the width of the square around a map, with a margin."""
+    """Lower left corner and width of the square around a map, with a margin."""
     places = of_map[["x", "y"]].to_numpy()
     low, high = places.min(axis=0), places.max(axis=0)
     width = 1.08 * max(float((high - low).max()), 1e-9)
@@ -89,10 +87,10 @@ def _square(of_map: pd.DataFrame) -> tuple[np.ndarray, float]:
 
 
 def _num_columns(class_names: Sequence[str], num_models: int) -> int:
-    """Columns of the legend that fit its longest name."""
+    """Number of legend columns, wide enough for the longest name."""
     widest = 0.45 + 0.085 * max(map(len, class_names))
     most = max(1, min(len(class_names), int(PANEL_INCHES * num_models / widest)))
-    # Rows of one length: no class stands alone in the last one.
+    # Balanced, so that no class is alone in the last row.
     return -(-len(class_names) // -(-len(class_names) // most))
 
 

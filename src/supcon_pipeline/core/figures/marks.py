@@ -1,4 +1,4 @@
-"""Colours and marks that tell classes apart, also for those who do not see all colours."""
+"""Colours and markers that tell classes apart, also for colour-blind readers."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, VERMILLION, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
 COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILLION, YELLOW, BLACK)
 RIGHT, WRONG = BLUE, VERMILLION
-# Petroff 2021, arXiv:2107.02270, the set of ten: as far apart for everybody as eight of the others.
+# Petroff 2021, arXiv:2107.02270, the set of ten; as distinguishable as eight of the above.
 FEW_COLORS = (
     "#3F90DA",
     "#FFA90E",
@@ -21,7 +21,7 @@ FEW_COLORS = (
     "#92DADD",
 )
 
-# Names of matplotlib and of plotly.
+# Names in matplotlib, and in plotly.
 MARKERS = {
     "o": "circle",
     "s": "square",
@@ -42,21 +42,21 @@ NUM_MARKS = len(COLORS) * len(MARKERS)
 
 @dataclass(frozen=True)
 class Mark:
-    """How the points of a class look."""
+    """Colour and marker of a class."""
 
     color: str
     marker: str
 
     @property
     def symbol(self) -> str:
-        """The marker as plotly names it."""
+        """The name of the marker in plotly."""
         return MARKERS[self.marker]
 
 
 def class_marks(num_classes: int) -> list[Mark]:
-    """One mark per class: up to ten classes a colour each, else eight colours in one shape after another.
+    """One mark per class: up to ten classes differ in colour, more in eight colours and in shape.
 
-    104 classes have a mark of their own, and further ones begin again.
+    The first 104 classes have different marks; then marks repeat.
     """
     shapes = list(MARKERS)
     if num_classes <= len(FEW_COLORS):

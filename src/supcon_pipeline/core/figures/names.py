@@ -1,4 +1,4 @@
-"""Names as they stand in figures: of any length, and of any letters."""
+"""Names in figures, of any length and in any script."""
 
 import logging
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# For letters that the usual font of matplotlib has not, in this order and as far as they are installed.
+# Fallbacks for letters missing from the default font of matplotlib, in order, if they are installed.
 _FAMILIES = (
     *(f"Noto Sans CJK {script}" for script in ("SC", "TC", "JP", "KR")),
     *("Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
@@ -17,7 +17,7 @@ _FAMILIES = (
 
 
 def short_name(name: str, num_letters: int) -> str:
-    """The name where it has at most so many letters, or else its two ends: names differ in either."""
+    """The name, shortened in the middle if it is too long, because names differ at either end."""
     if len(name) <= num_letters:
         return name
     end = num_letters // 3
@@ -25,7 +25,7 @@ def short_name(name: str, num_letters: int) -> str:
 
 
 def drawn_name(name: str, num_letters: int) -> str:
-    """The short name for a still picture, with a box for each letter that no installed font has."""
+    """The short name for a static figure, with a box for each letter that no installed font has."""
     short = short_name(name, num_letters)
     drawn = "".join(letter if letter.isspace() or _has_glyph(letter) else "□" for letter in short)
     if drawn != short:
@@ -35,7 +35,7 @@ def drawn_name(name: str, num_letters: int) -> str:
 
 @cache
 def font_families() -> list[str]:
-    """The usual fonts, and those for other scripts that are installed."""
+    """The default fonts, and installed fonts for other scripts."""
     from matplotlib import rcParams
     from matplotlib.font_manager import fontManager
 
@@ -53,15 +53,15 @@ def _has_glyph(letter: str) -> bool:
 
 @cache
 def _warn_of_boxes() -> None:
-    """Once, however many pictures there are."""
+    """Warn once, however many figures there are."""
     logger.warning(
-        "Names have letters that no installed font has, and pictures show boxes for them; "
-        "install a font of their script, such as Noto Sans CJK"
+        "Some class names have letters that no installed font has, and figures show boxes for them; "
+        "install a font for their script, such as Noto Sans CJK"
     )
 
 
 def show_as_written(figure: Any) -> Any:
-    """The figure with fonts for every script, in which no text is a formula: names may hold dollar signs."""
+    """The figure with fonts for every script and without math text, as names may hold dollar signs."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
@@ -71,12 +71,12 @@ def show_as_written(figure: Any) -> Any:
 
 
 def text_width(lines: Sequence[str], points: float) -> float:
-    """Inches that the longest line takes at a font size in points."""
+    """Width in inches of the longest line at a font size in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
     font = FontProperties(family=font_families())
-    # Two dollar signs would be a formula.
+    # Text between dollar signs would be read as a formula.
     paths = [TextPath((0, 0), line.replace("$", "S"), size=points, prop=font) for line in lines if line]
-    # On the grid of pixels letters stand somewhat wider.
+    # Rendered to pixels, letters are somewhat wider.
     return 1.05 * max((float(path.get_extents().width) for path in paths), default=0.0) / 72

@@ -11,7 +11,7 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.vectors import unit_rows
 
 logger = logging.getLogger(__name__)
-# Above the one, rows are first reduced to the other: distances are kept, the search of neighbours is faster.
+# Wider rows than the first are reduced to the second by PCA, which makes the neighbour search faster.
 MAX_DIM, REDUCED_DIM = 64, 50
 
 
@@ -22,13 +22,13 @@ def tsne_map(
     seed: int,
     num_jobs: int,
 ) -> Float[np.ndarray, "n 2"]:
-    """Two coordinates for each embedding, by t-SNE over the unit-length rows.
+    """Two coordinates for each embedding, by t-SNE of the rows scaled to unit length.
 
-    Above 64 dimensions the rows are first reduced to 50 by PCA. The same seed gives the same map, whatever
-    was drawn before and whatever the number of jobs.
+    Rows of more than 64 dimensions are first reduced to 50 by PCA. The same seed gives the same map,
+    whatever was run before and however many jobs there are.
 
     Raises:
-        InputError: where the perplexity is too large for the number of rows.
+        InputError: where the perplexity is too large for the number of rows; see `largest_perplexity`.
 
     Source:
         van der Maaten 2014, "Accelerating t-SNE using tree-based algorithms" (Barnes-Hut, angle 0.5), with
@@ -39,18 +39,18 @@ def tsne_map(
     num_rows = len(embeddings)
     if 3 * perplexity >= num_rows - 1:
         raise InputError(
-            f"visualization.tsne.perplexity must be below a third of the number of images, "
-            f"got {perplexity} for {num_rows}; lower it"
+            f"perplexity must be below {(num_rows - 1) / 3:.4g} for {num_rows:,} images, got {perplexity:g}; "
+            f"set perplexity={largest_perplexity(num_rows):.4g} or lower"
         )
     logger.info("t-SNE of %s points, perplexity %.3g, from seed %d", f"{num_rows:,}", perplexity, seed)
-    # From 1 on: the C library takes 0 and 1 for the same seed.
+    # At least 1: the C library treats 0 and 1 as the same seed.
     state = seed % (2**31 - 1) + 1
-    # The library sets the state for the first layout alone, after it has drawn for its search of neighbours.
+    # The library seeds only the initial layout, after it has drawn numbers for its neighbour search.
     ctypes.CDLL(None).srand(state)
     tsne = MulticoreTSNE(
         n_components=2,
         perplexity=perplexity,
-        # Below 200, the library's own, a map of few points does not unfold.
+        # Below 200, the library's default, a map of few points does not unfold.
         learning_rate=max(200.0, num_rows / 12),
         n_iter=num_iterations,
         random_state=state,
@@ -61,12 +61,12 @@ def tsne_map(
 
 
 def largest_perplexity(num_rows: int) -> float:
-    """The highest perplexity of so many rows: t-SNE looks at three times as many neighbours."""
+    """The highest perplexity for a number of rows: t-SNE uses three times as many neighbours."""
     return (num_rows - 2) / 3
 
 
 def _reduced(embeddings: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n reduced"]:
-    """Unit-length rows, by PCA where they are wide."""
+    """Rows of unit length, reduced by PCA where they are wide."""
     from sklearn.decomposition import PCA
 
     rows = unit_rows(embeddings, np.float64)
@@ -78,15 +78,16 @@ def _reduced(embeddings: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n red
 
 
 def choose_points(strata: pd.Series, max_points: int, seed: int) -> Int[np.ndarray, " m"]:
-    """Positions of at most `max_points` rows, ascending, in which every stratum has its share.
+    """Positions of at most `max_points` rows, ascending, a stratified sample.
 
-    Each stratum is shuffled and its rows are spread evenly over [0, 1]; the lowest are taken. So a stratum
-    has its share to within one row, and a smaller choice from the same seed is part of a larger one.
+    Each stratum is shuffled and its rows are spread evenly over [0, 1]; the rows with the lowest values are
+    taken. So each stratum has its share to within one row, and a smaller sample from the same seed is part of
+    a larger one.
 
     Args:
-        strata: what each row belongs to.
+        strata: the stratum of each row.
         max_points: at least 1.
-        seed: of the shuffling.
+        seed: seed of the shuffle.
     """
     if len(strata) <= max_points:
         return np.arange(len(strata))

@@ -1,4 +1,4 @@
-"""Views to a figure."""
+"""A figure of training images and their views."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, UInt8
 
 from supcon_pipeline.core.figures.names import drawn_name, show_as_written
 
-# A column has room for no more.
+# A column has no room for more.
 MAX_LETTERS = 20
 
 
@@ -18,11 +18,11 @@ def draw_views(
     labels: Int[np.ndarray, " n"] | Float[np.ndarray, "n classes"],
     class_names: Sequence[str],
 ) -> Any:
-    """A column per image: its classes, the image, and its views below.
+    """A column per image: its classes, the image, and its views below it.
 
     Args:
-        images: as they are stored.
-        views: of each image.
+        images: the stored images.
+        views: views of each image.
         labels: class indices, or class probabilities of mixed images.
         class_names: one per class.
     """

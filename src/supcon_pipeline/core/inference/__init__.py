@@ -1,1 +1,1 @@
-"""Trained models at work: on new images, and in other programs."""
+"""Using trained models: on new images and, exported, in other programs."""

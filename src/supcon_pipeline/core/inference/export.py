@@ -1,4 +1,4 @@
-"""Models as files that need nothing of this project: a `torch.export` program and ONNX."""
+"""Export of models to files that work without this project: `torch.export` and ONNX."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from supcon_pipeline.core.named_tensors import NamedTensors
 
 Arrays = dict[str, np.ndarray]
 _INTERPOLATION = "by area interpolation where it shrinks and cubic where it grows (OpenCV)"
-# How an image becomes a square, by `data_prep.crop`.
+# How images are made square, by `data_prep.crop`.
 RESIZE_RULES = {
     "pad": f"The longer side is fitted to the image size, {_INTERPOLATION}; the shorter side is filled by "
     "repeating the border.",
@@ -28,10 +28,10 @@ RESIZE_RULES = {
 
 @dataclass(frozen=True)
 class ModelProgram:
-    """A `torch.export` program, and metadata that JSON can hold.
+    """A `torch.export` program and its metadata, in plain JSON values.
 
-    The metadata has the `outputs` in their order, `image_size`, `num_channels`, `class_names` (the labels,
-    by index), `data_hash`, `encoder_run_id`, `crop` and the `resize` rule, and with a classifier its
+    The metadata holds the names of the `outputs` in order, `image_size`, `num_channels`, `class_names` by
+    class index, `data_hash`, `encoder_run_id`, `crop`, the `resize` rule and, with a classifier, its
     `temperature`.
     """
 
@@ -39,7 +39,7 @@ class ModelProgram:
     metadata: dict[str, Any]
 
     def open(self) -> Callable[[UInt8[np.ndarray, "n h w c"]], Arrays]:
-        """A function from images to the outputs by their names, on the CPU."""
+        """A function from images to outputs by name, on the CPU."""
         return partial(_run, self.program.module(), self.metadata["outputs"])
 
 
@@ -53,7 +53,7 @@ class EncoderOutputs(nn.Module):
         self.encoder = encoder
 
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> tuple[Tensor, ...]:
-        """The embedding, as long as the network gives it."""
+        """The embedding, not scaled to unit length."""
         return (self.encoder(images).float(),)
 
 
@@ -61,9 +61,9 @@ class ClassifierOutputs(EncoderOutputs):
     """Encoder and classifier, with named outputs.
 
     Args:
-        encoder: images to embeddings.
-        classifier: embeddings to logits.
-        temperature: above 0, that the logits are divided by, so that probabilities are calibrated.
+        encoder: maps images to embeddings.
+        classifier: maps embeddings to logits.
+        temperature: divides the logits before the softmax to calibrate probabilities; above 0.
     """
 
     outputs = ("embedding", "logits", "probabilities")
@@ -73,7 +73,7 @@ class ClassifierOutputs(EncoderOutputs):
         self.classifier, self.temperature = classifier, temperature
 
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> tuple[Tensor, ...]:
-        """Embedding, logits, and the softmax of the logits at the temperature."""
+        """Embeddings, logits, and the softmax of the logits divided by the temperature."""
         (embedding,) = super().forward(images)
         logits = self.classifier(embedding)
         return embedding, logits, (logits / self.temperature).softmax(dim=1)
@@ -82,9 +82,9 @@ class ClassifierOutputs(EncoderOutputs):
 def assemble_outputs(
     encoder: NamedTensors, classifier: NamedTensors | None = None, temperature: float = 1.0
 ) -> EncoderOutputs:
-    """The module to export, on the CPU, in evaluation mode, without the projection head."""
+    """The module to export: on the CPU, in evaluation mode, without the projection head."""
     network: nn.Module = restore_model(encoder).encoder  # type: ignore[assignment]
-    # A program stores weights in the plain layout only.
+    # A program stores weights in the default memory layout only.
     network = network.to(memory_format=torch.contiguous_format)
     if classifier is None:
         return EncoderOutputs(network).eval()
@@ -111,7 +111,7 @@ def describe_export(
 
 
 def trace_program(module: EncoderOutputs, metadata: Mapping[str, Any]) -> ModelProgram:
-    """The module as a program of uint8 images `[batch, size, size, channels]`, any batch from 1 on."""
+    """The module as a program of uint8 images `[batch, size, size, channels]`, in batches of any size."""
     shape = (2, metadata["image_size"], metadata["image_size"], metadata["num_channels"])
     batch = torch.export.Dim("batch", min=1)
     example = (torch.zeros(shape, dtype=torch.uint8),)
@@ -121,7 +121,7 @@ def trace_program(module: EncoderOutputs, metadata: Mapping[str, Any]) -> ModelP
 
 
 def convert_to_onnx(program: ModelProgram) -> Any:
-    """The program as an ONNX `ModelProto` that carries the metadata as JSON under their names."""
+    """The program as an ONNX `ModelProto`, with each entry of the metadata as JSON."""
     import onnx
 
     outputs = program.metadata["outputs"]
@@ -135,12 +135,12 @@ def convert_to_onnx(program: ModelProgram) -> Any:
 
 
 def read_onnx_metadata(model: Any) -> dict[str, Any]:
-    """The metadata of a `ModelProgram` from the ONNX model that was made of it."""
+    """The metadata of the `ModelProgram` that an ONNX model was converted from."""
     return {entry.key: json.loads(entry.value) for entry in model.metadata_props}
 
 
 def open_onnx(model: Any) -> Callable[[UInt8[np.ndarray, "n h w c"]], Arrays]:
-    """A function from images to the outputs by their names, by onnxruntime on the CPU."""
+    """A function from images to outputs by name, run by onnxruntime on the CPU."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -153,7 +153,7 @@ def open_onnx(model: Any) -> Callable[[UInt8[np.ndarray, "n h w c"]], Arrays]:
 
 
 def run_module(module: EncoderOutputs, images: UInt8[np.ndarray, "n h w c"]) -> Arrays:
-    """What the original gives for images, by the name of the output."""
+    """The outputs of the original module by name."""
     return _run(module, module.outputs, images)
 
 
@@ -168,24 +168,26 @@ def compare_outputs(name: str, expected: Arrays, given: Arrays, tolerance: float
     """The largest absolute difference of each output.
 
     Args:
-        name: of the exported model, for the error.
-        expected: of the original.
-        given: of the exported model.
-        tolerance: what is borne, as a share of the largest absolute value of the output.
+        name: name of the exported model, for messages.
+        expected: outputs of the original.
+        given: outputs of the exported model.
+        tolerance: largest difference allowed, relative to the largest absolute value of the output.
 
     Raises:
-        InputError: where an output is not there, or differs by more.
+        ValueError: where the exported model has other outputs than the original.
+        InputError: where an output differs by more than the tolerance.
     """
     if expected.keys() != given.keys():
-        raise InputError(f"outputs of {name} must be {', '.join(expected)}, got {', '.join(given)}")
+        raise ValueError(f"outputs of {name} must be {', '.join(expected)}, got {', '.join(given)}")
     differences = {output: _difference(expected[output], given[output]) for output in expected}
     for output, difference in differences.items():
-        borne = tolerance * float(np.abs(expected[output]).max())
-        # Written so that a difference that is no number is refused.
-        if not difference <= borne:
+        scale = float(np.abs(expected[output]).max())
+        # Written so that NaN is refused.
+        if not difference <= tolerance * scale:
+            enough = f"; if that is good enough, add --params export.tolerance={1.1 * difference / scale:.1e}"
             raise InputError(
-                f"{output} of {name} must differ from the original by at most {borne:.3g}, "
-                f"got {difference:.3g}; raise export.tolerance if that is good enough"
+                f"{output} of {name} must differ from the original by at most {tolerance * scale:.3g}, "
+                f"got {difference:.3g}{enough if np.isfinite(difference) and scale else ''}"
             )
     return differences
 

@@ -1,4 +1,4 @@
-"""A trained encoder, for people who have images."""
+"""A trained encoder as an object that takes images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ from supcon_pipeline.core.vectors import unit_rows
 
 
 class Prediction(NamedTuple):
-    """What the classifier says of an image, with the probability from 0 to 1."""
+    """The class that the classifier predicts, with its probability from 0 to 1."""
 
     class_name: str
     probability: float
@@ -34,12 +34,12 @@ class Prediction(NamedTuple):
 class ImageEncoder:
     """Images in, embeddings and classes out.
 
-    Images are paths, bytes of image files, PIL images, or uint8 arrays `[height, width]` or `[height, width,
-    channels]` of any size: one or a sequence of them. They are packed as the images of training were.
+    Takes one image or a sequence of images of any size: paths, bytes of image files, PIL images, or uint8
+    arrays `[height, width]` or `[height, width, channels]`. They are resized like the training images.
 
     Args:
-        run: gives the outputs for packed images by their names.
-        metadata: of a `core.inference.export.ModelProgram`.
+        run: computes outputs by name from packed images.
+        metadata: that of a `core.inference.export.ModelProgram`.
         batch_size: images per forward pass.
     """
 
@@ -50,23 +50,23 @@ class ImageEncoder:
 
     @property
     def class_names(self) -> list[str]:
-        """The labels by their index."""
+        """The name of each class, by its index."""
         return list(self.metadata["class_names"])
 
     def embed(self, images: Any) -> Float[np.ndarray, "n dim"]:
-        """Embeddings of length 1, float32, in the order of the images; a product of two is their cosine.
+        """Embeddings of unit length, float32, in the order of the images; dot products are cosines.
 
         Raises:
-            InputError: where something is no image, or there is none.
+            InputError: where something is not an image, or there are no images.
             OSError: where a file cannot be read.
         """
         return unit_rows(self._outputs(images, "embedding"))
 
     def classify(self, images: Any) -> list[Prediction]:
-        """The likeliest class of each image.
+        """The most probable class of each image.
 
         Raises:
-            InputError: as `embed` does, and where the encoder came without a classifier.
+            InputError: as for `embed`, and where the encoder has no classifier.
             OSError: where a file cannot be read.
         """
         probabilities = self._outputs(images, "probabilities")
@@ -77,15 +77,15 @@ class ImageEncoder:
         if name not in self.metadata["outputs"]:
             outputs = ", ".join(self.metadata["outputs"])
             raise InputError(
-                f"outputs of the model must have {name}, got {outputs}; load one with a classifier"
+                f"outputs of the model must include {name}, got {outputs}; load one with a classifier"
             )
-        todo = list_images(images)
-        if not todo:
+        items = list_images(images)
+        if not items:
             raise InputError("images must be at least one, got none")
         packing = Packing(*(self.metadata[key] for key in ("image_size", "num_channels", "crop")))
         parts = []
-        for start in range(0, len(todo), self.batch_size):
-            packed = [pack_new_image(image, packing) for image in todo[start : start + self.batch_size]]
+        for start in range(0, len(items), self.batch_size):
+            packed = [pack_new_image(image, packing) for image in items[start : start + self.batch_size]]
             parts.append(self._run(np.stack(packed))[name])
         return np.concatenate(parts)
 
@@ -96,7 +96,7 @@ def encoder_of_states(
     class_names: Sequence[str] = (),
     temperature: float = 1.0,
 ) -> ImageEncoder:
-    """From the states of a run, on the GPU where there is one; the temperature calibrates the classifier."""
+    """From the weights of a run, on a GPU if there is one; the temperature calibrates the classifier."""
     module = assemble_outputs(encoder, classifier, temperature).to(pick_device())
     return ImageEncoder(partial(run_module, module), describe_export(module, encoder, class_names))
 

@@ -1,4 +1,4 @@
-"""New images, as people have them, at the size a model takes."""
+"""New images of any kind and size, packed as a model takes them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from supcon_pipeline.core.named_tensors import NamedTensors
 
 
 def list_images(images: Any) -> list[Any]:
-    """One image, an array of several or a sequence of images, as a list."""
+    """One image, an array of several images or a sequence of images, as a list."""
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]
     is_one = isinstance(images, str | bytes | PathLike) or hasattr(images, "read")
@@ -30,15 +30,15 @@ def list_images(images: Any) -> list[Any]:
 
 
 def pack_new_image(image: Any, packing: Packing) -> UInt8[np.ndarray, "size size c"]:
-    """An image of any size, packed as the images of training were.
+    """An image of any size, packed like the training images.
 
     Args:
-        image: a path, the bytes of an image file, such a file opened for reading, a PIL image, or a uint8
-            array `[height, width]` or `[height, width, channels]` of 1, 3 or, with transparency, 4 channels.
-        packing: how.
+        image: a path, the bytes of an image file, a file opened in binary mode, a PIL image, or a uint8 array
+            `[height, width]` or `[height, width, channels]` with 1, 3 or, including transparency, 4 channels.
+        packing: size, channels and crop of the training images.
 
     Raises:
-        InputError: where it is none of these, or an array of another type than uint8.
+        InputError: where it is none of these, or an array of a type other than uint8.
         OSError: where a file cannot be read.
     """
     image = image.read() if hasattr(image, "read") else image
@@ -59,7 +59,7 @@ def pack_new_image(image: Any, packing: Packing) -> UInt8[np.ndarray, "size size
 
 
 def _without_transparency(image: np.ndarray) -> np.ndarray:
-    """An array of four channels laid on white, as a file of such pixels is; any other as it is."""
+    """An array of four channels blended with white, as files with transparency are; any other unchanged."""
     from PIL import Image
 
     if image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 4:
@@ -70,15 +70,16 @@ def _without_transparency(image: np.ndarray) -> np.ndarray:
 def read_images(
     raw: RawImages, encoder: NamedTensors, num_workers: int
 ) -> tuple[UInt8[np.ndarray, "n size size c"], pd.DataFrame, pd.DataFrame]:
-    """The images of a source as an encoder takes them, a table of them, and one of those that are unreadable.
+    """The images of a source, packed as an encoder takes them, and those that cannot be read.
 
     Args:
-        raw: the images; their labels do not matter.
-        encoder: its metadata say how the images of its training were packed.
-        num_workers: processes that decode and resize; 0 does it in this one.
+        raw: the images; labels are not used.
+        encoder: its metadata say how the training images were packed.
+        num_workers: processes that decode and resize; 0 uses this one.
 
     Returns:
-        Images; the id of each as `image`; `image` and `reason` of the others.
+        The packed images; a table with the id of each in `image`; a table with `image` and `reason` of those
+        that cannot be read.
 
     Raises:
         InputError: where no image can be read.
@@ -89,8 +90,8 @@ def read_images(
     if not len(images):
         row, reason = next(iter(unreadable.items()))
         raise InputError(
-            f"{raw.source} must hold an image that can be read, got {len(ids)} that cannot; "
-            f"the first: {ids[row]}: {reason}"
+            f"{raw.source} must hold an image that can be read, got {len(ids)} that cannot be; "
+            f"the first is {ids[row]}: {reason}"
         )
     reasons = pd.DataFrame({"image": ids[list(unreadable)], "reason": list(unreadable.values())})
     return images, pd.DataFrame({"image": np.delete(ids, list(unreadable))}), reasons
@@ -99,19 +100,19 @@ def read_images(
 def pack_readable(
     items: Sequence[ImageItem], packing: Packing, num_workers: int = 0
 ) -> tuple[UInt8[np.ndarray, "n size size c"], dict[int, str]]:
-    """The images that can be read, in their order, and why each of the others cannot, by its place.
+    """The readable images in their order, and for each other, by its position, why it cannot be read.
 
     Args:
-        items: as a source gives them.
-        packing: how they are stored.
-        num_workers: processes that decode and resize; 0 does it in this one.
+        items: images of a source.
+        packing: how they are packed.
+        num_workers: processes that decode and resize; 0 uses this one.
     """
     from rich.progress import track
 
-    # Memory is taken as it is written to, and none of it twice.
+    # Memory is allocated only as it is written to.
     images = np.empty((len(items), *packing.shape), dtype=np.uint8)
     unreadable: dict[int, str] = {}
-    packed = track(pack_stream(items, packing, num_workers), "read images", len(items), transient=True)
+    packed = track(pack_stream(items, packing, num_workers), "Reading images", len(items), transient=True)
     for index, image in enumerate(packed):
         if isinstance(image, str):
             unreadable[index] = image
@@ -121,7 +122,7 @@ def pack_readable(
 
 
 def held_out_images(raw: RawImages) -> RawImages:
-    """The images of test where the source has such a split, else all of them."""
+    """The test images if the source has such a split, else all images."""
     from torch.utils.data import Subset
 
     rows = [row for row, split in enumerate(raw.splits or ()) if split == "test"]

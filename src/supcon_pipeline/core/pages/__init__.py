@@ -1,1 +1,1 @@
-"""Pages: the report, the gallery and the model card."""
+"""Pages: report, gallery of new images and model card."""

@@ -1,4 +1,4 @@
-"""The gallery of new images: one page that needs nothing beside it."""
+"""The gallery of new images, a self-contained page."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ def render_gallery(
     """The HTML of the gallery.
 
     Args:
-        predictions: as `inference` gives them, one row per image.
+        predictions: the predictions of `inference`, one row per image.
         images: the new images, packed, in the same order.
-        train_images: all packed images of the run, in the order of the samples.
-        samples: of the run.
-        unreadable: `image` and `reason` of each that is left out.
-        run_id: of the run that predicts.
-        max_images: on the page.
+        train_images: all packed images of the run that trained, in the order of `samples`.
+        samples: samples of that run.
+        unreadable: `image` and `reason` of each image that could not be read.
+        run_id: the run that predicts.
+        max_images: most images to show.
     """
     rows = pd.Series(np.arange(len(samples)), index=samples["id"])
     cards = [
@@ -41,7 +41,7 @@ def render_gallery(
 
 
 def encode_picture(image: UInt8[np.ndarray, "h w c"]) -> str:
-    """The address of the image as a PNG file inside the page."""
+    """The image as a data URL of a PNG file."""
     import cv2
 
     colors = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR) if image.shape[-1] == 3 else image

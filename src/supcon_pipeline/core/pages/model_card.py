@@ -8,12 +8,12 @@ from typing import Any
 from supcon_pipeline.core.pages.headlines import HEADLINES
 from supcon_pipeline.core.pages.rendering import open_templates
 
-# What means something in Markdown; an underscore only where it does not stand inside a word.
+# Characters special to Markdown; an underscore only where it is not inside a word.
 _MARKS = re.compile(r"[\\`*<>&\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, also in a cell of a table."""
+    """The text escaped so that Markdown shows it as it is, also in a table."""
     return _MARKS.sub(r"\\\g<0>", text)
 
 
@@ -27,21 +27,21 @@ def render_model_card(
     """The card as Markdown.
 
     Args:
-        metadata: of the exported classifier.
-        metrics: as `evaluation` gives them.
-        dataset_card: as `data_prep` gives it.
-        run_record: of the run that exports.
-        export_check: as `export` gives it.
+        metadata: metadata of the exported classifier.
+        metrics: the metrics of `evaluation`.
+        dataset_card: the dataset card of `data_prep`.
+        run_record: record of the run that exports.
+        export_check: the check of `export`.
     """
     rows = [
         (f"{group} {metric}", meaning, metrics[group][metric], metrics["baseline"][group][metric])
         for group, metric, _, meaning in HEADLINES
-        # The projection head is no part of what is exported.
+        # The projection head is not exported.
         if group != "projection"
     ]
     templates = open_templates(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     templates.filters["as_text"] = escape_markdown
-    # Those of the trainings: the run that exports may have others and has trained nothing.
+    # Those of the trainings: the run that exports may have other parameters.
     parameters = {name: metrics["checkpoint"][name]["parameters"] for name in ("encoder", "classifier")}
     return templates.get_template("model_card.md").render(
         model=metadata,

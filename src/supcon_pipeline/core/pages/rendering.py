@@ -1,4 +1,4 @@
-"""What the pages share: where their templates are, and how a picture stands in one."""
+"""What all pages share: templates and embedded pictures."""
 
 import base64
 from typing import Any
@@ -7,10 +7,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 
 def open_templates(**options: Any) -> Environment:
-    """Templates that refuse values which are missing and, ending in `.html`, escape all that they are given.
+    """The templates; a missing value is an error, and in `.html` templates all values are escaped.
 
     Args:
-        **options: of the `jinja2.Environment`.
+        **options: options of `jinja2.Environment`.
     """
     return Environment(
         loader=PackageLoader("supcon_pipeline.core.pages", "templates"),
@@ -21,5 +21,5 @@ def open_templates(**options: Any) -> Environment:
 
 
 def embed_png(content: bytes) -> str:
-    """The address of a picture that is inside the page."""
+    """A PNG file as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
