@@ -77,7 +77,7 @@ class RunHooks:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Open the run and pin what it reads to one earlier run, which `--load-versions` may choose.
+        """Open the run and pin its inputs to one earlier run, which `--load-versions` may choose.
 
         Raises:
             CommandError: where `open_run` refuses the run, or the transforms of a stage that will run do not

@@ -25,8 +25,8 @@ class Run:
 
     Args:
         run_id: its id.
-        artifacts: version by name: those it made itself, and those of the run it was based on, without what
-            its own artifacts have made out of date.
+        artifacts: version by name: its own artifacts, and those of the run it was based on that its own ones
+            do not make out of date.
     """
 
     run_id: str
@@ -92,9 +92,9 @@ class RunBook:
 
         Args:
             needed: names of artifacts.
-            pins: versions chosen by hand. Runs that have all of these come first. Where none of them has what
-                is needed, the pins replace the versions of another run, which then goes without whatever it
-                made from the replaced ones.
+            pins: versions chosen by hand. Runs that have all of these come first. If none of them has every
+                artifact needed, the pins replace the versions of another run, and whatever that run made from
+                the replaced ones is left out.
 
         Raises:
             CommandError: where there is no such run.
@@ -235,8 +235,8 @@ def open_run(
         is_resumed: keep artifacts that the run already has, which are otherwise refused.
 
     Raises:
-        CommandError: where no run has what the pipeline reads, this run already has what the pipeline makes,
-            or a version is chosen of what the pipeline makes or other than the one the run began with.
+        CommandError: where an input is in no run, an output is already in this one, or a version is chosen for
+            an output, or differs from the one that the run began with.
     """
     made = pipeline.all_outputs() & set(book.names)
     inputs = pipeline.inputs() & set(book.names)

@@ -101,9 +101,7 @@ def test_images_are_read_as_the_encoder_says_and_others_listed_with_the_reason(t
 def test_a_source_without_one_readable_image_is_refused(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     encoder = NamedTensors({}, {"model": {"image_size": 8, "mean": [0.5]}, "crop": "pad"})
-    message = (
-        "a folder must hold an image that can be read, got 1 that cannot be; the first is bad.png: "
-    )
+    message = "a folder must hold an image that can be read, got 1 that cannot be; the first is bad.png: "
     with pytest.raises(ValueError, match=message):
         read_images(source(tmp_path, ["bad.png"]), encoder, 0)
 

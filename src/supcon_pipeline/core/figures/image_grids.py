@@ -37,12 +37,9 @@ def choose_queries(
     wrong = nearest[~nearest["is_same"]]
     worst = wrong.sort_values(["share", "similarity"], ascending=[True, False], kind="stable").index
     drawn = right[np.random.default_rng(seed).permutation(len(right))[:num_right]]
-    return {
-        f"{len(drawn)} of the {len(right):,} test images whose nearest neighbour is right": np.sort(
-            drawn
-        ).tolist(),
-        f"the worst of the {len(wrong):,} whose nearest neighbour is wrong": worst[:num_wrong].tolist(),
-    }
+    right_title = f"{len(drawn)} of the {len(right):,} test images whose nearest neighbour is right"
+    wrong_title = f"the worst of the {len(wrong):,} whose nearest neighbour is wrong"
+    return {right_title: np.sort(drawn).tolist(), wrong_title: worst[:num_wrong].tolist()}
 
 
 def draw_retrieval(

@@ -91,7 +91,7 @@ class Monitor:
         """Show the pending steps, then the epoch."""
         self._read_steps()
         log_epoch(self.log, {"epoch": record.epoch, "loss": record.loss, **record.metrics})
-        # Validation is no part of the training speed.
+        # Validation does not count towards the training speed.
         self._clock = time.perf_counter()
         if self._progress.disable:
             epoch_logger.info(self._describe_epoch(record))

@@ -1,0 +1,224 @@
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from kedro.io import DatasetError
+from kedro.validation.type_extractor import TypeExtractor
+from omegaconf import OmegaConf
+from pydantic import BaseModel
+
+from supcon_pipeline.commands import run_command
+from supcon_pipeline.core.data.packing_store import PackingStore
+from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.parameters.data import ImagesParameters
+from supcon_pipeline.datasets.digits import DigitsDataset
+from supcon_pipeline.pipeline_registry import register_pipelines
+from supcon_pipeline.validation import qualify_names, require_names, validate_parameters
+from tests.conftest import ROOT, make_project, run_session
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, type[BaseModel]]:
+    found: dict[str, Any] = TypeExtractor(register_pipelines()).extract_types_from_pipelines()
+    return {**found, "images": ImagesParameters}
+
+
+def read_parameters(*assignments: str) -> dict[str, Any]:
+    """Those of the default experiment, changed as `--params` does."""
+    files = [OmegaConf.load(path) for path in sorted((ROOT / "conf/base").glob("parameters*.yml"))]
+    merged = OmegaConf.merge(*files, {"images": {}}, OmegaConf.from_dotlist(list(assignments)))
+    parameters: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)  # type: ignore[assignment]
+    return parameters
+
+
+def refusal_of(models: dict[str, type[BaseModel]], *assignments: str) -> str:
+    with pytest.raises(click.ClickException) as error:
+        validate_parameters(read_parameters(*assignments), models)
+    return str(error.value.message)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("stage1.temprature=1", "stage1.temprature .*did you mean 'stage1.loss.temperature'"),
+        ("stage2.batch_size=1", "stage2.batch_size .*did you mean 'stage2.loader.batch_size'"),
+        ("stage1.optimiser.lr=1", "stage1.optimiser .*did you mean 'stage1.optimizer'"),
+        ("stage1.optimizer.rl=1", "stage1.optimizer.rl .*did you mean 'stage1.optimizer.lr'"),
+        ("evaluation.knn.temprature=1", "did you mean 'evaluation.knn.temperature'"),
+        ("temperature=1", r"temperature .*did you mean '[a-z0-9.]*\.temperature'"),
+        ("stage3.seed=1", "stage3 must be a known parameter, got 'stage3'; did you mean 'stage[12]'"),
+        ("stage1.loss.xyzzy=1", "got 'xyzzy'; known are name, temperature, classifier_weight, label_smo"),
+        ("stage1.loss.name=supconn", "stage1.loss.name must be 'supcon', .*; did you mean 'supcon'"),
+        ("stage1.precision=float23", "stage1.precision .*; did you mean 'float32'"),
+        ("visualization.tsne.seeds=[]", r"visualization.tsne.seeds must have at least 1 item"),
+        ("stage1.loader=3", "stage1.loader must be a valid mapping, got 3|must be a mapping, got 3"),
+    ],
+)
+def test_the_nearest_name_is_sought_in_the_whole_tree(
+    models: dict[str, type[BaseModel]], assignment: str, message: str
+) -> None:
+    assert re.search(message, refusal_of(models, assignment))
+
+
+def test_a_name_inside_a_list_is_answered_with_its_position(models: dict[str, type[BaseModel]]) -> None:
+    parameters = read_parameters()
+    parameters["stage1"]["transforms"] = [{"name": "HorizontalFlip"}, {"name": "HorizontalFlip", "arg": {}}]
+    with pytest.raises(click.ClickException, match=r"did you mean 'stage1\.transforms\.1\.args'\?"):
+        validate_parameters(parameters, models)
+
+
+def test_a_group_that_is_missing_is_answered_with_its_file(models: dict[str, type[BaseModel]]) -> None:
+    parameters = read_parameters()
+    del parameters["swa"], parameters["index"]["recall_k"]
+    with pytest.raises(click.ClickException) as error:
+        validate_parameters(parameters, models)
+    assert sorted(error.value.message.splitlines()) == [
+        "index.recall_k must be given, got nothing; add it to conf/base/parameters_index.yml",
+        "swa must be given, got nothing; add it to conf/base/parameters_swa.yml",
+    ]
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ("stage1.optimizer.momentum=0.0",),
+        ("stage1.loader.sampler=class_balanced",),
+        ("stage2.loader.images_per_class=2",),
+        ("stage1.loss.label_smoothing=0.1",),
+        ("stage1.num_views=1", "stage1.loss.name=simclr"),
+        (
+            "stage1.num_views=1",
+            "stage1.loader.sampler=class_balanced",
+            "stage1.loader.images_per_class=1",
+        ),
+        ("stage1.loss.name=simclr", "stage1.mixing={name: mixup, alpha: 1.0, probability: 0.5}"),
+        ("stage1.backbone.pretrained=true", "stage1.backbone.weights=my.pth"),
+        ("lr_finder.max_lr=0.00001",),
+    ],
+)
+def test_what_a_refusal_says_to_add_is_accepted(
+    models: dict[str, type[BaseModel]], assignments: tuple[str, ...]
+) -> None:
+    found = re.findall(r"--params (\S+=[\w.-]+)", refusal_of(models, *assignments))
+    assert found
+    for remedy in found:
+        validate_parameters(read_parameters(*assignments, remedy), models)
+
+
+def test_names_in_a_refusal_are_whole_and_what_was_got_is_left_alone() -> None:
+    known = ["a.size", "a.loader.seed", "a.weights"]
+    message = "size must be below weights (3), got 'size weights'; set size=1 or read loader.seed"
+    assert qualify_names(message, "a", known) == (
+        "a.size must be below a.weights (3), got 'size weights'; add --params a.size=1 or read a.loader.seed"
+    )
+    assert qualify_names("other must be 1, got 2", "a", known) == "a: other must be 1, got 2"
+    assert qualify_names("must be 1, got 2", "a", known) == "a must be 1, got 2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tags": ["fast"]}, "--tags must name .*, got 'fast'; there are none; use --pipelines"),
+        ({"namespaces": ["stage_1"]}, "--namespaces must name .*, got 'stage_1'; did you mean 'stage1'"),
+        ({"from_inputs": ["encodr"]}, "--from-inputs must name inputs of nodes .*did you mean 'encoder'"),
+        ({"to_outputs": ["reprt"]}, "--to-outputs must name outputs of nodes .*did you mean 'report'"),
+        ({"node_names": ["pretrain_encoder"]}, "--nodes .*did you mean 'stage1.pretrain_encoder'"),
+        ({"load_versions": {"encodr": "1"}}, "--load-versions must name artifacts .*did you mean 'encoder'"),
+        ({"pipeline_names": ["stage1", "stge2"]}, "--pipelines must name pipelines .*did you mean 'stage2'"),
+        (
+            {"from_nodes": ["evaluation.score_features"], "to_nodes": ["stage1.pretrain_encoder"]},
+            "filters must have a node in common, got --from-nodes evaluation.score_features --to-nodes",
+        ),
+    ],
+)
+def test_an_unknown_name_in_a_command_is_one_line(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(click.ClickException) as error:
+        require_names(arguments)
+    assert re.search(message, error.value.message)
+    assert "\n" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"node_names": ["inference.draw_gallery", "stage1.pretrain_encoder"]},
+        {"pipeline_names": ["evaluation"], "to_nodes": ["inference.draw_gallery"]},
+        {"from_inputs": ["inference_images"]},
+        {"to_outputs": ["model_card"]},
+        {"namespaces": ["export", "stage2"]},
+    ],
+)
+def test_the_pipelines_that_a_refusal_adds_are_enough(arguments: dict[str, Any]) -> None:
+    with pytest.raises(click.ClickException, match="add --pipelines") as error:
+        require_names(arguments)
+    pipelines = error.value.message.rpartition("--pipelines ")[2].split(",")
+    require_names({**arguments, "pipeline_names": pipelines})
+
+
+def test_a_command_is_quoted_for_the_shell_and_read_back_as_it_was() -> None:
+    params = {
+        "stage1": {"optimizer": {"lr": 0.1, "betas": None}, "compile": True},
+        "images": {"path": "/my images/2 $x"},
+        "inference": {"path": "2024"},
+    }
+    command = run_command(
+        ["stage1", "stage1_swa"], "it's", params, {"encoder": "r1"}, is_resumed=True, run_id="r 2"
+    )
+    variable, program, run, *options = shlex.split(command)
+    assert (variable, program, run) == ("SUPCON_RUN_ID=r 2", "kedro", "run")
+    values = dict(zip(options[:-1:2], options[1:-1:2], strict=True))
+    assert values.pop("--params").split(",") == [
+        *("stage1.optimizer.lr=0.1", "stage1.optimizer.betas=null", "stage1.compile=true"),
+        *("images.path=/my images/2 $x", 'inference.path="2024"'),
+    ]
+    assert values == {"--env": "it's", "--pipelines": "stage1,stage1_swa", "--load-versions": "encoder:r1"}
+    assert options[-1] == "--only-missing-outputs"
+
+
+def test_the_plain_command_has_nothing_but_its_pipelines() -> None:
+    assert run_command(["a", "b"]) == "kedro run --pipelines a,b"
+    assert run_command(["a"], folder=".venv/bin/") == ".venv/bin/kedro run --pipelines a"
+
+
+def raise_error(error: Exception) -> Any:
+    raise error
+
+
+def test_refused_input_of_a_dataset_or_a_node_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, refusal = make_project(tmp_path / "project"), "images must be whole, got half"
+    for place, name in ((PackingStore, "pack"), (DigitsDataset, "load")):
+        monkeypatch.setattr(place, name, lambda *_: raise_error(InputError(refusal)))
+        with pytest.raises(click.ClickException) as error:
+            run_session(project, pipeline_names=["data_prep"])
+        assert error.value.message == refusal
+
+
+def test_a_fault_of_the_program_keeps_its_type_and_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "project")
+
+    def unpack(*_: Any) -> Any:
+        first, second = [1, 2, 3]  # type: ignore[misc]
+        return first, second
+
+    monkeypatch.setattr(PackingStore, "pack", unpack)
+    with pytest.raises(ValueError, match="too many values to unpack") as error:
+        run_session(project, pipeline_names=["data_prep"])
+    assert type(error.value) is ValueError
+    assert error.traceback[-1].name == "unpack"
+    monkeypatch.setattr(
+        DigitsDataset, "load", lambda *_: raise_error(ValueError("zip() argument 2 is shorter"))
+    )
+    with pytest.raises(DatasetError, match=r"zip\(\) argument 2 is shorter") as wrapped:
+        run_session(project, pipeline_names=["data_prep"])
+    assert not isinstance(wrapped.value, click.ClickException)
+    cause: BaseException | None = wrapped.value
+    while isinstance(cause, DatasetError):
+        cause = cause.__cause__
+    assert type(cause) is ValueError
