@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, require_extra
 from supcon_pipeline.core.models.encoder import restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors
 
@@ -122,6 +122,7 @@ def trace_program(module: EncoderOutputs, metadata: Mapping[str, Any]) -> ModelP
 
 def convert_to_onnx(program: ModelProgram) -> Any:
     """The program as an ONNX `ModelProto`, with each entry of the metadata as JSON."""
+    require_extra("onnx", "onnx", "onnxscript")
     import onnx
 
     outputs = program.metadata["outputs"]
@@ -141,6 +142,7 @@ def read_onnx_metadata(model: Any) -> dict[str, Any]:
 
 def open_onnx(model: Any) -> Callable[[UInt8[np.ndarray, "n h w c"]], Arrays]:
     """A function from images to outputs by name, run by onnxruntime on the CPU."""
+    require_extra("onnx", "onnxruntime")
     from onnxruntime import InferenceSession
 
     session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
