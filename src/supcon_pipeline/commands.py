@@ -59,7 +59,7 @@ def complete_commands(message: str, env: str | None) -> str:
         >>> complete_commands("type: kedro run --pipelines index", "images")
         'type: kedro run --env images --pipelines index'
     """
-    return message.replace("kedro run ", f"kedro run --env {env} ") if env else message
+    return message.replace("kedro run ", f"kedro run --env {shlex.quote(env)} ") if env else message
 
 
 def commands_folder(project_path: Path) -> str:

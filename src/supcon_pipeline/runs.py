@@ -235,8 +235,8 @@ def open_run(
         is_resumed: keep artifacts that the run already has, which are otherwise refused.
 
     Raises:
-        CommandError: where an input is in no run, an output is already in this one, or a version is chosen for
-            an output, or differs from the one that the run began with.
+        CommandError: where an input is in no run, an output is already in this one, or a version is chosen
+            for an output, or differs from the one that the run began with.
     """
     made = pipeline.all_outputs() & set(book.names)
     inputs = pipeline.inputs() & set(book.names)
