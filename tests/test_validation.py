@@ -109,13 +109,19 @@ def test_what_a_refusal_says_to_add_is_accepted(
 
 
 def test_names_in_a_refusal_are_whole_and_what_was_got_is_left_alone() -> None:
-    known = ["a.size", "a.loader.seed", "a.weights"]
-    message = "size must be below weights (3), got 'size weights'; set size=1 or read loader.seed"
+    known = ["a.size", "a.loader.seed", "a.num_weights"]
+    message = "size must be below num_weights (3), got 'size num_weights'; set size=1 or read loader.seed"
     assert qualify_names(message, "a", known) == (
-        "a.size must be below a.weights (3), got 'size weights'; add --params a.size=1 or read a.loader.seed"
+        "a.size must be below a.num_weights (3), got 'size num_weights'; "
+        "add --params a.size=1 or read a.loader.seed"
     )
     assert qualify_names("other must be 1, got 2", "a", known) == "a: other must be 1, got 2"
     assert qualify_names("must be 1, got 2", "a", known) == "a must be 1, got 2"
+
+
+def test_a_word_in_the_middle_of_a_refusal_is_no_parameter() -> None:
+    message = "name must be the name of a preset, got 'x'"
+    assert qualify_names(message, "a", ["a.name"]) == "a.name must be the name of a preset, got 'x'"
 
 
 @pytest.mark.parametrize(

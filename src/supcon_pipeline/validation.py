@@ -193,8 +193,11 @@ def qualify_names(message: str, path: str, known: Sequence[str]) -> str:
         return re.sub(r"(?<![\w.'])[a-z]\w*(\.\w+)*(?![\w'])", replace, text)
 
     def replace(found: re.Match[str]) -> str:
+        # In the middle of a sentence, `name` or `weights` is a word and no parameter.
+        is_set = found.string[found.end() :][:1] == "="
+        is_word = found.start() and not is_set and not re.search(r"[._]", found[0])
         name = f"{path}.{found[0]}"
-        return name if name in known else found[0]
+        return name if name in known and not is_word else found[0]
 
     contract, got, rest = message.partition(", got ")
     value, semicolon, remedy = rest.partition("; ")
