@@ -12,6 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# Read when torch is loaded, here and in the processes that tests start. Threads that wait for one another
+# made the suite 15 times slower on two cores that were in use.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # One environment whose pipelines take seconds: few images, one epoch, a small map.
 TINY = {
     "globals.yml": "",
@@ -92,6 +97,11 @@ def read_catalog(project: Path, env: str = "tiny") -> Any:
         return session.load_context().catalog
 
 
+def made_in(project: Path, run_id: str) -> set[str]:
+    """The names of the artifacts of a run of the tiny experiment."""
+    return {path.name.partition(".")[0] for path in project.glob(f"data/*/tiny/**/{run_id}/*")}
+
+
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which everything has run once, under the run id `2026-01-01`; only to be read."""
@@ -102,9 +112,18 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
+@pytest.fixture(scope="session")
+def finished_catalog(finished_project: Path) -> Any:
+    """The catalog of the finished project; only to be read."""
+    return read_catalog(finished_project)
+
+
+def copy_project(project: Path, folder: Path) -> Path:
+    """A copy of a project in a folder, to be changed."""
+    return shutil.copytree(project, folder / "project", symlinks=True)
+
+
 @pytest.fixture
 def project(finished_project: Path, tmp_path: Path) -> Path:
     """A copy of the finished project, to be changed."""
-    copy = tmp_path / "project"
-    shutil.copytree(finished_project, copy, symlinks=True)
-    return copy
+    return copy_project(finished_project, tmp_path)

@@ -1,8 +1,8 @@
 """The experiments that come with the project."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,31 @@ EXPERIMENTS = sorted(
 )
 
 
-def read_parameters(project: Path, experiment: str) -> dict[str, Any]:
-    parameters = read_catalog(project, experiment).load("parameters")
-    return {
-        name: value.model_dump() if isinstance(value, BaseModel) else value
-        for name, value in parameters.items()
-    }
+Reader = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def read_parameters(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """The parameters of an experiment, read once."""
+    project = make_project(tmp_path_factory.mktemp("experiments") / "project", ())
+
+    @cache
+    def read(experiment: str) -> dict[str, Any]:
+        parameters = read_catalog(project, experiment).load("parameters")
+        return {
+            name: value.model_dump() if isinstance(value, BaseModel) else value
+            for name, value in parameters.items()
+        }
+
+    return read
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_parameters_of_an_experiment_are_valid_and_its_views_are_of_the_size_of_its_images(
-    tmp_path: Path, experiment: str
+    read_parameters: Reader, experiment: str
 ) -> None:
     # Reading the catalog validates the parameters.
-    parameters = read_parameters(make_project(tmp_path / "project", ()), experiment)
+    parameters = read_parameters(experiment)
     for stage in ("stage1", "stage2"):
         for size in (parameters["data_prep"]["image_size"], 20):
             policy = ViewPolicy(parameters[stage]["transforms"], 1, (size, size, 3))
@@ -40,8 +51,8 @@ def test_the_parameters_of_an_experiment_are_valid_and_its_views_are_of_the_size
 
 
 @pytest.mark.parametrize("experiment", ["cifar10", "cifar100"])
-def test_the_full_recipe_is_that_of_small_images(tmp_path: Path, experiment: str) -> None:
-    parameters = read_parameters(make_project(tmp_path / "project", ()), experiment)
+def test_the_full_recipe_is_that_of_small_images(read_parameters: Reader, experiment: str) -> None:
+    parameters = read_parameters(experiment)
     backbone = parameters["stage1"]["backbone"]
     assert (backbone["name"], backbone["stem"]) == ("resnet18", "small_image")
     assert parameters["data_prep"]["image_size"] == 32
@@ -54,19 +65,18 @@ def test_the_full_recipe_is_that_of_small_images(tmp_path: Path, experiment: str
     [("images", "photograph"), ("cifar10", "small_image"), ("cifar100", "small_image")],
 )
 def test_the_views_of_a_recipe_are_those_of_the_preset_for_its_images(
-    tmp_path: Path, experiment: str, name: str
+    read_parameters: Reader, experiment: str, name: str
 ) -> None:
     own = yaml.safe_load((ROOT / "conf" / experiment / "parameters.yml").read_text())
     assert own["stage1"]["transforms"] == name
-    parameters = read_parameters(make_project(tmp_path / "project", ()), experiment)
+    parameters = read_parameters(experiment)
     assert [transform["args"] for transform in parameters["stage1"]["transforms"]] == [
         transform["args"] for transform in PRESETS[name]
     ]
 
 
-def test_no_experiment_repeats_what_base_says(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project", ())
-    base = read_parameters(project, "base")
+def test_no_experiment_repeats_what_base_says(read_parameters: Reader) -> None:
+    base = read_parameters("base")
     for experiment in EXPERIMENTS:
         own = yaml.safe_load((ROOT / "conf" / experiment / "parameters.yml").read_text())
         assert list(_repeated(own, base)) == [], experiment

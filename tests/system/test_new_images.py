@@ -1,6 +1,6 @@
 import os
-import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from supcon_pipeline import load_encoder
-from tests.conftest import read_catalog, run_session
+from tests.conftest import copy_project, read_catalog, run_session
 from tests.system.browser import needs_chromium, open_browser, watch
 from tests.tiny import write_digits
 
@@ -33,15 +33,19 @@ def images_folder(project: Path) -> Path:
 @pytest.fixture(scope="module")
 def inferred(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished project after a folder of new images; only to be read."""
-    copy = tmp_path_factory.mktemp("inferred") / "project"
-    shutil.copytree(finished_project, copy)
+    copy = copy_project(finished_project, tmp_path_factory.mktemp("inferred"))
     params = {"inference": {"path": str(images_folder(copy))}}
     run_session(copy, pipeline_names=["inference"], runtime_params=params)
     return copy
 
 
-def test_test_images_as_new_images_are_classified_as_evaluation_did(inferred: Path) -> None:
-    catalog = read_catalog(inferred)
+@pytest.fixture(scope="module")
+def catalog(inferred: Path) -> Any:
+    """What the run over new images can be read with."""
+    return read_catalog(inferred)
+
+
+def test_test_images_as_new_images_are_classified_as_evaluation_did(catalog: Any) -> None:
     table = catalog.load("inference_predictions")
     table["id"] = [Path(path).stem for path in table["image"]]
     both = table.merge(catalog.load("predictions"), on="id")
@@ -49,8 +53,7 @@ def test_test_images_as_new_images_are_classified_as_evaluation_did(inferred: Pa
     assert both["classifier_class"].tolist() == both["predicted_class"].tolist()
 
 
-def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
-    catalog = read_catalog(inferred)
+def test_the_neighbours_are_those_of_a_search_by_hand(catalog: Any) -> None:
     table, samples = catalog.load("inference_predictions"), catalog.load("samples")
     rows = catalog.load("embeddings").tensors["embedding"].numpy()
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -65,8 +68,7 @@ def test_the_neighbours_are_those_of_a_search_by_hand(inferred: Path) -> None:
         assert row["distance"] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosines)[-10]), abs=1e-4)
 
 
-def test_the_probability_of_the_neighbours_is_the_one_that_evaluation_has_measured(inferred: Path) -> None:
-    catalog = read_catalog(inferred)
+def test_the_probability_of_the_neighbours_is_the_one_that_evaluation_has_measured(catalog: Any) -> None:
     table, samples = catalog.load("inference_predictions"), catalog.load("samples")
     knn = catalog.load("run_record")["parameters"]["inference"]["knn"]
     rows = catalog.load("embeddings").tensors["embedding"].numpy()
@@ -97,11 +99,10 @@ def test_the_table_for_a_spreadsheet_is_read_as_it_was_written(inferred: Path, t
     pd.testing.assert_frame_equal(catalog.load("inference_table"), table, check_dtype=False)
 
 
-def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
+def test_an_index_of_another_encoder_is_refused(catalog: Any) -> None:
     from supcon_pipeline.core.parameters.inference import InferenceParameters
     from supcon_pipeline.pipelines.inference.nodes import search_new_images
 
-    catalog = read_catalog(inferred)
     names = ("new_embeddings", "embeddings", "train_index", "train_index_card", "samples", "new_samples")
     parts = {name: catalog.load(name) for name in (*names, "dataset_card", "knn_metrics")}
     params = InferenceParameters.model_validate(catalog.load("run_record")["parameters"]["inference"])
@@ -114,14 +115,13 @@ def test_an_index_of_another_encoder_is_refused(inferred: Path) -> None:
         search_new_images(**parts, params=params)
 
 
-def test_what_is_no_digit_is_farther_from_the_training_images_than_digits(inferred: Path) -> None:
-    table = read_catalog(inferred).load("inference_predictions")
+def test_what_is_no_digit_is_farther_from_the_training_images_than_digits(catalog: Any) -> None:
+    table = catalog.load("inference_predictions")
     is_noise = table["image"].str.endswith("noise.png")
     assert table.loc[is_noise, "distance"].min() > table.loc[~is_noise, "distance"].max()
 
 
-def test_the_percentile_counts_validation_images_as_a_slow_loop_does(inferred: Path) -> None:
-    catalog = read_catalog(inferred)
+def test_the_percentile_counts_validation_images_as_a_slow_loop_does(catalog: Any) -> None:
     table, splits = catalog.load("inference_predictions"), catalog.load("samples")["split"].to_numpy()
     rows = catalog.load("embeddings").tensors["embedding"].numpy()
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -132,16 +132,15 @@ def test_the_percentile_counts_validation_images_as_a_slow_loop_does(inferred: P
     assert len(set(expected)) > 1
 
 
-def test_the_table_agrees_with_the_encoder_from_python(inferred: Path) -> None:
-    table = read_catalog(inferred).load("inference_predictions")
+def test_the_table_agrees_with_the_encoder_from_python(inferred: Path, catalog: Any) -> None:
+    table = catalog.load("inference_predictions")
     predictions = load_encoder(inferred, env="tiny").classify(table["image"].tolist())
     assert [each.class_name for each in predictions] == table["classifier_class"].tolist()
     probabilities = [each.probability for each in predictions]
     assert probabilities == pytest.approx(table["classifier_probability"].tolist(), abs=1e-4)
 
 
-def test_an_image_that_cannot_be_read_is_listed_and_the_others_go_on(inferred: Path) -> None:
-    catalog = read_catalog(inferred)
+def test_an_image_that_cannot_be_read_is_listed_and_the_others_go_on(catalog: Any) -> None:
     (row,) = catalog.load("unreadable_images").to_dict("records")
     assert row["image"].endswith("broken.png")
     assert "file must be an image" in row["reason"]
@@ -169,30 +168,26 @@ def test_the_gallery_page_opens_from_disk_and_shows_every_image(inferred: Path) 
 
 
 def test_the_words_at_the_end_count_classes_and_unreadable_images(
-    inferred: Path, capsys: pytest.CaptureFixture[str]
+    inferred: Path, catalog: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from supcon_pipeline.pipeline_registry import register_pipelines
     from supcon_pipeline.results import print_results
 
     run_params = {"run_id": "it", "env": "tiny"}
-    print_results(run_params, register_pipelines()["inference"], read_catalog(inferred), inferred)
+    print_results(run_params, register_pipelines()["inference"], catalog, inferred)
     words = capsys.readouterr().out
     for part in ("7 images: ", "1 could not be read", "inference_gallery.html", "--pipelines export"):
         assert part in words
 
 
-def test_inference_without_a_folder_says_what_it_needs(finished_project: Path, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    shutil.copytree(finished_project, project)
+def test_inference_without_a_folder_says_what_it_needs(project: Path) -> None:
     with pytest.raises(click.ClickException, match=r"inference.path must be a folder of images, got None"):
         run_session(project, pipeline_names=["inference"])
 
 
 def test_images_of_another_kind_are_scored_beside_the_test_images(
-    finished_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    project = tmp_path / "project"
-    shutil.copytree(finished_project, project)
     params = {"out_of_distribution": {"path": str(images_folder(project))}}
     run_session(project, pipeline_names=["out_of_distribution"], runtime_params=params)
     catalog = read_catalog(project)
@@ -247,10 +242,9 @@ def test_a_path_that_the_source_does_not_read_is_refused(project: Path) -> None:
         run_session(project, pipeline_names=["inference"], runtime_params={"inference": {"path": "x"}})
 
 
-def test_inference_reads_an_older_run_by_its_versions(inferred: Path, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    shutil.copytree(inferred, project)
-    before = read_catalog(project).load("inference_predictions")
+def test_inference_reads_an_older_run_by_its_versions(inferred: Path, catalog: Any, tmp_path: Path) -> None:
+    project = copy_project(inferred, tmp_path)
+    before = catalog.load("inference_predictions")
     params = {"inference": {"path": str(inferred / "new")}}
     again = ["stage1", "stage2", "swa", "evaluation", "index"]
     newer = run_session(project, pipeline_names=again, runtime_params={"seed": 1})

@@ -8,6 +8,12 @@ import pytest
 from tests.conftest import Kedro, make_project, read_catalog, run_session
 
 
+@pytest.fixture(scope="module")
+def untouched_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project for runs that are refused before they write anything."""
+    return make_project(tmp_path_factory.mktemp("untouched") / "project")
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -67,13 +73,12 @@ from tests.conftest import Kedro, make_project, read_catalog, run_session
     ],
 )
 def test_a_mistake_in_the_parameters_is_one_line_before_anything_runs(
-    tmp_path: Path, params: dict[str, object], message: str
+    untouched_project: Path, params: dict[str, object], message: str
 ) -> None:
-    project = make_project(tmp_path / "project")
     with pytest.raises(click.ClickException) as error:
-        run_session(project, runtime_params=params)
+        run_session(untouched_project, runtime_params=params)
     assert any(re.search(message, line) for line in error.value.message.splitlines())
-    assert not (project / "data").exists()
+    assert not (untouched_project / "data").exists()
 
 
 NORMALIZED = {"transforms": [{"name": "Normalize"}]}
@@ -81,11 +86,10 @@ UNEQUAL = {"transforms": [{"name": "RandomCrop", "args": {"height": 4, "width": 
 
 
 def test_transforms_of_a_later_stage_that_cannot_work_are_refused_before_anything_runs(
-    tmp_path: Path,
+    untouched_project: Path,
 ) -> None:
-    project = make_project(tmp_path / "project")
     with pytest.raises(click.ClickException) as error:
-        run_session(project, runtime_params={"stage1": UNEQUAL, "stage2": NORMALIZED})
+        run_session(untouched_project, runtime_params={"stage1": UNEQUAL, "stage2": NORMALIZED})
     first, second = error.value.message.splitlines()
     assert re.match(
         r"stage1.transforms must give views of one shape, got \[4, 4, 3\] and .* because of RandomCrop;",
@@ -94,7 +98,7 @@ def test_transforms_of_a_later_stage_that_cannot_work_are_refused_before_anythin
     assert re.match(
         r"stage2.transforms: transform Normalize must give uint8 images with 3 channels, got float", second
     )
-    assert not (project / "data").exists()
+    assert not (untouched_project / "data").exists()
 
 
 def test_transforms_are_tried_on_the_images_that_the_run_reads_and_of_its_stages_alone(project: Path) -> None:
@@ -125,8 +129,8 @@ def test_the_record_has_the_options_that_the_files_leave_out_whichever_pipelines
     assert recorded["baseline"]["optimizer"].keys() == recorded["stage2"]["optimizer"].keys()
 
 
-def test_a_mistake_on_the_command_line_shows_no_traceback(project: Path, kedro: Kedro) -> None:
-    done = kedro(project, "run", "--env", "tiny", "--params", "stage1.optimiser.lr=0.3")
+def test_a_mistake_on_the_command_line_shows_no_traceback(untouched_project: Path, kedro: Kedro) -> None:
+    done = kedro(untouched_project, "run", "--env", "tiny", "--params", "stage1.optimiser.lr=0.3")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [
         "Error: stage1.optimiser must be a known parameter, got 'optimiser'; did you mean 'stage1.optimizer'?"
@@ -149,17 +153,18 @@ def test_a_mistake_on_the_command_line_shows_no_traceback(project: Path, kedro: 
     ],
 )
 def test_a_wrong_name_of_a_node_pipeline_or_environment_is_one_line(
-    tmp_path: Path, arguments: dict[str, Any], message: str
+    untouched_project: Path, arguments: dict[str, Any], message: str
 ) -> None:
-    project = make_project(tmp_path / "project")
     with pytest.raises(click.ClickException, match=message) as error:
-        run_session(project, **arguments)
+        run_session(untouched_project, **arguments)
     assert "\n" not in error.value.message
-    assert not (project / "data").exists()
+    assert not (untouched_project / "data").exists()
 
 
-def test_a_wrong_environment_on_the_command_line_shows_no_traceback(tmp_path: Path, kedro: Kedro) -> None:
-    done = kedro(make_project(tmp_path / "project"), "run", "--env", "imagse")
+def test_a_wrong_environment_on_the_command_line_shows_no_traceback(
+    untouched_project: Path, kedro: Kedro
+) -> None:
+    done = kedro(untouched_project, "run", "--env", "imagse")
     assert done.returncode == 1
     expected = "Error: env must be a folder of conf, got 'imagse'; did you mean 'images'?"
     assert done.stderr.strip().splitlines() == [expected]

@@ -1,14 +1,11 @@
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
 from kedro.io import DatasetError
 
-from supcon_pipeline.core.metrics.classification import without_tables
-from supcon_pipeline.pipeline_registry import register_pipelines
-from tests.conftest import Kedro, make_project, read_catalog, run_session
-from tests.tiny import write_digits
+from tests.conftest import Kedro, copy_project, make_project, read_catalog, run_session
 
 DATA = ("prepared_images", "samples", "dataset_card")
 
@@ -17,186 +14,49 @@ def versions(project: Path, name: str, env: str = "tiny") -> list[str]:
     return sorted(path.parent.name for path in project.glob(f"data/*/{env}/{name}/*/{name}"))
 
 
-def test_the_whole_run_makes_every_artifact_under_one_version(finished_project: Path) -> None:
-    files = [path for path in finished_project.glob("data/*/tiny/*.*/*/*") if path.is_file()]
-    files += finished_project.glob("data/*/tiny/tensorboard/projector/*/projector")
-    assert {path.parent.name for path in files} == {"2026-01-01"}
-    made = {path.name.partition(".")[0] for path in files}
-    assert made == {*register_pipelines()["__default__"].all_outputs(), "run_record"}
-
-
-def test_metrics_name_the_run_the_data_the_checkpoint_and_every_test_image(finished_project: Path) -> None:
-    catalog = read_catalog(finished_project)
-    metrics, card = catalog.load("metrics"), catalog.load("dataset_card")
-    assert metrics["run_id"] == "2026-01-01"
-    assert metrics["data_hash"] == card["data_hash"]
-    assert metrics["num_images"] == sum(card["counts"]["test"].values())
-    assert metrics["checkpoint"]["encoder"]["run_id"] == "2026-01-01"
-    assert metrics["baseline_differs"] == []
-    assert {"projection", "embedding", "classifier", "pixels"} <= metrics.keys()
-    assert 0 <= metrics["embedding"]["precision_at_1"] <= 1
-    assert 0 <= metrics["classifier"]["accuracy"] <= 1
-
-
-def test_predictions_hold_one_row_per_test_image(finished_project: Path) -> None:
-    catalog = read_catalog(finished_project)
-    samples, predictions = catalog.load("samples"), catalog.load("predictions")
-    assert predictions["id"].tolist() == samples.loc[samples["split"] == "test", "id"].tolist()
-    agreement = (predictions["predicted"] == predictions["label"]).mean()
-    assert catalog.load("classifier_metrics")["accuracy"] == pytest.approx(agreement)
-
-
-def test_classifiers_are_scored_alike_and_calibrated(finished_project: Path) -> None:
-    catalog = read_catalog(finished_project)
-    metrics = catalog.load("metrics")
-    groups = [metrics["classifier"], metrics["knn"], metrics["baseline"]["classifier"]]
-    names = ("classifier_metrics", "knn_metrics", "baseline_classifier_metrics")
-    whole = [catalog.load(name) for name in names]
-    assert groups == [without_tables(scores) for scores in whole]
-    assert len({frozenset(group) for group in groups}) == 1
-    for group in whole:
-        low, high = group["intervals"]["accuracy"]
-        assert low <= group["accuracy"] <= high
-        assert sum(group["calibrated"]["reliability"]["count"]) == metrics["num_images"]
-    assert metrics["knn"]["accuracy"] == metrics["embedding"]["knn_accuracy"]
-
-
-def test_embeddings_name_their_samples(finished_project: Path) -> None:
-    catalog = read_catalog(finished_project)
-    ids = catalog.load("samples")["id"].tolist()
-    for name in ("embeddings", "baseline_embeddings"):
-        embeddings = catalog.load(name)
-        assert embeddings.metadata["sample_ids"] == ids
-        assert len(embeddings.tensors["embedding"]) == len(ids)
-
-
-def test_neighbours_of_every_test_image_are_training_images_nearest_first(finished_project: Path) -> None:
-    catalog = read_catalog(finished_project)
-    samples, neighbours = catalog.load("samples"), catalog.load("neighbours")
-    assert (
-        neighbours["query"].drop_duplicates().tolist() == samples.index[samples["split"] == "test"].tolist()
-    )
-    assert (samples["split"].to_numpy()[neighbours["reference"]] == "train").all()
-    for _, group in neighbours.groupby("query"):
-        assert group["rank"].tolist() == list(range(10))
-        assert group["similarity"].is_monotonic_decreasing
-    nearest = neighbours[neighbours["rank"] == 0]
-    labels = samples["label"].to_numpy()
-    hits = labels[nearest["query"]] == labels[nearest["reference"]]
-    assert hits.mean() == pytest.approx(catalog.load("metrics")["embedding"]["precision_at_1"])
-
-
-def test_suspicious_labels_and_confused_pairs_speak_of_the_samples(finished_project: Path) -> None:
-    catalog = read_catalog(finished_project)
-    samples, suspicious = catalog.load("samples"), catalog.load("suspicious_labels")
-    assert suspicious["id"].tolist() == samples["id"].iloc[suspicious["sample"]].tolist()
-    assert (suspicious["suggested"] != suspicious["label"]).all()
-    assert suspicious["suspicion"].is_monotonic_decreasing
-    metrics, pairs = catalog.load("classifier_metrics"), catalog.load("confused_pairs")
-    num_wrong = (1 - metrics["accuracy"]) * catalog.load("metrics")["num_images"]
-    assert pairs["count"].sum() == pytest.approx(num_wrong)
-
-
-def test_tensorboard_has_the_scalars_of_both_stages(finished_project: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    for stage, metric in (("stage1", "epoch/embedding.precision_at_1"), ("stage2", "epoch/accuracy")):
-        folder = finished_project / "data/08_reporting/tiny/tensorboard" / stage / "2026-01-01"
-        events = EventAccumulator(str(folder)).Reload()
-        assert len(events.Scalars(metric)) == 2
-        assert {"step/loss", "step/lr", "step/images_per_second"} <= set(events.Tags()["scalars"])
-
-
-def test_the_same_seed_gives_the_same_metrics_bit_for_bit(
-    finished_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    again = make_project(tmp_path / "again")
-    monkeypatch.setenv("SUPCON_RUN_ID", "2026-01-01")
-    run_session(again)
-    (first,) = finished_project.glob("data/08_reporting/tiny/metrics.json/*/metrics.json")
-    (second,) = again.glob("data/08_reporting/tiny/metrics.json/*/metrics.json")
-    assert first.read_bytes() == second.read_bytes()
-
-
-@pytest.mark.parametrize("name", sorted(register_pipelines().keys() - {"__default__"}))
-def test_each_pipeline_runs_alone_from_what_the_catalog_holds(project: Path, name: str) -> None:
-    write_digits(project / "new")
-    params = {task: {"path": str(project / "new")} for task in ("inference", "out_of_distribution")}
-    run_id = run_session(project, pipeline_names=[name], runtime_params=params)
-    made = register_pipelines()[name].all_outputs()
-    files = {path.name.partition(".")[0] for path in project.glob(f"data/*/tiny/**/{run_id}/*")}
-    assert made <= files
-
-
-def test_evaluation_alone_repeats_the_metrics_of_the_run_it_reads(project: Path) -> None:
-    before = read_catalog(project).load("metrics")
-    run_id = run_session(project, pipeline_names=["evaluation"])
-    after = read_catalog(project).load("metrics")
-    assert after == {**before, "run_id": run_id}
-
-
-def test_the_report_has_what_belongs_to_its_run_and_does_without_the_rest(project: Path) -> None:
-    def report() -> str:
-        run_session(project, node_names=["visualization.write_report"])
-        page: str = read_catalog(project).load("report")
-        return page
-
-    title, heading = "Learning-rate range test of stage 1", "Images of another kind"
-    page = report()
-    assert title not in page
-    assert heading not in page
-    write_digits(project / "new")
-    params = {"out_of_distribution": {"path": str(project / "new")}}
-    run_session(project, pipeline_names=["stage1_lr_finder"])
-    run_session(project, pipeline_names=["out_of_distribution"], runtime_params=params)
-    found = read_catalog(project).load("out_of_distribution_metrics")
-    page = report()
-    assert title in page
-    assert f"AUROC {found['auroc']:.4f}" in page
-    # They are of the images and of the encoder that there were, and of no other.
-    run_session(project, pipeline_names=["stage1", "swa", "stage2", "evaluation", "visualization"])
-    page = read_catalog(project).load("report")
-    assert title in page
-    assert heading not in page
-
-
-def test_what_is_made_for_the_report_is_in_that_of_the_same_command(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_session(project, pipeline_names=["visualization", "stage2_lr_finder"])
-    suggested = read_catalog(project).load("stage2_lr_suggestion")["suggested_lr"]
-    assert f"--params stage2.optimizer.lr={suggested:.2g}" in capsys.readouterr().out
-    assert "Learning-rate range test of stage 2" in read_catalog(project).load("report")
-
-
 def test_a_single_node_runs_again(project: Path) -> None:
     run_id = run_session(project, node_names=["evaluation.score_features"])
     assert versions(project, "feature_metrics.json") == ["2026-01-01", run_id]
     assert versions(project, "embeddings.safetensors") == ["2026-01-01"]
 
 
+@dataclass(frozen=True)
+class NewEncoder:
+    """The finished project after stage 1 from another seed, only to be read, and the runs that were made."""
+
+    project: Path
+    checkpoints: str
+    encoder: str
+
+
+@pytest.fixture(scope="module")
+def new_encoder(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> NewEncoder:
+    project = copy_project(finished_project, tmp_path_factory.mktemp("new_encoder"))
+    checkpoints = run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
+    encoder = run_session(project, node_names=["stage1_swa.average_checkpoints"])
+    return NewEncoder(project, checkpoints, encoder)
+
+
 def test_a_run_reads_whole_runs_and_never_the_latest_of_each(
-    project: Path, caplog: pytest.LogCaptureFixture
+    new_encoder: NewEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a new encoder, the old classifier is no longer part of the newest run."""
-    newer = run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
-    newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])
+    project, newest = copy_project(new_encoder.project, tmp_path), new_encoder.encoder
     assert versions(project, "encoder.safetensors") == ["2026-01-01", newest]
     run_session(project, pipeline_names=["evaluation"])
     assert f"Reading run 2026-01-01: the newer {newest} has no classifier" in caplog.text
     record = read_catalog(project).load("run_record")
     assert record["base"] == "2026-01-01"
-    assert newer not in record["base_artifacts"].values()
+    assert new_encoder.checkpoints not in record["base_artifacts"].values()
 
 
 def test_a_notebook_sees_one_run_and_nothing_that_no_longer_belongs_to_it(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    new_encoder: NewEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
-    newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])
+    project = new_encoder.project
     catalog = read_catalog(project)
     assert catalog.load("encoder").metadata["run_id"] == catalog.load("run_record")["base"]
-    assert catalog.load("run_record")["run_id"] == newest
+    assert catalog.load("run_record")["run_id"] == new_encoder.encoder
     assert not catalog.exists("metrics")
     monkeypatch.setenv("SUPCON_RUN_ID", "2026-01-01")
     catalog = read_catalog(project)
@@ -208,17 +68,15 @@ def test_a_notebook_sees_one_run_and_nothing_that_no_longer_belongs_to_it(
         read_catalog(project)
 
 
-def test_stage_2_after_a_new_encoder_reads_that_encoder(project: Path) -> None:
-    run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
-    newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])
+def test_stage_2_after_a_new_encoder_reads_that_encoder(new_encoder: NewEncoder, tmp_path: Path) -> None:
+    project = copy_project(new_encoder.project, tmp_path)
     run_session(project, pipeline_names=["stage2"])
-    assert read_catalog(project).load("run_record")["base_artifacts"]["encoder"] == newest
+    assert read_catalog(project).load("run_record")["base_artifacts"]["encoder"] == new_encoder.encoder
 
 
-def test_a_classifier_of_another_encoder_is_refused(project: Path) -> None:
-    run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
-    newest = run_session(project, node_names=["stage1_swa.average_checkpoints"])
-    pins = {"encoder": newest, "classifier": "2026-01-01"}
+def test_a_classifier_of_another_encoder_is_refused(new_encoder: NewEncoder, tmp_path: Path) -> None:
+    project = copy_project(new_encoder.project, tmp_path)
+    pins = {"encoder": new_encoder.encoder, "classifier": "2026-01-01"}
     with pytest.raises(click.ClickException, match="encoder_hash of the classifier must be"):
         run_session(project, pipeline_names=["evaluation"], load_versions=pins)
 
@@ -313,8 +171,10 @@ def test_a_version_that_is_not_there_is_refused(project: Path, chosen: dict[str,
         run_session(project, pipeline_names=["evaluation"], load_versions=chosen)
 
 
-def test_a_run_that_has_begun_reads_no_other_version(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = run_session(project, pipeline_names=["stage1"], runtime_params={"seed": 1})
+def test_a_run_that_has_begun_reads_no_other_version(
+    new_encoder: NewEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, other = copy_project(new_encoder.project, tmp_path), new_encoder.checkpoints
     monkeypatch.setenv("SUPCON_RUN_ID", "later")
     run_session(project, pipeline_names=["index"], load_versions={"encoder": "2026-01-01"})
     with pytest.raises(
@@ -368,13 +228,6 @@ def test_two_environments_side_by_side_never_read_each_other(tmp_path: Path) -> 
     assert other not in record["base_artifacts"].values()
     with pytest.raises(DatasetError):
         read_catalog(project, "other").load("stage1_history")
-
-
-def test_the_record_of_a_run_holds_its_parameters_and_its_experiment(finished_project: Path) -> None:
-    record = read_catalog(finished_project).load("run_record")
-    assert record["experiment"] == "tiny"
-    assert record["parameters"]["stage1"]["schedule"]["num_epochs"] == 2
-    assert json.loads(json.dumps(record)) == record
 
 
 def test_kedro_run_on_the_command_line_says_where_things_are(project: Path, kedro: Kedro) -> None:

@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 
 from supcon_pipeline import load_encoder
-from tests.conftest import ROOT, read_catalog, run_session
+from supcon_pipeline.pipeline_registry import register_pipelines
+from tests.conftest import ROOT, copy_project, made_in, read_catalog, run_session
 from tests.tiny import write_digits
 
 
@@ -32,16 +32,26 @@ def highest_shares(logits: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def exported(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished project, exported once; only to be read."""
-    copy = tmp_path_factory.mktemp("exported") / "project"
-    shutil.copytree(finished_project, copy)
+    copy = copy_project(finished_project, tmp_path_factory.mktemp("exported"))
     run_session(copy, pipeline_names=["export"])
     return copy
 
 
-def test_the_files_give_what_evaluation_says_of_the_same_images(exported: Path) -> None:
+@pytest.fixture(scope="module")
+def catalog(exported: Path) -> Any:
+    """What the exported project can be read with."""
+    return read_catalog(exported)
+
+
+def test_the_export_runs_alone_from_what_the_catalog_holds(exported: Path, catalog: Any) -> None:
+    run_id = catalog.load("run_record")["run_id"]
+    assert run_id != "2026-01-01"
+    assert register_pipelines()["export"].all_outputs() <= made_in(exported, run_id)
+
+
+def test_the_files_give_what_evaluation_says_of_the_same_images(catalog: Any) -> None:
     from supcon_pipeline.core.inference.export import open_onnx
 
-    catalog = read_catalog(exported)
     samples, predictions = catalog.load("samples"), catalog.load("predictions")
     images = catalog.load("prepared_images")[(samples["split"] == "test").to_numpy()]
     expected = predictions["predicted"].to_numpy()
@@ -57,15 +67,14 @@ def test_the_files_give_what_evaluation_says_of_the_same_images(exported: Path) 
         np.testing.assert_allclose(outputs["probabilities"].max(axis=1), calibrated, atol=1e-4)
 
 
-def test_the_check_of_the_export_is_written_for_every_file_and_output(exported: Path) -> None:
-    check = read_catalog(exported).load("export_check")
+def test_the_check_of_the_export_is_written_for_every_file_and_output(catalog: Any) -> None:
+    check = catalog.load("export_check")
     assert check["num_images"] == 24
     assert [len(outputs) for outputs in check["differences"].values()] == [1, 1, 3, 3]
     assert all(0 <= value < 1e-2 for outputs in check["differences"].values() for value in outputs.values())
 
 
-def test_the_numbers_of_the_model_card_are_those_of_the_run(exported: Path) -> None:
-    catalog = read_catalog(exported)
+def test_the_numbers_of_the_model_card_are_those_of_the_run(catalog: Any) -> None:
     card, metrics, check = (catalog.load(name) for name in ("model_card", "metrics", "export_check"))
     rows = re.findall(r"\| (\w+) (\w+) \| [^|]+ \| ([\d.]+) \| ([\d.]+) \|", card)
     assert len(rows) == 6
@@ -86,25 +95,28 @@ def test_the_numbers_of_the_model_card_are_those_of_the_run(exported: Path) -> N
 
 
 def test_the_code_of_the_model_card_runs_beside_the_file(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: Path,
+    catalog: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (model,) = exported.glob("data/06_models/tiny/classifier_onnx.onnx/*/classifier_onnx.onnx")
     monkeypatch.chdir(model.parent)
-    code = code_block(read_catalog(exported).load("model_card"))
+    code = code_block(catalog.load("model_card"))
     capsys.readouterr()
     exec(code, {})
     assert capsys.readouterr().out.strip() in ("0", "1", "2")
 
 
-def test_an_export_that_differs_by_more_than_the_tolerance_is_refused(exported: Path) -> None:
+def test_an_export_that_differs_by_more_than_the_tolerance_is_refused(exported: Path, tmp_path: Path) -> None:
     params: dict[str, Any] = {"export": {"tolerance": 1e-12}}
-    nodes = ["export.check_export"]
+    nodes, project = ["export.check_export"], copy_project(exported, tmp_path)
     with pytest.raises(click.ClickException, match="must differ from the original by at most"):
-        run_session(exported, pipeline_names=["export"], node_names=nodes, runtime_params=params)
+        run_session(project, pipeline_names=["export"], node_names=nodes, runtime_params=params)
 
 
 def test_the_example_of_the_documentation_runs(
-    finished_project: Path,
+    project: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -112,8 +124,6 @@ def test_the_example_of_the_documentation_runs(
     code = code_block((ROOT / "docs/use.md").read_text())
     assert len([line for line in code.splitlines() if line]) == 5
     first, second, *_ = write_digits(tmp_path)
-    project = tmp_path / "project"
-    shutil.copytree(finished_project, project)
     first.rename(project / "query.png")
     second.rename(project / "other.png")
     monkeypatch.chdir(project)
@@ -134,12 +144,13 @@ def test_the_example_of_the_readme_gives_the_loss_of_pytorch_metric_learning() -
     assert float(names["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_the_encoder_of_a_run_gives_the_embeddings_of_its_evaluation(finished_project: Path) -> None:
-    catalog = read_catalog(finished_project)
-    expected = catalog.load("embeddings").tensors["embedding"].numpy()[:5]
+def test_the_encoder_of_a_run_gives_the_embeddings_of_its_evaluation(
+    finished_project: Path, finished_catalog: Any
+) -> None:
+    expected = finished_catalog.load("embeddings").tensors["embedding"].numpy()[:5]
     expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     encoder = load_encoder(finished_project, env="tiny", run_id="2026-01-01")
-    raw = catalog.load("raw_images").images[:5]
+    raw = finished_catalog.load("raw_images").images[:5]
     np.testing.assert_allclose(encoder.embed(raw), expected, atol=1e-4)
 
 
@@ -170,7 +181,7 @@ def test_importing_the_package_loads_no_torch() -> None:
 
 
 def test_recall_and_export_are_checked_on_images_of_every_class(
-    exported: Path, monkeypatch: pytest.MonkeyPatch
+    catalog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The samples of the project come class by class."""
     from supcon_pipeline.core.inference import export
@@ -179,7 +190,7 @@ def test_recall_and_export_are_checked_on_images_of_every_class(
     from supcon_pipeline.pipelines.export.nodes import check_export
     from supcon_pipeline.pipelines.index.nodes import measure_index
 
-    catalog, seen = read_catalog(exported), {}
+    seen: dict[str, list[int]] = {}
     samples, rows = catalog.load("samples"), catalog.load("embeddings").tensors["embedding"].numpy()
     images, labels = catalog.load("prepared_images"), samples["label"].to_numpy()
     assert (np.diff(labels) >= 0).all()
