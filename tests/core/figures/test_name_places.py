@@ -1,3 +1,4 @@
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -19,6 +20,7 @@ def make_points(labels, xy):
     return pd.DataFrame({"label": labels, "x": np.array(xy)[:, 0], "y": np.array(xy)[:, 1]})
 
 
+@cache
 def half_size(name):
     """Of the text alone, without the box around it."""
     return np.array([text_width([name], FONT_POINTS) / 2, 0.065])

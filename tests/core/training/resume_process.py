@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,13 @@ def fork(folder: Path, result: Path, moment: int | None, seconds: float | None =
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+# What trainings import at their first use; here, so that it comes along with every fork.
+IMPORTED = ("albumentations", "sklearn.metrics", "torch._dynamo", "torchvision")
+
+
 def main() -> None:
+    for name in IMPORTED:
+        import_module(name)
     folder = Path(sys.argv[1])
     moments = random.Random(0)
     assert fork(folder / "a", folder / "whole.safetensors", None) == 0
