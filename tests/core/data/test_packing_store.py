@@ -1,62 +1,13 @@
-import io
 import os
-from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from tests.core.data.packings import PACKING
 
 from supcon_pipeline.core.data import packing as packing_module
-from supcon_pipeline.core.data import packing_pool
 from supcon_pipeline.core.data.packing import Packing
-from supcon_pipeline.core.data.packing_pool import pack_stream
 from supcon_pipeline.core.data.packing_store import PackingStore, identify_packing, write_packed
-from supcon_pipeline.core.data.pixels import pack_image
-
-PACKING = Packing(image_size=8, num_channels=3, crop="pad")
-
-
-@pytest.fixture
-def items(rng, tmp_path: Path):
-    """An array, the bytes of a file, a file, two that are none, and another array."""
-    arrays = [rng.integers(0, 256, (9, 7, 3), dtype=np.uint8) for _ in range(4)]
-    file = io.BytesIO()
-    Image.fromarray(arrays[1]).save(file, "PNG")
-    Image.fromarray(arrays[2]).save(tmp_path / "image.png")
-    broken = tmp_path / "broken.png"
-    broken.write_bytes((tmp_path / "image.png").read_bytes()[:60])
-    given = [arrays[0], file.getvalue(), tmp_path / "image.png", broken, tmp_path / "gone.png", arrays[3]]
-    return given, np.stack([pack_image(array, 8, 3) for array in arrays])
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_images_are_packed_in_order_and_the_rest_is_named_with_a_reason(items, num_workers):
-    given, expected = items
-    packed = list(pack_stream(given, PACKING, num_workers))
-    assert np.array_equal(np.stack([packed[index] for index in (0, 1, 2, 5)]), expected)
-    assert packed[3]
-    assert isinstance(packed[3], str)
-    assert packed[4] == "No such file or directory"
-
-
-def test_an_array_that_is_no_image_is_rejected_and_not_raised():
-    (reason,) = pack_stream([np.zeros((4, 4), np.float64)], PACKING, 0)
-    assert reason == "image must be uint8 with 1 or 3 channels, got float64 with shape (4, 4)"
-
-
-def test_items_are_taken_a_few_at_a_time():
-    class Counting(list):
-        taken = 0
-
-        def __getitem__(self, index):
-            self.taken += 1
-            return super().__getitem__(index)
-
-    counting = Counting([np.zeros((1, 1), np.uint8)] * 1000)
-    next(pack_stream(counting, PACKING, 0))
-    assert counting.taken <= 64
 
 
 def test_a_file_written_as_a_stream_is_what_numpy_writes(tmp_path: Path, rng):
@@ -161,33 +112,3 @@ def test_a_killed_packing_leaves_nothing_that_is_taken_for_one(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         store.pack(Killing([np.zeros((1, 1), np.uint8)] * 2), PACKING, 0)
     assert list(tmp_path.iterdir()) == []
-
-
-class Killer:
-    """Ends the process that receives it."""
-
-    def __reduce__(self):
-        return os._exit, (3,)
-
-
-def test_an_image_that_ends_its_process_is_rejected_and_no_other_is(rng):
-    images = list(rng.integers(0, 256, (200, 8, 8, 3), dtype=np.uint8))
-    given = [*images[:70], Killer(), *images[70:71], Killer(), *images[71:]]
-    packed = list(pack_stream(given, PACKING, 2))
-    reasons = {index: image for index, image in enumerate(packed) if isinstance(image, str)}
-    assert reasons.keys() == {70, 72}
-    assert reasons[70].startswith("the process that decoded it was killed")
-    assert np.array_equal(np.stack([image for image in packed if not isinstance(image, str)]), images)
-
-
-def test_a_process_that_cannot_start_is_one_line_and_no_endless_wait(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(packing_pool, "use_one_thread", partial(os._exit, 3))
-    with pytest.raises(
-        ValueError, match=r"num_workers must leave memory for every process, got 1 and one was killed"
-    ):
-        list(pack_stream([np.zeros((1, 1), np.uint8)], PACKING, 1))
-
-
-def test_a_process_that_decodes_has_one_thread():
-    with packing_pool._start_pool(1) as pool:
-        assert pool.submit(cv2.getNumThreads).result() == 1
