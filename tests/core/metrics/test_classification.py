@@ -16,6 +16,7 @@ from supcon_pipeline.core.metrics.calibration import (
     reliability_bins,
 )
 from supcon_pipeline.core.metrics.classification import (
+    accuracy,
     classification_metrics,
     confused_pairs,
     image_outcomes,
@@ -350,3 +351,20 @@ def test_logits_that_do_not_fit_are_refused(logits, labels, message):
         score(logits, labels, fitting)
     with pytest.raises(ValueError, match=message):
         score(*fitting, (logits, labels))
+
+
+def test_accuracy_is_the_share_that_is_right():
+    assert accuracy(np.array([0, 1, 2, 2]), np.array([0, 2, 2, 2])) == 0.75
+
+
+def test_accuracy_is_that_of_a_slow_loop_in_any_order(rng):
+    labels, predicted = rng.integers(0, 3, 50), rng.integers(0, 3, 50)
+    share = sum(label == guess for label, guess in zip(labels, predicted, strict=True)) / 50
+    order = rng.permutation(50)
+    assert accuracy(labels, predicted) == accuracy(labels[order], predicted[order]) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("num_predicted", [2, 1])
+def test_accuracy_of_fewer_predictions_than_labels_is_refused(num_predicted):
+    with pytest.raises(ValueError, match=r"shapes|predicted"):
+        accuracy(np.array([1, 2, 1]), np.array([1, 2])[:num_predicted])

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from tests.core.metrics.angles import retrieval_by_loop
 
 from supcon_pipeline.core.metrics.features import embedding_metrics, feature_metrics
 from supcon_pipeline.core.search.knn import knn_probabilities
@@ -45,3 +46,31 @@ def test_queries_of_one_class_or_one_of_each_are_scored_without_what_compares_cl
 def test_more_neighbours_than_references_are_refused(features):
     with pytest.raises(ValueError, match="k must be from 1 to the number of references"):
         feature_metrics(*features, (1, 50), 3, 0.1, num_resamples=10, seed=0)
+
+
+def test_metrics_of_an_epoch_are_those_of_a_slow_loop(embeddings):
+    expected = retrieval_by_loop(*embeddings)
+    scores = {name: value for name, value in embedding_metrics(*embeddings).items() if name in expected}
+    assert scores == pytest.approx({name: expected[name].mean() for name in scores})
+    # Looking at the nearest neighbour alone would make all three the same.
+    assert len({round(score, 6) for score in scores.values()}) == 3
+
+
+def test_length_order_and_rotation_change_no_metric(rng, embeddings):
+    queries, query_labels, references, reference_labels = embeddings
+    rotation, _ = np.linalg.qr(rng.normal(size=(4, 4)))
+    lengths = rng.uniform(0.1, 10, (20, 1))
+    order, reference_order = rng.permutation(20), rng.permutation(21)
+    changed = embedding_metrics(
+        (queries * lengths @ rotation)[order],
+        query_labels[order],
+        (references @ rotation)[reference_order],
+        reference_labels[reference_order],
+    )
+    assert changed == pytest.approx(embedding_metrics(*embeddings))
+
+
+def test_the_same_embeddings_have_the_same_metrics_again(embeddings):
+    first = embedding_metrics(*embeddings)
+    embedding_metrics(embeddings[0][:6], embeddings[1][:6], *embeddings[2:])
+    assert embedding_metrics(*embeddings) == first
