@@ -132,13 +132,13 @@ def test_a_classifier_without_a_mistake_has_a_macro_f1_of_one_in_every_resample(
     assert scores["intervals"]["macro_f1"] == [1, 1]
 
 
-def test_a_class_without_images_that_is_said_counts_as_zero_in_macro_f1():
+def test_a_class_without_images_that_is_predicted_counts_as_zero_in_macro_f1():
     scores = score(saying([0, 0, 2], 3), np.array([0, 0, 0]))
     assert scores["macro_f1"] == pytest.approx((4 / 5 + 0) / 2)
 
 
 @pytest.mark.parametrize("tile_size", [1, 8, 50, 10**6])
-def test_what_came_of_each_image_is_the_same_for_any_tile(classified, tile_size):
+def test_the_outcome_of_each_image_is_the_same_for_any_tile(classified, tile_size):
     outcomes, whole = (image_outcomes(*classified, 1.7, size) for size in (tile_size, 1600))
     for name in ("predicted", "losses", "confidence", "is_in_top_5"):
         np.testing.assert_array_equal(getattr(outcomes, name), getattr(whole, name))
