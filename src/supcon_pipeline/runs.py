@@ -109,14 +109,18 @@ class RunBook:
                     return view
         if not needed:
             return None
-        best = max(own or views, key=lambda run: len(needed & run.artifacts.keys()), default=None)
-        absent = needed - (best.artifacts.keys() if best else set())
+        # The run that lacks least; without any run, everything but the pins has to be made.
+        base = min(own or views or [Run("", pins)], key=lambda view: len(self._pipelines_for(needed, view)))
+        absent = ", ".join(sorted(needed - base.artifacts.keys()))
         pinned = "".join(f" with {name} of run {version}" for name, version in pins.items())
-        pipelines = self.pipelines_making(absent, (best.artifacts if best else {}).keys() | pins.keys())
+        command = self.suggest_command(self._pipelines_for(needed, base), load_versions=pins)
         raise CommandError(
-            f"{', '.join(sorted(absent))} must be in a run of this experiment{pinned}, got none; "
-            f"first type: {self.suggest_command(pipelines, load_versions=pins)}"
+            f"{absent} must be in a run of this experiment{pinned}, got none; first type: {command}"
         )
+
+    def _pipelines_for(self, needed: set[str], run: Run) -> list[str]:
+        """The pipelines that make what a run lacks."""
+        return self.pipelines_making(needed - run.artifacts.keys(), run.artifacts.keys())
 
     def _view(self, run: Run, pins: dict[str, str]) -> Run:
         """The run with the pins in place of its own versions, and without what it made from those."""
