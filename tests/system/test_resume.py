@@ -28,7 +28,7 @@ def test_a_killed_run_that_is_started_again_goes_on_and_ends_the_same(tmp_path: 
 
     again = kedro(project, *arguments)
     assert again.returncode == 0, again.stderr
-    assert "Going on with stage 1 after epoch" in again.stdout + again.stderr
+    assert "Resuming stage 1 after epoch" in again.stdout + again.stderr
     # Where there is no terminal, a line for each epoch in place of the bar.
     epoch = r"^\[.*\] INFO     stage 1: epoch 6/6, loss \d+\.\d+, embedding\.\w+ \d\.\d+, [\d,]+ images/s$"
     assert len(re.findall(epoch, again.stdout, re.MULTILINE)) == 1
