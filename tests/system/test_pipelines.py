@@ -70,7 +70,9 @@ def test_the_report_has_what_belongs_to_its_run_and_does_without_the_rest(projec
 def test_what_is_made_for_the_report_is_in_that_of_the_same_command(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_session(project, pipeline_names=["visualization", "stage2_lr_finder"])
+    range_test = [node.name for node in register_pipelines()["stage2_lr_finder"].nodes]
+    names = ["visualization", "stage2_lr_finder"]
+    run_session(project, pipeline_names=names, node_names=["visualization.write_report", *range_test])
     suggested = read_catalog(project).load("stage2_lr_suggestion")["suggested_lr"]
     assert f"--params stage2.optimizer.lr={suggested:.2g}" in capsys.readouterr().out
     assert "Learning-rate range test of stage 2" in read_catalog(project).load("report")

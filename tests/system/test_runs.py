@@ -87,22 +87,6 @@ def test_an_encoder_of_other_data_is_refused(project: Path) -> None:
         run_session(project, pipeline_names=["evaluation"], load_versions=pins)
 
 
-def test_a_model_says_the_parameters_of_its_training_and_not_of_the_run_that_reads_it(project: Path) -> None:
-    trained = read_catalog(project).load("run_record")["parameters"]
-    changed = {"stage1": {"loss": {"temperature": 0.456}}, "stage2": {"label_smoothing": 0.345}}
-    for name in ("evaluation", "export", "visualization"):
-        run_session(project, pipeline_names=[name], runtime_params=changed)
-    catalog = read_catalog(project)
-    checkpoints = catalog.load("metrics")["checkpoint"]
-    assert checkpoints["encoder"]["parameters"] == trained["stage1"]
-    assert checkpoints["classifier"]["parameters"] == trained["stage2"]
-    assert checkpoints["baseline"]["parameters"]["schedule"] == trained["stage1"]["schedule"]
-    for page in (catalog.load("model_card"), catalog.load("report").replace("&#34;", '"')):
-        assert '"num_epochs": 2' in page
-        assert '"temperature": 0.456' not in page
-        assert '"label_smoothing": 0.345' not in page
-
-
 def test_a_baseline_that_had_fewer_epochs_is_called_another_budget(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,11 +29,15 @@ def highest_shares(logits: np.ndarray) -> np.ndarray:
     return highest
 
 
+CHANGED = {"stage1": {"loss": {"temperature": 0.456}}, "stage2": {"label_smoothing": 0.345}}
+
+
 @pytest.fixture(scope="module")
 def exported(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished project, exported once; only to be read."""
+    """The finished project, exported by runs with other parameters of training; only to be read."""
     copy = copy_project(finished_project, tmp_path_factory.mktemp("exported"))
-    run_session(copy, pipeline_names=["export"])
+    for name in ("evaluation", "export"):
+        run_session(copy, pipeline_names=[name], runtime_params=CHANGED)
     return copy
 
 
@@ -92,6 +96,23 @@ def test_the_numbers_of_the_model_card_are_those_of_the_run(catalog: Any) -> Non
     assert f"On {metrics['num_images']} test images" in card
     parameters = json.loads(card.split("```json\n")[1].split("```")[0])
     assert parameters["encoder"] == metrics["checkpoint"]["encoder"]["parameters"]
+
+
+def test_a_model_says_the_parameters_of_its_training_and_not_of_the_run_that_reads_it(
+    exported: Path, catalog: Any, finished_catalog: Any, tmp_path: Path
+) -> None:
+    project = copy_project(exported, tmp_path)
+    run_session(project, pipeline_names=["visualization"], runtime_params=CHANGED)
+    report = read_catalog(project).load("report")
+    trained = finished_catalog.load("run_record")["parameters"]
+    checkpoints = catalog.load("metrics")["checkpoint"]
+    assert checkpoints["encoder"]["parameters"] == trained["stage1"]
+    assert checkpoints["classifier"]["parameters"] == trained["stage2"]
+    assert checkpoints["baseline"]["parameters"]["schedule"] == trained["stage1"]["schedule"]
+    for page in (catalog.load("model_card"), report.replace("&#34;", '"')):
+        assert '"num_epochs": 2' in page
+        assert '"temperature": 0.456' not in page
+        assert '"label_smoothing": 0.345' not in page
 
 
 def test_the_code_of_the_model_card_runs_beside_the_file(
