@@ -12,7 +12,7 @@ import faiss
 import pytest
 import torch
 from benchmarks import loss, metrics
-from benchmarks.seeds import aggregate, headline_metrics
+from benchmarks.seeds import aggregate, headline_metrics, side_by_side
 
 from tests.conftest import ROOT
 
@@ -145,3 +145,23 @@ def test_one_seed_has_no_standard_deviation():
 
 def test_a_metric_that_a_seed_has_not_is_left_out():
     assert list(aggregate([{"accuracy": 0.5, "ami": 0.1}, {"accuracy": 0.5}])) == ["accuracy"]
+
+
+def test_the_metrics_of_baseline_and_pixels_stand_beside_the_contrastive_ones():
+    rows = [
+        {"embedding.precision_at_1": x, "baseline.embedding.precision_at_1": y, "pixels.precision_at_1": z}
+        for x, y, z in ((0.8, 0.6, 0.4), (0.9, 0.7, 0.4))
+    ]
+    assert side_by_side(aggregate(rows)) == {
+        "embedding.precision_at_1": {
+            "contrastive": "0.8500 ± 0.0707",
+            "baseline": "0.6500 ± 0.0707",
+            "pixels": "0.4000 ± 0.0000",
+        }
+    }
+
+
+def test_one_seed_stands_there_without_a_deviation():
+    assert side_by_side(aggregate([{"classifier.accuracy": 0.5}])) == {
+        "classifier.accuracy": {"contrastive": "0.5000"}
+    }
