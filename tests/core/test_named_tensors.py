@@ -94,21 +94,35 @@ def test_a_state_of_the_right_origin_passes_and_another_is_refused():
     # Told apart by what is not in the message, too.
     with pytest.raises(ValueError, match="of the encoder must be 0123456789ab, got 0123456789ab; run stage1"):
         require_origin("encoder", state, "data_hash", "0123456789abcdeX", "run stage1")
-    with pytest.raises(ValueError, match="encoder_hash of the classifier must be 77, got None; run stage2"):
-        require_origin("classifier", state, "encoder_hash", "77", "run stage2")
+    with pytest.raises(
+        ValueError,
+        match="encoder_hash of the classifier must be 77, got None; type: kedro run --pipelines stage2,stage2_swa",
+    ):
+        require_origin(
+            "classifier", state, "encoder_hash", "77", "type: kedro run --pipelines stage2,stage2_swa"
+        )
 
 
 def test_a_classifier_of_the_encoder_passes_and_another_is_refused():
     classifier = NamedTensors({}, {"encoder_hash": "0123456789abcdef"})
     require_encoder(classifier, "0123456789abcdef")
-    with pytest.raises(ValueError, match=r"encoder_hash of the classifier must be 77, got 012.*; run stage2"):
+    with pytest.raises(
+        ValueError,
+        match=r"encoder_hash of the classifier must be 77, got 012.*; type: kedro run --pipelines stage2,stage2_swa",
+    ):
         require_encoder(classifier, "77")
 
 
 def test_embeddings_of_the_samples_pass_and_others_are_refused():
     embeddings = NamedTensors({}, {"sample_ids": ["a", "b", "c"]})
     require_order(embeddings, ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"embeddings must have sample None at row 2, .* got 'c'; run eval"):
+    with pytest.raises(
+        ValueError,
+        match=r"embeddings must have sample None at row 2, .* got 'c'; type: kedro run --pipelines evaluation",
+    ):
         require_order(embeddings, ["a", "b"])
-    with pytest.raises(ValueError, match=r"embeddings must have sample 'c' at row 1, .* got 'b'; run eval"):
+    with pytest.raises(
+        ValueError,
+        match=r"embeddings must have sample 'c' at row 1, .* got 'b'; type: kedro run --pipelines evaluation",
+    ):
         require_order(embeddings, ["a", "c", "b"])

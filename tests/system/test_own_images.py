@@ -209,7 +209,11 @@ def test_rows_stay_with_their_pixels_where_the_folder_changes_between_two_nodes(
             {"images": {"path": "gone"}},
             "images.path must be a folder, got .*gone, which does not exist",
         ),
-        ("images", {"images": {"pth": "x"}}, "images.pth must be a known parameter.*did you mean 'path'"),
+        (
+            "images",
+            {"images": {"pth": "x"}},
+            "images.pth must be a known parameter.*did you mean 'images.path'",
+        ),
         ("base", {"images": {"path": "x"}}, "got experiment base; add --env images"),
     ],
 )

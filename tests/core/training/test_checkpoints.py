@@ -64,7 +64,10 @@ def test_a_checkpoint_says_its_epoch_its_metrics_and_where_it_comes_from():
 
 
 def test_a_metric_that_is_not_measured_is_refused():
-    with pytest.raises(ValueError, match=r"checkpoints\.metric must be one of score, other, got 'scores'"):
+    with pytest.raises(
+        ValueError,
+        match=r"checkpoints\.metric must be one that is measured, got 'scores'; did you mean 'score'",
+    ):
         TopCheckpoints("scores", 1, {}).offer(epoch_record(1, 0.5, other=0.1))
 
 
