@@ -96,11 +96,9 @@ def test_a_state_of_the_right_origin_passes_and_another_is_refused():
         require_origin("encoder", state, "data_hash", "0123456789abcdeX", "run stage1")
     with pytest.raises(
         ValueError,
-        match="encoder_hash of the classifier must be 77, got None; type: kedro run --pipelines stage2,stage2_swa",
+        match="encoder_hash of the classifier must be 77, got None; run stage2",
     ):
-        require_origin(
-            "classifier", state, "encoder_hash", "77", "type: kedro run --pipelines stage2,stage2_swa"
-        )
+        require_origin("classifier", state, "encoder_hash", "77", "run stage2")
 
 
 def test_a_classifier_of_the_encoder_passes_and_another_is_refused():
@@ -108,7 +106,7 @@ def test_a_classifier_of_the_encoder_passes_and_another_is_refused():
     require_encoder(classifier, "0123456789abcdef")
     with pytest.raises(
         ValueError,
-        match=r"encoder_hash of the classifier must be 77, got 012.*; type: kedro run --pipelines stage2,stage2_swa",
+        match=r"encoder_hash of the classifier must be 77, got 012.*; type: kedro run .*stage2_swa",
     ):
         require_encoder(classifier, "77")
 
@@ -118,11 +116,11 @@ def test_embeddings_of_the_samples_pass_and_others_are_refused():
     require_order(embeddings, ["a", "b", "c"])
     with pytest.raises(
         ValueError,
-        match=r"embeddings must have sample None at row 2, .* got 'c'; type: kedro run --pipelines evaluation",
+        match=r"embeddings must have sample None at row 2, .* got 'c'; type: kedro run .*evaluation",
     ):
         require_order(embeddings, ["a", "b"])
     with pytest.raises(
         ValueError,
-        match=r"embeddings must have sample 'c' at row 1, .* got 'b'; type: kedro run --pipelines evaluation",
+        match=r"embeddings must have sample 'c' at row 1, .* got 'b'; type: kedro run .*evaluation",
     ):
         require_order(embeddings, ["a", "c", "b"])

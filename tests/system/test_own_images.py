@@ -212,7 +212,7 @@ def test_rows_stay_with_their_pixels_where_the_folder_changes_between_two_nodes(
         (
             "images",
             {"images": {"pth": "x"}},
-            "images.pth must be a known parameter.*did you mean 'images.path'",
+            "images.pth must be a known .*did you mean 'images.path'",
         ),
         ("base", {"images": {"path": "x"}}, "got experiment base; add --env images"),
     ],

@@ -64,10 +64,8 @@ def test_a_checkpoint_says_its_epoch_its_metrics_and_where_it_comes_from():
 
 
 def test_a_metric_that_is_not_measured_is_refused():
-    with pytest.raises(
-        ValueError,
-        match=r"checkpoints\.metric must be one that is measured, got 'scores'; did you mean 'score'",
-    ):
+    message = r"checkpoints\.metric must be one that is measured, got 'scores'; did you mean 'score'"
+    with pytest.raises(ValueError, match=message):
         TopCheckpoints("scores", 1, {}).offer(epoch_record(1, 0.5, other=0.1))
 
 
