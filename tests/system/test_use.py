@@ -186,6 +186,15 @@ def test_an_encoder_from_any_file_gives_the_embeddings_of_the_run(exported: Path
     assert said.probability == pytest.approx(expected.probability, abs=1e-4)
 
 
+def test_the_run_of_the_variable_is_the_one_whose_encoder_is_loaded(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUPCON_RUN_ID", "never")
+    with pytest.raises(click.ClickException, match=r"run_id must be a run with an encoder, got 'never'"):
+        load_encoder(exported, env="tiny")
+    assert load_encoder(exported, env="tiny", run_id="2026-01-01")
+
+
 def test_a_run_or_a_file_that_does_not_exist_is_refused(finished_project: Path, tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match=r"run with an encoder, got 'never'"):
         load_encoder(finished_project, env="tiny", run_id="never")

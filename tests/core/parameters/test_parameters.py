@@ -184,7 +184,7 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
             Stage1Parameters,
             "loader.images_per_class",
             3,
-            r"batch_size must be a multiple of images_per_class \(3\), got 4; the next is 6",
+            r"batch_size must be a multiple of images_per_class \(3\), got 4; set batch_size=6",
         ),
         (Stage1Parameters, "transforms", [{"name": "HorizontalFlop"}], "did you mean 'HorizontalFlip'"),
         (

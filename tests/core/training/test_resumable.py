@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.messages import DivergenceError
 from supcon_pipeline.core.models.encoder import build_model, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import progress, resumable
@@ -310,6 +311,12 @@ class FailingLoss:
     def __call__(self, outputs, batch):
         self.step += 1
         return cross_entropy(outputs, batch) * (float("nan") if self.step >= self.first_bad_step else 1.0)
+
+
+def test_a_rate_beyond_reason_is_answered_with_one_that_trains(labelled_splits, tmp_path):
+    stage = tiny_stage(criterion=FailingLoss(1), optimizer={"name": "sgd", "lr": 1e30, "weight_decay": 0.0})
+    with pytest.raises(DivergenceError, match=r"for example with --params tiny\.optimizer\.lr=0\.1; no val"):
+        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path), "r1")
 
 
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_before(

@@ -1,10 +1,12 @@
 import logging
+import re
 
 import numpy as np
 import pytest
 from tests.core.training.trainings import CARD, read_parameters, stage1_parameters
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.stages import BaselineParameters, BaselineTraining, Stage1Parameters
 from supcon_pipeline.core.training.recipes import baseline_stage, contrastive_stage
 from supcon_pipeline.core.training.stage import build_training
@@ -33,6 +35,30 @@ def test_a_class_that_is_often_alone_in_a_batch_is_named_where_batches_are_made(
     found = warnings_of(uneven_data(num_common, {0: "cat", 1: "dog"}), caplog)
     assert [text[:32] for text in found] == (["dog has 2 of 13 training images:"] if is_rare else [])
     assert all("--params stage1.loader.sampler=class_balanced" in text for text in found)
+
+
+@pytest.mark.parametrize(("batch_size", "images_per_class"), [(2, None), (4, 2), (6, 3), (9, None), (12, 6)])
+def test_the_suggested_balance_is_one_that_the_loader_takes(
+    caplog: pytest.LogCaptureFixture, batch_size: int, images_per_class: int | None
+) -> None:
+    data = uneven_data(100, {})
+    (text,) = warnings_of(data, caplog, loader={"batch_size": batch_size, "num_workers": 0})
+    found = re.search(r"images_per_class=(\d+)", text)
+    assert (found and int(found[1])) == images_per_class
+    if found:
+        loader = {"sampler": "class_balanced", "images_per_class": images_per_class}
+        stage = contrastive_stage(
+            data, CARD, stage1_parameters(loader={"batch_size": batch_size, "num_workers": 0, **loader})
+        )
+        build_training(stage, data)
+
+
+def test_a_batch_of_more_classes_than_there_are_names_the_parameter_and_a_size_that_fits() -> None:
+    data = uneven_data(30, {})
+    loader = {"batch_size": 8, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2}
+    remedy = r"stage1\.loader\.batch_size must be at most 4 .*; add --params stage1\.loader\.batch_size=4$"
+    with pytest.raises(InputError, match=remedy):
+        build_training(contrastive_stage(data, CARD, stage1_parameters(loader=loader)), data)
 
 
 def test_a_class_without_a_name_is_called_by_its_label(caplog: pytest.LogCaptureFixture) -> None:

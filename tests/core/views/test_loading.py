@@ -236,8 +236,12 @@ def test_balanced_batches_that_hold_all_classes_are_an_even_share_of_each():
 @pytest.mark.parametrize(
     ("batch_size", "images_per_class", "message"),
     [
-        (7, 2, r"batch_size must be a multiple of images_per_class \(2\), got 7; the next is 8"),
-        (8, 2, r"batch_size must be at most 6 \(2 images of each of 3 classes\), got 8; lower it or raise"),
+        (7, 2, r"batch_size must be a multiple of images_per_class \(2\), got 7; set batch_size=8"),
+        (
+            8,
+            2,
+            r"batch_size must be at most 6 \(2 images of each of 3 classes\), got 8; add --params batch_siz",
+        ),
         (6, 0, "images_per_class must be at least 1, got 0"),
         (0, 2, "batch_size must be a multiple"),
     ],

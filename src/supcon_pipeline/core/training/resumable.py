@@ -57,7 +57,9 @@ def run_stage(
         try:
             _follow(records, resumable, monitor, stage.key)
         except DivergenceError as error:
-            remedy = f"for example with --params {stage.key}.optimizer.lr={params.optimizer.lr / 10:.2g}"
+            # A tenth of an absurd rate is one as well.
+            lr = min(params.optimizer.lr / 10, 0.1)
+            remedy = f"for example with --params {stage.key}.optimizer.lr={lr:.2g}"
             raise DivergenceError(f"{error}, {remedy}; {resumable.describe_kept()}") from error
     named = flatten(params.model_dump(mode="json"))
     # TensorBoard does not accept None.

@@ -97,7 +97,7 @@ class Stage:
 
 def build_training(stage: Stage, data: LabelledImages) -> Training:
     """The model, loader, optimizer, schedule and average of a stage, before the first step."""
-    params, device = stage.params, pick_device()
+    params, device, group = stage.params, pick_device(), stage.parameter_group or stage.key
     model = stage.model.to(device)
     policy, mixing = build_views(params, stage.num_views, data)
     if stage.has_positives_by_class:
@@ -110,6 +110,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         **params.loader.model_dump(),
         seed=params.seed,
         mixing=mixing,
+        parameter_group=f"{group}.loader.",
     )
     optimizer = build_optimizer(model, **params.optimizer.model_dump())
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
@@ -123,7 +124,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         loader,
         optimizer,
         schedule,
-        choose_precision(params.precision, device, f"{stage.parameter_group or stage.key}.precision"),
+        choose_precision(params.precision, device, f"{group}.precision"),
         ema=ema,
         is_raw_validated=params.ema is not None and params.ema.is_raw_validated,
         micro_batch_size=stage.micro_batch_size,
@@ -135,18 +136,22 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
 def _warn_of_rare_class(key: str, loader: LoaderParameters, data: LabelledImages) -> None:
     """Warn if a shuffled batch holds, on average, fewer than two images of the rarest class."""
     labels, counts = np.unique(data.labels[data.indices("train")], return_counts=True)
-    rarest, total = counts.argmin(), counts.sum()
-    if loader.sampler == "shuffled" and counts[rarest] * loader.batch_size < 2 * total:
+    rarest, total, batch_size = counts.argmin(), counts.sum(), loader.batch_size
+    if loader.sampler == "shuffled" and counts[rarest] * batch_size < 2 * total:
+        # A batch takes as many images of each of its classes, of which there must be enough.
+        least = max(2, -(-batch_size // len(labels)))
+        images_per_class = next((size for size in range(least, batch_size) if batch_size % size == 0), None)
         logger.warning(
             "%s has %s of %s training images: a shuffled batch of %s often holds one of them or none, and an "
-            "image alone has no positives but its own views; balance the classes with "
-            "--params %s.loader.sampler=class_balanced,%s.loader.images_per_class=2",
+            "image alone has no positives but its own views%s",
             data.class_names.get(int(labels[rarest]), f"class {labels[rarest]}"),
             f"{counts[rarest]:,}",
             f"{total:,}",
-            f"{loader.batch_size:,}",
-            key,
-            key,
+            f"{batch_size:,}",
+            f"; balance the classes with --params {key}.loader.sampler=class_balanced,"
+            f"{key}.loader.images_per_class={images_per_class}"
+            if images_per_class
+            else "",
         )
 
 

@@ -122,8 +122,11 @@ def build_loader(
     sampler: str = "shuffled",
     images_per_class: int | None = None,
     mixing: Mixing | None = None,
+    parameter_group: str = "",
 ) -> ViewLoader:
     """Batches of views of the images at `indices`, `shuffled` or, with `images_per_class`, `class_balanced`.
+
+    `parameter_group` stands before the names of parameters in messages.
 
     Raises:
         InputError: if the sizes of a class-balanced batch do not fit together.
@@ -133,7 +136,7 @@ def build_loader(
     if sampler == "shuffled":
         batches = ShuffledBatches(indices, batch_size, seed)
     elif sampler == "class_balanced" and images_per_class is not None:
-        batches = ClassBalancedBatches(labels, indices, batch_size, images_per_class, seed)
+        batches = ClassBalancedBatches(labels, indices, batch_size, images_per_class, seed, parameter_group)
     else:
         raise ValueError(
             "sampler must be shuffled, or class_balanced with images_per_class, "

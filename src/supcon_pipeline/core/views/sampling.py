@@ -68,6 +68,7 @@ class ClassBalancedBatches:
         batch_size: of every batch, a multiple of `images_per_class`.
         images_per_class: at least 1.
         seed: of the order and of the views.
+        parameter_group: what stands before `batch_size` in messages.
 
     Raises:
         InputError: if the sizes do not fit together, or a batch would hold more classes than there are.
@@ -80,6 +81,7 @@ class ClassBalancedBatches:
         batch_size: int,
         images_per_class: int,
         seed: int,
+        parameter_group: str = "",
     ):
         require_balanced(batch_size, images_per_class)
         drawn_labels = np.asarray(labels)[indices]
@@ -87,8 +89,9 @@ class ClassBalancedBatches:
         largest = len(self.members) * images_per_class
         if batch_size > largest:
             raise InputError(
-                f"batch_size must be at most {largest} ({images_per_class} images of each of "
-                f"{len(self.members)} classes), got {batch_size}; lower it or raise images_per_class"
+                f"{parameter_group}batch_size must be at most {largest} ({images_per_class} images of each "
+                f"of {len(self.members)} classes), got {batch_size}; "
+                f"add --params {parameter_group}batch_size={largest}"
             )
         self.num_classes, self.images_per_class = batch_size // images_per_class, images_per_class
         self.num_batches, self.seed = -(-len(indices) // batch_size), seed
@@ -137,5 +140,5 @@ def require_balanced(batch_size: int, images_per_class: int) -> None:
     if batch_size < 1 or batch_size % images_per_class:
         raise InputError(
             f"batch_size must be a multiple of images_per_class ({images_per_class}), got {batch_size}; "
-            f"the next is {(batch_size // images_per_class + 1) * images_per_class}"
+            f"set batch_size={(batch_size // images_per_class + 1) * images_per_class}"
         )
