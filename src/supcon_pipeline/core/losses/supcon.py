@@ -55,9 +55,8 @@ def supcon_loss(
         projections = at_least_float32(projections)
         attraction, has_positive = _attraction(projections, labels)
         num_views = projections.shape[1]
-        weights = has_positive.to(projections.dtype) / (num_views * has_positive.sum()).clamp(min=1)
-        row_weights = weights.repeat_interleave(num_views)
-        repulsion: Tensor = _LogNormaliser.apply(projections.flatten(0, 1), row_weights, temperature)
+        is_anchor = has_positive.repeat_interleave(num_views)
+        repulsion: Tensor = _LogNormaliser.apply(projections.flatten(0, 1), is_anchor, temperature)
         return repulsion - (attraction / temperature).to(repulsion.dtype)
 
 
@@ -98,7 +97,7 @@ def _class_sums(
 
 
 class _LogNormaliser(torch.autograd.Function):
-    """Weighted sum over rows i of log sum_{j != i} exp(x_i . x_j / temperature), for weights at least 0.
+    """Mean over anchors i of log sum_{j != i} exp(x_i . x_j / temperature); 0 without any anchor.
 
     Similarities are symmetric, so both passes visit each pair of rows once, in square tiles on and above the
     diagonal: forward streams the normalisers, backward recomputes the tiles. Together they cost the matrix
@@ -108,25 +107,32 @@ class _LogNormaliser(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, is_anchor: Tensor, temperature: float) -> Tensor:
         scale = math.log2(math.e) / temperature
         is_bounded = _is_bounded(rows, scale)
-        log2_normalisers = _log2_normalisers(rows, scale, is_bounded)
-        # log2(weight * softmax) = similarity + offset; an anchor of weight 0 contributes nothing.
-        offsets = torch.where(weights > 0, weights.log2() - log2_normalisers, -torch.inf)
-        ctx.save_for_backward(rows, offsets)
+        maxima, sums = _log2_sums(rows, scale, is_bounded)
+        log2_normalisers = maxima + sums.log2()
+        # softmax = 2^similarity * inverse, or 2^(similarity + offset); that of a row that is no anchor is 0.
+        # Not a round trip through the logarithm where it can be left out, nor a common factor in the offset:
+        # their rounding, times 1 / temperature, is all that is left where a softmax is saturated.
+        softmax_terms = (
+            torch.where(is_anchor, 1 / sums, 0.0)
+            if is_bounded
+            else torch.where(is_anchor, -log2_normalisers, -torch.inf)
+        )
+        num_anchors = is_anchor.sum().clamp(min=1)
+        ctx.save_for_backward(rows, softmax_terms, num_anchors)
         ctx.temperature, ctx.is_bounded = temperature, is_bounded
-        terms = torch.where(weights > 0, weights * log2_normalisers, 0.0)
-        return terms.sum() * math.log(2)
+        return torch.where(is_anchor, log2_normalisers, 0.0).sum() * math.log(2) / num_anchors
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
-        rows, offsets = ctx.saved_tensors
+        rows, softmax_terms, num_anchors = ctx.saved_tensors
         # The caller may be inside autocast, which would compute the products in half precision.
         with torch.autocast(rows.device.type, enabled=False):
-            gradient = _gradient(rows, offsets, math.log2(math.e) / ctx.temperature, ctx.is_bounded)
-        return gradient.mul_(grad_output / ctx.temperature), None, None
+            gradient = _gradient(rows, softmax_terms, math.log2(math.e) / ctx.temperature, ctx.is_bounded)
+        return gradient.mul_(grad_output / ctx.temperature / num_anchors), None, None
 
 
 def _is_bounded(rows: Float[Tensor, "n dim"], scale: float) -> bool:
@@ -134,7 +140,10 @@ def _is_bounded(rows: Float[Tensor, "n dim"], scale: float) -> bool:
     return rows.device.type == "cpu" and bool((rows.square().sum(dim=1) * scale < MAX_PLAIN_EXPONENT).all())
 
 
-def _log2_normalisers(rows: Float[Tensor, "n dim"], scale: float, is_bounded: bool) -> Float[Tensor, " n"]:
+def _log2_sums(
+    rows: Float[Tensor, "n dim"], scale: float, is_bounded: bool
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Maxima m and sums s of each row; its normaliser is 2^m s. Where they are bounded, all m are 0."""
     # Not -inf, so that a single row gives log2(0) instead of infinity minus infinity.
     maxima = rows.new_full((len(rows),), 0.0 if is_bounded else torch.finfo(rows.dtype).min)
     sums = rows.new_zeros(len(rows))
@@ -147,7 +156,7 @@ def _log2_normalisers(rows: Float[Tensor, "n dim"], scale: float, is_bounded: bo
                 sums[side] += tile.sum(dim=dim)
             else:
                 _stream(maxima[side], sums[side], tile, spare, dim)
-    return maxima + sums.log2()
+    return maxima, sums
 
 
 def _stream(maxima: Tensor, sums: Tensor, tile: Tensor, spare: Tensor, dim: int) -> None:
@@ -159,16 +168,16 @@ def _stream(maxima: Tensor, sums: Tensor, tile: Tensor, spare: Tensor, dim: int)
 
 
 def _gradient(
-    rows: Float[Tensor, "n dim"], offsets: Float[Tensor, " n"], scale: float, is_bounded: bool
+    rows: Float[Tensor, "n dim"], terms: Float[Tensor, " n"], scale: float, is_bounded: bool
 ) -> Float[Tensor, "n dim"]:
-    gradient, factors = torch.zeros_like(rows), offsets.exp2()
+    gradient = torch.zeros_like(rows)
     for row_range, column_range, tile, spare in _similarity_tiles(rows, scale):
         # The weight of a pair is the softmax with one row as the anchor plus that with the other.
         if is_bounded:
-            pull = tile.exp2_().mul_(torch.add(factors[row_range, None], factors[column_range], out=spare))
+            pull = tile.exp2_().mul_(torch.add(terms[row_range, None], terms[column_range], out=spare))
         else:
-            torch.add(tile, offsets[row_range, None], out=spare)
-            pull = tile.add_(offsets[column_range]).exp2_().add_(spare.exp2_())
+            torch.add(tile, terms[row_range, None], out=spare)
+            pull = tile.add_(terms[column_range]).exp2_().add_(spare.exp2_())
         gradient[row_range].addmm_(pull, rows[column_range])
         if row_range != column_range:
             gradient[column_range].addmm_(pull.T, rows[row_range])
@@ -181,15 +190,16 @@ def _similarity_tiles(
     """Rows, columns, scaled similarities (-inf on the diagonal), spare buffer; both buffers are reused."""
     size = min(CPU_TILE if rows.device.type == "cpu" else GPU_TILE, max(len(rows), 1))
     buffers = rows.new_empty(2, size * size)
-    starts = range(0, len(rows), size)
+    starts, root = range(0, len(rows), size), math.sqrt(scale)
     for start in starts:
         row_range = slice(start, min(start + size, len(rows)))
-        scaled = rows[row_range] * scale
+        # The root on both sides: a pair must have the same bits from either row, whose normaliser it enters.
+        scaled = rows[row_range] * root
         for other in starts[start // size :]:
             column_range = slice(other, min(other + size, len(rows)))
             shape = (row_range.stop - row_range.start, column_range.stop - column_range.start)
             tile, spare = buffers[:, : shape[0] * shape[1]].unflatten(1, shape)
-            torch.mm(scaled, rows[column_range].T, out=tile)
+            torch.mm(scaled, (rows[column_range] * root).T, out=tile)
             if row_range == column_range:
                 tile.fill_diagonal_(-torch.inf)
             yield row_range, column_range, tile, spare
