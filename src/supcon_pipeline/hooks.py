@@ -2,7 +2,7 @@
 
 import subprocess
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from kedro.pipeline import Pipeline
 
 from supcon_pipeline.commands import CommandError, commands_folder, run_command
 from supcon_pipeline.datasets.progress import ProgressDataset
+from supcon_pipeline.pipeline_registry import whole_graph
 from supcon_pipeline.runs import RunBook, open_run
 from supcon_pipeline.validation import parameter_models, try_views, validate_parameters
 
@@ -54,13 +55,6 @@ class ParameterHooks:
 class RunHooks:
     """Open a run before its first node, and print its results after the last."""
 
-    @cached_property
-    def graph(self) -> Pipeline:
-        """All pipelines as one."""
-        from supcon_pipeline.pipeline_registry import register_pipelines
-
-        return sum(register_pipelines().values(), Pipeline([]))
-
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Remember the experiment and the project."""
@@ -71,7 +65,7 @@ class RunHooks:
     def after_catalog_created(self, catalog: DataCatalog, save_version: str | None) -> None:
         """Outside a run (notebook, Kedro-Viz), let the catalog show one whole run."""
         if save_version is None:
-            RunBook(catalog, self.graph).show()
+            RunBook(catalog, whole_graph()).show()
 
     @hook_impl
     def before_pipeline_run(
@@ -89,7 +83,7 @@ class RunHooks:
             params=run_params["runtime_params"],
             folder=commands_folder(self.project_path),
         )
-        book = RunBook(catalog, self.graph, command)
+        book = RunBook(catalog, whole_graph(), command)
         parameters = _plain(catalog.load("parameters"))
         stages = {
             name: parameters[name]["transforms"]

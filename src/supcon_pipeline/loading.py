@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.project import settings
 from kedro.framework.startup import bootstrap_project
-from kedro.pipeline import Pipeline
 from kedro.utils import is_kedro_project
 
 from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, commands_folder, run_command
@@ -51,14 +50,13 @@ def _load_from_file(path: Path) -> "ImageEncoder":
 
 def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "ImageEncoder":
     from supcon_pipeline.core.inference.image_encoder import encoder_of_states
-    from supcon_pipeline.pipeline_registry import register_pipelines
+    from supcon_pipeline.pipeline_registry import whole_graph
 
     bootstrap_project(project_path)
     with settings.SESSION_CLASS.create(project_path, env=env) as session:
         catalog = session.load_context().catalog
-    graph = sum(register_pipelines().values(), Pipeline([]))
     command = partial(run_command, env=env, folder=commands_folder(project_path))
-    book = RunBook(catalog, graph, command)
+    book = RunBook(catalog, whole_graph(), command)
     run = _choose_run(book, run_id or os.environ.get(RUN_ID_VARIABLE))
     book.pin(run.artifacts)
     # A run may have stopped before stage 2 or evaluation; its encoder is still of use.

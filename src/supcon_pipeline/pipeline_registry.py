@@ -1,5 +1,7 @@
 """All pipelines by name."""
 
+from functools import cache
+
 from kedro.pipeline import Pipeline
 
 from supcon_pipeline.pipelines.baseline.pipeline import create_pipeline as create_baseline
@@ -18,6 +20,18 @@ from supcon_pipeline.pipelines.visualization.pipeline import create_pipeline as 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines, in the order of the data; `__default__` leaves out those for before and after it."""
+    return dict(_pipelines())
+
+
+@cache
+def whole_graph() -> Pipeline:
+    """All pipelines as one."""
+    return sum(_pipelines().values(), Pipeline([]))
+
+
+@cache
+def _pipelines() -> dict[str, Pipeline]:
+    """The pipelines, which a session needs four times."""
     models = {"stage1": "encoder", "stage2": "classifier", "baseline": "baseline_model"}
     averages = {f"{stage}_swa": create_swa(stage, model) for stage, model in models.items()}
     pipelines = {

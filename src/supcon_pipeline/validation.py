@@ -51,13 +51,12 @@ def require_names(named: Mapping[str, Any]) -> None:
     Raises:
         CommandError: with the nearest existing name, or with what to add to the command.
     """
-    from supcon_pipeline.pipeline_registry import register_pipelines
+    from supcon_pipeline.pipeline_registry import register_pipelines, whole_graph
 
-    pipelines = register_pipelines()
+    pipelines, everything = register_pipelines(), whole_graph()
     chosen = [*(named.get("pipeline_names") or []), *filter(None, [named.get("pipeline_name")])]
     _require_known("--pipelines", "pipelines", chosen, pipelines)
     running = sum((pipelines[name] for name in chosen or ["__default__"]), Pipeline([]))
-    everything = sum(pipelines.values(), Pipeline([]))
     artifacts = sorted(everything.all_outputs())
     _require_known("--load-versions", "artifacts", named.get("load_versions") or {}, artifacts)
     given = {argument: list(named[argument]) for argument in _FILTERS if named.get(argument)}
