@@ -1,5 +1,7 @@
 """Fixtures: a project of its own for each test, on a configuration that trains in seconds."""
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -108,13 +110,26 @@ def made_in(project: Path, run_id: str) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which everything has run once, under the run id `2026-01-01`; only to be read."""
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The finished project and what its run has printed."""
     project = make_project(tmp_path_factory.mktemp("finished") / "project")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         patch.setenv("SUPCON_RUN_ID", "2026-01-01")
+        patch.setenv("COLUMNS", "200")
         run_session(project)
-    return project
+    return project, printed.getvalue()
+
+
+@pytest.fixture(scope="session")
+def finished_project(_finished: tuple[Path, str]) -> Path:
+    """A project in which everything has run once, under the run id `2026-01-01`; only to be read."""
+    return _finished[0]
+
+
+@pytest.fixture(scope="session")
+def finished_output(_finished: tuple[Path, str]) -> str:
+    """What the run of the finished project has printed."""
+    return _finished[1]
 
 
 @pytest.fixture(scope="session")

@@ -42,22 +42,19 @@ def test_evaluation_alone_repeats_the_metrics_of_the_run_it_reads(
     assert after == {**finished_catalog.load("metrics"), "run_id": run_id}
 
 
-def test_the_report_has_what_belongs_to_its_run_and_does_without_the_rest(project: Path) -> None:
-    def report() -> str:
-        run_session(project, node_names=["visualization.write_report"])
-        page: str = read_catalog(project).load("report")
-        return page
-
+def test_the_report_has_what_belongs_to_its_run_and_does_without_the_rest(
+    project: Path, finished_catalog: Any
+) -> None:
     title, heading = "Learning-rate range test of stage 1", "Images of another kind"
-    page = report()
+    page = finished_catalog.load("report")
     assert title not in page
     assert heading not in page
     write_digits(project / "new")
     params = {"out_of_distribution": {"path": str(project / "new")}}
-    run_session(project, pipeline_names=["stage1_lr_finder"])
-    run_session(project, pipeline_names=["out_of_distribution"], runtime_params=params)
-    found = read_catalog(project).load("out_of_distribution_metrics")
-    page = report()
+    run_session(project, pipeline_names=["stage1_lr_finder", "out_of_distribution"], runtime_params=params)
+    run_session(project, node_names=["visualization.write_report"])
+    catalog = read_catalog(project)
+    found, page = catalog.load("out_of_distribution_metrics"), catalog.load("report")
     assert title in page
     assert f"AUROC {found['auroc']:.4f}" in page
     # They are of the images and of the encoder that there were, and of no other.

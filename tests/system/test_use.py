@@ -102,7 +102,7 @@ def test_a_model_says_the_parameters_of_its_training_and_not_of_the_run_that_rea
     exported: Path, catalog: Any, finished_catalog: Any, tmp_path: Path
 ) -> None:
     project = copy_project(exported, tmp_path)
-    run_session(project, pipeline_names=["visualization"], runtime_params=CHANGED)
+    run_session(project, node_names=["visualization.write_report"], runtime_params=CHANGED)
     report = read_catalog(project).load("report")
     trained = finished_catalog.load("run_record")["parameters"]
     checkpoints = catalog.load("metrics")["checkpoint"]
