@@ -1,20 +1,32 @@
 """Decoding of image files to pixels."""
 
+import ctypes
 import io
+import logging
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
 
+from supcon_pipeline.core.data.eight_bits import Layout, to_eight_bits
+from supcon_pipeline.core.data.file_kinds import HEAD_BYTES, damaged, format_of, is_heic, not_an_image
+from supcon_pipeline.core.data.png import SIGNATURE, keep_pixels
+from supcon_pipeline.core.data.tiff import require_sound_strips
 from supcon_pipeline.core.messages import InputError
 
 # What Pillow may try. Left out on purpose: formats that start other programs (EPS) or that nobody trains on.
 # JPEG includes MPO, which many phones write as `.jpg`; PPM includes PGM and PBM.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 # A small file can decompress to more than the memory holds. 10,000 x 10,000 is still accepted.
 MAX_PIXELS = 2**27
+# What Pillow's decoders raise for damaged files, beside OSError without a number.
+_DECODER_ERRORS = (SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error)
 # The `PIL.Image.Transpose` that undoes each EXIF orientation (TIFF 6.0, tag 274).
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -42,24 +54,103 @@ def decode_image(
             eighth of its size, but no smaller than this.
 
     Raises:
-        InputError: if it is empty, not an image, or has more than `MAX_PIXELS` pixels.
-        OSError: if it cannot be read or is truncated.
+        InputError: if it is empty, not an image, damaged, transparent everywhere, or has more than
+            `MAX_PIXELS` pixels.
+        OSError: if it cannot be read.
     """
-    from PIL import Image, UnidentifiedImageError
-
     if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
         raise InputError("file must hold an image, got an empty file")
-    with warnings.catch_warnings():
-        # Pillow warns about what it can recover from; for anything else it raises.
-        warnings.simplefilter("ignore")
+    with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as stream, _without_warnings():
+        return _decode_stream(stream, least_side)
+
+
+def _decode_stream(stream: BinaryIO, least_side: int | None) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    head = stream.read(HEAD_BYTES)
+    stream.seek(0)
+    source = io.BytesIO(keep_pixels(stream.read())) if head.startswith(SIGNATURE) else stream
+    try:
+        with Image.open(source, formats=_formats_of(head)) as image:
+            if image.format == "TIFF":
+                require_sound_strips(image.tag_v2, source)
+            pixels = read_pixels(image, least_side)
+            if image.format in ("JPEG", "MPO") and _is_filled(image, source, least_side):
+                raise InputError(
+                    "JPEG must be whole, got one whose pixels end early; copy or download it again"
+                )
+            return pixels
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise not_an_image(source) from None
+    except Image.DecompressionBombError:
+        raise InputError(f"image must have at most {MAX_PIXELS:,} pixels, got more") from None
+    except (OSError, *_DECODER_ERRORS) as error:
+        if getattr(error, "errno", None):
+            # The disk's fault and not the file's.
+            raise
+        raise damaged(format_of(head) or "image", str(error)) from None
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns about what it can recover from, and logs beside; for anything else it raises."""
+    _silence_libtiff()
+    logger = logging.getLogger("PIL.TiffImagePlugin")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was_disabled
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to the terminal what Pillow raises anyway; Pillow has no option for it."""
+    from PIL import Image
+
+    library = ctypes.CDLL(Image.core.__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        # Absent where libtiff is linked into Pillow without its names.
+        if hasattr(library, name):
+            getattr(library, name)(None)
+
+
+def _formats_of(head: bytes) -> tuple[str, ...]:
+    """What Pillow may try for a file that begins so; HEIC where the extra is installed."""
+    if not is_heic(head):
+        return FORMATS
+    try:
+        from pillow_heif import register_heif_opener
+    except ModuleNotFoundError:
+        return FORMATS
+    register_heif_opener()
+    return ("HEIF",)
+
+
+def _is_filled(image: Any, source: BinaryIO, least_side: int | None) -> bool:
+    """Whether a decoded JPEG ended before its last pixel.
+
+    Its decoder fills the rest with mid-grey and says nothing. More bytes before the end marker are skipped
+    where all pixels are there, and change those that are not.
+    """
+    from PIL import Image
+
+    corner = image.getpixel((image.width - 1, image.height - 1))
+    if set(np.ravel(corner).tolist()) - {127, 128}:
+        return False
+    source.seek(0)
+    data, marker, rest = source.read().rpartition(b"\xff\xd9")
+    with Image.open(io.BytesIO(data + b"\x5a" * 1024 + marker + rest), formats=["JPEG"]) as padded:
+        if least_side is not None:
+            padded.draft(None, (least_side, least_side))
         try:
-            source = io.BytesIO(file) if isinstance(file, bytes) else file
-            with Image.open(source, formats=FORMATS) as image:
-                return read_pixels(image, least_side)
-        except UnidentifiedImageError as error:
-            raise InputError(f"file must be an image, got none of {', '.join(FORMATS)}") from error
-        except Image.DecompressionBombError as error:
-            raise InputError(f"image must have at most {MAX_PIXELS:,} pixels, got more") from error
+            return bool(padded.tobytes() != image.tobytes())
+        except OSError:
+            return True
 
 
 def read_pixels(
@@ -68,7 +159,8 @@ def read_pixels(
     """The pixels of a PIL image, as `decode_image` gives them for a file.
 
     Raises:
-        InputError: if it has more than `MAX_PIXELS` pixels, or values of more than 8 bits out of range.
+        InputError: if it has more than `MAX_PIXELS` pixels, is transparent everywhere, or has colours or
+            values that are not supported.
     """
     from PIL import Image
 
@@ -78,13 +170,12 @@ def read_pixels(
         )
     if least_side is not None:
         image.draft(None, (least_side, least_side))
-    orientation = _read_orientation(image)
-    # Pillow reads 16 bits of a PPM as 32, scaled to the full range of 16.
-    has_sixteen_bits = image.mode.startswith("I;16") or image.format == "PPM"
+    layout = Layout.of(image)
     image.load()
-    upright = _UPRIGHT.get(orientation)
+    # Pillow turns a TIFF upright as it loads it, and takes the tag away.
+    upright = _UPRIGHT.get(_read_orientation(image))
     image = image.transpose(Image.Transpose[upright]) if upright else image
-    return _to_eight_bits(image, has_sixteen_bits)
+    return to_eight_bits(image, layout)
 
 
 def _read_orientation(image: Any) -> int:
@@ -93,33 +184,3 @@ def _read_orientation(image: Any) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:
         return 1
-
-
-def _to_eight_bits(image: Any, has_sixteen_bits: bool) -> np.ndarray:
-    """One or three channels, uint8."""
-    from PIL import Image
-
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scale_deep(np.asarray(image), has_sixteen_bits)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-
-
-def _scale_deep(pixels: np.ndarray, has_sixteen_bits: bool) -> np.ndarray:
-    """Pixels of more than 8 bits, rescaled to 0 to 255: integers from 16 bits, floats from 1 or 255.
-
-    Integers of 32 bits hold 16 bits, or 8 if none is above 255: programs write both.
-    """
-    low, high = pixels.min(), pixels.max()
-    is_whole = np.issubdtype(pixels.dtype, np.integer)
-    limit = 65535 if is_whole else 255
-    if not (low >= 0 and high <= limit):
-        raise InputError(f"pixels must be between 0 and {limit}, got {low} to {high}")
-    scale = 255.0 if high <= 1 else 1.0
-    if is_whole:
-        scale = 1 / 257 if has_sixteen_bits or high > 255 else 1.0
-    scaled: np.ndarray = np.round(pixels * np.float32(scale)).astype(np.uint8)
-    return scaled
