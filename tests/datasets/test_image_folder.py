@@ -118,9 +118,44 @@ def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
         (tmp_path / name).write_text("text")
     (tmp_path / "empty").mkdir()
     assert load(tmp_path).ignored == {
-        ".txt files": 1, "class folders without an image": 1, "files without an ending": 1, "hidden": 3,
-        "outside the class folders": 1,
+        ".txt files": 1, "class folders without an image (empty)": 1, "files without an ending": 1,
+        "hidden": 2, "of the system or a network drive": 1, "outside the class folders": 1,
     }  # fmt: skip
+
+
+def test_what_a_network_drive_keeps_beside_the_images_is_left_out_and_counted(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/b.png"):
+        put(tmp_path / name)
+    for name in (
+        "@eaDir/cover.png/SYNOPHOTO_THUMB_M.png", "cat/@eaDir/a.png/SYNOPHOTO_THUMB_M.png",
+        "#recycle/old/c.png",
+        "cat/.thumbnails/a.png", "cat/.AppleDouble/a.png", "dog/.ipynb_checkpoints/b-checkpoint.png",
+        "dog/._b.png", "$RECYCLE.BIN/d.png", "cat/SYNOPHOTO_THUMB_XL.jpg", "cat/Thumbs.db", "cat/.DS_Store",
+        "dog/desktop.ini", "lost+found/e.png", "@Recycle/f.png", "dog/.@__thumb/b.png", ".git/g.png",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        put(tmp_path / "red.png").rename(tmp_path / name)
+    raw = load(tmp_path)
+    assert (raw.class_names, list(raw.ids)) == (["cat", "dog"], ["cat/a.png", "dog/b.png"])
+    assert raw.ignored == {"hidden": 7, "of the system or a network drive": 9}
+    assert [path.name for path in ImageFilesDataset(str(tmp_path)).load().images] == ["a.png", "b.png"]
+
+
+def test_a_class_without_an_image_that_is_taken_is_named(tmp_path: Path) -> None:
+    for name in ("train/cat/a.png", "train/dog/b.png", "test/cat/c.png"):
+        put(tmp_path / name)
+    (tmp_path / "train/fox").mkdir()
+    (tmp_path / "train/fox/a.tga").touch()
+    (tmp_path / "test/dog").mkdir()
+    assert load(tmp_path).ignored == {
+        ".tga files": 1, "class folders without an image (test/dog, train/fox)": 2,
+    }  # fmt: skip
+
+
+def test_a_class_of_photographs_that_need_a_library_is_a_class(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "fox/IMG_1.HEIC"):
+        put(tmp_path / "red.png").rename((tmp_path / name).parent.mkdir() or tmp_path / name)
+    assert load(tmp_path).class_names == ["cat", "fox"]
 
 
 def test_links_are_followed_and_no_loop_is_endless(tmp_path: Path) -> None:
@@ -184,7 +219,10 @@ def test_a_folder_that_cannot_be_read_is_rejected_by_its_name(
             "empty",
             "images.path must hold images in <class>/ or train/<class>/, got none in .*empty; images",
         ),
-        ("texts", r"got none in .*texts \(1 .txt files, 1 class folders without an image\); images end in"),
+        (
+            "texts",
+            r"in .*texts \(1 .txt files, 1 class folders without an image \(cat\)\); images end in",
+        ),
     ],
 )
 def test_a_path_without_images_is_refused(tmp_path: Path, path: str | None, message: str) -> None:
@@ -204,7 +242,7 @@ def test_one_file_of_each_kind_is_packed_or_rejected_with_its_reason(tmp_path: P
         "a.jpg": {}, "b.png": {}, "c.webp": {}, "d.gif": {}, "e.bmp": {}, "f.tiff": {}, "G.JPEG": {},
         "gray.png": {"mode": "L", "color": 77}, "one bit.png": {"mode": "1", "color": 1},
         "palette.png": {"mode": "P", "color": 0}, "deep.png": {"mode": "I;16", "color": 40_000},
-        "alpha.png": {"mode": "RGBA", "color": (1, 2, 3, 0)},
+        "alpha.png": {"mode": "RGBA", "color": (1, 2, 3, 51)},
         "grey alpha.png": {"mode": "LA", "color": (9, 9)},
         "print.jpg": {"mode": "CMYK", "color": (0, 0, 0, 0)}, "dot.png": {"size": (1, 1)},
         "long.png": {"size": (1, 10_000)},
@@ -213,13 +251,14 @@ def test_one_file_of_each_kind_is_packed_or_rejected_with_its_reason(tmp_path: P
         put(tmp_path / "cat" / name, **options)
     rejected = {
         "bomb.png": "image must have at most", "cut.jpg": "", "nothing.png": "file must hold an image",
-        "text.jpg": "file must be an image", "gone.png": "No such file",
+        "text.jpg": "file must be an image", "gone.png": "No such file", "clear.png": "transparent every",
     }  # fmt: skip
     folder = tmp_path / "dog"
     put(folder / "bomb.png", mode="1", color=1, size=(2**14, 2**13 + 1))
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "noise.jpg")
     (folder / "cut.jpg").write_bytes((tmp_path / "noise.jpg").read_bytes()[:2000])
+    put(folder / "clear.png", mode="RGBA", color=(1, 2, 3, 0))
     (folder / "nothing.png").touch()
     (folder / "text.jpg").write_text("no image")
     (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
@@ -235,7 +274,8 @@ def test_one_file_of_each_kind_is_packed_or_rejected_with_its_reason(tmp_path: P
         assert np.abs(np.array(colours[name]) - [255, 0, 0]).max() < 12
     white = [255, 255, 255]
     assert colours["gray.png"] == [77, 77, 77]
-    assert colours["one bit.png"] == colours["alpha.png"] == colours["print.jpg"] == white
+    assert colours["one bit.png"] == colours["print.jpg"] == white
+    assert colours["alpha.png"] == [204, 204, 205]  # a fifth of the colour and the rest white
     assert colours["deep.png"] == [156, 156, 156]  # 40,000 / 257
     assert colours["grey alpha.png"] == [246, 246, 246]  # 9 / 255 of 9 and the rest white
 

@@ -49,8 +49,9 @@ class FilePaths(Sequence[Path]):
 class ImageFolderDataset(ImageSource):
     """Images in `<class>/`; or in `train/<class>/` with optional `valid/`, `validation/` or `val/`, `test/`.
 
-    Folders inside a class belong to it. Links are followed, and each folder is read once. Hidden files and
-    files that do not end like an image are skipped and counted.
+    Folders inside a class belong to it. Links are followed, and each folder is read once. Hidden files, those
+    that systems and network drives keep for themselves, and files that do not end like an image are skipped
+    and counted; a class folder without an image is named.
 
     Args:
         path: the folder; none as long as it has not been set.
@@ -67,13 +68,16 @@ class ImageFolderDataset(ImageSource):
         names: list[str] = []
         classes: list[str] = []
         splits: list[str] = []
+        empty: list[str] = []
         for split, class_folder in _class_folders(folder, ignored):
             class_name = printable(unicodedata.normalize("NFC", class_folder.name))
             files = [os.path.relpath(file, folder) for file in walk_images(class_folder, ignored)]
-            ignored["class folders without an image"] += not files
+            empty += [] if files else [printable(os.path.relpath(class_folder, folder))]
             names += files
             classes += [class_name] * len(files)
             splits += [split] * len(files)
+        if empty:
+            ignored[f"class folders without an image ({name_some(empty, 10)})"] = len(empty)
         if not names:
             raise InputError(
                 f"images.path must hold images in <class>/ or train/<class>/, got none in {folder}"

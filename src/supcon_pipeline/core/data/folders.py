@@ -6,8 +6,19 @@ from collections.abc import Iterator
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm"),
+    *(".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".hif"),
 )
+# What network drives, photograph managers and operating systems keep beside the files of their users.
+_SYSTEM_NAMES = frozenset(
+    (
+        *("__macosx", "network trash folder", "temporary items", "icon\r"),
+        *("@eadir", "@tmp", "#recycle", "#snapshot", "synoindex_media_info"),
+        *("@recycle", "@recently-snapshot", "@__thumb"),
+        *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+        "lost+found",
+    )
+)
+_SYSTEM_STARTS = ("synophoto_", "synofile_", "synovideo_")
 
 
 def walk_images(top: str | os.PathLike[str], ignored: Counter[str]) -> Iterator[str]:
@@ -46,11 +57,13 @@ def walk_images(top: str | os.PathLike[str], ignored: Counter[str]) -> Iterator[
 
 
 def list_entries(folder: str | os.PathLike[str], ignored: Counter[str]) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted by name; hidden ones are left out and counted."""
+    """The entries of a folder, sorted by name; hidden ones and the system's are left out and counted."""
     with os.scandir(folder) as scanned:
         entries = sorted(scanned, key=lambda entry: entry.name)
-    shown = [entry for entry in entries if not _is_hidden(entry.name)]
-    ignored["hidden"] += len(entries) - len(shown)
+    own = [entry for entry in entries if not _is_of_system(entry.name)]
+    shown = [entry for entry in own if not entry.name.startswith(".")]
+    ignored["of the system or a network drive"] += len(entries) - len(own)
+    ignored["hidden"] += len(own) - len(shown)
     return shown
 
 
@@ -62,9 +75,10 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_hidden(name: str) -> bool:
-    # A zip file made on a Mac adds __MACOSX beside the images.
-    return name.startswith(".") or name == "__MACOSX"
+def _is_of_system(name: str) -> bool:
+    """Whether a file or folder is none of the user's: thumbnails, bins, indices."""
+    name = name.lower()
+    return name in _SYSTEM_NAMES or name.startswith(_SYSTEM_STARTS)
 
 
 def printable(name: str | os.PathLike[str]) -> str:
