@@ -8,6 +8,7 @@ from supcon_pipeline.core.data.pixels import channel_statistics
 from supcon_pipeline.core.data.samples import (
     check_labels,
     check_rejected,
+    check_splits,
     count_images,
     describe_warnings,
     tabulate_packed,
@@ -28,8 +29,10 @@ def test_what_cannot_be_learned_is_refused(labels, names, message):
 
 
 def test_rejected_images_are_accepted_up_to_the_limit_and_then_named():
-    rejected = pd.DataFrame({"id": list("abcd"), "class_name": "cat", "reason": "cut short"})
-    packed = pd.DataFrame({"class_name": ["cat", "dog"]})
+    rejected = pd.DataFrame(
+        {"id": list("abcd"), "class_name": "cat", "split": "train", "reason": "cut short"}
+    )
+    packed = pd.DataFrame({"class_name": ["cat", "dog"], "split": "train"})
     check_rejected(rejected, packed, 4)
     with pytest.raises(
         ValueError,
@@ -45,6 +48,20 @@ def test_a_class_without_an_image_that_can_be_decoded_is_refused_within_the_limi
         check_rejected(rejected, pd.DataFrame({"class_name": ["cat", "dog"]}), 2)
 
 
+def test_a_split_without_an_image_that_can_be_decoded_is_refused_within_the_limit():
+    rejected = pd.DataFrame({"id": ["a"], "class_name": "cat", "split": "test", "reason": "cut short"})
+    packed = pd.DataFrame({"class_name": ["cat", "dog"], "split": ["train", "validation"]})
+    with pytest.raises(ValueError, match=r"every split must have an image .*, got none of test"):
+        check_rejected(rejected, packed, 1)
+
+
+def test_a_split_that_is_empty_because_all_images_are_the_same_is_refused():
+    check_splits(make_samples(CLEAN))
+    rows = [(name, label, "train", "same") for name, label, *_ in CLEAN]
+    with pytest.raises(ValueError, match="validation must have images, got none: of 12 images only 1 differ"):
+        check_splits(make_samples(rows))
+
+
 @pytest.mark.parametrize("splits", [None, ["test", "train", "train", "test"]])
 def test_rejected_rows_are_found_by_position_and_not_by_id(splits):
     images = [np.zeros((1, 1), np.uint8)] * 4
@@ -57,7 +74,8 @@ def test_rejected_rows_are_found_by_position_and_not_by_id(splits):
     }  # fmt: skip
     assert packed.index.tolist() == [0, 1]
     assert rejected.to_dict("list") == {
-        "id": ["a", "c"], "class_name": ["dog", "cat"], "reason": ["cut short", "empty"],
+        "id": ["a", "c"], "class_name": ["dog", "cat"],
+        "split": [splits[0], splits[3]] if splits else ["train"] * 2, "reason": ["cut short", "empty"],
     }  # fmt: skip
 
 

@@ -48,14 +48,16 @@ def tabulate_packed(raw: RawImages, rejected: Sequence[tuple[int, str]]) -> tupl
 
     Returns:
         `id`, `split` (train if the source has none), `label`, `class_name` and `source` of packed images;
-        `id`, `class_name` and `reason` of rejected ones.
+        `id`, `class_name`, `split` and `reason` of rejected ones.
     """
     columns = {"id": list(raw.ids), "split": raw.splits or "train", "label": raw.labels}
     table = pd.DataFrame(columns)
     table["class_name"] = np.array(raw.class_names)[raw.labels]
     table["source"] = raw.source
     positions = [position for position, _ in rejected]
-    failed = table.loc[positions, ["id", "class_name"]].assign(reason=[reason for _, reason in rejected])
+    failed = table.loc[positions, ["id", "class_name", "split"]].assign(
+        reason=[reason for _, reason in rejected]
+    )
     return table.drop(index=positions).reset_index(drop=True), failed.reset_index(drop=True)
 
 
@@ -63,12 +65,12 @@ def check_rejected(rejected: pd.DataFrame, packed: pd.DataFrame, max_rejected: i
     """Refuse to go on if too many images were rejected.
 
     Args:
-        rejected: `id`, `class_name` and `reason` of the rejected images.
-        packed: `class_name` of the packed images.
+        rejected: `id`, `class_name`, `split` and `reason` of the rejected images.
+        packed: `class_name` and `split` of the packed images.
         max_rejected: how many may be rejected.
 
     Raises:
-        InputError: if there are more, naming the first few, or if no image of a class is left.
+        InputError: if there are more, naming the first few, or if no image of a class or of a split is left.
     """
     if len(rejected) > max_rejected:
         first = name_some(f"{row.id} ({row.reason})" for row in rejected.itertuples())
@@ -77,12 +79,28 @@ def check_rejected(rejected: pd.DataFrame, packed: pd.DataFrame, max_rejected: i
             "them (rejected_images lists all) and start a new run, or go on without them: "
             f"--params data_prep.max_rejected={len(rejected)}"
         )
-    lost = rejected.loc[~rejected["class_name"].isin(packed["class_name"]), "class_name"].drop_duplicates()
-    if len(lost):
-        raise InputError(
-            f"every class must have an image that can be decoded, got none of {name_some(lost)}; "
-            "rejected_images says why, fix its images or remove the class"
-        )
+    for column, kind in (("class_name", "class"), ("split", "split")):
+        lost = rejected.loc[~rejected[column].isin(packed[column]), column].drop_duplicates()
+        if len(lost):
+            raise InputError(
+                f"every {kind} must have an image that can be decoded, got none of {name_some(lost)}; "
+                f"rejected_images says why, fix its images or remove the {kind}"
+            )
+
+
+def check_splits(samples: pd.DataFrame) -> None:
+    """Refuse splits of which one is empty because identical images were kept together.
+
+    Raises:
+        InputError: naming the split.
+    """
+    for split in SPLITS:
+        if not (samples["split"] == split).any():
+            count = samples["pixel_hash"].nunique()
+            raise InputError(
+                f"{split} must have images, got none: of {len(samples):,} images only {count:,} differ, and "
+                "identical ones stay in one split; look for files that are blank or copies of one another"
+            )
 
 
 def count_images(samples: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -13,6 +13,7 @@ from supcon_pipeline.core.data.pixels import channel_statistics, content_hash, p
 from supcon_pipeline.core.data.samples import (
     check_labels,
     check_rejected,
+    check_splits,
     count_images,
     describe_warnings,
     tabulate_packed,
@@ -50,6 +51,7 @@ def tabulate_samples(
     given = samples["split"].tolist()
     chosen = split_samples(samples["class_name"].to_numpy(), *shares, given)
     samples["split"] = keep_together(chosen, samples["pixel_hash"], given)
+    check_splits(samples)
     return handle_leakage(samples, params.on_leakage)
 
 
