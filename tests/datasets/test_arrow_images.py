@@ -64,9 +64,9 @@ def test_images_that_are_only_named_are_read_from_their_files(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
-        (["a", " ", "b", "NaN"], "string", "label must be given for every image, got none for 2;"),
-        (["a", None, "b", "a"], "string", "label must be given for every image, got none for 1;"),
-        ([1.0, float("nan"), 2.0, 1.0], "float64", "label must be given for every image, got none for 1;"),
+        (["a", " ", "b", "NaN"], "string", "label must be given for every image, got none for 2: row 2, 4;"),
+        (["a", None, "b", "a"], "string", "label must be given for every image, got none for 1: row 2;"),
+        ([1.0, float("nan"), 2.0, 1.0], "float64", "for every image, got none for 1: row 2;"),
     ],
 )
 def test_an_image_without_a_label_is_refused(tmp_path: Path, pixels, labels, kind: str, message: str) -> None:
@@ -90,3 +90,11 @@ def test_a_split_or_a_column_or_a_folder_that_there_is_not_is_refused(tmp_path: 
         ArrowImagesDataset(str(tmp_path / "other"), label_column="kind").load()
     with pytest.raises(DatasetError, match=r"path must be a folder written by .*save_to_disk, got gone"):
         ArrowImagesDataset("gone").load()
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_several_labels_of_an_image_are_refused(tmp_path: Path, pixels, is_named: bool) -> None:
+    kind = datasets.ClassLabel(names=["cat", "dog"]) if is_named else datasets.Value("int64")
+    part = make_part(pixels, [[0], [1], [0, 1], [0]], datasets.List(kind))
+    with pytest.raises(DatasetError, match=r"label must be one class for each .*, got \[0\] in row 1;"):
+        load(tmp_path, part)

@@ -6,6 +6,9 @@ import pytest
 from kedro.io import DatasetError
 from PIL import Image
 
+from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.data.packing_store import PackingStore
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.image_table import ImageTableDataset
 
 
@@ -128,14 +131,108 @@ def test_a_csv_of_a_spreadsheet_with_a_mark_at_its_start_is_read(folder: Path) -
             "path,label\na.png,gr\u00fcn\n".encode("latin-1"),
             "must be in UTF-8, got t.csv with another byte at 20;",
         ),
-        (b"", "table must be CSV, got t.csv: No columns"),
-        (b"path,label\na,b\na,b,c,d\n", "table must be CSV, got t.csv: .*line 3"),
+        (b"", "table must be CSV, got t.csv without a line"),
+        (b'path,label\na.png,"cat\nb.png,dog\n', "got t.csv with line 3: .*; close every quote"),
+        (
+            b"path,label\na.png,cat,\nb.png,dog,\n",
+            "as many fields as the header .*, 2, got 3 in row 1",
+        ),
+        (b"path,label\na.png,cat,0.9\nb.png,dog,0.8\n", "name every column in the header"),
+        (b"path,label,split\na.png,cat,train\nb.png\n", r"columns, 3, got 1 in row 2 \(line 3\)"),
+        (b"path,label,label\na.png,cat,dog\n", "table must have one column label, got 2 in t.csv; rename"),
+        (b"path;kind\na.png;cat\n", "table must have a column label, got path, kind; set label_column"),
+        (b"path,label\na.png,cat\n ,dog\n", "path must be given in every row of t.csv, .*: row 2;"),
+        (
+            b"path,label\na,b\na,b,c,d\n",
+            r"columns, 2, got 4 in row 2 \(line 3\); name every column",
+        ),
     ],
 )
 def test_a_file_that_is_no_csv_is_one_line(folder: Path, content: bytes, message: str) -> None:
     (folder / "t.csv").write_bytes(content)
     with pytest.raises(DatasetError) as error:
         ImageTableDataset(str(folder / "t.csv")).load()
-    assert isinstance(error.value.__cause__, ValueError)
-    with pytest.raises(ValueError, match=message):
-        raise error.value.__cause__
+    with pytest.raises(InputError, match=message):
+        raise error.value.__cause__ or error.value
+
+
+CATS = "path,label\na.png,cat\nb.png,dog\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(CATS.replace(",", mark).encode() for mark in ";\t|"),
+        b"sep=;\r\n" + CATS.replace(",", ";").encode(),
+        b'"sep=\t"\n' + CATS.replace(",", "\t").encode(),
+        *(CATS.encode(name) for name in ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")),
+        CATS.replace("\n", "\r\n").encode(),
+        CATS.replace("\n", "\r").encode(),
+        ("\n" + CATS.replace("\n", "\n\n") + " \n,\n").encode(),
+        b"path, label\n a.png , cat\nb.png, dog \n",
+        b' "path" , "label"\n "a.png", "cat"\nb.png,dog\n'.replace(b'" ,', b'",'),
+        b"score;label;path\n0,9;cat;a.png\n0,8;dog;b.png\n",
+        b'label,path,words\ncat,a.png,"of two\nlines, ""quoted"""\ndog,b.png,\n',
+    ],
+)
+def test_a_csv_is_read_whatever_separates_it(folder: Path, content: bytes) -> None:
+    (folder / "t.csv").write_bytes(content)
+    raw = ImageTableDataset(str(folder / "t.csv")).load()
+    assert list(raw.ids) == ["a.png", "b.png"]
+    assert [raw.class_names[label] for label in raw.labels] == ["cat", "dog"]
+    assert all(image.is_file() for image in raw.images)
+
+
+def test_a_path_of_windows_is_found_and_a_name_with_a_backslash_too(folder: Path) -> None:
+    (folder / "cat").mkdir()
+    for name in ("cat/d.png", "odd\\name.png"):
+        Image.new("RGB", (2, 2)).save(folder / name)
+    path = write(folder / "t.csv", path=["cat\\d.png", "odd\\name.png"], label=["cat", "dog"])
+    raw = ImageTableDataset(str(path)).load()
+    assert list(raw.ids) == ["cat/d.png", "odd\\name.png"]
+    assert all(image.is_file() for image in raw.images)
+
+
+def test_labels_keep_their_text(folder: Path) -> None:
+    words = ["01", "1", "NA", "null", "None", "True", "1.0", "a|b", "[unclear]", "(2)"]
+    names = [f"{index}.png" for index in range(len(words))]
+    path = write(folder / "t.csv", path=names, label=words)
+    raw = ImageTableDataset(str(path)).load()
+    assert [raw.class_names[label] for label in raw.labels] == words
+
+
+@pytest.mark.parametrize(
+    ("ending", "labels", "shown"),
+    [
+        ("parquet", [[0], [0, 1], [1]], r"\[0\] in row 1; keep one label per image"),
+        ("parquet", [b"cat", b"dog", b"cat"], "b'cat' in row 1"),
+        ("csv", ["cat", "[0, 1]", "dog"], r"'\[0, 1\]' in row 2"),
+        ("csv", ["cat", "dog", "['cat', 'dog']"], ".* in row 3"),
+        ("csv", ["cat", "dog", "[0 1]"], ".* in row 3"),
+        ("csv", ["cat", "dog", "[]"], ".* in row 3"),
+        ("csv", ["cat", "dog", "(0, 1)"], ".* in row 3"),
+        ("csv", ["cat", "dog", "{'cat', 'dog'}"], ".* in row 3"),
+    ],
+)
+def test_several_labels_of_an_image_are_refused(folder: Path, ending: str, labels: list, shown: str) -> None:
+    path = write(folder / f"t.{ending}", path=["a.png", "b.png", "c.png"], label=labels)
+    with pytest.raises(DatasetError, match=f"label must be one class for each image, .*, got {shown}"):
+        ImageTableDataset(str(path)).load()
+
+
+def test_spaces_around_the_columns_of_parquet_do_not_count(folder: Path) -> None:
+    path = write(folder / "t.parquet", **{" path": [" a.png", "b.png "], "label ": ["cat", "dog"]})
+    assert list(ImageTableDataset(str(path)).load().ids) == ["a.png", "b.png"]
+
+
+def test_a_file_that_is_no_parquet_is_one_line(folder: Path) -> None:
+    (folder / "t.parquet").write_text("path,label\n")
+    with pytest.raises(DatasetError, match=r"table must be Parquet, got t.parquet: "):
+        ImageTableDataset(str(folder / "t.parquet")).load()
+
+
+def test_a_path_with_a_zero_byte_is_rejected_with_its_reason(folder: Path) -> None:
+    (folder / "t.csv").write_bytes(b"path,label\na.png,cat\nb\0.png,dog\n")
+    raw = ImageTableDataset(str(folder / "t.csv")).load()
+    packed, rejected = PackingStore(folder / "packings").pack(raw.images, Packing(4, 3, "pad"), 0)
+    assert (len(packed), rejected) == (1, [(1, "embedded null byte")])

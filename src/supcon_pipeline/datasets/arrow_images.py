@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import ImageItem, RawImages
-from supcon_pipeline.core.messages import InputError, require_extra
+from supcon_pipeline.core.messages import InputError, name_some, require_extra
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS
-from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
+from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing, require_one_class
 from supcon_pipeline.datasets.items import JoinedItems
 
 
@@ -83,13 +83,15 @@ class ArrowImagesDataset(ImageSource):
                 )
         labels = pd.Series(part.with_format("arrow")[self.label_column].to_pylist(), dtype=object)
         names = getattr(part.features[self.label_column], "names", None)
+        if not names:
+            require_one_class(labels, self.label_column)
         # A ClassLabel has -1 where there is no label.
         missing = labels.isna() | labels.eq(-1) if names else is_missing(labels)
         if missing.any():
             where = f" of {split}" if split else ""
             raise InputError(
-                f"{self.label_column} must be given for every image{where}, got none for {missing.sum():,}; "
-                "fill them in or remove the rows"
+                f"{self.label_column} must be given for every image{where}, got none for {missing.sum():,}: "
+                f"row {name_some(np.flatnonzero(missing) + 1)}; fill them in or remove the rows"
             )
         words = labels.map(names.__getitem__) if names else clean_words(labels)
         return words.to_numpy(dtype=object)

@@ -1,5 +1,6 @@
 """A table of images with a path and a label per row."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,19 @@ import pandas as pd
 
 from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.messages import InputError, name_some, suggest
+from supcon_pipeline.datasets.csv_table import read_csv
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
-from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing
+from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing, require_one_class
 
 
 class ImageTableDataset(ImageSource):
     """Images listed in a CSV or Parquet table with a path, a label and optionally a split.
 
+    Spaces around names of columns, paths and labels do not count. A path that has backslashes is one of
+    Windows unless there is such a file.
+
     Args:
-        filepath: the table, `.csv` or `.parquet`.
+        filepath: the table, `.csv` (or `.tsv`) as `read_csv` takes it, or `.parquet`.
         folder: what the paths are relative to, itself relative to the folder of the table; by default that
             folder.
         path_column: name of the column with the paths.
@@ -45,7 +50,8 @@ class ImageTableDataset(ImageSource):
         table = self._read()
         for column in (self.columns["path"], self.columns["label"]):
             self._require(column, table)
-        names = table[self.columns["path"]].astype(str).tolist()
+        require_one_class(table[self.columns["label"]], self.columns["label"])
+        names = [self._as_here(name) for name in table[self.columns["path"]].astype(str).str.strip()]
         class_names, labels = np.unique(clean_words(table[self.columns["label"]]), return_inverse=True)
         return RawImages(
             images=FilePaths(self.folder.absolute(), names),
@@ -56,33 +62,43 @@ class ImageTableDataset(ImageSource):
             splits=self._read_splits(table),
         )
 
+    def _as_here(self, name: str) -> str:
+        """A path as this system writes it."""
+        is_foreign = "\\" in name and os.sep == "/" and not (self.folder / name).exists()
+        return name.replace("\\", "/") if is_foreign else name
+
     def _read(self) -> pd.DataFrame:
         if not self.filepath.is_file():
             raise InputError(f"table must be a file, got {self.filepath.absolute()}, which does not exist")
-        if self.filepath.suffix.lower() == ".parquet":
-            return pd.read_parquet(self.filepath)
-        if self.filepath.suffix.lower() == ".csv":
-            return self._read_csv()
+        ending = self.filepath.suffix.lower()
+        if ending == ".parquet":
+            return self._read_parquet()
+        if ending in (".csv", ".tsv"):
+            return read_csv(self.filepath, list(self.columns.values()))
         raise InputError(f"table must be a .csv or .parquet file, got {self.filepath.name}")
 
-    def _read_csv(self) -> pd.DataFrame:
+    def _read_parquet(self) -> pd.DataFrame:
+        from pyarrow import ArrowException
+
         try:
-            # As text, so that a class may be called `01` or `NA`.
-            return pd.read_csv(self.filepath, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"table must be in UTF-8, got {self.filepath.name} with another byte at {error.start + 1}; "
-                "save it as CSV UTF-8"
-            ) from error
-        except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+            table = pd.read_parquet(self.filepath)
+        except (ArrowException, OSError, ValueError) as error:
+            if getattr(error, "errno", None):
+                raise
             reason = " ".join(str(error).split())
-            raise InputError(f"table must be CSV, got {self.filepath.name}: {reason}") from error
+            raise InputError(f"table must be Parquet, got {self.filepath.name}: {reason}") from None
+        return table.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
 
     def _require(self, column: str, table: pd.DataFrame) -> None:
         if column not in table:
             raise InputError(
                 f"table must have a column {column}, got {', '.join(map(str, table.columns))}; "
                 f"set {self._argument_of(column)} of its entry in the catalog to one of these"
+            )
+        if list(table.columns).count(column) > 1:
+            raise InputError(
+                f"table must have one column {column}, got {list(table.columns).count(column)} in "
+                f"{self.filepath.name}; rename or remove the others"
             )
         if not len(table):
             raise InputError(f"table must have rows, got none in {self.filepath.name}")

@@ -132,6 +132,7 @@ def _identify(item: ImageItem) -> bytes:
         return sha256(item).digest()
     try:
         status = item.stat()
-    except OSError as error:
-        return sha256(repr((str(item), error.errno)).encode()).digest()
+    except (OSError, ValueError) as error:
+        # A name with a zero byte is a ValueError.
+        return sha256(repr((str(item), str(error))).encode()).digest()
     return sha256(repr((str(item), status.st_size, status.st_mtime_ns)).encode()).digest()
