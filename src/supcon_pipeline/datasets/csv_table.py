@@ -66,7 +66,7 @@ def _decode(path: Path) -> str:
 def _fit(text: str, delimiter: str, columns: Sequence[str]) -> tuple[int, int]:
     """How many of the columns the header has under a delimiter, then how many in all."""
     try:
-        header = next(filter(None, _reader(text, delimiter)), [])
+        header: list[str] = next(filter(None, _reader(text, delimiter)), [])
     except csv.Error:
         return 0, 0
     names = [name.strip() for name in header]

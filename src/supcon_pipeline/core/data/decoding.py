@@ -66,13 +66,14 @@ def decode_image(
 
 def _decode_stream(stream: BinaryIO, least_side: int | None) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
+    from PIL.TiffImagePlugin import TiffImageFile
 
     head = stream.read(HEAD_BYTES)
     stream.seek(0)
     source = io.BytesIO(keep_pixels(stream.read())) if head.startswith(SIGNATURE) else stream
     try:
         with Image.open(source, formats=_formats_of(head)) as image:
-            if image.format == "TIFF":
+            if isinstance(image, TiffImageFile):
                 require_sound_strips(image.tag_v2, source)
             pixels = read_pixels(image, least_side)
             if image.format in ("JPEG", "MPO") and _is_filled(image, source, least_side):
@@ -110,9 +111,9 @@ def _without_warnings() -> Iterator[None]:
 @cache
 def _silence_libtiff() -> None:
     """Keep libtiff from writing to the terminal what Pillow raises anyway; Pillow has no option for it."""
-    from PIL import Image
+    from PIL import _imaging
 
-    library = ctypes.CDLL(Image.core.__file__)
+    library = ctypes.CDLL(_imaging.__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         # Absent where libtiff is linked into Pillow without its names.
         if hasattr(library, name):
