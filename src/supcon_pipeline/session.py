@@ -42,6 +42,6 @@ class RunSession(KedroSession):
 
 def _find_refusal(error: BaseException | None) -> InputError | None:
     """The refusal behind an error, which Kedro wraps in `DatasetError` where a dataset raised it."""
-    while isinstance(error, DatasetError):
+    while isinstance(error, DatasetError) and not isinstance(error, InputError):
         error = error.__cause__
     return error if isinstance(error, InputError) else None

@@ -10,6 +10,7 @@ from kedro.io import DataCatalog, DatasetError, Version
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.search.index import build_index, search_index
 from supcon_pipeline.datasets.digits import DigitsDataset
@@ -131,3 +132,17 @@ def test_class_names_that_look_like_numbers_or_like_nothing_come_back(tmp_path: 
     )
     catalog.save("confused_pairs", pairs)
     pd.testing.assert_frame_equal(catalog.load("confused_pairs"), pairs, check_dtype=False)
+
+
+def test_images_that_were_linked_have_the_checksum_with_which_they_were_packed(tmp_path: Path) -> None:
+    packed = PackedImagesDataset(str(tmp_path / "packed.npy"), VERSION)
+    packed.save(np.full((2, 4, 4, 3), 7, np.uint8))
+    images = packed.load()
+    # A bit that flips on the disk in between.
+    content = bytearray(Path(images.filename).read_bytes())
+    content[-1] ^= 1
+    Path(images.filename).write_bytes(content)
+    linked = PackedImagesDataset(str(tmp_path / "linked.npy"), VERSION)
+    linked.save(images)
+    with pytest.raises(InputError, match=r"^linked.npy of run 1 must be as it was saved"):
+        linked.load()

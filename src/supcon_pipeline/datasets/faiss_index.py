@@ -3,22 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from supcon_pipeline.core.atomic import atomic_path
-from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
+from supcon_pipeline.datasets.versioned_path import VersionedFileDataset
 
 
-class FaissIndexDataset(VersionedPathDataset):
+class FaissIndexDataset(VersionedFileDataset):
     """A faiss index in faiss's own format, which holds only numbers: loading it runs no code."""
 
-    def load(self) -> Any:
+    def read(self, path: Path) -> Any:
         """The index."""
         import faiss
 
-        return faiss.read_index(str(self._get_load_path()))
+        return faiss.read_index(str(path))
 
-    def save(self, data: Any) -> None:
+    def write(self, data: Any, path: Path) -> None:
         """Write the index."""
         import faiss
 
-        with atomic_path(Path(self._get_save_path())) as temporary:
-            faiss.write_index(data, str(temporary))
+        # Into a file of its own faiss writes without noticing that the end of it was refused.
+        with path.open("wb") as file:
+            faiss.write_index(data, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]

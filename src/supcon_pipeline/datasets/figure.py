@@ -1,13 +1,21 @@
-"""Matplotlib figures that can be loaded again."""
+"""Figures that can be loaded again."""
 
 from kedro_datasets.matplotlib import MatplotlibDataset
+from kedro_datasets.plotly import JSONDataset
+
+from supcon_pipeline.datasets.artifacts import CheckedFile
 
 
-class FigureDataset(MatplotlibDataset):
-    """A matplotlib figure; loading it gives the bytes of the picture, for a page that shows it."""
-
+class _PictureDataset(MatplotlibDataset):
     def load(self) -> bytes:
-        """The bytes of the picture file."""
         with self._fs.open(self._get_load_path().as_posix(), "rb") as file:
             picture: bytes = file.read()
         return picture
+
+
+class FigureDataset(CheckedFile, _PictureDataset):
+    """A matplotlib figure; loading it gives the bytes of the picture, for a page that shows it."""
+
+
+class InteractiveFigureDataset(CheckedFile, JSONDataset):
+    """A plotly figure."""

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from kedro_datasets.json import JSONDataset
-
+from supcon_pipeline.datasets.documents import JSONDataset
 from supcon_pipeline.datasets.figure import FigureDataset
 
 

@@ -6,39 +6,58 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from kedro.io import DatasetError
 
-from supcon_pipeline.core.atomic import atomic_path
-from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
+from supcon_pipeline.core.checksums import read_checksums
+from supcon_pipeline.datasets.versioned_path import VersionedFileDataset
 
 
-class PackedImagesDataset(VersionedPathDataset):
+class PackedImagesDataset(VersionedFileDataset):
     """Images `[n, height, width, channels]`, uint8, in one `.npy` file.
 
     Loading maps the file into memory: it costs nothing until pixels are used, and worker processes share it.
     """
 
-    def load(self) -> np.ndarray:
+    def read(self, path: Path) -> np.ndarray:
         """The images, mapped read-only."""
-        images: np.ndarray = np.load(Path(self._get_load_path()), mmap_mode="r", allow_pickle=False)
-        return images
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        _require_images(images)
+        return images  # type: ignore[no-any-return]
 
-    def save(self, data: np.ndarray) -> None:
+    def write(self, data: np.ndarray, path: Path) -> None:
         """Write the images, which must be uint8 with four dimensions.
 
         Images that already are a whole memory-mapped file are linked, not written again.
         """
-        if data.dtype != np.uint8 or data.ndim != 4:
-            raise DatasetError(
-                "packed images must be uint8 [n, height, width, channels], "
-                f"got {data.dtype} {list(data.shape)}"
-            )
-        with atomic_path(Path(self._get_save_path())) as temporary:
-            if isinstance(data, np.memmap) and isinstance(data.base, mmap.mmap) and data.filename:
-                _link_or_copy(Path(data.filename), temporary)
-            else:
-                with temporary.open("wb") as file:
-                    np.save(file, data, allow_pickle=False)
+        _require_images(data)
+        source = _file_of(data)
+        if source:
+            _link_or_copy(source, path)
+        else:
+            with path.open("wb") as file:
+                np.save(file, data, allow_pickle=False)
+
+    def checksum(self, data: np.ndarray, path: Path) -> str:
+        """That of the file that was linked: if it has changed since it was packed, that is to be noticed."""
+        source = _file_of(data)
+        known = read_checksums(source) if source else []
+        return known[0] if known else super().checksum(data, path)
+
+    def num_bytes(self, data: np.ndarray) -> int:
+        """The size of the images."""
+        return data.nbytes
+
+
+def _require_images(data: np.ndarray) -> None:
+    if data.dtype != np.uint8 or data.ndim != 4:
+        raise ValueError(
+            f"packed images must be uint8 [n, height, width, channels], got {data.dtype} {list(data.shape)}"
+        )
+
+
+def _file_of(data: np.ndarray) -> Path | None:
+    """The file that an array is the whole of, memory-mapped; none for any other array."""
+    is_whole = isinstance(data, np.memmap) and isinstance(data.base, mmap.mmap)
+    return Path(data.filename) if is_whole and data.filename else None  # type: ignore[attr-defined]
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,9 +1,15 @@
-"""The base of datasets with one file or folder per version."""
+"""The bases of datasets with one file or folder per version."""
 
+from abc import abstractmethod
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kedro.io import AbstractVersionedDataset, Version
+
+from supcon_pipeline.core.atomic import atomic_path
+from supcon_pipeline.core.checksums import checksum_of
+from supcon_pipeline.datasets.artifacts import is_version, reading
 
 
 class VersionedPathDataset(AbstractVersionedDataset[Any, Any]):
@@ -24,3 +30,40 @@ class VersionedPathDataset(AbstractVersionedDataset[Any, Any]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, "version": self._version}
+
+
+class VersionedFileDataset(VersionedPathDataset):
+    """Base of datasets that keep one file per version: complete or absent, and read as it was written."""
+
+    def load(self) -> Any:
+        """What `read` makes of the file.
+
+        Raises:
+            ArtifactError: where the file has changed, or cannot be read.
+        """
+        path = Path(self._get_load_path())
+        with reading(path):
+            return self.read(path)
+
+    def save(self, data: Any) -> None:
+        """Let `write` write the file, which appears when it is complete."""
+        path = Path(self._get_save_path())
+        checksum = partial(self.checksum, data) if is_version(path) else None
+        with atomic_path(path, checksum, self.num_bytes(data)) as temporary:
+            self.write(data, temporary)
+
+    @abstractmethod
+    def read(self, path: Path) -> Any:
+        """What the file holds."""
+
+    @abstractmethod
+    def write(self, data: Any, path: Path) -> None:
+        """Write a new file."""
+
+    def checksum(self, data: Any, path: Path) -> str:  # noqa: ARG002
+        """The checksum of a file that was just written."""
+        return checksum_of(path)
+
+    def num_bytes(self, data: Any) -> int | None:  # noqa: ARG002
+        """About how large the file will be; none where that is not known before."""
+        return None

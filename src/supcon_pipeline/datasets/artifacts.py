@@ -1,0 +1,76 @@
+"""What all artifacts have in common: what is read is what was written, or else one line says so."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kedro.io import DatasetError
+
+from supcon_pipeline.core.checksums import is_unchanged
+from supcon_pipeline.core.messages import InputError
+
+
+class ArtifactError(InputError, DatasetError):
+    """An artifact that is not what was saved. Kedro adds nothing to it, because it is a `DatasetError`."""
+
+
+class CheckedFile:
+    """Mixin for Kedro's datasets of one file: what is loaded is what was saved."""
+
+    def load(self) -> Any:
+        """What was saved.
+
+        Raises:
+            ArtifactError: where the file has changed, or cannot be read.
+        """
+        if self._protocol != "file":  # type: ignore[attr-defined]
+            # An object store has checksums of its own.
+            return super().load()  # type: ignore[misc]
+        with reading(Path(self._get_load_path())):  # type: ignore[attr-defined]
+            return super().load()  # type: ignore[misc]
+
+
+def is_version(path: Path) -> bool:
+    """Whether a path is that of a version, as Kedro forms it: `<name>/<version>/<name>`."""
+    return path.parent.parent.name == path.name
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """For a block that reads an artifact: make sure first that it has not changed since it was saved.
+
+    Artifacts without a checksum are read all the same: those of earlier releases, and copies.
+
+    Raises:
+        ArtifactError: where it has changed, or where the block cannot make sense of it.
+    """
+    if not is_unchanged(path):
+        raise _refuse(path, "be as it was saved, got other content")
+    try:
+        yield
+    except Exception as error:
+        # What a dataset of Kedro raises has its reason behind it.
+        reason = error.__cause__ or error if isinstance(error, DatasetError) else error
+        if not _is_of_content(reason):
+            raise
+        words = " ".join(str(reason).split())[:200] or type(reason).__name__
+        raise _refuse(path, f"be a file of its kind, got one that cannot be read ({words})") from error
+
+
+def _is_of_content(error: BaseException) -> bool:
+    """Whether an error of reading is due to what a file holds."""
+    if isinstance(error, OSError):
+        # The system gives its errors a number; libraries raise them without.
+        return error.errno is None
+    return not isinstance(error, InputError | DatasetError | ImportError | MemoryError)
+
+
+def _refuse(path: Path, refusal: str) -> ArtifactError:
+    if not is_version(path):
+        return ArtifactError(f"{path} must {refusal}; restore it from a copy")
+    return ArtifactError(
+        f"{path.name} of run {path.parent.name} must {refusal}; restore {path} from a copy, or delete it to "
+        f"have it made again: rm -r {shlex.quote(str(path.parent))}"
+    )
