@@ -47,8 +47,8 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
     @contextmanager
-    def killing_path(self, target: Path) -> Iterator[Path]:
-        with atomic_path(target) as temporary:
+    def killing_path(self, target: Path, *options: Any) -> Iterator[Path]:
+        with atomic_path(target, *options) as temporary:
             yield temporary
             if target.name == "state.pt":
                 content = temporary.read_bytes()

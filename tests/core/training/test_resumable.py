@@ -361,8 +361,8 @@ class Clock:
         """A store that is slow to save states, and notes the epochs and steps of each."""
 
         @contextmanager
-        def path(target):
-            with atomic_path(target) as temporary:
+        def path(target, *options):
+            with atomic_path(target, *options) as temporary:
                 yield temporary
                 if target.name == "state.pt":
                     self.seconds += seconds

@@ -1,6 +1,8 @@
 import json
 import logging
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +77,58 @@ def test_a_finished_training_is_not_trained_again_before_its_artifacts_are_saved
     assert first_history == second_history
     assert {part.metadata["run_id"] for part in second} == {"second"}
     assert all(torch.equal(first[0].tensors[name], value) for name, value in second[0].tensors.items())
+
+
+@pytest.mark.parametrize("content", [b"", None, b"\x89PNG\r\n\x1a\n"])
+def test_a_broken_state_is_set_aside_and_the_training_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
+) -> None:
+    progress = ProgressStore(tmp_path).open({"a": 1})
+    progress.save({"step": 3})
+    whole = progress.path.read_bytes()
+    broken = whole[: len(whole) // 2] if content is None else content
+    progress.path.write_bytes(broken)
+    assert progress.latest() is None
+    said = "is not as it was saved, so this training starts anew; the file is now state.pt.broken"
+    assert caplog.messages == [f"{progress.path} {said}"]
+    assert progress.path.with_name("state.pt.broken").read_bytes() == broken
+    assert progress.latest() is None
+    progress.save({"step": 4})
+    assert progress.latest() == {"step": 4}
+
+
+def test_a_flipped_byte_of_a_state_is_noticed(tmp_path: Path) -> None:
+    progress = ProgressStore(tmp_path).open({"a": 1})
+    progress.save({"weights": torch.zeros(1000)})
+    content = bytearray(progress.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    progress.path.write_bytes(content)
+    assert progress.latest() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"a": 2}'])
+def test_a_broken_identity_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    store = ProgressStore(tmp_path)
+    theirs = store.open({"a": 1})
+    theirs.save({"step": 3})
+    identity = theirs.path.with_name("identity.json")
+    identity.write_bytes(content)
+    for _ in range(2):
+        assert store.open({"a": 3}).latest() is None
+    assert caplog.messages == [f"{identity} is not as it was written; it is now identity.json.broken"]
+    assert store.open({"a": 1}).latest() == {"step": 3}
+
+
+def test_a_full_disk_keeps_the_state_of_before_and_the_process(tmp_path: Path) -> None:
+    progress = ProgressStore(tmp_path).open({"a": 1})
+    progress.save({"step": 3})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match=re.escape(str(progress.path))):
+            progress.save({"weights": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert progress.latest() == {"step": 3}

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supcon_pipeline.core.atomic import atomic_path
+from supcon_pipeline.core.atomic import atomic_path, open_for_torch, set_aside
+from supcon_pipeline.core.checksums import checksum_of, is_proven
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class ProgressStore:
             identity: parameters, data and code of the training, in plain JSON values.
         """
         text = json.dumps(identity, sort_keys=True, indent=2)
-        folder = self.folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        folder = self.folder / _name_of(text.encode())
         if not (folder / "state.pt").exists():
             self._warn_of_others(identity, folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,13 +47,17 @@ class ProgressStore:
 
     def _warn_of_others(self, identity: Mapping[str, Any], folder: Path) -> None:
         for path in sorted(self.folder.glob("*/identity.json")):
-            if path.parent != folder and (path.parent / "state.pt").exists():
-                difference = describe_difference(json.loads(path.read_text()), identity)
-                logger.warning(
-                    "Not resuming from %s, which is of another training (%s); delete it if it is not needed",
-                    path.parent,
-                    difference,
-                )
+            if path.parent == folder or not (path.parent / "state.pt").exists():
+                continue
+            text = path.read_bytes()
+            if _name_of(text) != path.parent.name:
+                logger.warning("%s is not as it was written; it is now %s", path, set_aside(path).name)
+                continue
+            logger.warning(
+                "Not resuming from %s, which is of another training (%s); delete it if it is not needed",
+                path.parent,
+                describe_difference(json.loads(text), identity),
+            )
 
     def clear(self) -> None:
         """Remove the progress that this store has opened, once the training has ended and been saved."""
@@ -72,10 +77,20 @@ class Progress:
         self.path = folder / "state.pt"
 
     def latest(self) -> dict[str, Any] | None:
-        """The last saved state, on the CPU, or none. Loading it runs no code."""
+        """The last saved state, on the CPU, or none. Loading it runs no code.
+
+        A file that is not what was saved is set aside, and a warning says so.
+        """
         import torch
 
         if not self.path.exists():
+            return None
+        if not is_proven(self.path):
+            logger.warning(
+                "%s is not as it was saved, so this training starts anew; the file is now %s",
+                self.path,
+                set_aside(self.path).name,
+            )
             return None
         state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
         return state
@@ -84,8 +99,13 @@ class Progress:
         """Replace the saved state; a process killed meanwhile leaves the old or the new one."""
         import torch
 
-        with atomic_path(self.path) as temporary:
-            torch.save(dict(state), temporary)
+        with atomic_path(self.path, checksum_of) as temporary, open_for_torch(temporary) as file:
+            torch.save(dict(state), file)
+
+
+def _name_of(identity: bytes) -> str:
+    """The name of the folder of a training: a hash of its identity."""
+    return hashlib.sha256(identity).hexdigest()[:16]
 
 
 def describe_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
