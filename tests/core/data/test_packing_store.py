@@ -75,11 +75,12 @@ def test_the_packing_of_a_run_beside_this_one_stays_and_one_of_days_ago_goes(ite
     age(store.folder)
     used, _ = store.pack(given, PACKING, 0)
     store.pack(given, Packing(9, 3, "pad"), 0)
-    assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".json", ".npy", ".npy"]
+    suffixes = [".json", ".npy", ".xxh128", ".xxh128"]
+    assert sorted(path.suffix for path in store.folder.iterdir()) == sorted(2 * suffixes)
     assert np.array_equal(np.load(used.filename), expected)
     age(store.folder)
     store.pack(given, Packing(10, 3, "pad"), 0)
-    assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".npy"]
+    assert sorted(path.suffix for path in store.folder.iterdir()) == suffixes
 
 
 def test_a_packing_is_known_by_files_pixels_order_and_settings(items):
@@ -112,3 +113,30 @@ def test_a_killed_packing_leaves_nothing_that_is_taken_for_one(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         store.pack(Killing([np.zeros((1, 1), np.uint8)] * 2), PACKING, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "foreign"])
+def test_a_broken_packing_is_set_aside_and_the_images_are_packed_again(
+    items, tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, damage: str
+):
+    given, expected = items
+    store = PackingStore(tmp_path / "packing")
+    store.pack(given, PACKING, 0)
+    (path,) = store.folder.glob(f"*{suffix}")
+    content = path.read_bytes()
+    middle = len(content) // 2
+    broken = {
+        "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "cut": content[:middle],
+        "emptied": b"",
+        "foreign": b"\x89PNG\r\n\x1a\n",
+    }[damage]
+    path.write_bytes(broken)
+    images, rejected = store.pack(given, PACKING, 0)
+    assert np.array_equal(images, expected)
+    assert [position for position, _ in rejected] == [3, 4]
+    assert caplog.messages == [
+        f"{path} is not as it was written, so the images are packed again; the file is now {path.name}.broken"
+    ]
+    assert path.with_name(f"{path.name}.broken").read_bytes() == broken

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from supcon_pipeline.core.atomic import atomic_path
+from supcon_pipeline.core.atomic import atomic_path, set_aside
+from supcon_pipeline.core.checksums import checksum_of, checksum_path, is_proven
 from supcon_pipeline.core.data.images import ImageItem
 from supcon_pipeline.core.data.packing import Packed, Packing
 from supcon_pipeline.core.data.packing_pool import pack_stream
@@ -47,7 +48,8 @@ class PackingStore:
     """A folder with the packings of the last day, so that the same images are not packed again.
 
     Rejected images are tried again each time: a disk that was offline, or a lack of memory, says nothing
-    about the image. If one can be packed now, all images are packed again.
+    about the image. If one can be packed now, all images are packed again. So they are if a packing is not as
+    it was written, which is set aside.
 
     Args:
         folder: path of the folder.
@@ -62,10 +64,11 @@ class PackingStore:
         """The packed images, memory-mapped, and position and reason of each rejected one."""
         name = identify_packing(items, packing)
         images, record = self.folder / f"{name}.npy", self.folder / f"{name}.json"
-        if images.exists() and record.exists() and _are_rejected(record, items, packing, num_workers):
+        if _is_whole(images, record) and _are_rejected(record, items, packing, num_workers):
             logger.info("These images have not changed since they were packed; reusing the packed images")
             for path in (images, record):
                 os.utime(path)
+                os.utime(checksum_path(path))
         else:
             self._write(images, record, items, packing, num_workers)
         return np.load(images, mmap_mode="r", allow_pickle=False), _read_rejected(record)
@@ -77,11 +80,12 @@ class PackingStore:
         from rich.progress import track
 
         packed = pack_stream(items, packing, num_workers)
-        with atomic_path(images) as temporary:
+        most = len(items) * int(np.prod(packing.shape))
+        with atomic_path(images, checksum_of, most) as temporary:
             with temporary.open("wb") as file:
                 tracked = track(packed, "pack images", len(items), transient=True)
                 rejected = write_packed(file, tracked, packing.shape)
-            with atomic_path(record) as place:
+            with atomic_path(record, checksum_of) as place:
                 place.write_text(json.dumps(rejected), "utf-8")
         self._clean()
 
@@ -94,6 +98,19 @@ class PackingStore:
             except FileNotFoundError:
                 # A concurrent run deleted it first.
                 continue
+
+
+def _is_whole(*files: Path) -> bool:
+    """Whether all files of a packing are there as they were written; those that are not are set aside."""
+    present = [path for path in files if path.exists()]
+    broken = [path for path in present if not is_proven(path)]
+    for path in broken:
+        logger.warning(
+            "%s is not as it was written, so the images are packed again; the file is now %s",
+            path,
+            set_aside(path).name,
+        )
+    return len(present) == len(files) and not broken
 
 
 def _read_rejected(record: Path) -> list[tuple[int, str]]:
