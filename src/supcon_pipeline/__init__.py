@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def load_encoder(
-    project_path: str | Path = ".", env: str | None = None, run_id: str | None = None
+    project_path: str | Path = ".", env: str | None = None, run_id: str | None = None, *, trust: bool = False
 ) -> "ImageEncoder":
     """The encoder of a run, with its classifier if there is one; or a model from a file.
 
@@ -19,9 +19,12 @@ def load_encoder(
             `.onnx` or `.pt2`.
         env: the experiment; where left out, the default one.
         run_id: the run; where left out, that of `SUPCON_RUN_ID`, or else the newest that has an encoder.
+        trust: whether code in the file may be run; PyTorch runs code that is in a `.pt2`. The other kinds of
+            file hold none.
 
     Raises:
-        InputError: where the path is neither a project nor a model.
+        InputError: where the path is neither a project nor a model, the file is broken, or it is a `.pt2`
+            that is not trusted.
         click.ClickException: where the run does not exist or has no encoder.
 
     Example:
@@ -30,4 +33,4 @@ def load_encoder(
     """
     from supcon_pipeline.loading import load_encoder as load
 
-    return load(project_path, env, run_id)
+    return load(project_path, env, run_id, trust)

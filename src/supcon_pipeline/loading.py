@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from supcon_pipeline.core.inference.image_encoder import ImageEncoder
 
 
-def load_encoder(project_path: str | Path, env: str | None, run_id: str | None) -> "ImageEncoder":
+def load_encoder(
+    project_path: str | Path, env: str | None, run_id: str | None, trust: bool
+) -> "ImageEncoder":
     """See `supcon_pipeline.load_encoder`."""
     path = Path(project_path).expanduser().resolve()
     if is_kedro_project(path):
@@ -29,11 +31,12 @@ def load_encoder(project_path: str | Path, env: str | None, run_id: str | None) 
         )
     if env is not None or run_id is not None:
         raise InputError(f"env and run_id must be left out with a file, got {env!r} and {run_id!r}")
-    return _load_from_file(path)
+    return _load_from_file(path, trust)
 
 
-def _load_from_file(path: Path) -> "ImageEncoder":
+def _load_from_file(path: Path, trust: bool) -> "ImageEncoder":
     from supcon_pipeline.core.inference import image_encoder
+    from supcon_pipeline.datasets.artifacts import reading
     from supcon_pipeline.datasets.exported import OnnxDataset, ProgramDataset
     from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
 
@@ -44,8 +47,15 @@ def _load_from_file(path: Path) -> "ImageEncoder":
     }
     if path.suffix not in readers:
         raise InputError(f"file of a model must end in {', '.join(readers)}, got {path.name!r}")
+    if path.suffix == ".pt2" and not trust:
+        raise InputError(
+            f"trust must be true for a .pt2, because PyTorch runs code that is in the file, got false for "
+            f"{path.name!r}; load the .onnx of the same model, which holds no code, or, if you know who made "
+            f"the file, type: load_encoder({str(path)!r}, trust=True)"
+        )
     dataset, build = readers[path.suffix]
-    return build(dataset(str(path)).load())  # type: ignore[no-any-return]
+    with reading(path):
+        return build(dataset(str(path)).read(path), name=path.name)  # type: ignore[no-any-return]
 
 
 def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "ImageEncoder":
@@ -60,11 +70,13 @@ def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "
     run = _choose_run(book, run_id or os.environ.get(RUN_ID_VARIABLE))
     book.pin(run.artifacts)
     # A run may have stopped before stage 2 or evaluation; its encoder is still of use.
-    classifier = catalog.load("classifier") if "classifier" in run.artifacts else None
-    has_metrics = "classifier_metrics" in run.artifacts
-    temperature = catalog.load("classifier_metrics")["calibrated"]["temperature"] if has_metrics else 1.0
-    class_names = catalog.load("dataset_card")["class_names"]
-    return encoder_of_states(catalog.load("encoder"), classifier, class_names, temperature)
+    optional = {"classifier", "classifier_metrics"} & run.artifacts.keys()
+    # Not by `catalog.load`, which hides a refusal in an error of its own.
+    found = {name: catalog.get(name).load() for name in ("encoder", "dataset_card", *optional)}
+    metrics = found.get("classifier_metrics")
+    temperature = metrics["calibrated"]["temperature"] if metrics else 1.0
+    class_names = found["dataset_card"]["class_names"]
+    return encoder_of_states(found["encoder"], found.get("classifier"), class_names, temperature)
 
 
 def _choose_run(book: RunBook, run_id: str | None) -> Run:

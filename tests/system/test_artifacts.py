@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from supcon_pipeline import load_encoder
+from supcon_pipeline.commands import CommandError
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.metrics.classification import without_tables
 from supcon_pipeline.pipeline_registry import register_pipelines
 from tests.conftest import make_project, run_session
@@ -125,3 +128,15 @@ def test_the_record_of_a_run_holds_its_parameters_and_its_experiment(finished_ca
     assert record["experiment"] == "tiny"
     assert record["parameters"]["stage1"]["schedule"]["num_epochs"] == 2
     assert json.loads(json.dumps(record)) == record
+
+
+def test_a_byte_that_was_flipped_ends_a_run_in_one_line(project: Path) -> None:
+    (path,) = project.glob("data/06_models/tiny/encoder.safetensors/*/encoder.safetensors")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    line = f"^encoder.safetensors of run 2026-01-01 must be as it was saved, .*: rm -r {path.parent}$"
+    with pytest.raises(CommandError, match=line):
+        run_session(project, pipeline_names=["evaluation"], node_names=["evaluation.embed_samples"])
+    with pytest.raises(InputError, match=line):
+        load_encoder(project, env="tiny")

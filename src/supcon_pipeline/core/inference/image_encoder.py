@@ -20,8 +20,12 @@ from supcon_pipeline.core.inference.export import (
 )
 from supcon_pipeline.core.inference.new_images import list_images, pack_new_image
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.encoder import ENCODER_KINDS
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.vectors import unit_rows
+
+# What the metadata of an exported model says of its inputs and outputs.
+_ENTRIES = ("outputs", "image_size", "num_channels", "crop", "class_names")
 
 
 class Prediction(NamedTuple):
@@ -95,17 +99,56 @@ def encoder_of_states(
     classifier: NamedTensors | None = None,
     class_names: Sequence[str] = (),
     temperature: float = 1.0,
+    name: str = "encoder",
 ) -> ImageEncoder:
-    """From the weights of a run, on a GPU if there is one; the temperature calibrates the classifier."""
+    """From the weights of a run, on a GPU if there is one; the temperature calibrates the classifier.
+
+    Args:
+        encoder: the weights of an encoder.
+        classifier: those of the classifier of its embeddings.
+        class_names: the name of each class, by its index.
+        temperature: divides the logits before the softmax.
+        name: what the encoder is called in messages.
+
+    Raises:
+        InputError: where the weights are not those of an encoder.
+    """
+    kind = encoder.metadata.get("model", {}).get("kind")
+    if kind not in ENCODER_KINDS:
+        raise InputError(
+            f"{name} must hold the weights of an encoder, got those of {kind or 'no model'}; "
+            "choose encoder.safetensors or baseline_model.safetensors"
+        )
     module = assemble_outputs(encoder, classifier, temperature).to(pick_device())
     return ImageEncoder(partial(run_module, module), describe_export(module, encoder, class_names))
 
 
-def encoder_of_onnx(model: Any) -> ImageEncoder:
-    """From an exported ONNX model, on the CPU."""
-    return ImageEncoder(open_onnx(model), read_onnx_metadata(model))
+def encoder_of_onnx(model: Any, name: str = "model") -> ImageEncoder:
+    """From an exported ONNX model, on the CPU; `name` is what it is called in messages.
+
+    Raises:
+        InputError: where it was not exported by this project.
+    """
+    metadata = read_onnx_metadata(model)
+    _require_entries(metadata, name)
+    return ImageEncoder(open_onnx(model), metadata)
 
 
-def encoder_of_program(program: ModelProgram) -> ImageEncoder:
-    """From an exported program, on the CPU."""
+def encoder_of_program(program: ModelProgram, name: str = "model") -> ImageEncoder:
+    """From an exported program, on the CPU; `name` is what it is called in messages.
+
+    Raises:
+        InputError: where it was not exported by this project.
+    """
+    _require_entries(program.metadata, name)
     return ImageEncoder(program.open(), program.metadata)
+
+
+def _require_entries(metadata: Mapping[str, Any], name: str) -> None:
+    """Refuse a model whose metadata does not say how to prepare images for it."""
+    absent = [entry for entry in _ENTRIES if entry not in metadata]
+    if absent:
+        raise InputError(
+            f"metadata of {name} must have {', '.join(_ENTRIES)}, got no {', '.join(absent)}; "
+            "choose a file that kedro run --pipelines export has made"
+        )

@@ -158,6 +158,8 @@ _BUILDERS = {
     "image_classifier": build_image_classifier,
     "classifier": build_classifier,
 }
+# The kinds of model that have an encoder.
+ENCODER_KINDS = ("contrastive", "image_classifier")
 
 
 def build_model(description: Mapping[str, Any]) -> nn.Module:
