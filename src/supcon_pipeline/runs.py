@@ -1,18 +1,20 @@
 """Runs: which artifacts belong together, and reading them back as a whole."""
 
 import logging
+import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kedro.io import AbstractVersionedDataset, DataCatalog, Version
+from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
 from kedro.pipeline import Pipeline
 
 from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, run_command
 from supcon_pipeline.core.messages import suggest
 from supcon_pipeline.datasets.optional import OptionalArtifact
+from supcon_pipeline.datasets.run_record import RunRecord
 
 RECORD = "run_record"
 
@@ -68,13 +70,26 @@ class RunBook:
         }
         return Run(run_id, {**artifacts, **dict.fromkeys(own, run_id)})
 
-    def newest_first(self) -> Iterator[Run]:
-        """All runs, the last started first."""
+    def records(self) -> list[RunRecord]:
+        """The records of all runs, the newest first; one that cannot be read is named and left out.
+
+        The order is that in which the runs began. It is counted, since a clock may be set back.
+        """
         dataset = self._dataset(RECORD)
         run_ids = dataset.list_versions(full_path=False) if dataset is not None else []
-        started = {run_id: self._pinned(RECORD, run_id).load()["started"] for run_id in run_ids}
-        for run_id in sorted(run_ids, key=started.__getitem__, reverse=True):
-            run = self.read(run_id)
+        records = []
+        for run_id in run_ids:
+            try:
+                records.append(self._pinned(RECORD, run_id).load())
+            except (DatasetError, ValueError, KeyError, TypeError) as error:
+                logger.warning("The record of run %s cannot be read and is left out: %s", run_id, error)
+        order = operator.itemgetter("started", "run_id")
+        return sorted(records, key=lambda record: (record.get("number", 0), *order(record)), reverse=True)
+
+    def newest_first(self) -> Iterator[Run]:
+        """All runs, the last started first."""
+        for record in self.records():
+            run = self.read(record["run_id"])
             if run is not None:
                 yield run
 

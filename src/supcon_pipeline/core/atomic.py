@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from supcon_pipeline.core.checksums import checksum_path, read_checksums
+from supcon_pipeline.core.checksums import checksum_of, checksum_path, read_checksums
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROBE_BYTES = 2**20
@@ -110,6 +110,27 @@ def _write_checksum(target: Path, checksum: str) -> None:
     known = [checksum, *(read_checksums(target)[:1] if target.exists() else [])]
     with atomic_path(checksum_path(target)) as temporary:
         temporary.write_text("".join(f"{line}  {target.name}\n" for line in known), "utf-8")
+
+
+def create_file(target: Path, content: bytes) -> None:
+    """Write a new file and its checksum; it appears complete, and of several processes that try, one succeeds.
+
+    Raises:
+        FileExistsError: where it exists.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_path(target)
+    try:
+        with _naming_the_target(target, temporary, len(content)):
+            temporary.write_bytes(content)
+            _flush_to_disk(temporary)
+            # Unlike a renaming, a link never replaces what is there.
+            os.link(temporary, target)
+            # Of several processes, only the one that succeeded comes to this.
+            _write_checksum(target, checksum_of(temporary))
+            _flush_to_disk(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _flush_to_disk(path: Path) -> None:

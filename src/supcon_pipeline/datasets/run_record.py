@@ -1,0 +1,249 @@
+"""The record of a run: what it is based on, and what each of its sessions did."""
+
+import json
+import os
+import socket
+from pathlib import Path, PurePosixPath
+from typing import Any, NotRequired, TypedDict
+
+from kedro.io.core import get_filepath_str
+from kedro_datasets.json import JSONDataset
+
+from supcon_pipeline.core.atomic import create_file
+
+
+class NodeEntry(TypedDict):
+    """What became of a node in a session.
+
+    Args:
+        outcome: `pending` (not reached), `running`, `completed` (all outputs saved), `kept` (all outputs were
+            there already), `failed` or `interrupted`.
+        started: ISO 8601 time in UTC; none where it did not run.
+        seconds: how long it took, its loading and saving included; none where it has not ended.
+        parameters: the groups of parameters it takes, which are keys of `TaskEntry.parameters`.
+        outputs: the artifacts it makes.
+    """
+
+    outcome: str
+    started: str | None
+    seconds: float | None
+    parameters: list[str]
+    outputs: list[str]
+
+
+class TaskEntry(TypedDict):
+    """A session of a run: one `kedro run`, or one task of an orchestrator.
+
+    Args:
+        task: its name, which no other session has.
+        outcome: `running`, `completed`, `failed` or `interrupted` (also where its process is gone).
+        started: ISO 8601 time in UTC.
+        ended: likewise; none while it runs, and for one whose process was killed.
+        command: what was typed, quoted for a shell.
+        selection: what the session was asked for, under the names of `KedroSession.run`: `pipeline_names`,
+            `node_names`, `tags`, `namespaces`, `from_nodes`, `to_nodes`, `from_inputs`, `to_outputs`,
+            `load_versions`, `only_missing_outputs`. What was not given is left out.
+        env: the environment given, or none.
+        given: parameters given for this session alone (`--params`), nested.
+        parameters: of what runs, by group, with all defaults.
+        nodes: by name, in the order they run.
+        commit: of the code, `+changes` where files are modified; none where `commit_reason` says why.
+        commit_reason: `not under version control`, or why git could not say.
+        packages: versions by name: `python`, the own package and what it depends on.
+        device: on which it computed; none where nothing computed with torch.
+        threads: of torch on the CPU; none likewise.
+        host: name of the machine.
+        pid: of the process.
+    """
+
+    task: str
+    outcome: str
+    started: str
+    ended: str | None
+    command: str
+    selection: dict[str, Any]
+    env: str | None
+    given: dict[str, Any]
+    parameters: dict[str, Any]
+    nodes: dict[str, NodeEntry]
+    commit: str | None
+    commit_reason: str | None
+    packages: dict[str, str]
+    device: str | None
+    threads: int | None
+    host: str
+    pid: int
+
+
+class InheritedEntry(TypedDict):
+    """Where some of the artifacts come from that the run did not make.
+
+    Args:
+        run_id: the run that made them.
+        nodes: the nodes of that run that made them; empty for runs that did not record their nodes.
+        parameters: with which they were made, by group.
+    """
+
+    run_id: str
+    nodes: list[str]
+    parameters: dict[str, Any]
+
+
+class RunRecord(TypedDict):
+    """All that is known of a run.
+
+    Args:
+        run_id: the version of its artifacts.
+        number: place in the order of the runs of the experiment, from 1; absent in records of old runs, which
+            come before all others.
+        experiment: the environment, `base` where none was chosen.
+        started: when its first session began: ISO 8601 time in UTC.
+        ended: when its last session ended; none while one runs, and where none ended.
+        outcome: `running`, `completed`, `failed`, `interrupted`, or `unknown` for old runs. A node that
+            failed and was run again with success leaves the run `completed`.
+        commit: of the code at its start, see `TaskEntry`.
+        commit_reason: why `commit` is none.
+        base: the run it is based on, none for the first.
+        base_artifacts: the artifacts of that run: version (the id of the run that made it) by name.
+        inherited: of those, where they come from.
+        parameters: by group: those of what ran, else those with which the inherited artifacts were made.
+        tasks: its sessions, in the order they began.
+    """
+
+    run_id: str
+    number: NotRequired[int]
+    experiment: str
+    started: str
+    ended: str | None
+    outcome: str
+    commit: str | None
+    commit_reason: NotRequired[str | None]
+    base: str | None
+    base_artifacts: dict[str, str]
+    inherited: list[InheritedEntry]
+    parameters: dict[str, Any]
+    tasks: list[TaskEntry]
+
+
+class RunRecordDataset(JSONDataset):
+    """The record of a run, in one file that is written once and one beside it for each session.
+
+    `run_record.json` holds `run_id`, `number`, `experiment`, `started`, `commit`, `commit_reason`, `base`,
+    `base_artifacts` and `inherited`; `run_record.<task>.json` a `TaskEntry`. No two processes ever write the
+    same file, so tasks that run at the same time lose nothing. Loading gives a `RunRecord`.
+    """
+
+    def load(self) -> RunRecord:
+        """The record with its sessions, and what follows from them."""
+        record = self._read(get_filepath_str(self._get_load_path(), self._protocol))
+        return complete_record(record, self._load_tasks())
+
+    def save(self, data: Any) -> None:
+        """Write the record of a new run.
+
+        Raises:
+            FileExistsError: where another process was first; nothing is changed.
+        """
+        path = get_filepath_str(self._get_versioned_path(str(self.resolve_save_version())), self._protocol)
+        text = json.dumps(data, **self._save_args)
+        if self._protocol == "file":
+            create_file(Path(path), text.encode())
+        else:
+            self._fs.pipe_file(path, text.encode(), mode="create")
+        self._invalidate_cache()
+
+    def save_task(self, task: TaskEntry, part: str | None = None) -> None:
+        """Write what a session did so far, in place of what was written of it before.
+
+        Args:
+            task: the session.
+            part: name of a process of the session, which writes only the nodes that it ran.
+        """
+        record = self._get_versioned_path(str(self.resolve_save_version()))
+        name = f"{record.stem}.{task['task']}{f'.{part}' if part else ''}.json"
+        path = get_filepath_str(record.with_name(name), self._protocol)
+        with self._fs.open(path, **self._fs_open_args_save) as file:
+            json.dump(task, file, **self._save_args)
+        self._invalidate_cache()
+
+    def _load_tasks(self) -> list[TaskEntry]:
+        """The sessions, in the order they began."""
+        record = self._get_load_path()
+        folder = get_filepath_str(record.parent, self._protocol)
+        names = sorted(PurePosixPath(path).name for path in self._fs.ls(folder, detail=False))
+        tasks: dict[str, TaskEntry] = {}
+        # The shortest first: the file of a session before those of its parts.
+        for name in sorted(names, key=len):
+            if name.startswith(f"{record.stem}.") and name.endswith(record.suffix) and name != record.name:
+                task = self._read(get_filepath_str(record.with_name(name), self._protocol))
+                whole = tasks.setdefault(task["task"], task)
+                whole["nodes"].update(task["nodes"] if whole is not task else {})
+        return sorted(tasks.values(), key=lambda task: task["started"])
+
+    def _read(self, path: str) -> Any:
+        with self._fs.open(path, **self._fs_open_args_load) as file:
+            return json.load(file)
+
+
+def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord:
+    """A record as it was written, with its sessions and what follows from them.
+
+    Args:
+        record: what `run_record.json` holds.
+        tasks: its sessions, in the order they began.
+    """
+    tasks = [_with_its_end(task) for task in tasks]
+    inherited = record.get("inherited", [])
+    # Old records hold the parameters themselves.
+    parameters = dict(record.get("parameters", {}))
+    for entry in [*inherited, *tasks]:
+        parameters.update(entry["parameters"])
+    ends = [task["ended"] for task in tasks]
+    derived = {
+        "ended": max(ends) if ends and None not in ends else None,  # type: ignore[type-var]
+        "outcome": _outcome(tasks),
+        "inherited": inherited,
+        "parameters": parameters,
+        "tasks": tasks,
+    }
+    return {**record, **derived}  # type: ignore[typeddict-item, return-value]
+
+
+def _with_its_end(task: TaskEntry) -> TaskEntry:
+    """The session; as interrupted where it did not end and its process is gone."""
+    if task["outcome"] != "running" or _is_alive(task["host"], task["pid"]):
+        return task
+    nodes: dict[str, NodeEntry] = {
+        name: {**node, "outcome": "interrupted"} if node["outcome"] == "running" else node
+        for name, node in task["nodes"].items()
+    }
+    return {**task, "outcome": "interrupted", "nodes": nodes}
+
+
+def _is_alive(host: str, pid: int) -> bool:
+    """Whether a process runs; of one on another machine that is not known, and true."""
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _outcome(tasks: list[TaskEntry]) -> str:
+    """What became of a run: of each node, its last attempt counts."""
+    if not tasks:
+        return "unknown"
+    if any(task["outcome"] == "running" for task in tasks):
+        return "running"
+    last: dict[str, str] = {}
+    for task in tasks:
+        for name, node in task["nodes"].items():
+            is_pending = node["outcome"] == "pending"
+            if not (is_pending and last.get(name) in ("completed", "kept")):
+                last[name] = task["outcome"] if is_pending else node["outcome"]
+    worst = ("failed", "interrupted")
+    return next((outcome for outcome in worst if outcome in last.values()), "completed")
