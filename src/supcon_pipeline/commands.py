@@ -44,7 +44,7 @@ def run_command(
         'kedro run --pipelines stage1,stage1_swa --params stage1.compile=true'
     """
     words = [f"{folder}kedro", "run", *(["--env", env] if env else []), "--pipelines", ",".join(pipelines)]
-    assignments = ",".join(f"{name}={_as_typed(value)}" for name, value in _leaves(params or {}))
+    assignments = ",".join(f"{name}={_as_typed(value)}" for name, value in leaves(params or {}))
     words += ["--params", assignments] if assignments else []
     versions = ",".join(f"{name}:{version}" for name, version in (load_versions or {}).items())
     words += ["--load-versions", versions] if versions else []
@@ -68,10 +68,11 @@ def commands_folder(project_path: Path) -> str:
     return ".venv/bin/" if is_own else ""
 
 
-def _leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings, each with its dotted name."""
     for name, value in nested.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -1,28 +1,35 @@
 """Hooks for what concerns every pipeline: parameters, runs and the closing table."""
 
-import subprocess
-from datetime import UTC, datetime
+import logging
+import threading
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
-from supcon_pipeline.commands import CommandError, commands_folder, run_command
+from supcon_pipeline.commands import CommandError, commands_folder, leaves, run_command
 from supcon_pipeline.datasets.progress import ProgressDataset
+from supcon_pipeline.datasets.run_record import RunRecordDataset
+from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
 from supcon_pipeline.pipeline_registry import whole_graph
-from supcon_pipeline.runs import RunBook, open_run
-from supcon_pipeline.validation import parameter_models, try_views, validate_parameters
+from supcon_pipeline.provenance import describe_commit
+from supcon_pipeline.run_ids import choose_run_id
+from supcon_pipeline.runs import RECORD, RunBook
+from supcon_pipeline.task_log import TaskLog, close_interrupted, describe_nodes, new_entry
+from supcon_pipeline.validation import (
+    SOURCES,
+    find_untouched,
+    parameter_groups,
+    parameter_models,
+    try_views,
+    validate_parameters,
+)
 
-# The catalog entry that reads the `path` of each group of parameters.
-_SOURCES = {
-    "images": "raw_images",
-    "inference": "inference_images",
-    "out_of_distribution": "outside_images",
-}
+logger = logging.getLogger(__name__)
 
 
 class ParameterHooks:
@@ -43,7 +50,7 @@ class ParameterHooks:
             models["images"] = ImagesParameters
         validate_parameters(parameters, models)
         catalog = context.config_loader["catalog"]
-        for name, source in _SOURCES.items():
+        for name, source in SOURCES.items():
             if parameters.get(name, {}).get("path") and "path" not in catalog[source]:
                 experiment = context.config_loader.experiment  # type: ignore[attr-defined]
                 raise CommandError(
@@ -53,7 +60,11 @@ class ParameterHooks:
 
 
 class RunHooks:
-    """Open a run before its first node, and print its results after the last."""
+    """Open a run before its first node, write down what it does, and print its results after the last.
+
+    All of it is here, and not in a session of this project, because orchestrators and scripts use sessions of
+    their own.
+    """
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -71,78 +82,129 @@ class RunHooks:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Open the run and pin its inputs to one earlier run, which `--load-versions` may choose.
+        """Open the run, pin what it reads to one earlier run, and leave out the nodes that are done.
 
         Raises:
             CommandError: where `open_run` refuses the run, or the transforms of a stage that will run do not
                 work on its images.
         """
-        command = partial(
-            run_command,
-            env=run_params["env"],
-            params=run_params["runtime_params"],
-            folder=commands_folder(self.project_path),
-        )
+        # An interrupt reaches no hook; a thread that begins a session has left the one before.
+        close_interrupted(threading.get_ident())
+        run_id = choose_run_id(run_params["run_id"])
+        given = run_params.get("runtime_params") or {}
+        folder = commands_folder(self.project_path)
+        command = partial(run_command, env=run_params.get("env"), params=given, folder=folder)
         book = RunBook(catalog, whole_graph(), command)
-        parameters = _plain(catalog.load("parameters"))
-        stages = {
-            name: parameters[name]["transforms"]
-            for name in ("stage1", "stage2")
-            if f"params:{name}" in pipeline.inputs()
-        }
+        if run_params.get("only_missing_outputs"):
+            require_run_to_continue(book, run_id)
+        parameters = _plain(catalog.load("parameters"), pipeline)
+        stages = {name: parameters[name]["transforms"] for name in _stages(pipeline)}
         if "prepared_images" in pipeline.all_outputs():
             size, num_channels = (parameters["data_prep"][name] for name in ("image_size", "num_channels"))
             try_views(stages, (size, size, num_channels))
-
-        def describe() -> dict[str, Any]:
-            return {
-                "experiment": self.experiment,
-                "started": datetime.now(UTC).isoformat(),
-                "commit": describe_commit(self.project_path),
-                "parameters": parameters,
-            }
-
-        open_run(
-            book,
-            run_params["run_id"],
-            pipeline,
-            describe,
-            load_versions=run_params["load_versions"] or {},
-            is_resumed=run_params["only_missing_outputs"],
-        )
+        pins = run_params.get("load_versions") or {}
+        kept = open_run(book, run_id, pipeline, self._describe, parameters, pins)
+        log = self._open_log(catalog, run_params, pipeline, kept, parameters)
+        _warn_of_untouched(given, pipeline, log.dataset)
         if stages and "dataset_card" in pipeline.inputs():
             # The shape of the images is known only once the run that holds them is pinned.
-            try_views(stages, tuple(catalog.load("dataset_card")["image_shape"]))
+            with log.failing():
+                try_views(stages, tuple(catalog.load("dataset_card")["image_shape"]))
+        leave_out(pipeline, kept, run_id)
+
+    def _describe(self) -> dict[str, Any]:
+        """What the record of a new run says of it."""
+        commit, reason = describe_commit(self.project_path)
+        return {"experiment": self.experiment, "commit": commit, "commit_reason": reason}
+
+    def _open_log(
+        self,
+        catalog: DataCatalog,
+        run_params: dict[str, Any],
+        pipeline: Pipeline,
+        kept: set[str],
+        parameters: dict[str, Any],
+    ) -> TaskLog:
+        record: RunRecordDataset = catalog.get(RECORD)  # type: ignore[assignment]
+        entry = new_entry(run_params, describe_nodes(pipeline, kept), parameters, self.project_path)
+        record.log = log = TaskLog(record, entry, Pipeline(pipeline.nodes))
+        return log
 
     @hook_impl
-    def after_pipeline_run(
-        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
-    ) -> None:
+    def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
+        """Write down that a node begins."""
+        _THREAD.log = log = _log_of(catalog)
+        if log is not None:
+            log.start_node(node.name)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
+        """Write down that a node is complete, with the last of its outputs."""
+        log: TaskLog | None = getattr(_THREAD, "log", None)
+        if log is not None:
+            log.save_output(node.name, dataset_name)
+
+    @hook_impl
+    def on_node_error(self, node: Node, catalog: DataCatalog) -> None:
+        """Write down that a node failed."""
+        log = _log_of(catalog)
+        if log is not None:
+            log.fail_node(node.name)
+
+    @hook_impl
+    def on_pipeline_error(self, catalog: DataCatalog) -> None:
+        """Write down that the session failed."""
+        log = _log_of(catalog)
+        if log is not None:
+            log.close("failed")
+
+    @hook_impl
+    def after_pipeline_run(self, run_params: dict[str, Any], catalog: DataCatalog) -> None:
         """Delete the progress of finished trainings; print where the results are and what to type next."""
         from supcon_pipeline.results import print_results
 
-        for name in pipeline.inputs():
+        log = _log_of(catalog)
+        if log is None:
+            return
+        log.close("completed")
+        for name in log.pipeline.inputs():
             dataset = catalog.get(name)
             if isinstance(dataset, ProgressDataset):
                 dataset.clear()
 
-        print_results(run_params, pipeline, catalog, self.project_path)
+        run_id = choose_run_id(run_params["run_id"])
+        print_results({**run_params, "run_id": run_id}, log.pipeline, catalog, self.project_path)
 
 
-def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as plain JSON values, with all that was left out, whichever pipelines run."""
+# The log of the session whose node runs in each thread: hooks of datasets are told of no catalog.
+_THREAD = threading.local()
+
+
+def _log_of(catalog: DataCatalog) -> TaskLog | None:
+    """The log of the session that a catalog belongs to; none where no hook has opened a run."""
+    return getattr(catalog.get(RECORD), "log", None)
+
+
+def _stages(pipeline: Pipeline) -> list[str]:
+    """The stages that will run, whose transforms can be tried before."""
+    return [name for name in ("stage1", "stage2") if f"params:{name}" in pipeline.inputs()]
+
+
+def _plain(parameters: dict[str, Any], pipeline: Pipeline) -> dict[str, Any]:
+    """The parameters of what will run, as plain JSON values, with all that was left out."""
     models = parameter_models()
+    groups = {group for node in pipeline.nodes for group in parameter_groups(node)}
     return {
         name: models[name].model_validate(value).model_dump(mode="json") if name in models else value
         for name, value in parameters.items()
+        if name in groups or name == "seed"
     }
 
 
-def describe_commit(project_path: Path) -> str | None:
-    """The commit of the code, plus `+changes` where files are modified; none outside version control."""
-    command = ["git", "-C", str(project_path), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+def _warn_of_untouched(given: dict[str, Any], pipeline: Pipeline, record: RunRecordDataset) -> None:
+    """Name the parameters that were given for this run and change nothing in it."""
+    untouched = find_untouched(given, pipeline)
+    made_with = dict(leaves(record.load()["parameters"])) if untouched else {}
+    for path, value in untouched.items():
+        known = f", and what it reads was made with {made_with[path]!r}" if path in made_with else ""
+        logger.warning("%s=%r changes nothing: no node of this run takes it%s", path, value, known)

@@ -81,7 +81,9 @@ def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "
 
 def _choose_run(book: RunBook, run_id: str | None) -> Run:
     needed = {"encoder", "dataset_card"}
-    run = book.read(run_id) if run_id else book.base_for(needed)
+    whole = (run for run in book.newest_first() if needed <= run.artifacts.keys())
+    # Without any, `base_for` says what to run first.
+    run = book.read(run_id) if run_id else next(whole, None) or book.base_for(needed)
     if run is None or not needed <= run.artifacts.keys():
         known = [other.run_id for other in book.newest_first() if needed <= other.artifacts.keys()]
         command = book.suggest_command(book.pipelines_making(needed, ()))

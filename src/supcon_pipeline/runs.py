@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
+import fsspec
+from kedro.io import AbstractVersionedDataset, DataCatalog, Version
 from kedro.pipeline import Pipeline
 
 from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, run_command
 from supcon_pipeline.core.messages import suggest
 from supcon_pipeline.datasets.optional import OptionalArtifact
-from supcon_pipeline.datasets.run_record import RunRecord
+from supcon_pipeline.datasets.run_record import RunRecord, RunRecordDataset
 
 RECORD = "run_record"
 
@@ -59,10 +60,10 @@ class RunBook:
 
     def read(self, run_id: str) -> Run | None:
         """The run with that id, or none."""
-        dataset = self._pinned(RECORD, run_id)
+        dataset = self.record_dataset(run_id)
         if not dataset.exists():
             return None
-        record = dataset.load()
+        record = dataset.head()
         own = {name for name in self.names if self._pinned(name, run_id).exists()}
         inherited = self.without_descendants(record["base_artifacts"], own)
         artifacts = {
@@ -71,25 +72,39 @@ class RunBook:
         return Run(run_id, {**artifacts, **dict.fromkeys(own, run_id)})
 
     def records(self) -> list[RunRecord]:
-        """The records of all runs, the newest first; one that cannot be read is named and left out.
+        """The records of all runs, the newest first; one that cannot be read is named and left out."""
+        return [self.record_dataset(head["run_id"]).load() for head in self.heads()]
 
-        The order is that in which the runs began. It is counted, since a clock may be set back.
+    def heads(self) -> list[dict[str, Any]]:
+        """What was written of all runs when they began, the newest first.
+
+        The order is that in which they began. It is counted, since a clock may be set back.
         """
         dataset = self._dataset(RECORD)
         run_ids = dataset.list_versions(full_path=False) if dataset is not None else []
-        records = []
+        heads = []
         for run_id in run_ids:
             try:
-                records.append(self._pinned(RECORD, run_id).load())
-            except (DatasetError, ValueError, KeyError, TypeError) as error:
+                head = self.record_dataset(run_id).head()
+                heads.append((head.get("number", 0), head["started"], head["run_id"], head))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 logger.warning("The record of run %s cannot be read and is left out: %s", run_id, error)
-        order = operator.itemgetter("started", "run_id")
-        return sorted(records, key=lambda record: (record.get("number", 0), *order(record)), reverse=True)
+        return [head for *_, head in sorted(heads, key=operator.itemgetter(0, 1, 2), reverse=True)]
+
+    def record_dataset(self, run_id: str) -> RunRecordDataset:
+        """The record of one run, which need not exist."""
+        dataset = self._pinned(RECORD, run_id)
+        if not isinstance(dataset, RunRecordDataset):
+            name = f"{RunRecordDataset.__module__}.{RunRecordDataset.__name__}"
+            raise CommandError(
+                f"{RECORD} must be of type {name}, got {type(dataset).__name__}; change it in the catalog"
+            )
+        return dataset
 
     def newest_first(self) -> Iterator[Run]:
         """All runs, the last started first."""
-        for record in self.records():
-            run = self.read(record["run_id"])
+        for head in self.heads():
+            run = self.read(head["run_id"])
             if run is not None:
                 yield run
 
@@ -112,7 +127,8 @@ class RunBook:
                 the replaced ones is left out.
 
         Raises:
-            CommandError: where there is no such run.
+            CommandError: where there is no such run, or a newer one has newer versions of what is needed, or
+                of what that is made from.
         """
         pins, runs = pins or {}, list(self.newest_first())
         views = [self._view(run, pins) for run in runs]
@@ -120,7 +136,7 @@ class RunBook:
         for candidates in (own, views):
             for position, view in enumerate(candidates):
                 if needed <= view.artifacts.keys():
-                    self._warn_of_newer(candidates[: position + 1], needed)
+                    self._refuse_newer(candidates[:position], view, needed)
                     return view
         if not needed:
             return None
@@ -152,7 +168,8 @@ class RunBook:
             if name not in self.names:
                 remedy = suggest(name, self.names)
                 raise CommandError(f"--load-versions must name artifacts of runs, got '{name}'; {remedy}")
-            if not self._pinned(name, version).exists():
+            # Kedro takes an empty version for the latest.
+            if not version or not self._pinned(name, version).exists():
                 made = [run.run_id for run in self.newest_first() if run.artifacts.get(name) == run.run_id]
                 command = self.suggest_command(self.pipelines_making([name], ()))
                 remedy = suggest(version, made) if made else f"first type: {command}"
@@ -160,11 +177,31 @@ class RunBook:
                     f"--load-versions must name a run that made {name}, got '{version}'; {remedy}"
                 )
 
-    def _warn_of_newer(self, runs: list[Run], needed: set[str]) -> None:
-        """Say why the last of these runs is read although the first is newer."""
-        if len(runs) > 1:
-            absent = ", ".join(sorted(needed - runs[0].artifacts.keys()))
-            logger.warning("Reading run %s: the newer %s has no %s", runs[-1].run_id, runs[0].run_id, absent)
+    def _refuse_newer(self, newer: list[Run], run: Run, needed: set[str]) -> None:
+        """Refuse to read a run whose artifacts a newer, incomplete one has begun to replace.
+
+        Args:
+            newer: the runs that are passed over.
+            run: the one that would be read.
+            needed: names of artifacts, all of which it has.
+        """
+        upstream = self.graph.to_outputs(*needed).all_outputs()
+        for other in newer:
+            made = {name for name in upstream if other.artifacts.get(name) == other.run_id}
+            absent = sorted(needed - other.artifacts.keys())
+            if not made:
+                logger.warning(
+                    "Reading run %s: the newer %s has no %s", run.run_id, other.run_id, ", ".join(absent)
+                )
+                continue
+            newest = _most_telling(made & needed or made)
+            pipelines = self.pipelines_making(absent, other.artifacts.keys())
+            finish = self.suggest_command(pipelines, run_id=other.run_id)
+            raise CommandError(
+                f"{', '.join(absent)} must be in run {other.run_id}, which has a newer {newest} than run "
+                f"{run.run_id}, got none; to finish that run type: {finish}; "
+                f"to read run {run.run_id}, add --load-versions {newest}:{run.artifacts[newest]}"
+            )
 
     def pipelines_making(self, names: Iterable[str], present: Collection[str]) -> list[str]:
         """The pipelines that make some artifacts and everything upstream, in the order they must run.
@@ -193,6 +230,22 @@ class RunBook:
         """The name of the pipeline that makes each artifact."""
         return {name: str(node.namespace) for node in self.graph.nodes for name in node.outputs}
 
+    def save_as(self, run_id: str) -> None:
+        """Save every versioned dataset as part of this run from now on, whatever the catalog was made for."""
+        for name in {*self.graph.datasets(), *self.catalog.keys(), RECORD}:
+            dataset = self._dataset(name)
+            if dataset is not None and dataset._version is not None:
+                dataset._version = Version(dataset._version.load, run_id)
+                dataset.release()
+
+    def remove(self, name: str, run_id: str) -> None:
+        """Remove what a run has of an artifact, and whatever lies beside it."""
+        dataset = self._pinned(name, run_id)
+        folder = dataset._get_load_path().parent
+        file_system = getattr(dataset, "_fs", None) or fsspec.filesystem("file")
+        file_system.rm(str(folder), recursive=True)
+        dataset.release()
+
     def pin(self, load_versions: dict[str, str]) -> None:
         """Read these datasets at these versions from now on."""
         for name, version in load_versions.items():
@@ -219,10 +272,6 @@ class RunBook:
             # What the run lacks is pinned to it as well, so that no other run is searched for it.
             self.pin({**dict.fromkeys([*self.names, RECORD], run.run_id), **run.artifacts})
 
-    def save_record(self, run_id: str, record: dict[str, Any]) -> None:
-        """Write the record of a new run."""
-        self._pinned(RECORD, run_id).save(record)
-
     def _pinned(self, name: str, version: str) -> AbstractVersionedDataset[Any, Any]:
         """A copy of the catalog's dataset at a version."""
         dataset = self._dataset(name)
@@ -235,94 +284,6 @@ class RunBook:
         return pinned
 
 
-def open_run(
-    book: RunBook,
-    run_id: str,
-    pipeline: Pipeline,
-    describe: Callable[[], dict[str, Any]],
-    load_versions: dict[str, str],
-    is_resumed: bool = False,
-) -> None:
-    """Start a run, or continue it where its id exists, and pin what its pipeline reads.
-
-    Args:
-        book: the runs of the experiment.
-        run_id: id of the run to open.
-        pipeline: what will run.
-        describe: gives what the record of a new run holds beside its id and its base.
-        load_versions: versions chosen by hand, the pins of `RunBook.base_for`.
-        is_resumed: keep artifacts that the run already has, which are otherwise refused.
-
-    Raises:
-        CommandError: where an input is in no run, an output is already in this one, or a version is chosen
-            for an output, or differs from the one that the run began with.
-    """
-    made = pipeline.all_outputs() & set(book.names)
-    inputs = pipeline.inputs() & set(book.names)
-    needed = inputs - book.optional
-    book.require_pins(load_versions)
-    _refuse_pins_of_outputs(book, pipeline, load_versions)
-    run = book.read(run_id) or _start_run(book, run_id, needed, describe, load_versions)
-    _require_artifacts(book, run, needed, load_versions)
-    present = {name for name in made if run.artifacts.get(name) == run_id}
-    if present and not is_resumed:
-        raise CommandError(
-            f"{', '.join(sorted(present))} must be new in run {run_id}, got already made; "
-            f"choose another {RUN_ID_VARIABLE} or add --only-missing-outputs"
-        )
-    reading = {name: run.artifacts[name] for name in inputs & run.artifacts.keys()}
-    for name in sorted(reading.keys() - book.without_descendants(reading, made).keys()):
-        if name in book.optional:
-            del reading[name]
-        else:
-            logger.warning("%s of run %s was made from artifacts that this run replaces", name, reading[name])
-    # What the run lacks is pinned to it as well, so that no other run is searched for it.
-    book.pin({**dict.fromkeys([*made, *inputs, RECORD], run_id), **reading})
-
-
-def _refuse_pins_of_outputs(book: RunBook, pipeline: Pipeline, pins: dict[str, str]) -> None:
-    """Refuse versions of what the pipeline makes; the pipelines that only read them may still run."""
-    chosen = sorted(pipeline.all_outputs() & pins.keys())
-    if chosen:
-        makers = {node.namespace for node in pipeline.nodes if set(node.outputs) & pins.keys()}
-        readers = dict.fromkeys(str(node.namespace) for node in pipeline.from_inputs(*chosen).nodes)
-        others = [name for name in readers if name not in makers]
-        remedy = f"type: {book.suggest_command(others, load_versions=pins)}" if others else "leave them out"
-        raise CommandError(
-            f"--load-versions must be of what the run reads, got {', '.join(chosen)}, which it makes; "
-            f"{remedy}"
-        )
-
-
-def _start_run(
-    book: RunBook,
-    run_id: str,
-    needed: set[str],
-    describe: Callable[[], dict[str, Any]],
-    load_versions: dict[str, str],
-) -> Run:
-    """A new run and its record, which names the run it is based on."""
-    base = book.base_for(needed, load_versions)
-    artifacts = base.artifacts if base else {}
-    origin = {"run_id": run_id, "base": base.run_id if base else None, "base_artifacts": artifacts}
-    book.save_record(run_id, {**describe(), **origin})
-    return Run(run_id, artifacts)
-
-
-def _require_artifacts(book: RunBook, run: Run, needed: set[str], load_versions: dict[str, str]) -> None:
-    absent = needed - run.artifacts.keys()
-    if absent:
-        pipelines = book.pipelines_making(absent, run.artifacts.keys())
-        made = book.graph.only_nodes_with_namespaces(pipelines).all_outputs()
-        is_begun = any(run.artifacts.get(name) == run.run_id for name in made)
-        command = book.suggest_command(pipelines, run_id=run.run_id, is_resumed=is_begun)
-        raise CommandError(
-            f"{', '.join(sorted(absent))} must be in run {run.run_id}, got none; first type: {command}"
-        )
-    for name, version in load_versions.items():
-        first = run.artifacts.get(name)
-        if first != version:
-            raise CommandError(
-                f"{name} of run {run.run_id} must be that of {first or 'no run'}, with which it began, "
-                f"got {version}; choose another {RUN_ID_VARIABLE}"
-            )
+def _most_telling(names: set[str]) -> str:
+    """Of some artifacts, the one by which people know a run."""
+    return min(names, key=lambda name: (name != "encoder", name != "classifier", name))

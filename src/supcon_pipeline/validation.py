@@ -10,11 +10,17 @@ from kedro.pipeline.node import Node
 from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
-from supcon_pipeline.commands import CommandError
+from supcon_pipeline.commands import CommandError, leaves
 from supcon_pipeline.core.messages import InputError, nearest_names, suggest
 
 # Parameters that belong to no pipeline: those of the pipelines refer to the first, the catalog to the second.
 SHARED = ("seed", "images")
+# The catalog entry that reads the `path` of each group of parameters.
+SOURCES = {
+    "images": "raw_images",
+    "inference": "inference_images",
+    "out_of_distribution": "outside_images",
+}
 
 
 class _Filter(NamedTuple):
@@ -140,6 +146,27 @@ def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseM
             lines += [_explain(name, dict(mistake), known) for mistake in error.errors()]
     if lines:
         raise CommandError("\n".join(lines))
+
+
+def parameter_groups(node: Node) -> list[str]:
+    """The groups of parameters that a node takes, itself or through its source of images."""
+    taken = {name.partition(":")[2].partition(".")[0] for name in node.inputs if name.startswith("params:")}
+    return sorted(taken | {group for group, source in SOURCES.items() if source in node.inputs})
+
+
+def find_untouched(given: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
+    """The parameters given for a run that no node of it takes, by their dotted names.
+
+    Args:
+        given: nested by group.
+        pipeline: what will run.
+    """
+    groups = {group for node in pipeline.nodes for group in parameter_groups(node)}
+    models = parameter_models()
+    names = [name for group in groups & models.keys() for name in _paths(group, models[group])]
+    if any(name.rpartition(".")[2] in ("seed", "seeds") for name in names):
+        groups.add("seed")
+    return {path: value for path, value in leaves(given) if path.partition(".")[0] not in groups}
 
 
 def _paths(name: str, model: type[BaseModel]) -> Iterator[str]:

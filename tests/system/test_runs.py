@@ -1,5 +1,7 @@
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -37,14 +39,18 @@ def new_encoder(finished_project: Path, tmp_path_factory: pytest.TempPathFactory
     return NewEncoder(project, checkpoints, encoder)
 
 
-def test_a_run_reads_whole_runs_and_never_the_latest_of_each(
-    new_encoder: NewEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """After a new encoder, the old classifier is no longer part of the newest run."""
+def test_a_newer_encoder_is_not_passed_over(new_encoder: NewEncoder, tmp_path: Path) -> None:
+    """After a new encoder, the old classifier is no longer part of the newest run, nor read in silence."""
     project, newest = copy_project(new_encoder.project, tmp_path), new_encoder.encoder
     assert versions(project, "encoder.safetensors") == ["2026-01-01", newest]
-    run_session(project, pipeline_names=["evaluation"])
-    assert f"Reading run 2026-01-01: the newer {newest} has no classifier" in caplog.text
+    with pytest.raises(click.ClickException) as refusal:
+        run_session(project, node_names=["evaluation.predict_samples"])
+    message = str(refusal.value)
+    assert f"in run {newest}, which has a newer encoder than run 2026-01-01" in message
+    finish = r"SUPCON_RUN_ID=(\S+) (?:\S+/)?kedro run --env tiny --pipelines stage2,stage2_swa,evaluation; "
+    assert re.findall(finish, message) == [newest]
+    assert message.endswith("add --load-versions encoder:2026-01-01")
+    run_session(project, node_names=["evaluation.predict_samples"], load_versions={"encoder": "2026-01-01"})
     record = read_catalog(project).load("run_record")
     assert record["base"] == "2026-01-01"
     assert new_encoder.checkpoints not in record["base_artifacts"].values()
@@ -183,17 +189,72 @@ def test_many_processes_share_a_run_by_its_id(tmp_path: Path, monkeypatch: pytes
     assert versions(project, "stage1_history.csv") == ["0-shared"]
 
 
-def test_a_run_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose run `first`, which goes on under that id, has prepared its data."""
     project = make_project(tmp_path / "project")
     monkeypatch.setenv("SUPCON_RUN_ID", "first")
     run_session(project, pipeline_names=["data_prep"])
-    with pytest.raises(click.ClickException, match="must be new in run first, got already made"):
-        run_session(project, pipeline_names=["data_prep"])
-    (samples,) = project.glob("data/*/tiny/samples.parquet/first/samples.parquet")
-    stamp = samples.stat().st_mtime_ns
-    run_session(project, pipeline_names=["data_prep", "stage1"], only_missing_outputs=True)
-    assert samples.stat().st_mtime_ns == stamp
-    assert versions(project, "stage1_checkpoints.safetensors") == ["first"]
+    return project
+
+
+def artifact(project: Path, name: str) -> Path:
+    (path,) = project.glob(f"data/*/tiny/{name}.*/first/{name}.*")
+    return path
+
+
+def outcomes(task: dict[str, Any]) -> dict[str, str]:
+    return {name: node["outcome"] for name, node in task["nodes"].items()}
+
+
+@pytest.mark.parametrize("only_missing_outputs", [False, True])
+def test_a_task_that_is_tried_again_keeps_what_is_complete(
+    prepared: Path, only_missing_outputs: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    stamp = artifact(prepared, "samples").stat().st_mtime_ns
+    artifact(prepared, "dataset_card").unlink()
+    run_session(prepared, pipeline_names=["data_prep"], only_missing_outputs=only_missing_outputs)
+    assert artifact(prepared, "samples").stat().st_mtime_ns == stamp
+    assert "2 of 3 nodes are done, which leaves data_prep.describe_dataset" in caplog.text
+    run_session(prepared, pipeline_names=["data_prep"], only_missing_outputs=only_missing_outputs)
+    assert "Nothing to run: run first has all of this already" in caplog.text
+    record = read_catalog(prepared).load("run_record")
+    assert record["outcome"] == "completed"
+    assert list(outcomes(record["tasks"][1]).values()) == ["kept", "kept", "completed"]
+
+
+@pytest.mark.parametrize("only_missing_outputs", [False, True])
+def test_a_node_that_was_stopped_between_two_outputs_runs_again(
+    prepared: Path, only_missing_outputs: bool
+) -> None:
+    before = read_catalog(prepared).load("samples")
+    stamps = {name: artifact(prepared, name).stat().st_mtime_ns for name in ("ignored_files", "samples")}
+    artifact(prepared, "packed_samples").unlink()
+    run_session(prepared, pipeline_names=["data_prep"], only_missing_outputs=only_missing_outputs)
+    assert all(artifact(prepared, name).stat().st_mtime_ns > stamp for name, stamp in stamps.items())
+    assert read_catalog(prepared).load("samples").equals(before)
+
+
+@pytest.mark.parametrize("only_missing_outputs", [False, True])
+def test_what_was_made_with_other_parameters_is_not_kept_in_silence(
+    prepared: Path, only_missing_outputs: bool
+) -> None:
+    with pytest.raises(
+        click.ClickException,
+        match=r"data_prep.test_fraction must be 0.2, with which run first made .*, got 0.3; choose another",
+    ):
+        run_session(
+            prepared,
+            pipeline_names=["data_prep"],
+            runtime_params={"data_prep": {"test_fraction": 0.3}},
+            only_missing_outputs=only_missing_outputs,
+        )
+
+
+def test_only_missing_outputs_of_no_run_is_refused(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUPCON_RUN_ID")
+    with pytest.raises(click.ClickException, match="put SUPCON_RUN_ID=first before the command"):
+        run_session(prepared, pipeline_names=["data_prep"], only_missing_outputs=True)
 
 
 def test_a_pipeline_without_its_input_says_what_to_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The record of a run: what it is based on, and what each of its sessions did."""
 
 import json
+import logging
 import os
 import socket
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,8 @@ from kedro.io.core import get_filepath_str
 from kedro_datasets.json import JSONDataset
 
 from supcon_pipeline.core.atomic import create_file
+
+logger = logging.getLogger(__name__)
 
 
 class NodeEntry(TypedDict):
@@ -133,24 +136,32 @@ class RunRecordDataset(JSONDataset):
     same file, so tasks that run at the same time lose nothing. Loading gives a `RunRecord`.
     """
 
+    log: Any = None
+    """What writes down this session, while it runs; from here it reaches the processes of a runner."""
+
     def load(self) -> RunRecord:
         """The record with its sessions, and what follows from them."""
-        record = self._read(get_filepath_str(self._get_load_path(), self._protocol))
-        return complete_record(record, self._load_tasks())
+        return complete_record(self.head(), self._load_tasks())
 
-    def save(self, data: Any) -> None:
-        """Write the record of a new run.
+    def head(self) -> dict[str, Any]:
+        """What was written when the run began."""
+        head: dict[str, Any] = self._read(get_filepath_str(self._get_load_path(), self._protocol))
+        return head
 
-        Raises:
-            FileExistsError: where another process was first; nothing is changed.
-        """
+    def create(self, record: dict[str, Any]) -> bool:
+        """Write the record of a new run, unless another process has done so; whether it was this one."""
         path = get_filepath_str(self._get_versioned_path(str(self.resolve_save_version())), self._protocol)
-        text = json.dumps(data, **self._save_args)
-        if self._protocol == "file":
-            create_file(Path(path), text.encode())
-        else:
-            self._fs.pipe_file(path, text.encode(), mode="create")
-        self._invalidate_cache()
+        content = json.dumps(record, **self._save_args).encode()
+        try:
+            if self._protocol == "file":
+                create_file(Path(path), content)
+            else:
+                self._fs.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        finally:
+            self._invalidate_cache()
+        return True
 
     def save_task(self, task: TaskEntry, part: str | None = None) -> None:
         """Write what a session did so far, in place of what was written of it before.
@@ -163,7 +174,8 @@ class RunRecordDataset(JSONDataset):
         name = f"{record.stem}.{task['task']}{f'.{part}' if part else ''}.json"
         path = get_filepath_str(record.with_name(name), self._protocol)
         with self._fs.open(path, **self._fs_open_args_save) as file:
-            json.dump(task, file, **self._save_args)
+            # Parameters given from Python may hold paths and the like.
+            json.dump(task, file, default=str, **self._save_args)
         self._invalidate_cache()
 
     def _load_tasks(self) -> list[TaskEntry]:
@@ -175,9 +187,12 @@ class RunRecordDataset(JSONDataset):
         # The shortest first: the file of a session before those of its parts.
         for name in sorted(names, key=len):
             if name.startswith(f"{record.stem}.") and name.endswith(record.suffix) and name != record.name:
-                task = self._read(get_filepath_str(record.with_name(name), self._protocol))
-                whole = tasks.setdefault(task["task"], task)
-                whole["nodes"].update(task["nodes"] if whole is not task else {})
+                try:
+                    task = self._read(get_filepath_str(record.with_name(name), self._protocol))
+                    whole = tasks.setdefault(task["task"], task)
+                    whole["nodes"].update(task["nodes"])
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    logger.warning("%s cannot be read and is left out: %s", record.with_name(name), error)
         return sorted(tasks.values(), key=lambda task: task["started"])
 
     def _read(self, path: str) -> Any:
@@ -206,7 +221,7 @@ def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord
         "parameters": parameters,
         "tasks": tasks,
     }
-    return {**record, **derived}  # type: ignore[typeddict-item, return-value]
+    return {**record, **derived}  # type: ignore[typeddict-item]
 
 
 def _with_its_end(task: TaskEntry) -> TaskEntry:
