@@ -78,7 +78,8 @@ def test_a_run_with_an_id_is_completed_by_the_commands_of_its_refusals(shell: Sh
     assert remedy == f"SUPCON_RUN_ID=r1 kedro run --env tiny --pipelines stage1 --params {FAST}"
     shell.type(remedy)
     shell.type(command)
-    assert shell.refusal(command).endswith("choose another SUPCON_RUN_ID or add --only-missing-outputs")
+    # What is there is kept, with the flag or without.
+    shell.type(command)
     shell.type(f"{command} --only-missing-outputs")
     shell.type(command.replace("r1", "r2"))
     assert read_catalog(shell.project).load("encoder").metadata["run_id"] == "r1"

@@ -5,8 +5,11 @@ from typing import Any
 
 import click
 import pytest
+from kedro.framework.session import KedroServiceSession, KedroSession
+from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 
+from supcon_pipeline.run_ids import as_run_id, is_generated
 from tests.conftest import Kedro, copy_project, make_project, read_catalog, run_session
 
 DATA = ("prepared_images", "samples", "dataset_card")
@@ -249,6 +252,75 @@ def test_what_was_made_with_other_parameters_is_not_kept_in_silence(
             runtime_params={"data_prep": {"test_fraction": 0.3}},
             only_missing_outputs=only_missing_outputs,
         )
+
+
+def test_every_kind_of_session_takes_the_id_of_an_orchestrator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kedro-airflow, `kedro server` and scripts start them, which go around the session of this project."""
+    project = make_project(tmp_path / "project")
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "manual__2026-01-01T00:00:00+00:00")
+    bootstrap_project(project)
+    with KedroSession.create(project, env="tiny") as session:
+        session.run(pipeline_names=["data_prep"], node_names=["data_prep.pack_images"])
+    with KedroServiceSession.create(project_path=project, env="tiny") as service:
+        service.run(pipeline_names=["data_prep"], node_names=["data_prep.tabulate_samples"])
+    run_session(project, pipeline_names=["data_prep"])
+    (run_id,) = versions(project, "run_record.json")
+    assert run_id == as_run_id("manual__2026-01-01T00:00:00+00:00")
+    for name in ("prepared_images.npy", "samples.parquet", "dataset_card.json"):
+        assert versions(project, name) == [run_id]
+    record = read_catalog(project).load("run_record")
+    assert [list(outcomes(task).values()) for task in record["tasks"]] == [
+        ["completed"],
+        ["completed"],
+        ["kept", "kept", "completed"],
+    ]
+
+
+def test_without_an_id_each_run_of_a_service_has_its_own(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    bootstrap_project(project)
+    with KedroServiceSession.create(project_path=project, env="tiny") as service:
+        service.run(pipeline_names=["data_prep"], runtime_params={"seed": 1})
+        service.run(run_id="mine", pipeline_names=["data_prep"])
+        with pytest.raises(click.ClickException, match=r"^run_id must start with a letter .* got '../mine'"):
+            service.run(run_id="../mine", pipeline_names=["data_prep"])
+    first, second = versions(project, "dataset_card.json")
+    assert is_generated(first)
+    assert second == "mine"
+    record = read_catalog(project).load("run_record")
+    assert (record["run_id"], record["parameters"]["seed"]) == ("mine", 0)
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")])
+def test_a_record_says_how_its_sessions_ended_and_what_they_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], outcome: str
+) -> None:
+    def stop(**_: Any) -> None:
+        raise error
+
+    project = make_project(tmp_path / "project")
+    monkeypatch.setenv("SUPCON_RUN_ID", "first")
+    asked: dict[str, Any] = {"pipeline_names": ["data_prep"], "runtime_params": {"data_prep": {"seed": 3}}}
+    with monkeypatch.context() as patch:
+        patch.setattr("supcon_pipeline.pipelines.data_prep.pipeline.describe_dataset", stop)
+        with pytest.raises(error):
+            run_session(project, **asked)
+    run_session(project, **asked)
+    record = read_catalog(project).load("run_record")
+    assert (record["outcome"], record["number"]) == ("completed", 1)
+    stopped, done = record["tasks"]
+    assert (stopped["outcome"], done["outcome"]) == (outcome, "completed")
+    assert list(outcomes(stopped).values()) == ["completed", "completed", outcome]
+    assert list(outcomes(done).values()) == ["kept", "kept", "completed"]
+    assert done["given"] == {"data_prep": {"seed": 3}}
+    assert done["parameters"]["data_prep"]["seed"] == 3
+    assert done["selection"] == {"pipeline_names": ["data_prep"]}
+    assert done["env"] == "tiny"
+    assert done["device"] is not None
+    assert 0 < stopped["nodes"]["data_prep.pack_images"]["seconds"] < 60
+    assert done["started"] < done["ended"] == record["ended"]
 
 
 def test_only_missing_outputs_of_no_run_is_refused(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
