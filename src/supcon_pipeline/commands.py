@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from kedro.io import DatasetError
 from omegaconf import OmegaConf
 
 from supcon_pipeline.core.messages import InputError
@@ -60,6 +61,13 @@ def complete_commands(message: str, env: str | None) -> str:
         'type: kedro run --env images --pipelines index'
     """
     return message.replace("kedro run ", f"kedro run --env {shlex.quote(env)} ") if env else message
+
+
+def find_refusal(error: BaseException | None) -> InputError | None:
+    """The refusal behind an error, which Kedro wraps in `DatasetError` where a dataset raised it."""
+    while isinstance(error, DatasetError) and not isinstance(error, InputError):
+        error = error.__cause__
+    return error if isinstance(error, InputError) else None
 
 
 def commands_folder(project_path: Path) -> str:

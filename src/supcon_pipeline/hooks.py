@@ -11,7 +11,14 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from supcon_pipeline.commands import CommandError, commands_folder, leaves, run_command
+from supcon_pipeline.commands import (
+    CommandError,
+    commands_folder,
+    complete_commands,
+    find_refusal,
+    leaves,
+    run_command,
+)
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
@@ -152,8 +159,12 @@ class RunHooks:
             log.fail_node(node.name)
 
     @hook_impl
-    def on_pipeline_error(self, catalog: DataCatalog) -> None:
-        """Write down that the session failed."""
+    def on_pipeline_error(self, error: Exception, run_params: dict[str, Any], catalog: DataCatalog) -> None:
+        """Write down that the session failed; name the experiment in the commands of a refusal."""
+        refusal = find_refusal(error)
+        if refusal is not None and not isinstance(refusal, CommandError):
+            # Whoever started the session shows the error: here is the last place that all of them pass.
+            refusal.args = (complete_commands(str(refusal), run_params.get("env")),)
         log = _log_of(catalog)
         if log is not None:
             log.close("failed")

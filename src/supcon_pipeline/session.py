@@ -5,7 +5,7 @@ from typing import Any
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 
-from supcon_pipeline.commands import CommandError, complete_commands
+from supcon_pipeline.commands import CommandError, find_refusal
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.run_ids import choose_run_id
 from supcon_pipeline.validation import require_names
@@ -30,14 +30,7 @@ class RunSession(KedroSession):
         try:
             return super().run(*arguments, **named)
         except (InputError, DatasetError) as error:
-            refusal = _find_refusal(error)
+            refusal = find_refusal(error)
             if refusal is None or isinstance(refusal, CommandError):
                 raise
-            raise CommandError(complete_commands(str(refusal), self.store.get("env"))) from error
-
-
-def _find_refusal(error: BaseException | None) -> InputError | None:
-    """The refusal behind an error, which Kedro wraps in `DatasetError` where a dataset raised it."""
-    while isinstance(error, DatasetError) and not isinstance(error, InputError):
-        error = error.__cause__
-    return error if isinstance(error, InputError) else None
+            raise CommandError(str(refusal)) from error

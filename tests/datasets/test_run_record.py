@@ -129,6 +129,8 @@ def test_a_session_whose_process_is_gone_was_interrupted(dataset: RunRecordDatas
     # What another machine does cannot be seen from here.
     dataset.save_task(entry("1", **running, pid=dead_pid(), host="elsewhere"))
     assert dataset.load()["outcome"] == "running"
+    dataset.save_task(entry("2", nodes={"a": node("completed")}))
+    assert dataset.load()["outcome"] == "completed"
 
 
 def test_parameters_are_those_of_what_ran_and_else_those_of_what_was_inherited(

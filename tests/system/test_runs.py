@@ -257,7 +257,7 @@ def test_what_was_made_with_other_parameters_is_not_kept_in_silence(
 def test_every_kind_of_session_takes_the_id_of_an_orchestrator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As kedro-airflow, `kedro server` and scripts start them, which go around the session of this project."""
+    """As kedro-airflow, `kedro server` and scripts start them, which go around our own session."""
     project = make_project(tmp_path / "project")
     monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "manual__2026-01-01T00:00:00+00:00")
     bootstrap_project(project)
@@ -297,7 +297,7 @@ def test_without_an_id_each_run_of_a_service_has_its_own(tmp_path: Path) -> None
 def test_a_record_says_how_its_sessions_ended_and_what_they_were_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], outcome: str
 ) -> None:
-    def stop(**_: Any) -> None:
+    def stop(*_: Any) -> None:
         raise error
 
     project = make_project(tmp_path / "project")

@@ -213,10 +213,11 @@ def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord
     parameters = dict(record.get("parameters", {}))
     for entry in [*inherited, *tasks]:
         parameters.update(entry["parameters"])
-    ends = [task["ended"] for task in tasks]
+    outcome = _outcome(tasks)
+    ends = [task["ended"] for task in tasks if task["ended"] is not None]
     derived = {
-        "ended": max(ends) if ends and None not in ends else None,  # type: ignore[type-var]
-        "outcome": _outcome(tasks),
+        "ended": max(ends, default=None) if outcome != "running" else None,
+        "outcome": outcome,
         "inherited": inherited,
         "parameters": parameters,
         "tasks": tasks,
@@ -249,16 +250,18 @@ def _is_alive(host: str, pid: int) -> bool:
 
 
 def _outcome(tasks: list[TaskEntry]) -> str:
-    """What became of a run: of each node, its last attempt counts."""
+    """What became of a run: of each node, its last attempt counts.
+
+    So a session whose machine is gone, and which nobody can tell has ended, counts no more once another has
+    done its work.
+    """
     if not tasks:
         return "unknown"
-    if any(task["outcome"] == "running" for task in tasks):
-        return "running"
     last: dict[str, str] = {}
     for task in tasks:
         for name, node in task["nodes"].items():
             is_pending = node["outcome"] == "pending"
             if not (is_pending and last.get(name) in ("completed", "kept")):
                 last[name] = task["outcome"] if is_pending else node["outcome"]
-    worst = ("failed", "interrupted")
-    return next((outcome for outcome in worst if outcome in last.values()), "completed")
+    unfinished = ("running", "failed", "interrupted")
+    return next((outcome for outcome in unfinished if outcome in last.values()), "completed")
