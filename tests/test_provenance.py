@@ -54,6 +54,7 @@ def test_no_repository_and_no_git_are_told_apart(tmp_path: Path, monkeypatch: py
 def test_the_own_version_and_those_of_what_it_depends_on_are_recorded() -> None:
     versions = package_versions()
     assert {"python", "supcon_pipeline", "kedro", "torch", "numpy"} <= versions.keys()
+    assert "pytest" not in versions
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
 
 

@@ -42,9 +42,10 @@ def describe_commit(project_path: Path) -> tuple[str | None, str | None]:
 def package_versions() -> dict[str, str]:
     """Versions, by name, of Python, of this package and of what it depends on, as far as installed."""
     try:
-        dependencies = re.findall(r"^[\w.-]+", "\n".join(requires(_PACKAGE) or []), re.MULTILINE)
+        lines = [line for line in requires(_PACKAGE) or [] if 'extra == "dev"' not in line]
     except PackageNotFoundError:
-        dependencies = []
+        lines = []
+    dependencies = re.findall(r"^[\w.-]+", "\n".join(lines), re.MULTILINE)
     versions = {"python": platform.python_version()}
     for name in [_PACKAGE, *sorted(set(dependencies), key=str.lower)]:
         try:

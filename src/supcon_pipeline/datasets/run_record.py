@@ -227,13 +227,13 @@ def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord
 
 def _with_its_end(task: TaskEntry) -> TaskEntry:
     """The session; as interrupted where it did not end and its process is gone."""
-    if task["outcome"] != "running" or _is_alive(task["host"], task["pid"]):
-        return task
+    is_gone = task["outcome"] == "running" and not _is_alive(task["host"], task["pid"])
+    outcome = "interrupted" if is_gone else task["outcome"]
     nodes: dict[str, NodeEntry] = {
-        name: {**node, "outcome": "interrupted"} if node["outcome"] == "running" else node
+        name: {**node, "outcome": outcome} if node["outcome"] == "running" else node
         for name, node in task["nodes"].items()
     }
-    return {**task, "outcome": "interrupted", "nodes": nodes}
+    return {**task, "outcome": outcome, "nodes": nodes}
 
 
 def _is_alive(host: str, pid: int) -> bool:
