@@ -1,9 +1,13 @@
+import sys
+from types import ModuleType
+
 import pytest
-from kedro.io import DataCatalog, DatasetError
+from kedro.io import DataCatalog, DatasetError, MemoryDataset
 
 from supcon_pipeline.commands import find_refusal
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.hooks import RunHooks
+from supcon_pipeline.core.parameters.data import DataPrepParameters
+from supcon_pipeline.hooks import ParameterHooks, RunHooks
 
 
 def _wrapped(refusal: InputError) -> Exception:
@@ -26,3 +30,23 @@ def test_an_error_that_is_no_refusal_stays_as_it_is() -> None:
     error = ValueError("kedro run")
     RunHooks().on_pipeline_error(error=error, run_params={"env": "tiny"}, catalog=DataCatalog())
     assert str(error) == "kedro run"
+
+
+@pytest.mark.parametrize("is_dagster", [False, True])
+def test_dagster_is_given_plain_parameters_and_nodes_are_given_typed_ones(
+    is_dagster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "kedro_dagster", raising=False)
+    if is_dagster:
+        monkeypatch.setitem(sys.modules, "kedro_dagster", ModuleType("kedro_dagster"))
+    fractions = {"validation_fraction": 0.2, "test_fraction": 0.2}
+    counts = {"image_size": 8, "num_channels": 3, "seed": 0, "num_workers": 0, "max_rejected": 0}
+    values = {**fractions, **counts, "crop": "pad", "on_leakage": "refuse"}
+    parameters = DataPrepParameters.model_validate(values)
+    catalog = DataCatalog({"params:data_prep": MemoryDataset(parameters)})
+    ParameterHooks().after_catalog_created(catalog=catalog, save_version=None)
+    given = catalog.load("params:data_prep")
+    assert isinstance(given, dict) == is_dagster
+    inputs = {"params:data_prep": given}
+    ParameterHooks().before_node_run(inputs=inputs)
+    assert inputs["params:data_prep"] == parameters

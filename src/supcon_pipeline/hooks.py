@@ -1,15 +1,18 @@
 """Hooks for what concerns every pipeline: parameters, runs and the closing table."""
 
 import logging
+import sys
 import threading
 from functools import partial
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from pydantic import BaseModel
 
 from supcon_pipeline.commands import (
     CommandError,
@@ -24,7 +27,7 @@ from supcon_pipeline.datasets.run_record import RunRecordDataset
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
 from supcon_pipeline.pipeline_registry import whole_graph
 from supcon_pipeline.provenance import describe_commit
-from supcon_pipeline.run_ids import choose_run_id
+from supcon_pipeline.run_ids import choose_run_id, given_run_id
 from supcon_pipeline.runs import RECORD, RunBook
 from supcon_pipeline.task_log import TaskLog, close_interrupted, describe_nodes, new_entry
 from supcon_pipeline.validation import (
@@ -65,6 +68,29 @@ class ParameterHooks:
                     f"experiment {experiment}; {'add --env images' if name == 'images' else 'leave it out'}"
                 )
 
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog, save_version: str | None) -> None:
+        """Give kedro-dagster plain values of the parameters, since it makes forms of them."""
+        if save_version is None and _is_dagster():
+            for name in filter(is_parameter, list(catalog.keys())):
+                value = catalog.load(name)
+                if isinstance(value, BaseModel):
+                    catalog[name] = MemoryDataset(value.model_dump(mode="json"))
+
+    @hook_impl
+    def before_node_run(self, inputs: dict[str, Any]) -> None:
+        """Turn the plain values into parameters again."""
+        if _is_dagster():
+            for group, model in parameter_models().items():
+                value = inputs.get(f"params:{group}")
+                if isinstance(value, dict):
+                    inputs[f"params:{group}"] = model.model_validate(value)
+
+
+def _is_dagster() -> bool:
+    """Whether Dagster runs the nodes: it uses hooks and catalog, and neither session nor runner."""
+    return "kedro_dagster" in sys.modules
+
 
 class RunHooks:
     """Open a run before its first node, write down what it does, and print its results after the last.
@@ -83,7 +109,12 @@ class RunHooks:
     def after_catalog_created(self, catalog: DataCatalog, save_version: str | None) -> None:
         """Outside a run (notebook, Kedro-Viz), let the catalog show one whole run."""
         if save_version is None:
-            RunBook(catalog, whole_graph()).show()
+            book, run_id = RunBook(catalog, whole_graph()), given_run_id()
+            if run_id and _is_dagster():
+                # Each node may have a process and a catalog of its own.
+                book.join(run_id)
+            else:
+                book.show()
 
     @hook_impl
     def before_pipeline_run(

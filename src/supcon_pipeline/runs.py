@@ -269,8 +269,16 @@ class RunBook:
                 f"{RUN_ID_VARIABLE} must be a run of this experiment, got '{run_id}'; {remedy}"
             )
         if run is not None:
-            # What the run lacks is pinned to it as well, so that no other run is searched for it.
-            self.pin({**dict.fromkeys([*self.names, RECORD], run.run_id), **run.artifacts})
+            self._read_alone(run)
+
+    def join(self, run_id: str) -> None:
+        """From now on read from this run alone, which may not have begun, and save what is made in it."""
+        self.save_as(run_id)
+        self._read_alone(self.read(run_id) or Run(run_id, {}))
+
+    def _read_alone(self, run: Run) -> None:
+        # What the run lacks is pinned to it as well, so that no other run is searched for it.
+        self.pin({**dict.fromkeys([*self.names, RECORD], run.run_id), **run.artifacts})
 
     def _pinned(self, name: str, version: str) -> AbstractVersionedDataset[Any, Any]:
         """A copy of the catalog's dataset at a version."""
