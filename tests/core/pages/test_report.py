@@ -237,6 +237,13 @@ def test_the_commit_is_shown_where_there_is_one(parts):
     assert "not under version control" not in page
 
 
+def test_that_git_refuses_is_not_called_no_version_control(parts):
+    parts["run_record"]["commit_reason"] = "unknown: git refuses (dubious ownership)"
+    page = render_report(**parts)
+    assert "<code>unknown: git refuses (dubious ownership)</code>" in page
+    assert "not under version control" not in page
+
+
 @pytest.mark.parametrize(
     ("part", "name", "error"),
     [
