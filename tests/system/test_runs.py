@@ -9,6 +9,7 @@ from kedro.framework.session import KedroServiceSession, KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 
+from supcon_pipeline.pipeline_registry import register_pipelines
 from supcon_pipeline.run_ids import as_run_id, is_generated
 from tests.conftest import Kedro, copy_project, make_project, read_catalog, run_session
 
@@ -304,7 +305,7 @@ def test_a_record_says_how_its_sessions_ended_and_what_they_were_asked_for(
     monkeypatch.setenv("SUPCON_RUN_ID", "first")
     asked: dict[str, Any] = {"pipeline_names": ["data_prep"], "runtime_params": {"data_prep": {"seed": 3}}}
     with monkeypatch.context() as patch:
-        patch.setattr("supcon_pipeline.pipelines.data_prep.pipeline.describe_dataset", stop)
+        patch.setattr(register_pipelines()["data_prep"].nodes[-1], "func", stop)
         with pytest.raises(error):
             run_session(project, **asked)
     run_session(project, **asked)
