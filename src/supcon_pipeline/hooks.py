@@ -128,7 +128,7 @@ class RunHooks:
         """
         # An interrupt reaches no hook; a thread that begins a session has left the one before.
         close_interrupted(threading.get_ident())
-        run_id = choose_run_id(run_params["run_id"])
+        run_id = choose_run_id(_session_id(run_params))
         given = run_params.get("runtime_params") or {}
         folder = commands_folder(self.project_path)
         command = partial(run_command, env=run_params.get("env"), params=given, folder=folder)
@@ -214,12 +214,17 @@ class RunHooks:
             if isinstance(dataset, ProgressDataset):
                 dataset.clear()
 
-        run_id = choose_run_id(run_params["run_id"])
+        run_id = choose_run_id(_session_id(run_params))
         print_results({**run_params, "run_id": run_id}, log.pipeline, catalog, self.project_path)
 
 
 # The log of the session whose node runs in each thread: hooks of datasets are told of no catalog.
 _THREAD = threading.local()
+
+
+def _session_id(run_params: dict[str, Any]) -> str:
+    """The id of the session or of its run, whichever there is."""
+    return str(run_params.get("run_id") or run_params["session_id"])
 
 
 def _log_of(catalog: DataCatalog) -> TaskLog | None:

@@ -147,7 +147,8 @@ def _start_run(
 def _inherited(book: RunBook, artifacts: Mapping[str, str]) -> list[InheritedEntry]:
     """With which parameters artifacts were made, by the session that made them; the oldest first."""
     entries = []
-    for record in reversed(book.records()):
+    run_ids = [head["run_id"] for head in reversed(book.heads()) if head["run_id"] in artifacts.values()]
+    for record in (book.record_dataset(run_id).load() for run_id in run_ids):
         names = {name for name, version in artifacts.items() if version == record["run_id"]}
         makers = {node.name: node for node in book.graph.nodes if names & set(node.outputs)}
         if makers and not record["tasks"]:

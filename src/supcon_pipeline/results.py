@@ -42,7 +42,7 @@ def print_results(
     console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(paths)} artifacts{others}:")
     for name, path in shown.items():
         console.print(f"  {name:<20} {path}", soft_wrap=True, markup=False)
-    env = f" --env {shlex.quote(run_params['env'])}" if run_params["env"] else ""
+    env = f" --env {shlex.quote(run_params['env'])}" if run_params.get("env") else ""
     console.print("\nNext:")
     folder = commands_folder(project_path)
     for command, purpose in _next_commands(made, env, _images_path(run_params)):
