@@ -227,7 +227,7 @@ def test_recall_and_export_are_checked_on_images_of_every_class(
     samples, rows = catalog.load("samples"), catalog.load("embeddings").tensors["embedding"].numpy()
     images, labels = catalog.load("prepared_images"), samples["label"].to_numpy()
     assert (np.diff(labels) >= 0).all()
-    parameters = catalog.load("run_record")["parameters"]
+    parameters = finished_catalog.load("run_record")["parameters"]
 
     def classes_of(chosen: np.ndarray, among: np.ndarray) -> list[int]:
         return [int(labels[(among == row).reshape(len(among), -1).all(axis=1)][0]) for row in chosen]
