@@ -64,7 +64,13 @@ def require_names(named: Mapping[str, Any]) -> None:
     _require_known("--pipelines", "pipelines", chosen, pipelines)
     running = sum((pipelines[name] for name in chosen or ["__default__"]), Pipeline([]))
     artifacts = sorted(everything.all_outputs())
-    _require_known("--load-versions", "artifacts", named.get("load_versions") or {}, artifacts)
+    versions = named.get("load_versions") or {}
+    _require_known("--load-versions", "artifacts", versions, artifacts)
+    for name in (name for name, version in versions.items() if not str(version).strip()):
+        raise CommandError(
+            f"--load-versions must give {name} the id of a run, got nothing; "
+            f"leave {name} out to read the newest run"
+        )
     given = {argument: list(named[argument]) for argument in _FILTERS if named.get(argument)}
     for argument, names in given.items():
         _require_filter(argument, names, everything, running, chosen)
@@ -91,8 +97,9 @@ def _require_known(option: str, kind: str, names: Iterable[str], known: Iterable
     known = list(known)
     for name in names:
         if name not in known:
-            remedy = suggest(name, known) if known else "there are none; use --pipelines or --nodes"
-            raise CommandError(f"{option} must name {kind} of this project, got '{name}'; {remedy}")
+            raise CommandError(
+                f"{option} must name {kind} of this project, got '{name}'; {suggest(name, known)}"
+            )
 
 
 def _owners(pipeline: Pipeline, argument: str) -> dict[str, str]:

@@ -46,6 +46,18 @@ def test_the_namespaces_of_a_pipeline_can_be_deployed_as_tasks_one_after_the_oth
     assert set(order) == {group.name for group in groups}
 
 
+def test_every_node_has_a_tag_and_the_tags_of_the_default_pipeline_follow_one_another():
+    assert all(node.tags for pipeline in PIPELINES.values() for node in pipeline.nodes)
+    default, made = PIPELINES["__default__"], set()
+    # What the run reads besides what it makes: the source, the handles and the parameters.
+    given = default.inputs()
+    for tag in ("data", "training", "evaluation", "report"):
+        part = default.only_nodes_with_tags(tag)
+        assert part.inputs() <= made | given
+        made |= part.all_outputs()
+    assert made == default.all_outputs()
+
+
 def test_every_picture_of_the_report_is_drawn_by_some_pipeline():
     drawn = {name for pipeline in PIPELINES.values() for name in pipeline.all_outputs()}
     assert PICTURES.keys() <= drawn

@@ -27,4 +27,5 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="baseline",
         prefix_datasets_with_namespace=False,
+        tags="training",
     )

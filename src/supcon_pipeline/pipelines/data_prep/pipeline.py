@@ -36,4 +36,5 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="data_prep",
         prefix_datasets_with_namespace=False,
+        tags="data",
     )

@@ -50,6 +50,7 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="evaluation",
         prefix_datasets_with_namespace=False,
+        tags="evaluation",
     )
 
 

@@ -52,4 +52,5 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="export",
         prefix_datasets_with_namespace=False,
+        tags="export",
     )

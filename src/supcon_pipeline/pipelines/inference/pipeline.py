@@ -45,6 +45,7 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="inference",
         prefix_datasets_with_namespace=False,
+        tags="inference",
     )
 
 

@@ -37,4 +37,5 @@ def create_pipeline(stage: str) -> Pipeline:
         ],
         namespace=f"{stage}_lr_finder",
         prefix_datasets_with_namespace=False,
+        tags="tuning",
     )

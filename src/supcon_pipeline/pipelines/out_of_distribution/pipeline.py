@@ -40,4 +40,5 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="out_of_distribution",
         prefix_datasets_with_namespace=False,
+        tags="inference",
     )

@@ -32,4 +32,5 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="stage1",
         prefix_datasets_with_namespace=False,
+        tags="training",
     )

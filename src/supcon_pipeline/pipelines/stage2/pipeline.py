@@ -27,4 +27,5 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="stage2",
         prefix_datasets_with_namespace=False,
+        tags="training",
     )

@@ -12,4 +12,5 @@ def create_pipeline(stage: str, model: str) -> Pipeline:
         [Node(func=average_checkpoints, inputs=inputs, outputs=model, name="average_checkpoints")],
         namespace=f"{stage}_swa",
         prefix_datasets_with_namespace=False,
+        tags="training",
     )

@@ -60,6 +60,7 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="visualization",
         prefix_datasets_with_namespace=False,
+        tags="report",
     )
 
 
