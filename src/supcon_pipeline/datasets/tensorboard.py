@@ -15,11 +15,11 @@ class TensorBoardDataset(VersionedPathDataset):
     """
 
     def load(self) -> Any:
-        """A `SummaryWriter` for this run."""
-        from torch.utils.tensorboard import SummaryWriter
+        """A `TrainingLog` for this run."""
+        from supcon_pipeline.core.training.tensorboard import TrainingLog
 
         version = self.resolve_save_version()
-        return SummaryWriter(str(Path(self._filepath) / version) if version else str(self._filepath))
+        return TrainingLog(str(Path(self._filepath) / version) if version else str(self._filepath))
 
     def save(self, data: Any) -> NoReturn:
         """Refused: events are written through the handle."""

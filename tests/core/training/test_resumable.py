@@ -500,6 +500,7 @@ def test_the_table_of_hyper_parameters_names_numbers_and_words_by_dotted_name(la
     _, history = train(stage1(labelled_splits), labelled_splits, log)
     (((params, metrics), _),) = log.calls["add_hparams"]
     expected = {
+        "stage": "stage1",
         "seed": 0,
         "optimizer.name": "sgd",
         "optimizer.lr": 0.1,

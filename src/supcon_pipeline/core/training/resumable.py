@@ -63,7 +63,7 @@ def run_stage(
             raise DivergenceError(f"{error}, {remedy}; {resumable.describe_kept()}") from error
     named = flatten(params.model_dump(mode="json"))
     # TensorBoard does not accept None.
-    hparams = {name: value for name, value in named.items() if value is not None}
+    hparams = {"stage": stage.key} | {name: value for name, value in named.items() if value is not None}
     log.add_hparams(hparams, final_metrics(resumable.history), run_name=".")
     return top.checkpoints, resumable.history
 
