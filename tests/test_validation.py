@@ -130,7 +130,10 @@ def test_a_word_in_the_middle_of_a_refusal_is_no_parameter() -> None:
         ({"tags": ["trainin"]}, "--tags must name tags of nodes .*, got 'trainin'; did you mean 'training'"),
         ({"tags": ["gpu"]}, "--tags must name tags of nodes of this project, got 'gpu'; known are data, "),
         ({"tags": ["inference"]}, "--tags must name .* of a pipeline that runs.*; add --pipelines inference"),
-        ({"load_versions": {"encoder": ""}}, "--load-versions must give encoder the id of a run, got nothing"),
+        (
+            {"load_versions": {"encoder": ""}},
+            "--load-versions must give encoder the id of a run, got nothing",
+        ),
         ({"load_versions": {"encoder": " "}}, "got nothing; leave encoder out to read the newest run"),
         ({"namespaces": ["stage_1"]}, "--namespaces must name .*, got 'stage_1'; did you mean 'stage1'"),
         ({"from_inputs": ["encodr"]}, "--from-inputs must name inputs of nodes .*did you mean 'encoder'"),

@@ -28,23 +28,28 @@ def run_command(
     is_resumed: bool = False,
     run_id: str | None = None,
     folder: str = "",
+    selection: Mapping[str, Iterable[str]] | None = None,
 ) -> str:
     """The `kedro run` command for some pipelines, quoted for a shell.
 
     Args:
-        pipelines: names of the pipelines.
+        pipelines: names of the pipelines; none for the default one.
         env: the experiment; none for the default one.
         params: runtime parameters, nested.
         load_versions: version by artifact name.
         is_resumed: whether the run keeps the artifacts it already has.
         run_id: the existing run to continue.
         folder: prefix of the program, from `commands_folder`.
+        selection: what else chooses nodes: names by option, such as `--tags`.
 
     Example:
         >>> run_command(["stage1", "stage1_swa"], params={"stage1": {"compile": True}})
         'kedro run --pipelines stage1,stage1_swa --params stage1.compile=true'
     """
-    words = [f"{folder}kedro", "run", *(["--env", env] if env else []), "--pipelines", ",".join(pipelines)]
+    words = [f"{folder}kedro", "run", *(["--env", env] if env else [])]
+    for option, names in {"--pipelines": pipelines, **(selection or {})}.items():
+        chosen = ",".join(names)
+        words += [option, chosen] if chosen else []
     assignments = ",".join(f"{name}={_as_typed(value)}" for name, value in leaves(params or {}))
     words += ["--params", assignments] if assignments else []
     versions = ",".join(f"{name}:{version}" for name, version in (load_versions or {}).items())

@@ -41,7 +41,7 @@ class TrainingLog(SummaryWriter):
 
 
 def _columns() -> Any:
-    """The same columns from every training: all parameters of all stages, and the metrics that they validate."""
+    """The same columns from every training: the parameters and metrics of all stages."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 

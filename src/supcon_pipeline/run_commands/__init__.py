@@ -1,0 +1,1 @@
+"""What `kedro runs` does: list, show, compare, reproduce, delete and prune runs."""

@@ -1,0 +1,195 @@
+"""Removing runs, and what killed ones have left behind."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import fsspec
+
+from supcon_pipeline.commands import CommandError
+from supcon_pipeline.core.messages import name_some
+from supcon_pipeline.datasets.progress import ProgressDataset
+from supcon_pipeline.run_commands.books import Experiment, Summary
+from supcon_pipeline.runs import RECORD
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+
+
+class Leftover(NamedTuple):
+    """Something that no run needs.
+
+    Args:
+        path: the file or folder.
+        size: in bytes.
+        reason: why it is not needed; or why it is kept.
+        is_kept: whether it stays.
+    """
+
+    path: str
+    size: int
+    reason: str
+    is_kept: bool = False
+
+
+def require_removable(experiment: Experiment, run: Summary) -> None:
+    """Refuse to delete a run that is running, or whose artifacts other runs read.
+
+    Raises:
+        CommandError: with these runs.
+    """
+    if run.record["outcome"] == "running":
+        raise CommandError(
+            f"run must have ended, got {run.run_id}, which is running; wait for it, or add --force"
+        )
+    needing = [
+        other.run_id
+        for other in experiment.summaries
+        if other.run_id != run.run_id and run.run_id in _versions_of(experiment, other)
+    ]
+    if needing:
+        raise CommandError(
+            f"run must not be one that others are based on, got {run.run_id}, from which "
+            f"{name_some(needing)} read; delete what is based on it first, or add --force"
+        )
+
+
+def _versions_of(experiment: Experiment, run: Summary) -> set[str]:
+    """The runs whose artifacts a run has."""
+    read = experiment.book.read(run.run_id)
+    return set(read.artifacts.values()) if read else set()
+
+
+def delete(experiment: Experiment, run_id: str) -> None:
+    """Remove everything that a run has made; its record last, so that half a deletion is seen."""
+    for name in [*_versioned_names(experiment), RECORD]:
+        file_system, folder = _folder(experiment, name)
+        path = str(PurePosixPath(folder) / run_id)
+        if file_system.exists(path):
+            file_system.rm(path, recursive=True)
+
+
+def size_of(experiment: Experiment, run_id: str) -> int:
+    """How many bytes a run has made."""
+    total = 0
+    for name in [*_versioned_names(experiment), RECORD]:
+        file_system, folder = _folder(experiment, name)
+        path = str(PurePosixPath(folder) / run_id)
+        total += int(file_system.du(path)) if file_system.exists(path) else 0
+    return total
+
+
+def _versioned_names(experiment: Experiment) -> list[str]:
+    """All artifacts, and the logs of trainings, which are inputs of their nodes."""
+    book = experiment.book
+    logs = [name for name in _inputs(experiment) if _entry(experiment, name).get("versioned")]
+    return sorted({*book.names, *logs} - {RECORD})
+
+
+def _inputs(experiment: Experiment) -> list[str]:
+    names = experiment.book.graph.inputs()
+    return sorted(name for name in names if not name.startswith("params:"))
+
+
+def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
+    """What the catalog says of a dataset, which is not built."""
+    entry: dict[str, Any] = experiment.catalog.config_resolver.resolve_pattern(name)
+    return entry
+
+
+def _folder(experiment: Experiment, name: str) -> tuple[Any, str]:
+    """Where the versions of a dataset are, and on which file system."""
+    dataset: Any = experiment.catalog.get(name)
+    return getattr(dataset, "_fs", None) or fsspec.filesystem("file"), str(dataset._filepath)
+
+
+def leftovers(experiment: Experiment) -> Iterator[Leftover]:
+    """What no run needs: abandoned progress, half-written files, artifacts without a run.
+
+    Nothing of an experiment in which something runs.
+    """
+    running = [run.run_id for run in experiment.summaries if run.record["outcome"] == "running"]
+    if running:
+        reason = f"run {name_some(running)} is running"
+        yield Leftover(f"experiment {experiment.name}", 0, reason, is_kept=True)
+        return
+    yield from _progress(experiment)
+    yield from _half_written(experiment)
+    yield from _without_run(experiment)
+
+
+def _progress(experiment: Experiment) -> Iterator[Leftover]:
+    """The progress of trainings, which only the newest run, if it was stopped, can still go on from."""
+    newest = experiment.summaries[0].record if experiment.summaries else None
+    is_stopped = newest is not None and newest["outcome"] in ("failed", "interrupted")
+    since = datetime.fromisoformat(newest["started"]).timestamp() if newest and is_stopped else None
+    names = [
+        name
+        for name in _inputs(experiment)
+        if str(_entry(experiment, name).get("type")).endswith(ProgressDataset.__name__)
+    ]
+    for name in names:
+        dataset: Any = experiment.catalog.get(name)
+        for folder in sorted(path for path in Path(dataset._filepath).glob("*") if path.is_dir()):
+            changed = max([folder.stat().st_mtime, *(path.stat().st_mtime for path in folder.iterdir())])
+            if newest and since is not None and changed >= since:
+                reason = (
+                    f"run {newest['run_id']} was stopped and can go on from it; delete that run, or finish it"
+                )
+                yield Leftover(str(folder), _size(folder), reason, is_kept=True)
+            else:
+                yield Leftover(str(folder), _size(folder), "progress of a training that was given up")
+
+
+def _half_written(experiment: Experiment) -> Iterator[Leftover]:
+    """Temporary files of processes that were killed."""
+    datasets = [experiment.catalog.get(name) for name in [*_versioned_names(experiment), RECORD]]
+    folders = {Path(str(dataset._filepath)).parent for dataset in datasets}  # type: ignore[attr-defined]
+    outermost = [folder for folder in sorted(folders) if not folders & set(folder.parents)]
+    for folder in outermost:
+        for path in sorted(folder.rglob(".*.tmp")):
+            if _TEMPORARY.fullmatch(path.name):
+                yield Leftover(str(path), _size(path), "half-written")
+
+
+def _without_run(experiment: Experiment) -> Iterator[Leftover]:
+    """Versions of artifacts whose run has no record, and which no other run reads."""
+    book = experiment.book
+    file_system, records = _folder(experiment, RECORD)
+    known = {
+        PurePosixPath(path).name
+        for path in (file_system.ls(records, detail=False) if file_system.exists(records) else [])
+        if book._pinned(RECORD, PurePosixPath(path).name).exists()
+    }
+    known |= {version for run in experiment.summaries for version in run.record["base_artifacts"].values()}
+    for name in [*_versioned_names(experiment), RECORD]:
+        file_system, folder = _folder(experiment, name)
+        for path in file_system.ls(folder, detail=False) if file_system.isdir(folder) else []:
+            run_id = PurePosixPath(path).name
+            if run_id not in known and not _TEMPORARY.fullmatch(run_id) and file_system.isdir(path):
+                yield Leftover(str(path), int(file_system.du(path)), f"{name} of {run_id}, which is no run")
+
+
+def remove(leftover: Leftover) -> None:
+    """Remove a file or folder."""
+    path = Path(leftover.path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
+
+
+def readable_size(size: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -1,0 +1,416 @@
+"""The commands of `kedro runs`, on runs that were written down by hand."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from kedro.framework.startup import bootstrap_project
+
+from supcon_pipeline.cli import cli, run
+from tests.conftest import ROOT, make_project
+
+START = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
+
+
+class Runs:
+    """Writes runs into a project, and types commands in it."""
+
+    def __init__(self, project: Path):
+        self.project, self.count = project, 0
+        self.metadata = bootstrap_project(project)
+
+    def type(self, *words: str, **named: Any) -> Result:
+        return CliRunner().invoke(cli, ["runs", *words], obj=self.metadata, **named)
+
+    def printed(self, *words: str, **named: Any) -> str:
+        result = self.type(*words, **named)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def refusal(self, *words: str) -> str:
+        result = self.type(*words)
+        assert result.exit_code == 1
+        assert result.output.count("\n") == 1
+        return result.output.strip()
+
+    def write(self, folder: str, name: str, run_id: str, content: Any, env: str = "tiny") -> Path:
+        path = self.project / "data" / folder / env / name / run_id / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    def add(self, run_id: str, env: str = "tiny", accuracy: float | None = None, **changes: Any) -> None:
+        """A run with one session, which took ten minutes, and with metrics where it has an accuracy."""
+        self.count += 1
+        started = START + timedelta(days=self.count)
+        task = {
+            **_task(env, started, changes.pop("outcome", "completed")),
+            **changes.pop("task", {}),
+        }
+        record = {
+            "run_id": run_id,
+            "number": self.count,
+            "experiment": env,
+            "started": started.isoformat(),
+            "commit": "c0ffee",
+            "base": None,
+            "base_artifacts": {},
+            "inherited": [],
+            **changes,
+        }
+        path = self.write("08_reporting", "run_record.json", run_id, record, env)
+        (path.parent / f"run_record.{task['task']}.json").write_text(json.dumps(task))
+        if accuracy is not None:
+            self.write("08_reporting", "metrics.json", run_id, _metrics(accuracy), env)
+
+
+def _task(env: str, started: datetime, outcome: str) -> dict[str, Any]:
+    return {
+        "task": "t1",
+        "outcome": outcome,
+        "started": started.isoformat(),
+        "ended": (started + timedelta(minutes=10)).isoformat(),
+        "command": f"kedro run --env {env}",
+        "selection": {},
+        "env": env,
+        "given": {},
+        "parameters": {"stage1": _stage1()},
+        "nodes": {"stage1.pretrain_encoder": _node(outcome)},
+        "commit": "c0ffee",
+        "commit_reason": None,
+        "packages": {"torch": "0.0.1"},
+        "device": "cpu",
+        "threads": 1,
+        "host": "nowhere",
+        "pid": 1,
+    }
+
+
+def _node(outcome: str, *outputs: str) -> dict[str, Any]:
+    return {"outcome": outcome, "started": None, "seconds": 1, "parameters": [], "outputs": list(outputs)}
+
+
+def _stage1() -> dict[str, Any]:
+    """The parameters of stage 1 in the files of the tiny experiment."""
+    stage1: dict[str, Any] = yaml.safe_load((ROOT / "conf/base/parameters_stage1.yml").read_text())["stage1"]
+    stage1["schedule"] |= {"num_epochs": 2, "warmup_epochs": 1}
+    stage1["loader"] |= {"batch_size": 32}
+    return stage1
+
+
+def _metrics(accuracy: float) -> dict[str, Any]:
+    ends = [round(accuracy - 0.01, 4), round(accuracy + 0.01, 4)]
+    groups = {"embedding": "precision_at_1", "classifier": "accuracy"}
+    scores = {group: {name: accuracy, "intervals": {name: ends}} for group, name in groups.items()}
+    return {"data_hash": "d1", "num_images": 100, "baseline": {"classifier": {"accuracy": 0.5}}, **scores}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return Runs(make_project(tmp_path / "project", ("tiny", "other")))
+
+
+def test_the_newest_run_is_listed_first_with_its_metrics_and_duration(runs: Runs) -> None:
+    runs.add("a1", accuracy=0.9)
+    runs.add("b1", outcome="failed")
+    header, *lines = runs.printed("list").splitlines()
+    assert header.split()[:4] == ["run", "when", "experiment", "outcome"]
+    assert [line.split()[0] for line in lines] == ["b1", "a1"]
+    assert "failed" in lines[0]
+    assert lines[1].split()[4:] == ["completed", "0.9000", "0.9000", "0:10:00"]
+
+
+def test_experiments_are_listed_together_or_one_alone(runs: Runs) -> None:
+    runs.add("a1")
+    runs.add("b1", env="other")
+    runs.add("c1")
+    runs.add("d1", env="base")
+    assert [run["id"] for run in json.loads(runs.printed("list", "--json"))] == ["d1", "c1", "b1", "a1"]
+    assert [run["id"] for run in json.loads(runs.printed("list", "--json", "--env", "other"))] == ["b1"]
+    assert runs.printed("list", "--env", "other").splitlines()[1].split()[3] == "other"
+    assert "did you mean 'other'?" in runs.refusal("list", "--env", "othr")
+
+
+def test_json_has_all_headline_metrics(runs: Runs) -> None:
+    runs.add("a1", accuracy=0.9)
+    (described,) = json.loads(runs.printed("list", "--json"))
+    assert described == {
+        "id": "a1",
+        "experiment": "tiny",
+        "when": "2026-03-02T10:00:00+00:00",
+        "outcome": "completed",
+        "duration": 600.0,
+        "metrics": {"embedding.precision_at_1": 0.9, "classifier.accuracy": 0.9},
+        "commit": "c0ffee",
+        "base": None,
+    }
+
+
+def test_a_project_without_runs_says_so(runs: Runs) -> None:
+    assert runs.printed("list") == "No runs yet; type: kedro run\n"
+    assert runs.printed("list", "--json") == "[]\n"
+    assert "got 'x'; see them with: kedro runs list" in runs.refusal("show", "x")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        (["outcome=failed"], ["c1"]),
+        (["outcome!=failed"], ["b1", "a1"]),
+        (["classifier.accuracy>0.85"], ["a1"]),
+        (["classifier.accuracy<=0.9", "classifier.accuracy>0.1"], ["b1", "a1"]),
+        (["stage1.optimizer.lr=0.5"], ["b1"]),
+        (["stage1.loss.name=supcon", "when>=2026-03-03"], ["c1", "b1"]),
+        (["when=2026-03-02"], ["a1"]),
+        (["stage1.compile=false", "duration>=600"], ["c1", "b1", "a1"]),
+    ],
+)
+def test_runs_are_chosen_by_fields_metrics_and_parameters(
+    runs: Runs, conditions: list[str], expected: list[str]
+) -> None:
+    runs.add("a1", accuracy=0.9)
+    changed = _stage1()
+    changed["optimizer"]["lr"] = 0.5
+    runs.add("b1", accuracy=0.8, task={"parameters": {"stage1": changed}})
+    runs.add("c1", outcome="failed")
+    words = [word for condition in conditions for word in ("--filter", condition)]
+    assert [run["id"] for run in json.loads(runs.printed("list", "--json", *words))] == expected
+
+
+def test_runs_are_sorted_by_the_best_metric_and_those_without_come_last(runs: Runs) -> None:
+    for run_id, accuracy in (("a1", 0.8), ("b1", 0.9), ("c1", None), ("d1", 0.7)):
+        runs.add(run_id, accuracy=accuracy)
+
+    def order(*words: str) -> list[str]:
+        return [run["id"] for run in json.loads(runs.printed("list", "--json", *words))]
+
+    assert order("--sort", "classifier.accuracy") == ["b1", "a1", "d1", "c1"]
+    assert order("--sort", "classifier.accuracy", "--reverse") == ["d1", "a1", "b1", "c1"]
+    assert order("--sort", "id") == ["a1", "b1", "c1", "d1"]
+    assert order("--reverse") == ["a1", "b1", "c1", "d1"]
+
+
+def test_an_unknown_field_is_one_line_with_the_nearest(runs: Runs) -> None:
+    runs.add("a1", accuracy=0.9)
+    assert "did you mean 'classifier.accuracy'?" in runs.refusal("list", "--sort", "classifier.acuracy")
+    assert "did you mean 'outcome'?" in runs.refusal("list", "--filter", "outcom=failed")
+    assert "got 'failed'; for example --filter outcome=completed" in runs.refusal(
+        "list", "--filter", "failed"
+    )
+
+
+def test_a_run_in_the_old_format_is_listed_and_an_unreadable_one_is_named(runs: Runs) -> None:
+    old = {
+        "experiment": "tiny",
+        "started": START.isoformat(),
+        "commit": None,
+        "parameters": {"seed": 0, "stage1": _stage1()},
+        "run_id": "2025",
+        "base": None,
+        "base_artifacts": {},
+    }
+    runs.write("08_reporting", "run_record.json", "2025", old)
+    runs.add("a1")
+    runs.write("08_reporting", "run_record.json", "cut", '{"run_id": "cu')
+    result = runs.type("list", "--json")
+    assert result.exit_code == 0
+    described = {run["id"]: run for run in json.loads(result.stdout)}
+    assert described.keys() == {"a1", "2025"}
+    assert (described["2025"]["outcome"], described["2025"]["duration"]) == ("unknown", None)
+    for command in ("show", "reproduce"):
+        assert "2025" in runs.printed(command, "2025") or command == "reproduce"
+
+
+def test_the_beginning_of_an_id_is_enough_unless_several_runs_have_it(runs: Runs) -> None:
+    for run_id in ("2026-01-01", "2026-01-02", "2026-01-02b"):
+        runs.add(run_id)
+    assert "2026-01-01" in runs.printed("show", "2026-01-01"[:10])
+    assert "2026-01-02b" in runs.printed("show", "2026-01-02b")
+    # The whole id of one is the beginning of another.
+    assert "2026-01-02 " in runs.printed("show", "2026-01-02")
+    assert "got '2026-01', with which 3 begin: 2026-01-02b, 2026-01-02, 2026-01-01" in runs.refusal(
+        "show", "2026-01"
+    )
+    assert "did you mean '2026-01-01'?" in runs.refusal("show", "2025-01-01")
+    runs.add("2026-01-01", env="other")
+    assert "add --env" in runs.refusal("show", "2026-01-01")
+    assert "other" in runs.printed("show", "2026-01-01", "--env", "other")
+
+
+def test_a_run_is_shown_with_its_command_changed_parameters_metrics_and_artifacts(runs: Runs) -> None:
+    changed = _stage1()
+    changed["optimizer"]["lr"] = 0.5
+    runs.add("a1", accuracy=0.9, task={"parameters": {"stage1": changed}, "command": "kedro run --env tiny"})
+    shown = runs.printed("show", "a1")
+    assert "kedro run --env tiny  (completed)" in shown
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["stage1.optimizer.lr", "0.5", "0.2"] in lines or ["stage1.optimizer.lr", "0.5", "0.1"] in lines
+    assert not any(line and line[0] == "stage1.loss.temperature" for line in lines)
+    assert ["classifier", "accuracy", "0.9000", "0.8900-0.9100", "0.5000"] in lines
+    assert ["metrics", "a1", "data/08_reporting/tiny/metrics.json/a1/metrics.json"] in lines
+
+
+def test_a_difference_is_marked_where_the_intervals_do_not_overlap(runs: Runs) -> None:
+    changed = _stage1()
+    changed["loss"]["temperature"] = 0.5
+    runs.add("a1", accuracy=0.90)
+    runs.add("b1", accuracy=0.91, task={"parameters": {"stage1": changed}})
+    runs.add("c1", accuracy=0.95)
+    compared = runs.printed("compare", "a1", "b1", "c1")
+    lines = [line.split() for line in compared.splitlines()]
+    temperature = str(_stage1()["loss"]["temperature"])
+    assert ["stage1.loss.temperature", temperature, "0.5", temperature] in lines
+    assert ["classifier", "accuracy", "0.9000", "0.9100", "0.9500", "+0.0100", "+0.0500", "*"] in lines
+    assert not any(line and line[0] == "stage1.optimizer.lr" for line in lines)
+    assert "two or more, got a1 alone" in runs.refusal("compare", "a1")
+
+
+def test_reproduce_gives_the_command_with_what_was_given_and_read(runs: Runs) -> None:
+    changed = _stage1()
+    changed["optimizer"]["lr"] = 0.5
+    task = {
+        "selection": {"pipeline_names": ["stage2"], "tags": ["training"]},
+        "given": {"stage2": {"optimizer": {"lr": 0.3}}},
+        "parameters": {"stage1": changed},
+        "nodes": {
+            "stage2.train_linear_classifier": _node("completed", "stage2_checkpoints", "stage2_history")
+        },
+    }
+    runs.add("a1")
+    runs.add("b1", base="a1", base_artifacts={"encoder": "a1", "metrics": "a1"}, task=task)
+    command, _, *differing = runs.printed("reproduce", "b1").splitlines()
+    assert command == (
+        "kedro run --env tiny --pipelines stage2 --tags training "
+        "--params stage2.optimizer.lr=0.3,stage1.optimizer.lr=0.5 --load-versions encoder:a1"
+    )
+    assert differing[0] == "# Differs today:"
+    text = "\n".join(differing)
+    assert "commit: was c0ffee, is not under version control" in text
+    assert "parameters: stage1.optimizer.lr was 0.5" in text
+    assert "package: torch was 0.0.1, is " in text
+    assert "artifacts of a1: encoder, metrics are no longer there" in text
+
+
+def test_a_continued_run_is_reproduced_by_one_command(runs: Runs) -> None:
+    runs.add("a1", outcome="interrupted")
+    record = runs.project / "data/08_reporting/tiny/run_record.json/a1"
+    first = json.loads((record / "run_record.t1.json").read_text())
+    second = {**first, "task": "t2", "selection": {"only_missing_outputs": True}, "outcome": "completed"}
+    (record / "run_record.t2.json").write_text(json.dumps(second))
+    assert runs.printed("reproduce", "a1").splitlines()[0] == "kedro run --env tiny"
+    other = {**second, "task": "t3", "selection": {"pipeline_names": ["export"]}}
+    (record / "run_record.t3.json").write_text(json.dumps(other))
+    assert runs.printed("reproduce", "a1").splitlines()[:2] == [
+        "SUPCON_RUN_ID=a1-again kedro run --env tiny",
+        "SUPCON_RUN_ID=a1-again kedro run --env tiny --pipelines export",
+    ]
+
+
+def test_a_run_is_deleted_with_all_it_made_once_that_is_confirmed(runs: Runs) -> None:
+    runs.add("a1", accuracy=0.9)
+    runs.add("b1", accuracy=0.8)
+    events = runs.project / "data/08_reporting/tiny/tensorboard/stage1/a1/events"
+    events.parent.mkdir(parents=True)
+    events.write_text("curves")
+    assert runs.type("delete", "a1", input="n\n").exit_code == 1
+    assert events.exists()
+    runs.printed("delete", "a1", input="y\n")
+    assert not list(runs.project.glob("data/**/a1"))
+    assert len(list(runs.project.glob("data/**/b1"))) == 2
+
+
+def test_a_run_that_others_read_is_deleted_only_by_force(runs: Runs) -> None:
+    runs.add("a1")
+    runs.write("06_models", "encoder.safetensors", "a1", "weights")
+    runs.add("b1", base="a1", base_artifacts={"encoder": "a1"})
+    assert "got a1, from which b1 read; delete what is based on it first, or add --force" in runs.refusal(
+        "delete", "a1", "--yes"
+    )
+    assert list(runs.project.glob("data/**/encoder.safetensors/a1"))
+    runs.printed("delete", "a1", "--yes", "--force")
+    assert not list(runs.project.glob("data/**/a1"))
+
+
+def test_a_running_run_is_neither_deleted_nor_pruned_around(runs: Runs) -> None:
+    runs.add("a1", outcome="running", task={"host": os.uname().nodename, "pid": os.getpid()})
+    progress = _add_progress(runs)
+    assert "run must have ended, got a1, which is running" in runs.refusal("delete", "a1", "--yes")
+    assert "run a1 is running" in runs.printed("prune", "--yes")
+    assert progress.exists()
+
+
+def _add_progress(runs: Runs) -> Path:
+    folder = runs.project / "data/06_models/tiny/stage1_progress/0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "identity.json").write_text("{}")
+    (folder / "state.pt").write_bytes(bytes(1000))
+    return folder
+
+
+def test_prune_says_what_it_would_remove_and_removes_it_when_told(runs: Runs) -> None:
+    runs.add("a1", accuracy=0.9)
+    progress = _add_progress(runs)
+    temporary = runs.write("06_models", "encoder.safetensors", "a1", "weights").with_name(
+        f".encoder.safetensors.{'0' * 32}.tmp"
+    )
+    temporary.write_bytes(b"half")
+    orphan = runs.write("06_models", "classifier.safetensors", "gone", "weights")
+    removed = (progress, temporary, orphan)
+    said = runs.printed("prune")
+    assert all(path.exists() for path in removed)
+    for words in ("Would remove", "progress of a training that was given up", "half-written", "is no run"):
+        assert words in said
+    runs.printed("prune", "--yes")
+    assert not any(path.exists() for path in removed)
+    assert (temporary.parent / "encoder.safetensors").exists()
+    assert runs.printed("prune") == "There is nothing to remove\n"
+
+
+def test_prune_keeps_what_a_stopped_run_goes_on_from_and_what_a_kept_run_reads(runs: Runs) -> None:
+    encoder = runs.write("06_models", "encoder.safetensors", "gone", "weights")
+    runs.add("a1", outcome="interrupted", base="gone", base_artifacts={"encoder": "gone"})
+    progress = _add_progress(runs)
+    unreadable = runs.write("08_reporting", "run_record.json", "cut", '{"run_id": "cu')
+    kept = runs.write("06_models", "classifier.safetensors", "cut", "weights")
+    assert "run a1 was stopped and can go on from it" in runs.printed("prune", "--yes")
+    assert all(path.exists() for path in (encoder, progress, unreadable, kept))
+    # A newer run that has ended: nobody went on from it.
+    runs.add("b1")
+    runs.printed("prune", "--yes")
+    assert not progress.exists()
+
+
+@pytest.mark.parametrize(
+    "versions", ["encoder:", "encoder", ":2026", "encoder: ", "encoder:a/b", "encoder:.."]
+)
+def test_a_load_version_without_a_run_is_one_line(versions: str) -> None:
+    result = CliRunner().invoke(run, ["--load-versions", versions])
+    assert result.exit_code == 1
+    assert f"got '{versions.strip()}'" in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_a_refusal_of_kedro_itself_is_shown(tmp_path: Path) -> None:
+    bootstrap_project(make_project(tmp_path / "project"))
+    result = CliRunner().invoke(run, ["--pipeline", "a", "--pipelines", "b"])
+    assert result.output == "Error: Options '--pipeline' and '--pipelines' cannot be used together\n"
+
+
+def test_the_list_loads_no_heavy_library(runs: Runs) -> None:
+    runs.add("a1", accuracy=0.9)
+    code = (
+        "import sys; from click.testing import CliRunner; from supcon_pipeline.cli import cli; "
+        "print('a1' in CliRunner().invoke(cli, ['runs', 'list']).output); "
+        "print([name for name in ('torch', 'matplotlib', 'sklearn', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=runs.project, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["True", "[]"]
