@@ -100,6 +100,7 @@ def _node(outcome: str, *outputs: str) -> dict[str, Any]:
 def _stage1() -> dict[str, Any]:
     """The parameters of stage 1 in the files of the tiny experiment."""
     stage1: dict[str, Any] = yaml.safe_load((ROOT / "conf/base/parameters_stage1.yml").read_text())["stage1"]
+    stage1["seed"] = 0
     stage1["schedule"] |= {"num_epochs": 2, "warmup_epochs": 1}
     stage1["loader"] |= {"batch_size": 32}
     return stage1
@@ -381,8 +382,11 @@ def test_prune_keeps_what_a_stopped_run_goes_on_from_and_what_a_kept_run_reads(r
     kept = runs.write("06_models", "classifier.safetensors", "cut", "weights")
     assert "run a1 was stopped and can go on from it" in runs.printed("prune", "--yes")
     assert all(path.exists() for path in (encoder, progress, unreadable, kept))
-    # A newer run that has ended: nobody went on from it.
-    runs.add("b1")
+    # A newer run that has not trained at all, and one that has.
+    runs.add("b1", task={"nodes": {"visualization.write_report": _node("completed", "report")}})
+    runs.printed("prune", "--yes")
+    assert progress.exists()
+    runs.add("c1")
     runs.printed("prune", "--yes")
     assert not progress.exists()
 

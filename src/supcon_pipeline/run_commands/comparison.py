@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -46,8 +47,9 @@ def _rows(about: dict[str, str]) -> Table:
 def _titled(title: str, table: Table | None) -> RenderableType:
     if table is None or not table.row_count:
         return Text(f"\n{title}: none")
-    table.title, table.title_justify, table.box, table.pad_edge = f"\n{title}", "left", None, False
-    return table
+    table.box, table.pad_edge = None, False
+    # A title of the table itself would be broken to its width.
+    return Group(Text(f"\n{title}", style="italic"), table)
 
 
 def _changed(experiment: Experiment, run: Summary) -> Table:
@@ -78,10 +80,12 @@ def _metrics(run: Summary) -> Table:
     for column in ("contrastive", "95 % interval", "baseline"):
         table.add_column(column, justify="right")
     for group, metric, short, _ in HEADLINES:
-        baseline = run.metrics.get("baseline", {}).get(group, {}).get(metric)
-        low_high = _interval(run, group, metric)
-        interval = f"{low_high[0]:.4f}-{low_high[1]:.4f}" if low_high else ""
-        table.add_row(f"{group} {short}", _number(_value(run, group, metric)), interval, _number(baseline))
+        value = _value(run, group, metric)
+        if value is not None:
+            ends = _interval(run, group, metric)
+            interval = f"{ends[0]:.4f}-{ends[1]:.4f}" if ends else ""
+            baseline = run.metrics.get("baseline", {}).get(group, {}).get(metric)
+            table.add_row(f"{group} {short}", _number(value), interval, _number(baseline))
     return table
 
 
@@ -112,7 +116,7 @@ def compare(runs: Sequence[Summary]) -> Iterator[RenderableType]:
 
 
 def _differences(runs: Sequence[Summary]) -> Table:
-    table = Table("", *(Text(run.run_id) for run in runs))
+    table = Table("", *(escape(run.run_id) for run in runs))
     described = [_comparable(run) for run in runs]
     for name in dict.fromkeys(name for fields in described for name in fields):
         values = [fields.get(name) for fields in described]
@@ -138,9 +142,9 @@ def _comparable(run: Summary) -> dict[str, Any]:
 
 def _compared_metrics(runs: Sequence[Summary]) -> Table:
     first, *others = runs
-    table = Table("metric", *(Text(run.run_id) for run in runs))
+    table = Table("metric", *(escape(run.run_id) for run in runs))
     for other in others:
-        table.add_column(Text(f"{other.run_id} - {first.run_id}"), justify="right")
+        table.add_column(escape(f"{other.run_id} - {first.run_id}"), justify="right")
     for group, metric, short, _ in HEADLINES:
         values = [_number(_value(run, group, metric)) for run in runs]
         if any(values):

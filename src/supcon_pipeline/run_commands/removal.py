@@ -121,32 +121,36 @@ def leftovers(experiment: Experiment) -> Iterator[Leftover]:
 
 
 def _progress(experiment: Experiment) -> Iterator[Leftover]:
-    """The progress of trainings, which only the newest run, if it was stopped, can still go on from."""
-    newest = experiment.summaries[0].record if experiment.summaries else None
-    is_stopped = newest is not None and newest["outcome"] in ("failed", "interrupted")
-    since = datetime.fromisoformat(newest["started"]).timestamp() if newest and is_stopped else None
-    names = [
-        name
-        for name in _inputs(experiment)
-        if str(_entry(experiment, name).get("type")).endswith(ProgressDataset.__name__)
-    ]
-    for name in names:
-        dataset: Any = experiment.catalog.get(name)
-        for folder in sorted(path for path in Path(dataset._filepath).glob("*") if path.is_dir()):
+    """The progress of trainings; the newest run that trained this stage needs its own, if it was stopped."""
+    for name in _inputs(experiment):
+        if not str(_entry(experiment, name).get("type")).endswith(ProgressDataset.__name__):
+            continue
+        trainer = next(node.name for node in experiment.book.graph.nodes if name in node.inputs)
+        stopped = _stopped_run(experiment, trainer)
+        since = datetime.fromisoformat(stopped.record["started"]).timestamp() if stopped else None
+        for folder in sorted(path for path in Path(_folder(experiment, name)[1]).glob("*") if path.is_dir()):
             changed = max([folder.stat().st_mtime, *(path.stat().st_mtime for path in folder.iterdir())])
-            if newest and since is not None and changed >= since:
-                reason = (
-                    f"run {newest['run_id']} was stopped and can go on from it; delete that run, or finish it"
-                )
+            if stopped and since is not None and changed >= since:
+                reason = f"run {stopped.run_id} was stopped and can go on from it; finish or delete that run"
                 yield Leftover(str(folder), _size(folder), reason, is_kept=True)
             else:
                 yield Leftover(str(folder), _size(folder), "progress of a training that was given up")
 
 
+def _stopped_run(experiment: Experiment, node_name: str) -> Summary | None:
+    """The newest run in which a node ran, if that did not end well."""
+    for run in experiment.summaries:
+        entries = [task["nodes"][node_name] for task in run.record["tasks"] if node_name in task["nodes"]]
+        attempts = [entry["outcome"] for entry in entries if entry["outcome"] not in ("pending", "kept")]
+        if attempts:
+            return run if attempts[-1] in ("failed", "interrupted") else None
+    return None
+
+
 def _half_written(experiment: Experiment) -> Iterator[Leftover]:
     """Temporary files of processes that were killed."""
-    datasets = [experiment.catalog.get(name) for name in [*_versioned_names(experiment), RECORD]]
-    folders = {Path(str(dataset._filepath)).parent for dataset in datasets}  # type: ignore[attr-defined]
+    places = [_folder(experiment, name)[1] for name in [*_versioned_names(experiment), RECORD]]
+    folders = {Path(place).parent for place in places}
     outermost = [folder for folder in sorted(folders) if not folders & set(folder.parents)]
     for folder in outermost:
         for path in sorted(folder.rglob(".*.tmp")):
