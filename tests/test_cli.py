@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,34 @@ from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
 
 from supcon_pipeline.cli import cli, run
-from tests.conftest import ROOT, make_project
+from tests.conftest import ROOT
 
+PARAMETERS: dict[str, Any] = {
+    "stage1": {
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "loss": {"name": "supcon", "temperature": 0.07},
+        "compile": False,
+    }
+}
+# What the whole catalog has, as far as the commands care, which takes half a second to read.
+CATALOG = """
+run_record:
+  {type: supcon_pipeline.datasets.run_record.RunRecordDataset, versioned: true,
+   filepath: "data/08_reporting/${experiment:}/run_record.json"}
+metrics:
+  {type: json.JSONDataset, versioned: true, filepath: "data/08_reporting/${experiment:}/metrics.json"}
+dataset_card:
+  {type: json.JSONDataset, versioned: true, filepath: "data/02_intermediate/${experiment:}/dataset_card.json"}
+"{model}r":
+  {type: supcon_pipeline.datasets.named_tensors.NamedTensorsDataset, versioned: true,
+   filepath: "data/06_models/${experiment:}/{model}r.safetensors"}
+"{stage}_tensorboard":
+  {type: supcon_pipeline.datasets.tensorboard.TensorBoardDataset, versioned: true,
+   filepath: "data/08_reporting/${experiment:}/tensorboard/{stage}"}
+"{stage}_progress":
+  {type: supcon_pipeline.datasets.progress.ProgressDataset,
+   filepath: "data/06_models/${experiment:}/{stage}_progress"}
+"""
 START = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
 
 
@@ -98,12 +126,8 @@ def _node(outcome: str, *outputs: str) -> dict[str, Any]:
 
 
 def _stage1() -> dict[str, Any]:
-    """The parameters of stage 1 in the files of the tiny experiment."""
-    stage1: dict[str, Any] = yaml.safe_load((ROOT / "conf/base/parameters_stage1.yml").read_text())["stage1"]
-    stage1["seed"] = 0
-    stage1["schedule"] |= {"num_epochs": 2, "warmup_epochs": 1}
-    stage1["loader"] |= {"batch_size": 32}
-    return stage1
+    """The parameters of stage 1 in the files of the project."""
+    return deepcopy(PARAMETERS["stage1"])
 
 
 def _metrics(accuracy: float) -> dict[str, Any]:
@@ -115,7 +139,16 @@ def _metrics(accuracy: float) -> dict[str, Any]:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:
-    return Runs(make_project(tmp_path / "project", ("tiny", "other")))
+    project = tmp_path / "project"
+    for name in ("base", "local", "tiny", "other"):
+        (project / "conf" / name).mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", project)
+    shutil.copy(ROOT / ".telemetry", project)
+    shutil.copy(ROOT / "conf/logging.yml", project / "conf")
+    (project / "src").mkdir()
+    (project / "conf/base/catalog.yml").write_text(CATALOG)
+    (project / "conf/base/parameters.yml").write_text(yaml.safe_dump(PARAMETERS))
+    return Runs(project)
 
 
 def test_the_newest_run_is_listed_first_with_its_metrics_and_duration(runs: Runs) -> None:
@@ -225,8 +258,9 @@ def test_a_run_in_the_old_format_is_listed_and_an_unreadable_one_is_named(runs: 
     described = {run["id"]: run for run in json.loads(result.stdout)}
     assert described.keys() == {"a1", "2025"}
     assert (described["2025"]["outcome"], described["2025"]["duration"]) == ("unknown", None)
-    for command in ("show", "reproduce"):
-        assert "2025" in runs.printed(command, "2025") or command == "reproduce"
+    assert "2025" in runs.printed("show", "2025")
+    runs.write("08_reporting", "metrics.json", "2025", _metrics(0.9))
+    assert runs.printed("reproduce", "2025").startswith("kedro run --env tiny --pipelines evaluation\n")
 
 
 def test_the_beginning_of_an_id_is_enough_unless_several_runs_have_it(runs: Runs) -> None:
@@ -252,7 +286,7 @@ def test_a_run_is_shown_with_its_command_changed_parameters_metrics_and_artifact
     shown = runs.printed("show", "a1")
     assert "kedro run --env tiny  (completed)" in shown
     lines = [line.split() for line in shown.splitlines()]
-    assert ["stage1.optimizer.lr", "0.5", "0.2"] in lines or ["stage1.optimizer.lr", "0.5", "0.1"] in lines
+    assert ["stage1.optimizer.lr", "0.5", "0.1"] in lines
     assert not any(line and line[0] == "stage1.loss.temperature" for line in lines)
     assert ["classifier", "accuracy", "0.9000", "0.8900-0.9100", "0.5000"] in lines
     assert ["metrics", "a1", "data/08_reporting/tiny/metrics.json/a1/metrics.json"] in lines
@@ -401,8 +435,7 @@ def test_a_load_version_without_a_run_is_one_line(versions: str) -> None:
     assert result.output.count("\n") == 1
 
 
-def test_a_refusal_of_kedro_itself_is_shown(tmp_path: Path) -> None:
-    bootstrap_project(make_project(tmp_path / "project"))
+def test_a_refusal_of_kedro_itself_is_shown() -> None:
     result = CliRunner().invoke(run, ["--pipeline", "a", "--pipelines", "b"])
     assert result.output == "Error: Options '--pipeline' and '--pipelines' cannot be used together\n"
 

@@ -14,7 +14,7 @@ from kedro.pipeline import Pipeline
 
 from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, run_command
 from supcon_pipeline.core.messages import suggest
-from supcon_pipeline.datasets.optional import OptionalArtifact
+from supcon_pipeline.datasets.optional_artifact import OptionalArtifact
 from supcon_pipeline.datasets.run_record import RunRecord, RunRecordDataset
 
 RECORD = "run_record"

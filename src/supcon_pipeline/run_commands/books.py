@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import click
@@ -18,7 +18,7 @@ from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.messages import name_some, nearest_names
 from supcon_pipeline.core.training.progress import flatten
 from supcon_pipeline.datasets.run_record import RunRecord, TaskEntry
-from supcon_pipeline.runs import RunBook
+from supcon_pipeline.runs import RECORD, RunBook
 
 _UNREADABLE = (DatasetError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -147,7 +147,21 @@ def experiments(project_path: Path, env: str | None) -> list[Experiment]:
     source, arguments = project_path / settings.CONF_SOURCE, settings.CONFIG_LOADER_ARGS
     default = {arguments["base_env"], arguments["default_run_env"]}
     names = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name not in default)
-    return [Experiment(project_path, name) for name in (None, *names)]
+    base = Experiment(project_path, None)
+    return [base, *(Experiment(project_path, name) for name in names if _may_have_runs(base, source / name))]
+
+
+def _may_have_runs(base: Experiment, folder: Path) -> bool:
+    """Whether to read the configuration of an environment at all, which takes half a second for each.
+
+    Its records lie where those of the default experiment do, but for the name, unless it says otherwise.
+    """
+    dataset: Any = base.catalog.get(RECORD)
+    texts = (path.read_text("utf-8") for path in folder.rglob("*.y*ml"))
+    if dataset._protocol != "file" or any(RECORD in text or "_reports" in text for text in texts):
+        return True
+    parts = PurePath(dataset._filepath).parts
+    return Path(*(folder.name if part == base.name else part for part in parts)).exists()
 
 
 def find_run(found: Sequence[Experiment], prefix: str) -> tuple[Experiment, Summary]:

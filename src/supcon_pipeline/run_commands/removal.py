@@ -90,7 +90,7 @@ def _versioned_names(experiment: Experiment) -> list[str]:
 
 def _inputs(experiment: Experiment) -> list[str]:
     names = experiment.book.graph.inputs()
-    return sorted(name for name in names if not name.startswith("params:"))
+    return sorted(name for name in names if not name.startswith("params:") and name in experiment.catalog)
 
 
 def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
