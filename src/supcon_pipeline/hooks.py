@@ -25,7 +25,6 @@ from supcon_pipeline.commands import (
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
-from supcon_pipeline.pipeline_registry import whole_graph
 from supcon_pipeline.provenance import describe_commit
 from supcon_pipeline.run_ids import choose_run_id, given_run_id
 from supcon_pipeline.runs import RECORD, RunBook
@@ -109,6 +108,8 @@ class RunHooks:
     def after_catalog_created(self, catalog: DataCatalog, save_version: str | None) -> None:
         """Outside a run (notebook, Kedro-Viz), let the catalog show one whole run."""
         if save_version is None:
+            from supcon_pipeline.pipeline_registry import whole_graph
+
             book, run_id = RunBook(catalog, whole_graph()), given_run_id()
             if run_id and _is_dagster():
                 # Each node may have a process and a catalog of its own.
@@ -126,6 +127,8 @@ class RunHooks:
             CommandError: where `open_run` refuses the run, or the transforms of a stage that will run do not
                 work on its images.
         """
+        from supcon_pipeline.pipeline_registry import whole_graph
+
         # An interrupt reaches no hook; a thread that begins a session has left the one before.
         close_interrupted(threading.get_ident())
         run_id = choose_run_id(_session_id(run_params))

@@ -64,9 +64,9 @@ class Experiment:
     @cached_property
     def book(self) -> RunBook:
         """Its runs with their artifacts."""
-        from supcon_pipeline.pipeline_registry import register_pipelines
+        from supcon_pipeline.pipeline_registry import whole_graph
 
-        return RunBook(self.catalog, sum(register_pipelines().values(), Pipeline([])))
+        return RunBook(self.catalog, whole_graph())
 
     @cached_property
     def summaries(self) -> list["Summary"]:
