@@ -20,8 +20,10 @@ from supcon_pipeline.core.search.index import build_index
 from tests.conftest import ROOT
 
 RUN = "2026-01-01"
-# What is written by a handle, or only by and for TensorBoard; and sources.
+# What is written by a handle, or only by and for TensorBoard; sources; and the record, whose checksum has tests of
+# its own.
 WITHOUT_CHECKSUM = {
+    "run_record.RunRecordDataset",
     "tensorboard.TensorBoardDataset",
     "projector.ProjectorDataset",
     "progress.ProgressDataset",

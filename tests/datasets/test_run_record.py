@@ -11,6 +11,7 @@ import pytest
 from kedro.io import Version
 
 from supcon_pipeline.core.atomic import create_file
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.run_record import RunRecordDataset
 
 HEAD = {
@@ -156,3 +157,14 @@ def test_a_session_that_cannot_be_read_is_named_and_left_out(
     (tmp_path / "run_record.json/r/run_record.2.json").write_text(json.dumps(entry("2"))[:30])
     assert [task["task"] for task in dataset.load()["tasks"]] == ["1"]
     assert "run_record.2.json cannot be read and is left out" in caplog.text
+
+
+def test_a_record_that_has_changed_since_is_refused_by_name(dataset: RunRecordDataset) -> None:
+    assert dataset.create(HEAD)
+    assert dataset.head() == HEAD
+    path = Path(dataset._get_load_path())
+    path.write_text(path.read_text().replace('"number": 1', '"number": 7'))
+    with pytest.raises(
+        InputError, match="run_record.json of run r must be as it was saved, got other content"
+    ):
+        dataset.head()

@@ -113,7 +113,7 @@ def _write_checksum(target: Path, checksum: str) -> None:
 
 
 def create_file(target: Path, content: bytes) -> None:
-    """Write a new file and its checksum; it appears complete, and of several processes that try, one succeeds.
+    """Write a new file and its checksum; it appears complete, and of several processes one succeeds.
 
     Raises:
         FileExistsError: where it exists.

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict
 
@@ -11,6 +12,7 @@ from kedro.io.core import get_filepath_str
 from kedro_datasets.json import JSONDataset
 
 from supcon_pipeline.core.atomic import create_file
+from supcon_pipeline.datasets.artifacts import reading
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +146,14 @@ class RunRecordDataset(JSONDataset):
         return complete_record(self.head(), self._load_tasks())
 
     def head(self) -> dict[str, Any]:
-        """What was written when the run began."""
-        head: dict[str, Any] = self._read(get_filepath_str(self._get_load_path(), self._protocol))
+        """What was written when the run began.
+
+        Raises:
+            ArtifactError: where the file has changed since, or cannot be read.
+        """
+        path = get_filepath_str(self._get_load_path(), self._protocol)
+        with reading(Path(path)) if self._protocol == "file" else nullcontext():
+            head: dict[str, Any] = self._read(path)
         return head
 
     def create(self, record: dict[str, Any]) -> bool:
