@@ -10,6 +10,7 @@ from kedro.pipeline import Node, Pipeline
 from kedro_datasets.json import JSONDataset
 
 from supcon_pipeline.commands import CommandError
+from supcon_pipeline.core.atomic import create_file
 from supcon_pipeline.datasets.run_record import RunRecordDataset
 from supcon_pipeline.opening import open_run
 from supcon_pipeline.runs import RunBook
@@ -86,8 +87,13 @@ class Book:
 
     def date(self, run_id: str, started: str) -> None:
         """Let a run have begun at another time by the clock."""
+        self.rewrite(run_id, {**self.open().record_dataset(run_id).head(), "started": started})
+
+    def rewrite(self, run_id: str, head: dict[str, Any]) -> None:
+        """Write the record of a run anew."""
         path = self.folder / "run_record.json" / run_id / "run_record.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "started": started}))
+        path.unlink()
+        create_file(path, json.dumps(head).encode())
 
 
 @pytest.fixture
@@ -111,10 +117,9 @@ def test_a_clock_that_was_ahead_for_one_run_does_not_make_it_the_newest(book: Bo
 def test_old_records_keep_their_order_and_come_before_new_ones(book: Book) -> None:
     for run_id in ("x", "y", "z"):
         book.run(run_id, "data_prep")
-        path = book.folder / "run_record.json" / run_id / "run_record.json"
-        head = json.loads(path.read_text())
+        head = book.open().record_dataset(run_id).head()
         del head["number"]
-        path.write_text(json.dumps(head))
+        book.rewrite(run_id, head)
     for run_id, started in (("x", "2026-01-02"), ("y", "2099-01-01"), ("z", "2026-01-01")):
         book.date(run_id, started)
     book.run("new", "data_prep")

@@ -11,6 +11,7 @@ import pytest
 from kedro.io import Version
 
 from supcon_pipeline.core.atomic import create_file
+from supcon_pipeline.core.checksums import is_proven
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.run_record import RunRecordDataset
 
@@ -74,7 +75,9 @@ def test_a_file_that_exists_is_never_replaced_and_nothing_is_left_behind(tmp_pat
     create_file(tmp_path / "file", b"first")
     with pytest.raises(FileExistsError):
         create_file(tmp_path / "file", b"second")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first"]
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.xxh128"]
+    assert is_proven(tmp_path / "file")
 
 
 def test_tasks_that_run_at_the_same_time_lose_no_entry(dataset: RunRecordDataset) -> None:
@@ -165,6 +168,6 @@ def test_a_record_that_has_changed_since_is_refused_by_name(dataset: RunRecordDa
     path = Path(dataset._get_load_path())
     path.write_text(path.read_text().replace('"number": 1', '"number": 7'))
     with pytest.raises(
-        InputError, match="run_record.json of run r must be as it was saved, got other content"
+        InputError, match=r"run_record\.json of run r must be as it was saved, got other content"
     ):
         dataset.head()
