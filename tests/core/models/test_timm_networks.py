@@ -21,7 +21,9 @@ def test_of_a_head_of_timm_only_the_classifier_is_left_out(tmp_path):
     path = tmp_path / "weights.pth"
     state = timm.create_model("test_convnext").state_dict()
     torch.save({key: value for key, value in state.items() if key != "head.norm.weight"}, path)
-    with pytest.raises(ValueError, match=r"must fit timm/test_convnext, .*Missing key.*head\.norm\.weight"):
+    with pytest.raises(
+        ValueError, match=r"must fit timm/test_convnext, got a file without head\.norm\.weight"
+    ):
         build_backbone("timm/test_convnext", "imagenet", weights=str(path))
 
 
@@ -36,7 +38,9 @@ def test_a_file_of_timm_gives_the_features_that_timm_gives_and_tells_of_a_strang
     assert num_features == 1280
     assert torch.equal(network.eval()(images), reference.eval()(images))
     assert "state_dict" not in network.pretrained_cfg
-    with pytest.raises(ValueError, match=r"weights must fit timm/tf_efficientnet_lite1, .*Missing key"):
+    with pytest.raises(
+        ValueError, match=r"weights must fit timm/tf_efficientnet_lite1, got a file without blocks"
+    ):
         build_backbone("timm/tf_efficientnet_lite1", "imagenet", weights=str(path))
 
 

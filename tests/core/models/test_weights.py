@@ -66,7 +66,7 @@ def test_entries_that_do_not_fit_are_named(tmp_path):
         (b"not a pickle", "backbone.weights must be a .safetensors or .pth file of tensors, got"),
         ({"state_dict": {}}, "backbone.weights must hold a state dict, tensors by name, got"),
         ({}, "backbone.weights must hold a state dict"),
-        ({"epoch": Path("a class")}, "backbone.weights must be a .safetensors or .pth file of tensors, got"),
+        ({"epoch": Path("a class")}, "backbone.weights must hold tensors alone, got"),
     ],
 )
 def test_a_file_without_weights_is_refused(tmp_path, content, message):

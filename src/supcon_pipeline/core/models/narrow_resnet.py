@@ -5,7 +5,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.models.weights import load_state, read_state
+from supcon_pipeline.core.models.weight_files import read_state
+from supcon_pipeline.core.models.weights import load_state
 
 NARROW = "resnet_narrow"
 _NARROW_WIDTHS = (32, 64, 128, 256)
@@ -61,5 +62,5 @@ def build_narrow(
         )
     network = NarrowResNet(num_channels, stem)
     if weights:
-        load_state(network, NARROW, read_state(weights), head=())
+        load_state(network, NARROW, read_state(weights, network.state_dict()), head=())
     return network, network.num_features

@@ -5,10 +5,10 @@ convolution of stride 1 instead of a 7 x 7 one of stride 2 and a max-pool. Here,
 family: half the stride, no kernel wider than 3, no pooling right after. Patches are halved in width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from supcon_pipeline.core.messages import InputError
@@ -61,6 +61,16 @@ def fit_stem(
         _remove_stem_pool(network)
     if conv.weight.shape != before and not keep_weights:
         conv.reset_parameters()
+
+
+def has_fitted_stem(
+    network: nn.Module, conv_names: Sequence[str], num_channels: int, state: Mapping[str, Tensor]
+) -> bool:
+    """Whether weights are of a network that `fit_stem` has adapted, as in the files of this project."""
+    if len(conv_names) != 1 or f"{conv_names[0]}.weight" not in state:
+        return False
+    given, own = state[f"{conv_names[0]}.weight"], network.get_parameter(f"{conv_names[0]}.weight")
+    return given.shape[2:] != own.shape[2:] or given.shape[1] == num_channels != own.shape[1]
 
 
 def no_small_stem(name: str, reason: str) -> InputError:

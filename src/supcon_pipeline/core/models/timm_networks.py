@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.image_size import refuse_image_size
-from supcon_pipeline.core.models.stems import fit_stem, no_small_stem
-from supcon_pipeline.core.models.weights import misfit, read_state, shorten_error
+from supcon_pipeline.core.models.stems import fit_stem, has_fitted_stem, no_small_stem
+from supcon_pipeline.core.models.weight_files import State, read_state
+from supcon_pipeline.core.models.weights import load_state, log_classifier, misfit, shorten_error
 
 TIMM = "timm/"
 
@@ -35,8 +36,16 @@ def build_timm(
     options: dict[str, Any] = {"num_classes": 0, "in_chans": num_channels}
     if image_size and config.fixed_input_size:
         options["img_size"] = image_size
+    first_conv, is_fitted, state = _listed(config.first_conv), False, {}
     if weights:
-        network = _load_timm(name, read_state(weights), config, options)
+        # Without memory for its weights: for names and shapes alone.
+        with torch.device("meta"), refuse_image_size(name, image_size):
+            bare = timm.create_model(model, **options)
+        given = read_state(weights, bare.state_dict())
+        state = _without_classifier(bare, given, _listed(config.classifier))
+        is_fitted = stem == "small_image" and has_fitted_stem(bare, first_conv, num_channels, state)
+    if state and not is_fitted:
+        network = _load_timm(name, state, config, options)
     elif pretrained:
         network = _download_timm(name, config, options)
     else:
@@ -44,39 +53,38 @@ def build_timm(
             network = timm.create_model(model, **options)
     if stem == "small_image":
         is_loaded = pretrained or weights is not None
-        fit_stem(network, name, _listed(config.first_conv), num_channels, True, is_loaded)
+        fit_stem(network, name, first_conv, num_channels, True, is_loaded and not is_fitted)
+    if is_fitted:
+        load_state(network, name, state, head=())
     return network, config.input_size[-1]
 
 
-def _load_timm(name: str, state: dict[str, Tensor], config: Any, options: dict[str, Any]) -> nn.Module:
+def _load_timm(name: str, state: State, config: Any, options: dict[str, Any]) -> nn.Module:
     """The timm network with given weights, which timm renames, resizes and adapts like its own."""
     import timm
 
-    entries = _without_classifier(name, state, _listed(config.classifier), options)
     # timm loads loosely if it drops a classifier itself; with none to drop, it loads strictly.
-    overlay = {"state_dict": entries, "classifier": None, "label_offset": 0}
+    overlay = {"state_dict": state, "classifier": None, "label_offset": 0}
     try:
         network: nn.Module = timm.create_model(
             name.removeprefix(TIMM), pretrained=True, pretrained_cfg_overlay=overlay, **options
         )
-    except RuntimeError as error:
+    # Names of another network fail wherever timm translates them.
+    except Exception as error:
         raise misfit(name, error) from error
     # timm keeps the overlay on the network, so that every copy would hold the weights a second time.
     network.pretrained_cfg = network.default_cfg = config.to_dict()
     return network
 
 
-def _without_classifier(
-    name: str, state: dict[str, Tensor], classifiers: Sequence[str], options: dict[str, Any]
-) -> dict[str, Tensor]:
+def _without_classifier(network: nn.Module, state: State, classifiers: Sequence[str]) -> State:
     """The state without the classifiers and their other layers that are not in the network."""
-    import timm
-
     # Some classifiers have a norm or other layer before the linear one; other norms are the network's.
-    with torch.device("meta"):
-        wanted = timm.create_model(name.removeprefix(TIMM), **options).state_dict()
+    wanted = network.state_dict()
     heads = tuple(f"{classifier.rpartition('.')[0] or classifier}." for classifier in classifiers)
-    return {key: value for key, value in state.items() if key in wanted or not key.startswith(heads)}
+    left_out = [key for key in state if key not in wanted and key.startswith(heads)]
+    log_classifier(left_out)
+    return {key: value for key, value in state.items() if key not in left_out}
 
 
 def _download_timm(name: str, config: Any, options: dict[str, Any]) -> nn.Module:

@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from supcon_pipeline.core.models.image_size import refuse_image_size
-from supcon_pipeline.core.models.stems import first_convolution, fit_stem, no_small_stem
-from supcon_pipeline.core.models.weights import download_state, load_state, read_state
+from supcon_pipeline.core.models.stems import first_convolution, fit_stem, has_fitted_stem, no_small_stem
+from supcon_pipeline.core.models.weight_files import State, read_state
+from supcon_pipeline.core.models.weights import download_state, load_state
 
 # torchvision networks that take images normalised as for the others and renormalise them inside.
 RENORMALISING = ("googlenet", "inception_v3")
@@ -36,12 +37,16 @@ def build_torchvision(
     with refuse_image_size(name, image_size):
         network = torchvision.models.get_model(name, weights=None, **options)
     head = _remove_head(network)
-    is_loaded = pretrained or weights is not None
-    if is_loaded:
-        state = read_state(weights) if weights else download_state(name)
-        load_state(network, name, _resize_positions(network, state), (f"{head}.", "aux", "AuxLogits."))
-    is_small = stem == "small_image"
-    fit_stem(network, name, [first_convolution(network)], num_channels, is_small, is_loaded)
+    is_small, conv_name = stem == "small_image", first_convolution(network)
+    state: State = {}
+    if pretrained or weights:
+        state = read_state(weights, network.state_dict()) if weights else download_state(name)
+    is_fitted = has_fitted_stem(network, [conv_name], num_channels, state)
+    if state and not is_fitted:
+        _load(network, name, state, head)
+    fit_stem(network, name, [conv_name], num_channels, is_small, bool(state) and not is_fitted)
+    if is_fitted:
+        _load(network, name, state, head)
     if is_small and name.startswith(("vgg", "alexnet")):
         # Theirs concatenates 7 x 7 positions, which for a small image are copies of one another.
         network.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -73,6 +78,10 @@ def _remove_head(network: nn.Module) -> str:
     if hasattr(network, "dropout"):
         network.dropout = nn.Identity()
     return name
+
+
+def _load(network: nn.Module, name: str, state: State, head: str) -> None:
+    load_state(network, name, _resize_positions(network, state), (f"{head}.", "aux", "AuxLogits."))
 
 
 def _resize_positions(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

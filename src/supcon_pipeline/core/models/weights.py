@@ -1,48 +1,22 @@
-"""Pretrained weights, published or from a file, for a network without its head."""
+"""Pretrained weights for a network without its head."""
 
+import logging
 import re
 import textwrap
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, name_some
+from supcon_pipeline.core.models.weight_files import SETTING, State
 
-State = dict[str, Tensor]
+logger = logging.getLogger(__name__)
 # torchvision's DenseNet files are older than its names of the layers (torchvision.models.densenet).
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
-
-
-def read_state(path: str) -> State:
-    """The state dict in a file.
-
-    Args:
-        path: a `.safetensors` file, or one that `torch.save` wrote.
-
-    Raises:
-        InputError: if the file is missing or does not hold a state dict.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise InputError(f"stage1.backbone.weights must be an existing file, got {path!r}")
-    try:
-        state = _read_tensors(file)
-    # A pickle can fail in many ways: truncated, not a pickle, or holding a class.
-    except Exception as error:
-        raise InputError(
-            f"stage1.backbone.weights must be a .safetensors or .pth file of tensors, got {path!r}; "
-            f"{shorten_error(error)}"
-        ) from error
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(
-            f"stage1.backbone.weights must hold a state dict, tensors by name, got {path!r}; "
-            "save it with torch.save(model.state_dict(), path)"
-        )
-    return state
 
 
 def download_state(name: str) -> State:
@@ -79,6 +53,7 @@ def load_state(network: nn.Module, name: str, state: State, head: Sequence[str])
         InputError: if entries are missing, unexpected or of another shape, listing them.
     """
     wanted, state = network.state_dict(), with_versions(state, network)
+    log_classifier(key for key in state if key not in wanted and key.startswith(tuple(head)))
     for key in list(state):
         new = _OLD_DENSENET.sub(r"\1\2", key)
         if new not in wanted and new.startswith(tuple(head)):
@@ -89,6 +64,12 @@ def load_state(network: nn.Module, name: str, state: State, head: Sequence[str])
         network.load_state_dict(state)
     except RuntimeError as error:
         raise misfit(name, error) from error
+
+
+def log_classifier(names: Iterable[str]) -> None:
+    """Say what of a file is left out as its classifier."""
+    if names := list(names):
+        logger.info("Weights of the file's classifier are left out: %s", name_some(names, 10))
 
 
 def with_versions(state: State, network: nn.Module) -> State:
@@ -106,21 +87,27 @@ def with_versions(state: State, network: nn.Module) -> State:
 
 
 def misfit(name: str, error: Exception) -> InputError:
-    """The error for weights that belong to another network."""
+    """The error for weights that belong to another network, with the first names of what differs."""
+    differences = " and ".join(_differences(str(error))) or f"of other entries ({shorten_error(error)})"
     return InputError(
-        f"stage1.backbone.weights must fit {name}, got other entries ({shorten_error(error)}); "
+        f"{SETTING} must fit {name}, got a file {differences}; "
         "set stage1.backbone.name to the network of the file"
     )
 
 
-def shorten_error(error: Exception) -> str:
+def _differences(message: str) -> list[str]:
+    """What torch's message lists, in words: entries that are missing, unexpected and of another shape."""
+    found = []
+    for words, title in (("without", "Missing"), ("with an unexpected", "Unexpected")):
+        listed = re.search(rf"{title} key\(s\) in state_dict: (.*)", message)
+        names = re.findall('"(.+?)"', listed[1]) if listed else []
+        found += [f"{words} {name_some(names)}"] if names else []
+    shapes = re.search(
+        r"size mismatch for (\S+): .*?torch.Size\((.*?)\) from.*?torch.Size\((.*?)\)", message, re.DOTALL
+    )
+    return [*found, *([f"with {shapes[1]} of {shapes[2]} instead of {shapes[3]}"] if shapes else [])]
+
+
+def shorten_error(error: BaseException) -> str:
     """The message of an error, on one line of at most 600 characters."""
     return textwrap.shorten(str(error), 600, placeholder=" ...")
-
-
-def _read_tensors(file: Path) -> Any:
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
