@@ -98,6 +98,44 @@ def test_an_encoder_without_classifier_has_no_temperature(states):
     assert "temperature" not in describe_export(assemble_outputs(states[0]), states[0], [])
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_of_windows_is_exported_for_batches_of_any_size():
+    description = {
+        "kind": "contrastive",
+        "backbone": "timm/test_maxvit",
+        "stem": "imagenet",
+        "image_size": 64,
+    }
+    description |= {"mean": [0.5] * 3, "std": [0.25] * 3, "hidden_dim": 4, "dim": 2}
+    origin = {"data_hash": "abc", "crop": "pad", "run_id": "first"}
+    tensors = build_model(description).state_dict()
+    encoder = NamedTensors(tensors, {"model": description, **origin})
+    module = assemble_outputs(encoder)
+    program = trace_program(module, describe_export(module, encoder, []))
+    runs = program.open(), open_onnx(convert_to_onnx(program))
+    for count in (1, 2, 5):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+        expected = run_module(module, pixels)
+        for run in runs:
+            compare_outputs("it", expected, run(pixels), tolerance=1e-4)
+
+
+def test_a_network_that_torch_cannot_export_is_refused_in_one_line(module, program, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("exporter gave up\n\nwith a hundred lines")
+
+    monkeypatch.setattr("torch.onnx.export", fail)
+    monkeypatch.setattr("torch.export.export", fail)
+    message = (
+        r"must be a network that torch can export {}, got one it cannot \(RuntimeError: exporter gave up"
+    )
+    with pytest.raises(InputError, match=message.format("to ONNX")) as error:
+        convert_to_onnx(program)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=message.format("as a program")):
+        trace_program(module, program.metadata)
+
+
 def test_the_difference_is_the_largest_as_by_hand():
     expected, given = {"a": np.array([[1.0, 2.0]])}, {"a": np.array([[1.25, 1.9]])}
     assert compare_outputs("it", expected, given, tolerance=0.2) == {"a": 0.25}

@@ -1,7 +1,8 @@
 """Export of models to files that work without this project: `torch.export` and ONNX."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,9 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from supcon_pipeline.core.messages import InputError, require_extra
 from supcon_pipeline.core.models.encoder import restore_model
+from supcon_pipeline.core.models.weights import shorten_error
 from supcon_pipeline.core.named_tensors import NamedTensors
 
 Arrays = dict[str, np.ndarray]
@@ -110,25 +114,72 @@ def describe_export(
     }
 
 
+@contextmanager
+def refuse_export(what: str) -> Iterator[None]:
+    """Report in one line that torch cannot export a network; its own message is hundreds of lines.
+
+    Args:
+        what: how the network is exported, in words.
+
+    Raises:
+        InputError: instead of any other error.
+    """
+    try:
+        yield
+    # The exporter fails with whatever fails first in the code of the network.
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise InputError(
+            f"stage1.backbone.name must be a network that torch can export {what}, got one it cannot "
+            f"({type(cause).__name__}: {shorten_error(cause)}); use load_encoder, which needs no export"
+        ) from error
+
+
+class _ContiguousAttention(TorchFunctionMode):
+    """Attention with its outputs in one memory layout, whichever kernel computes them.
+
+    A network that reshapes them (MaxViT) is traced for the layout of the CPU's own kernel, which that of
+    ONNX, and of other machines, does not have.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What `func` gives."""
+        output = func(*args, **(kwargs or {}))
+        return output.contiguous() if func is functional.scaled_dot_product_attention else output
+
+
 def trace_program(module: EncoderOutputs, metadata: Mapping[str, Any]) -> ModelProgram:
-    """The module as a program of uint8 images `[batch, size, size, channels]`, in batches of any size."""
+    """The module as a program of uint8 images `[batch, size, size, channels]`, in batches of any size.
+
+    Raises:
+        InputError: where torch cannot trace the network.
+    """
     shape = (2, metadata["image_size"], metadata["image_size"], metadata["num_channels"])
     batch = torch.export.Dim("batch", min=1)
     example = (torch.zeros(shape, dtype=torch.uint8),)
-    with torch.no_grad():
+    with torch.no_grad(), _ContiguousAttention(), refuse_export("as a program"):
         program = torch.export.export(module, example, dynamic_shapes=({0: batch},))
     return ModelProgram(program, dict(metadata))
 
 
 def convert_to_onnx(program: ModelProgram) -> Any:
-    """The program as an ONNX `ModelProto`, with each entry of the metadata as JSON."""
+    """The program as an ONNX `ModelProto`, with each entry of the metadata as JSON.
+
+    Raises:
+        InputError: where the extra for it is not installed, or torch cannot convert the network.
+    """
     require_extra("onnx", "onnx", "onnxscript")
     import onnx
 
     outputs = program.metadata["outputs"]
-    converted = torch.onnx.export(
-        program.program, dynamo=True, input_names=["images"], output_names=outputs, verbose=False
-    )
+    with refuse_export("to ONNX"):
+        converted = torch.onnx.export(
+            program.program, dynamo=True, input_names=["images"], output_names=outputs, verbose=False
+        )
     model = converted.model_proto  # type: ignore[union-attr]
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in program.metadata.items()})
     onnx.checker.check_model(model)
