@@ -1,11 +1,16 @@
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from supcon_pipeline.core.figures.interactive import draw_interactive_tsne
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.visualization import VisualizationParameters
-from supcon_pipeline.pipelines.visualization.nodes import map_embeddings
+from supcon_pipeline.pipelines.visualization.nodes import (
+    draw_embedding_map,
+    draw_interactive_map,
+    map_embeddings,
+)
 
 PARAMS = VisualizationParameters.model_validate(
     {
@@ -26,6 +31,21 @@ def test_images_that_were_removed_from_all_splits_are_on_no_map():
     assert len(points) == 2 * 40
     assert points.loc[points["id"] == "i3", "predicted_class"].eq("a").all()
     assert draw_interactive_tsne(points, ["a", "b"], {"train": 15, "validation": 15, "test": 15}).data
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_the_maps_of_an_encoder_that_has_collapsed_are_drawn(value):
+    splits = np.array(["train", "validation", "test"] * 20)
+    samples = pd.DataFrame({"id": [f"i{row}" for row in range(60)], "split": splits, "label": [0, 1] * 30})
+    samples["class_name"] = np.array(["a", "b"])[samples["label"]]
+    origin = {"sample_ids": samples["id"].tolist()}
+    embeddings = NamedTensors({"embedding": torch.full((60, 4), value)}, origin)
+    predictions = pd.DataFrame({"id": ["i2"], "predicted_class": ["a"]})
+    points = map_embeddings(embeddings, embeddings, samples, predictions, predictions, PARAMS)
+    assert (points[["x", "y"]] == 0).all(axis=None)
+    card = {"class_names": ["a", "b"], "counts": {split: {"a": 10, "b": 10} for split in np.unique(splits)}}
+    draw_embedding_map(points, card).draw_without_rendering()
+    assert draw_interactive_map(points, card).data
 
 
 def test_every_seed_has_a_map_of_its_own_of_the_same_images_in_the_menu():

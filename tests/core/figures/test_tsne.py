@@ -61,6 +61,42 @@ def test_a_perplexity_too_large_for_the_images_is_refused():
         tsne_map(np.eye(16), perplexity=5, num_iterations=250, seed=0, num_jobs=1)
 
 
+@pytest.mark.parametrize("width", [8, 128])
+@pytest.mark.parametrize("value", [0, 1, 1e-30, 1e30])
+def test_embeddings_that_are_all_the_same_lie_in_one_place_and_the_log_says_so(width, value, caplog):
+    rows = np.full((30, width), value)
+    assert np.array_equal(tsne_map(rows, 5, 250, seed=0, num_jobs=1), np.zeros((30, 2)))
+    assert "All 30 embeddings are the same: their t-SNE map is one point" in caplog.text
+
+
+@pytest.mark.parametrize("width", [8, 128])
+@pytest.mark.parametrize("kind", ["few directions", "half zeros", "one other"])
+def test_embeddings_of_which_many_are_the_same_are_drawn(kind, width, rng):
+    rows = {
+        "few directions": rng.normal(size=(4, width)).repeat(15, axis=0),
+        "half zeros": np.concatenate([np.zeros((30, width)), rng.normal(size=(30, width))]),
+        "one other": np.concatenate([np.ones((59, width)), -np.ones((1, width))]),
+    }[kind]
+    coordinates = tsne_map(rows, 5, 250, seed=0, num_jobs=1)
+    assert np.isfinite(coordinates).all()
+    assert np.ptp(coordinates, axis=0).min() > 0
+
+
+@pytest.mark.parametrize("width", [8, 128])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_refused(value, width, rng):
+    rows = rng.normal(size=(30, width))
+    rows[3, 2] = value
+    with pytest.raises(InputError, match="embeddings must be finite, got NaN or infinity in row 3"):
+        tsne_map(rows, 5, 250, seed=0, num_jobs=1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_a_few_points_have_places(count, rng):
+    coordinates = tsne_map(rng.normal(size=(count, 3)), largest_perplexity(count), 250, seed=0, num_jobs=1)
+    assert np.isfinite(coordinates).all()
+
+
 @pytest.mark.parametrize("count", [8, 16, 24])
 def test_the_largest_perplexity_is_one_that_is_taken(count):
     perplexity = largest_perplexity(count)

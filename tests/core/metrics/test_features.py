@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tests.core.metrics.angles import retrieval_by_loop
 
-from supcon_pipeline.core.metrics.features import embedding_metrics, feature_metrics
+from supcon_pipeline.core.metrics.features import collapse_warnings, embedding_metrics, feature_metrics
 from supcon_pipeline.core.search.knn import knn_probabilities
 from supcon_pipeline.core.search.neighbours import search_neighbours
 
@@ -74,3 +74,16 @@ def test_the_same_embeddings_have_the_same_metrics_again(embeddings):
     first = embedding_metrics(*embeddings)
     embedding_metrics(embeddings[0][:6], embeddings[1][:6], *embeddings[2:])
     assert embedding_metrics(*embeddings) == first
+
+
+def test_a_model_that_has_collapsed_is_told_of_and_another_is_not(rng):
+    rows = rng.normal(size=(40, 4))
+    assert collapse_warnings("encoder", rows) == []
+    (same,), (zero,) = (collapse_warnings("encoder", np.full((40, 4), value)) for value in (2.0, 0.0))
+    assert same.startswith("The encoder has collapsed: the embeddings of all 40 images are the same, and its")
+    assert zero.startswith(
+        "The encoder has collapsed: the embeddings of all 40 images are zero, and its metr"
+    )
+    rows[:3] = 0
+    (few,) = collapse_warnings("baseline", rows)
+    assert few.startswith("The baseline gives 3 of 40 images an embedding of zeros,")

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.vectors import unit_rows
+from supcon_pipeline.core.vectors import are_same, require_finite, unit_rows
 
 logger = logging.getLogger(__name__)
 # Wider rows than the first are reduced to the second by PCA, which makes the neighbour search faster.
@@ -25,10 +25,12 @@ def tsne_map(
     """Two coordinates for each embedding, by t-SNE of the rows scaled to unit length.
 
     Rows of more than 64 dimensions are first reduced to 50 by PCA. The same seed gives the same map,
-    whatever was run before and however many jobs there are.
+    whatever was run before and however many jobs there are. Rows that are all the same, as an encoder that
+    has collapsed gives them, all lie in one place.
 
     Raises:
-        InputError: where the perplexity is too large for the number of rows; see `largest_perplexity`.
+        InputError: where a row is not finite, or the perplexity is too large for the number of rows; see
+            `largest_perplexity`.
 
     Source:
         van der Maaten 2014, "Accelerating t-SNE using tree-based algorithms" (Barnes-Hut, angle 0.5), with
@@ -36,7 +38,12 @@ def tsne_map(
     """
     from MulticoreTSNE import MulticoreTSNE
 
+    # The library ends the whole process on NaN, on infinity and on rows that are all the same.
+    require_finite("embeddings", embeddings)
     num_rows = len(embeddings)
+    if are_same(embeddings):
+        logger.warning("All %s embeddings are the same: their t-SNE map is one point", f"{num_rows:,}")
+        return np.zeros((num_rows, 2))
     if 3 * perplexity >= num_rows - 1:
         raise InputError(
             f"perplexity must be below {(num_rows - 1) / 3:.4g} for {num_rows:,} images, got {perplexity:g}; "

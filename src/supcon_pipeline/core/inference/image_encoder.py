@@ -22,7 +22,7 @@ from supcon_pipeline.core.inference.new_images import list_images, pack_new_imag
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.encoder import ENCODER_KINDS
 from supcon_pipeline.core.named_tensors import NamedTensors
-from supcon_pipeline.core.vectors import unit_rows
+from supcon_pipeline.core.vectors import require_finite, unit_rows
 
 # What the metadata of an exported model says of its inputs and outputs.
 _ENTRIES = ("outputs", "image_size", "num_channels", "crop", "class_names")
@@ -61,7 +61,7 @@ class ImageEncoder:
         """Embeddings of unit length, float32, in the order of the images; dot products are cosines.
 
         Raises:
-            InputError: where something is not an image, or there are no images.
+            InputError: where something is not an image, there are no images, or an output is not finite.
             OSError: where a file cannot be read.
         """
         return unit_rows(self._outputs(images, "embedding"))
@@ -91,7 +91,8 @@ class ImageEncoder:
         for start in range(0, len(items), self.batch_size):
             packed = [pack_new_image(image, packing) for image in items[start : start + self.batch_size]]
             parts.append(self._run(np.stack(packed))[name])
-        return np.concatenate(parts)
+        require_finite(name, rows := np.concatenate(parts))
+        return rows
 
 
 def encoder_of_states(

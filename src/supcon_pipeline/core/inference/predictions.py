@@ -11,11 +11,13 @@ from torch import Tensor
 
 from supcon_pipeline.core.data.images import rows_of
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.metrics.logits import require_finite_logits
 from supcon_pipeline.core.models.encoder import restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, require_encoder
 from supcon_pipeline.core.parameters.inference import InferenceParameters
 from supcon_pipeline.core.search.index import search_index
 from supcon_pipeline.core.search.knn import log_votes
+from supcon_pipeline.core.vectors import require_finite
 
 
 def classify_embeddings(
@@ -29,9 +31,10 @@ def classify_embeddings(
         encoder_hash: the fingerprint of the encoder that gave them.
 
     Raises:
-        InputError: where the classifier was trained on another encoder.
+        InputError: where the classifier was trained on another encoder, or an embedding is not finite.
     """
     require_encoder(classifier, encoder_hash)
+    require_finite("embeddings", embeddings)
     logits: Tensor = restore_model(classifier)(torch.from_numpy(embeddings))
     return logits.detach()
 
@@ -45,7 +48,11 @@ def tabulate_predictions(
         samples: one row per image.
         logits: in the same order.
         class_names: one name per class.
+
+    Raises:
+        InputError: where a logit is not finite.
     """
+    require_finite_logits(logits.numpy())
     probability, predicted = logits.softmax(dim=1).max(dim=1)
     names = np.array(class_names)[predicted.numpy()]
     return samples.assign(predicted=predicted.numpy(), predicted_class=names, probability=probability.numpy())
@@ -59,13 +66,15 @@ def neighbour_distances(similarities: Float[np.ndarray, "n k"], k: int) -> Float
         k: counted from 1.
 
     Raises:
-        InputError: where there are fewer neighbours.
+        ValueError: where there are fewer neighbours.
+        InputError: where a similarity is not finite.
 
     Source:
         Sun et al. 2022, arXiv:2204.06507, section 3: Euclidean distance of embeddings of length 1.
     """
     if not 1 <= k <= similarities.shape[1]:
         raise ValueError(f"k must be from 1 to the number of neighbours ({similarities.shape[1]}), got {k}")
+    require_finite("similarities", similarities)
     distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * similarities[:, k - 1], 0))
     return distances
 
@@ -132,7 +141,11 @@ def add_classes(
         logits: of the classifier.
         temperature: above 0, that the logits are divided by, so that probabilities are calibrated.
         class_names: one name per class.
+
+    Raises:
+        InputError: where a logit is not finite.
     """
+    require_finite_logits(logits.numpy())
     probabilities = (logits / temperature).softmax(dim=1).numpy()
     table = table.copy()
     table.insert(1, "classifier_class", np.array(class_names)[probabilities.argmax(axis=1)])

@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from supcon_pipeline.core.metrics.logits import TILE_SIZE, log_softmax, row_tiles
+from supcon_pipeline.core.metrics.logits import TILE_SIZE, log_softmax, require_finite_logits, row_tiles
+from supcon_pipeline.core.vectors import require_finite
 
 # The metrics that temperature scaling changes.
 CALIBRATED = ("log_loss", "expected_calibration_error")
@@ -18,10 +19,14 @@ def fit_temperature(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarr
     uncertainty is the range from their temperature to that of smoothed labels, where each of `n` labels keeps
     `n / (n + 1)` and all classes share the rest; with many images or mistakes, it is negligible.
 
+    Raises:
+        InputError: if a logit is not finite.
+
     Source:
         Guo et al. 2017, arXiv:1706.04599, equation 9; Platt 1999, Probabilistic Outputs for Support Vector
         Machines, section 2.2, for the smoothing. That temperature alone would soften justified certainty.
     """
+    require_finite_logits(logits)
     labels, smoothing = np.asarray(labels), 1 / (len(labels) + 1)
     low, high = sorted(_lowest_log_loss(logits, labels, share) for share in (0.0, smoothing))
     return float(np.clip(1, low, high))
@@ -59,9 +64,13 @@ def reliability_bins(
         confidence: the highest probability of each image.
         is_right: whether the predicted class is the label.
 
+    Raises:
+        InputError: if a confidence is not finite.
+
     Source:
         Guo et al. 2017, arXiv:1706.04599, section 2: bin m holds the confidences in ((m - 1) / 15, m / 15].
     """
+    require_finite("confidence", confidence)
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     count = np.bincount(bins, minlength=NUM_BINS)
     used = count > 0

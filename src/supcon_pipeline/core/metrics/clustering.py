@@ -12,11 +12,16 @@ def clustering_metrics(rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray,
     The rows are scaled to unit length first. Higher is better. With a single class, or one image per class,
     every clustering is right: there is nothing to measure, and the result is empty.
 
+    Raises:
+        ValueError: if there is not one label per row.
+        InputError: if a row is not finite.
+
     Source:
         Vinh et al. 2010, JMLR 11, for AMI; Arthur and Vassilvitskii 2007, k-means++, for the initialisation.
     """
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
+    require_labels("rows", rows, labels)
     num_classes = len(np.unique(labels))
     if not 1 < num_classes < len(rows):
         return {}

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from supcon_pipeline.core.vectors import require_finite
+
 
 def detection_metrics(inside: Float[np.ndarray, " n"], outside: Float[np.ndarray, " m"]) -> dict[str, float]:
     """How well a score separates images outside the known classes, where higher means outside.
@@ -18,6 +20,7 @@ def detection_metrics(inside: Float[np.ndarray, " n"], outside: Float[np.ndarray
 
     Raises:
         ValueError: if either is empty.
+        InputError: if a score is not finite.
 
     Source:
         Hendrycks and Gimpel 2017, arXiv:1610.02136, section 2 for AUROC; Liang et al. 2018, arXiv:1706.02690,
@@ -27,6 +30,8 @@ def detection_metrics(inside: Float[np.ndarray, " n"], outside: Float[np.ndarray
 
     if not len(inside) or not len(outside):
         raise ValueError(f"scores must be of both kinds, got {len(inside)} inside, {len(outside)} outside")
+    require_finite("scores inside", inside)
+    require_finite("scores outside", outside)
     is_outside = np.repeat([0, 1], [len(inside), len(outside)])
     threshold = np.quantile(inside, 0.95, method="inverted_cdf")
     return {

@@ -10,6 +10,7 @@ from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouet
 from supcon_pipeline.core.metrics.intervals import mean_intervals
 from supcon_pipeline.core.metrics.retrieval import RETRIEVAL_METRICS, retrieval_values
 from supcon_pipeline.core.search.knn import classify_by_prefixes
+from supcon_pipeline.core.vectors import are_same
 
 
 def feature_metrics(
@@ -63,6 +64,28 @@ def _class_structure(queries: Float[np.ndarray, "n dim"], labels: Int[np.ndarray
     """How well the classes form clusters; empty for one class or one image per class."""
     clustering = clustering_metrics(queries, labels)
     return {**clustering, "silhouette": silhouette(queries, labels)} if clustering else {}
+
+
+def collapse_warnings(model: str, embeddings: Float[np.ndarray, "n dim"]) -> list[str]:
+    """What there is to say of a model whose embeddings are all the same, or some of them zero.
+
+    Args:
+        model: its name in a sentence.
+        embeddings: finite, one row per image.
+    """
+    num_zero = int((~embeddings.any(axis=1)).sum())
+    if are_same(embeddings):
+        which = "zero" if num_zero else "the same"
+        return [
+            f"The {model} has collapsed: the embeddings of all {len(embeddings):,} images are {which}, "
+            "and its metrics are those of chance. Train with a lower learning rate or a longer warm-up."
+        ]
+    if num_zero:
+        return [
+            f"The {model} gives {num_zero:,} of {len(embeddings):,} images an embedding of zeros, "
+            "which has no direction to compare."
+        ]
+    return []
 
 
 def embedding_metrics(

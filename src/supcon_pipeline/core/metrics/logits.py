@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from supcon_pipeline.core.messages import InputError
+
 # Logits scored at once: 32 MB as float64, and a few times that for intermediate results.
 TILE_SIZE = 2**22
 
@@ -11,6 +13,18 @@ def row_tiles(logits: Float[np.ndarray, "n classes"], tile_size: int) -> list[sl
     """Slices of consecutive rows that hold about `tile_size` numbers each."""
     step = max(1, tile_size // logits.shape[1])
     return [slice(start, start + step) for start in range(0, len(logits), step)]
+
+
+def require_finite_logits(logits: Float[np.ndarray, "n classes"]) -> None:
+    """Reject logits of a training that diverged.
+
+    Raises:
+        InputError: if one is NaN or infinite.
+    """
+    if not all(np.isfinite(logits[tile]).all() for tile in row_tiles(logits, TILE_SIZE)):
+        raise InputError(
+            "logits must be finite, got NaN or infinity; the training diverged, lower its optimizer.lr"
+        )
 
 
 def log_softmax(

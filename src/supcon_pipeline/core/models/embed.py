@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from supcon_pipeline.core.models.encoder import Outputs, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
+from supcon_pipeline.core.vectors import require_finite
 
 
 def iterate_images(
@@ -59,7 +60,13 @@ def embed_images(
 def embed_by(
     encoder: NamedTensors, images: UInt8[np.ndarray, "n h w c"], batch_size: int, device: torch.device
 ) -> NamedTensors:
-    """The outputs of a saved model for all images, in order; `model_hash` identifies the model."""
+    """The outputs of a saved model for all images, in order; `model_hash` identifies the model.
+
+    Raises:
+        InputError: where an output is not finite.
+    """
     model = restore_model(encoder).to(device)
     outputs = embed_images(model, images, np.arange(len(images)), batch_size)
+    for name, rows in outputs.items():
+        require_finite(name, rows.numpy())
     return NamedTensors(outputs, {"model_hash": fingerprint(encoder)})

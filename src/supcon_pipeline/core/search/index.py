@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from supcon_pipeline.core.data.images import spread_evenly
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.vectors import unit_rows
+from supcon_pipeline.core.vectors import require_finite, unit_rows
 
 # Two orders of summation of the same product differ by less.
 ROUNDING = 1e-6
@@ -30,11 +30,15 @@ def build_index(
         ef_construction: candidates considered when a row is added.
         ef_search: candidates considered in a search.
 
+    Raises:
+        InputError: if a row is not finite.
+
     Source:
         Malkov and Yashunin 2016, arXiv:1603.09320, for HNSW.
     """
     import faiss
 
+    require_finite("references", references)
     rows, dim = unit_rows(references), references.shape[1]
     if len(rows) <= hnsw_above:
         index: Any = faiss.IndexFlatIP(dim)
@@ -63,10 +67,7 @@ def search_index(
         raise ValueError(f"k must be from 1 to the number of training images ({index.ntotal}), got {k}")
     if queries.shape[1] != index.d:
         raise ValueError(f"queries must have the {index.d} dimensions of the index, got {queries.shape[1]}")
-    if not np.isfinite(queries).all():
-        raise InputError(
-            "queries must be finite, got NaN or infinity; the encoder diverged, lower its optimizer.lr"
-        )
+    require_finite("queries", queries)
     rows = unit_rows(queries)
     if isinstance(index, faiss.IndexFlat):
         return index.search(rows, k)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from supcon_pipeline.core.search.neighbours import search_neighbours
+from supcon_pipeline.core.vectors import require_finite
 
 # Votes held at once: 32 MB as float64.
 VOTES_TILE_SIZE = 2**22
@@ -27,12 +28,14 @@ def knn_probabilities(
 
     Raises:
         ValueError: if the temperature is not above 0.
+        InputError: if a similarity is not finite.
 
     Source:
         Wu et al. 2018, arXiv:1805.01978, section 3.4, with the votes scaled to sum to one.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
+    require_finite("similarities", similarities)
     # Relative to the nearest neighbour, so that no weight overflows.
     weights = np.exp((similarities - similarities.max(axis=1, keepdims=True)) / temperature)
     votes = np.zeros((len(similarities), num_classes))

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from supcon_pipeline.core.vectors import require_finite
+
 # Numbers held at once: 128 MB as float32.
 TILE_SIZE = 2**25
 
@@ -23,6 +25,7 @@ def search_neighbours(
 
     Raises:
         ValueError: if `k` is out of range or the metric is unknown.
+        InputError: if a row is not finite.
     """
     import faiss
 
@@ -30,6 +33,9 @@ def search_neighbours(
         raise ValueError(f"k must be from 1 to the number of references ({len(references)}), got {k}")
     if metric not in ("cosine", "euclidean"):
         raise ValueError(f"metric must be cosine or euclidean, got {metric!r}")
+    # A row of NaN has the neighbours -1, which as an index is the last reference.
+    require_finite("queries", queries)
+    require_finite("references", references)
     queries = np.array(queries, dtype=np.float32, order="C")
     references = np.array(references, dtype=np.float32, order="C")
     if metric == "cosine":
@@ -58,6 +64,7 @@ def find_nearest(
 
     Raises:
         ValueError: if there is no reference.
+        InputError: if a row is not finite.
     """
     if not len(reference_rows):
         raise ValueError("reference_rows must hold at least one row, got none")
@@ -88,6 +95,7 @@ def search_other_neighbours(
 
     Raises:
         ValueError: if `k` is out of range.
+        InputError: if a row is not finite.
     """
     if not 1 <= k < len(reference_rows):
         raise ValueError(f"k must be from 1 to {len(reference_rows) - 1}, the other references, got {k}")
