@@ -122,6 +122,8 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
         value, *others = ("" if x is None else f"{x:.4f}" for x in (metrics[group][metric], baseline, pixels))
         table.add_row(f"{group} {short}", value, interval, *others)
     console.print(table)
+    for warning in metrics.get("warnings", ()):
+        console.print(f"[bold]{warning}[/bold]", soft_wrap=True)
     if metrics["baseline_differs"]:
         differences = ", ".join(metrics["baseline_differs"])
         console.print(f"The baseline had a different budget: it was trained with another {differences}")

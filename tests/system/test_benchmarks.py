@@ -36,7 +36,7 @@ METRICS = {
         "accuracy": 0.8,
         "calibrated": {"log_loss": 0.2, "reliability": {"accuracy": [0.5]}},
         "per_class": {"cat": {"f1": 0.7}},
-        "confusion_matrix": [[1, 0], [0, 1]],
+        "confusion_matrix": {"label": [0, 1], "predicted": [0, 1], "count": [1, 1]},
     },
     "baseline": {"classifier": {"accuracy": 0.6}},
 }

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
 
 from supcon_pipeline.core.figures.confusion import draw_confusion
 
@@ -60,12 +61,30 @@ def test_no_name_stands_upon_another(num_classes, num_letters):
         assert not any(first.overlaps(second) for first, second in pairwise(extents))
 
 
-def test_names_are_thinned_only_where_they_cannot_be_read():
+def test_every_class_that_is_drawn_is_named():
     def names_shown(num_classes):
         figure = draw_confusion(np.eye(num_classes, dtype=int), [str(index) for index in range(num_classes)])
         return len(figure.axes[0].get_yticklabels())
 
-    assert [names_shown(count) for count in (2, 100, 400)] == [2, 100, 100]
+    assert [names_shown(count) for count in (2, 100, 120)] == [2, 100, 120]
+
+
+@pytest.mark.parametrize("make", [np.asarray, coo_array])
+def test_of_very_many_classes_those_of_the_most_confused_pairs_are_drawn(make):
+    matrix = 5 * np.eye(400, dtype=int)
+    matrix[300, 399], matrix[7, 8] = 15, 2
+    figure = draw_confusion(make(matrix), [f"class {index}" for index in range(400)])
+    axis = figure.axes[0]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    # Beside the four that are confused, the first of the others.
+    assert names == [f"class {index}" for index in [*range(38), 300, 399]]
+    shares = np.eye(40)
+    shares[38, 38:], shares[7, 7:9] = (5 / 20, 15 / 20), (5 / 7, 2 / 7)
+    np.testing.assert_allclose(axis.images[0].get_array(), shares)
+    assert axis.get_title().endswith("test images, 40 of 400 classes")
+    (listed,) = [text.get_text() for part in figure.subfigs for text in part.texts]
+    assert listed.splitlines()[2:] == ["15 of 20   class 300 → class 399", "2 of 7   class 7 → class 8"]
+    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("num_classes", [2, 21])

@@ -1,9 +1,11 @@
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.sparse import coo_array
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 from torch.nn import functional
@@ -20,6 +22,7 @@ from supcon_pipeline.core.metrics.classification import (
     classification_metrics,
     confused_pairs,
     image_outcomes,
+    unpack_confusion,
     without_tables,
 )
 
@@ -50,7 +53,9 @@ def test_counts_of_a_small_case_are_as_by_hand():
     assert scores["accuracy"] == pytest.approx(3 / 5)
     assert scores["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert scores["confusion_matrix"] == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
+    cells = {"label": [0, 0, 1, 1], "predicted": [0, 1, 0, 1], "count": [2, 1, 1, 1]}
+    assert scores["confusion_matrix"] == cells
+    assert unpack_confusion(cells, 3).toarray().tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
     assert scores["per_class"]["class 1"] == pytest.approx(
         {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}
     )
@@ -79,7 +84,7 @@ def test_tables_are_those_of_a_slow_loop(classified):
     scores, matrix = score(logits, labels), [[0] * 8 for _ in range(8)]
     for label, row in zip(labels, logits, strict=True):
         matrix[label][row.argmax()] += 1
-    assert scores["confusion_matrix"] == matrix
+    assert unpack_confusion(scores["confusion_matrix"], 8).toarray().tolist() == matrix
     for index, values in enumerate(scores["per_class"].values()):
         said, support = sum(row[index] for row in matrix), sum(matrix[index])
         assert values["support"] == support
@@ -329,6 +334,20 @@ def test_confused_pairs_are_as_by_hand_most_frequent_first():
         "count": [3, 2, 2],
         "share": pytest.approx([3 / 6, 2 / 6, 2 / 10]),
     }
+
+
+def test_confused_pairs_of_a_sparse_matrix_are_those_of_the_dense_one(rng):
+    matrix = rng.integers(0, 4, (9, 9))
+    dense, sparse = confused_pairs(matrix), confused_pairs(coo_array(matrix))
+    assert all(np.array_equal(dense[name], sparse[name]) for name in dense)
+
+
+def test_the_tables_of_many_classes_grow_with_the_images_and_the_classes_alone(rng):
+    labels = np.arange(600) % 300
+    scores = score(rng.normal(size=(600, 300)), labels)
+    assert len(scores["confusion_matrix"]["count"]) <= 600
+    assert sum(scores["confusion_matrix"]["count"]) == 600
+    assert len(json.dumps(scores, allow_nan=False, indent=2)) < 120_000
 
 
 def test_a_classifier_without_mistakes_confuses_nothing():

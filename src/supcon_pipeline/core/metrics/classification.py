@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
     reliability_bins,
 )
 from supcon_pipeline.core.metrics.intervals import Statistic, bootstrap_intervals, mirrored_interval
-from supcon_pipeline.core.metrics.logits import TILE_SIZE, log_softmax, row_tiles
+from supcon_pipeline.core.metrics.logits import TILE_SIZE, log_softmax, require_finite_logits, row_tiles
 
 
 def classification_metrics(
@@ -43,7 +42,8 @@ def classification_metrics(
         in nats and `expected_calibration_error` in [0, 1], lower is better; `reliability` from
         `reliability_bins`; `calibrated` with the `temperature`, the last three after scaling by it, and their
         `intervals`; `per_class` by name with `precision`, `recall`, `f1` and `support` (images);
-        `confusion_matrix` (row: label, column: predicted); 95 % `intervals` of the first six.
+        `confusion_matrix` with the columns `label`, `predicted` and `count` of its cells above 0, which
+        `unpack_confusion` puts together; 95 % `intervals` of the first six.
 
     Raises:
         ValueError: if counts differ or a class has no name.
@@ -96,10 +96,6 @@ def _require_fit(
     if lowest < 0 or highest >= len(class_names):
         wrong = lowest if lowest < 0 else highest
         raise ValueError(f"labels must be from 0 to {len(class_names) - 1}, got {wrong}; name every class")
-    if not all(np.isfinite(logits[tile]).all() for tile in row_tiles(logits, TILE_SIZE)):
-        raise InputError(
-            "logits must be finite, got NaN or infinity; the training diverged, lower its optimizer.lr"
-        )
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,11 @@ def image_outcomes(
         labels: the class of each.
         temperature: divides the logits, above 0.
         tile_size: logits scored at once.
+
+    Raises:
+        InputError: if a logit is not finite.
     """
+    require_finite_logits(logits)
     tiles = [
         _score_tile(log_softmax(logits[tile], temperature), labels[tile])
         for tile in row_tiles(logits, tile_size)
@@ -210,27 +210,49 @@ def _class_metrics(
     columns = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0.0)
     names = ("precision", "recall", "f1", "support")
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    order = np.argsort(labels, kind="stable")
-    by_label = np.split(predicted[order], np.searchsorted(labels[order], classes[1:]))
+    # At most a cell per image: as rows and columns, 2,000 classes would be four million numbers.
+    cells, count = np.unique(np.stack([labels, predicted]), axis=1, return_counts=True)
     return {
         "per_class": {
             name: dict(zip(names, row, strict=True)) for name, row in zip(class_names, rows, strict=True)
         },
-        # Row by row: with many classes, the whole array would take more memory than all else.
-        "confusion_matrix": [np.bincount(row, minlength=len(classes)).tolist() for row in by_label],
+        "confusion_matrix": {
+            "label": cells[0].tolist(),
+            "predicted": cells[1].tolist(),
+            "count": count.tolist(),
+        },
     }
 
 
-def confused_pairs(matrix: Int[np.ndarray, "classes classes"]) -> dict[str, Any]:
+def unpack_confusion(cells: Mapping[str, Sequence[int]], num_classes: int) -> Any:
+    """The sparse matrix (row: label, column: predicted) of the `confusion_matrix` of the metrics.
+
+    Example:
+        >>> unpack_confusion({"label": [0, 1], "predicted": [1, 1], "count": [2, 5]}, 2).toarray()
+        array([[0, 2],
+               [0, 5]])
+    """
+    from scipy.sparse import coo_array
+
+    places = np.array([cells["label"], cells["predicted"]], dtype=np.int64)
+    return coo_array((np.array(cells["count"], dtype=np.int64), places), (num_classes, num_classes))
+
+
+def confused_pairs(matrix: Any) -> dict[str, Any]:
     """The mistakes of a confusion matrix (row: label, column: predicted), most frequent first.
+
+    Args:
+        matrix: square, an array of numpy or of scipy.sparse.
 
     Returns:
         Columns: `label`, `predicted` (classes), `count` (at least 1) and `share` (of the label's images).
     """
-    matrix = np.array(matrix)
-    label, predicted = np.nonzero(matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype)))
-    count = matrix[label, predicted]
-    share = count / matrix.sum(axis=1)[label]
+    from scipy.sparse import coo_array
+
+    sparse = coo_array(matrix)
+    is_mistake = (sparse.row != sparse.col) & (sparse.data > 0)
+    label, predicted, count = (part[is_mistake] for part in (sparse.row, sparse.col, sparse.data))
+    share = count / np.asarray(sparse.sum(axis=1))[label]
     order = np.lexsort((predicted, label, -share, -count))
     columns = {"label": label, "predicted": predicted, "count": count, "share": share}
     return {name: column[order] for name, column in columns.items()}

@@ -99,10 +99,10 @@ def find_suspicious_labels(
 
 def list_confused_pairs(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> pd.DataFrame:
     """The mistakes of the linear classifier on the test images, by pair of classes."""
-    from supcon_pipeline.core.metrics.classification import confused_pairs
+    from supcon_pipeline.core.metrics.classification import confused_pairs, unpack_confusion
 
     names = np.array(dataset_card["class_names"])
-    pairs = confused_pairs(classifier_metrics["confusion_matrix"])
+    pairs = confused_pairs(unpack_confusion(classifier_metrics["confusion_matrix"], len(names)))
     return pd.DataFrame({**pairs, "label": names[pairs["label"]], "predicted": names[pairs["predicted"]]})
 
 
@@ -227,6 +227,7 @@ def collect_metrics(
     **scores: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test without their tables, and what they speak of."""
+    from supcon_pipeline.core.metrics.features import collapse_warnings
     from supcon_pipeline.core.training.budget import budget_differences
 
     checkpoints = {
@@ -241,6 +242,10 @@ def collect_metrics(
         "checkpoint": checkpoints,
         "num_images": sum(dataset_card["counts"]["test"].values()),
         "baseline_differs": budget_differences(*trainings),
+        "warnings": [
+            *collapse_warnings("encoder", embeddings.tensors["embedding"].numpy()),
+            *collapse_warnings("baseline", baseline_embeddings.tensors["embedding"].numpy()),
+        ],
         **_group_scores(scores),
     }
 

@@ -90,8 +90,10 @@ def collect_projector_points(
 def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> Figure:
     """The confusion matrix of the classifier on test."""
     from supcon_pipeline.core.figures.confusion import draw_confusion
+    from supcon_pipeline.core.metrics.classification import unpack_confusion
 
-    return draw_confusion(classifier_metrics["confusion_matrix"], dataset_card["class_names"])
+    names = dataset_card["class_names"]
+    return draw_confusion(unpack_confusion(classifier_metrics["confusion_matrix"], len(names)), names)
 
 
 def draw_retrieval_gallery(
