@@ -114,6 +114,26 @@ def test_the_menu_shows_a_split_and_seed_and_keeps_hidden_what_a_click_has_hidde
     assert errors == []
 
 
+def test_the_map_of_a_thousand_classes_is_drawn_and_answers_to_the_pointer_and_the_menu(
+    finished_project: Path, browser: Any, tmp_path: Path
+) -> None:
+    report = write_report(finished_project, tmp_path / "report.html", num_classes=1000)
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    errors = watch(page)
+    page.goto(report.as_uri())
+    page.wait_for_function(f"{COUNT} === 8000")
+    assert page.locator("#map .legend").count() == 0
+    assert not page.locator("#legend-words").is_visible()
+    choose(page, "test")
+    page.wait_for_function(f"{COUNT} === 4000")
+    point = page.locator("#map .points path").last
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert "label <b>class" in page.wait_for_selector("#map .hoverlayer .hovertext").text_content()
+    assert errors == []
+
+
 @pytest.mark.parametrize(("num_classes", "has_legend"), [(2, True), (20, True), (100, False)])
 def test_on_a_phone_the_maps_have_its_width_and_the_legend_is_below(
     finished_project: Path, browser: Any, tmp_path: Path, num_classes: int, has_legend: bool

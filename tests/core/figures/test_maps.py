@@ -141,6 +141,22 @@ def test_a_click_on_a_class_reaches_its_traces_in_every_map(points):
         assert axes == {"x", "x2"}
 
 
+def test_of_very_many_classes_all_share_a_trace_and_keep_their_marks(rng):
+    labels, names = np.arange(1200) % 600, [f"class {index}" for index in range(600)]
+    x, y = rng.normal(size=(2, 1200))
+    columns = {"id": labels.astype(str), "class_name": np.array(names)[labels], "predicted_class": None}
+    points = pd.DataFrame({**columns, "split": "train", "label": labels, "x": x, "y": y, "seed": 0})
+    both = pd.concat([points.assign(model=model) for model in ("contrastive", "baseline")])
+    figure = draw_interactive_tsne(both, names, {"train": 1200})
+    assert [len(trace.x) for trace in figure.data] == [1200, 1200]
+    marks = class_marks(600)
+    assert list(figure.data[0].marker.color) == [marks[label].color for label in labels]
+    assert list(figure.data[0].marker.symbol) == [marks[label].symbol for label in labels]
+    assert {row[1] for row in figure.data[1].customdata} == set(names)
+    assert figure.layout.showlegend is False
+    assert draw_interactive_tsne(both[both["label"] < 3], names[:3], {"train": 6}).layout.showlegend
+
+
 def test_a_long_name_is_short_in_the_legend_and_whole_to_the_pointer(points):
     long = "a" * 200
     points.loc[points["label"] == 0, "class_name"] = long

@@ -259,3 +259,26 @@ def test_a_missing_part_is_refused_by_its_name(parts, part, name, error):
     del parts[part][name]
     with pytest.raises(error, match=name):
         render_report(**parts)
+
+
+def test_a_warning_of_the_metrics_is_told_first(parts):
+    parts["metrics"]["warnings"] = ["The encoder has <collapsed>."]
+    page = render_report(**parts)
+    assert page.index("<li><b>The encoder has &lt;collapsed&gt;.</b></li>") < page.index("<h3>Features</h3>")
+
+
+def test_of_very_many_classes_those_that_most_need_a_look_are_listed(parts):
+    names = [f"class-{index:04}" for index in range(3000)]
+    rows = [
+        {"precision": 0.5, "recall": 0.5, "f1": index / 3000, "support": int(index > 0)}
+        for index in range(3000)
+    ]
+    parts["classifier_metrics"]["per_class"] = dict(zip(names, rows, strict=True))
+    parts["dataset_card"]["class_names"] = names
+    parts["dataset_card"]["counts"] = {"train": {name: 3000 - index for index, name in enumerate(names)}}
+    page = render_report(**parts)
+    # A class without images has no F1 to be low.
+    assert cells(page, "Metrics per class")[5::5] == names[1:201]
+    assert "The 200 of 3,000 classes with the lowest f1; all are in <code>classifier_metrics.json" in page
+    assert cells(page, "<h2>Data</h2>")[2::2] == names[:-201:-1]
+    assert "The 200 of 3,000 classes with the fewest images; all are in <code>dataset_card.json" in page

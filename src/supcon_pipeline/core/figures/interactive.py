@@ -12,6 +12,8 @@ from supcon_pipeline.core.data.images import SPLITS
 from supcon_pipeline.core.figures.marks import Mark, class_marks
 from supcon_pipeline.core.figures.names import short_name
 
+# A browser stumbles over more: then all classes of a map and split share a trace.
+MAX_TRACES = 500
 # Longer names in the legend would leave no room for the maps.
 MAX_LETTERS = 24
 # Validation and test images stand out, as they were not trained on.
@@ -29,7 +31,8 @@ def draw_interactive_tsne(
     """The maps of all models side by side, as a plotly figure with a menu of splits and seeds.
 
     Hovering over a point shows the id, label and, if there is one, prediction of the image. A click on a
-    class in the legend hides or shows it in every map.
+    class in the legend hides or shows it in every map; with so many classes that each would be a trace too
+    many, there is no legend.
 
     Args:
         points: one row per model, seed and image, with `model`, `seed`, `split`, `id`, `label`, `x`, `y` and
@@ -39,16 +42,19 @@ def draw_interactive_tsne(
     """
     from plotly.subplots import make_subplots
 
-    models = list(points["model"].unique())
+    models, keys = list(points["model"].unique()), ["model", "seed", "split"]
+    has_legend = len(class_names) + len(points.groupby([*keys, "label"])) <= MAX_TRACES
     figure = make_subplots(cols=len(models), subplot_titles=models, horizontal_spacing=0.03)
     marks = class_marks(len(class_names))
-    for name, mark in zip(class_names, marks, strict=True):
+    entries = list(zip(class_names, marks, strict=True)) if has_legend else []
+    for name, mark in entries:
         figure.add_trace(_legend_entry(name, mark), row=1, col=1)
-    views: list[dict[str, Any]] = [{} for _ in class_names]
+    views: list[dict[str, Any]] = [{} for _ in entries]
     points = _rounded(points)
-    groups: Any = points.groupby(["model", "seed", "split", "label"], sort=False)
-    for (model, seed, split, label), part in groups:
-        trace = _scatter(part, str(split), class_names[int(label)], marks[int(label)])
+    groups: Any = points.groupby([*keys, "label"] if has_legend else keys, sort=False)
+    for (model, seed, split, *label), part in groups:
+        name = class_names[int(label[0])] if label else "all classes"
+        trace = _scatter(part, str(split), name, _style(part["label"], marks))
         figure.add_trace(trace, row=1, col=models.index(model) + 1)
         views.append({"seed": seed, "split": split})
     choices = _choices(points)
@@ -61,13 +67,22 @@ def draw_interactive_tsne(
     ]
     shown, total = len(points.drop_duplicates("id")), sum(num_images.values())
     title = f"{total:,} images" if shown == total else f"{shown:,} of {total:,} images"
-    figure.update_layout(_layout(title, buttons))
+    figure.update_layout(_layout(title, buttons), showlegend=has_legend)
     axis = {"showticklabels": False, "zeroline": False, "gridcolor": "#eef1f4"}
     figure.update_xaxes(axis).update_yaxes(axis)
     for trace in figure.data:
         # The same scale for both axes, because a map shows distances.
         figure.layout[trace.yaxis.replace("y", "yaxis")].scaleanchor = trace.xaxis
     return figure
+
+
+def _style(labels: pd.Series, marks: Sequence[Mark]) -> dict[str, Any]:
+    """Colour and symbol of points: one for all, or, where they are of several classes, one for each."""
+    if (labels == labels.iloc[0]).all():
+        mark = marks[int(labels.iloc[0])]
+        return {"color": mark.color, "symbol": mark.symbol}
+    chosen = [marks[int(label)] for label in labels]
+    return {"color": [mark.color for mark in chosen], "symbol": [mark.symbol for mark in chosen]}
 
 
 def _rounded(points: pd.DataFrame) -> pd.DataFrame:
@@ -112,14 +127,14 @@ def _legend_entry(name: str, mark: Mark) -> Any:
     )
 
 
-def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
+def _scatter(part: pd.DataFrame, split: str, name: str, style: Mapping[str, Any]) -> Any:
     import plotly.graph_objects as go
 
     predictions = part["predicted_class"]
     columns = (part["id"], part["class_name"], predictions.fillna(""))
     identity, class_name, predicted = (column.astype(str).map(_as_text) for column in columns)
     prediction_lines = np.where(predictions.isna(), "", "<br>predicted " + predicted)
-    marker = {"color": mark.color, "symbol": mark.symbol, "line": {"width": 0.4, "color": "#444"}}
+    line = {"width": 0.4, "color": "#444"}
     return go.Scatter(
         x=part["x"].tolist(),
         y=part["y"].tolist(),
@@ -129,7 +144,7 @@ def _scatter(part: pd.DataFrame, split: str, name: str, mark: Mark) -> Any:
         meta=split,
         legendgroup=name,
         showlegend=False,
-        marker={**marker, **_STYLES[split]},
+        marker={**style, "line": line, **_STYLES[split]},
         hovertemplate=_HOVER,
     )
 

@@ -14,6 +14,8 @@ from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 
 # Of the most confused classes.
 NUM_PAIRS = 10
+# Longer tables are cut to those that most need a look.
+MAX_CLASSES = 200
 # Groups of metrics, in order; one that a run has not is left out.
 _TITLES = {
     "projection": "after the projection head",
@@ -68,13 +70,30 @@ def render_report(
         run=run_record,
         parameters=json.dumps(parameters, indent=2),
         pictures=_describe(pictures),
-        classes=classifier_metrics["per_class"],
+        num_classes=len(dataset_card["class_names"]),
+        classes=_worst_classes(classifier_metrics["per_class"]),
+        counted=_smallest_classes(dataset_card["class_names"], dataset_card["counts"]),
         pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
         detection=detection,
         # No text of the figure can end the script that holds it.
         interactive_map=Markup(interactive_map.replace("<", "\\u003c")),
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _worst_classes(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """All classes; of very many, those with images and the lowest F1."""
+    if len(per_class) <= MAX_CLASSES:
+        return dict(per_class)
+    worst = sorted(per_class, key=lambda name: (not per_class[name]["support"], per_class[name]["f1"]))
+    return {name: per_class[name] for name in worst[:MAX_CLASSES]}
+
+
+def _smallest_classes(class_names: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """All classes; of very many, those with the fewest images."""
+    if len(class_names) <= MAX_CLASSES:
+        return list(class_names)
+    return sorted(class_names, key=lambda name: sum(split[name] for split in counts.values()))[:MAX_CLASSES]
 
 
 def _baseline_title(differences: Sequence[str]) -> str:
