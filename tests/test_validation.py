@@ -1,5 +1,10 @@
+import copy
+import math
+import random
 import re
 import shlex
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +240,66 @@ def test_a_fault_of_the_program_keeps_its_type_and_its_traceback(
     while isinstance(cause, DatasetError):
         cause = cause.__cause__
     assert type(cause) is ValueError
+
+
+# Of the kinds that a slip of the hand leaves in a file.
+ODD_VALUES: list[Any] = [
+    *(None, True, -1, 0, 1e308, 10**30, math.nan, math.inf, "", " ", "nan", "1e-3", "\x1b[31m", "x" * 5000),
+    *([], [1], [[]], {}, {"a": 1}, {1: 2}, {None: 1}, [None], date(2024, 1, 1), {"name": 3}, ["NoOp"]),
+    *([{"name": "OneOf", "args": {"transforms": [entry]}}] for entry in (1, {"name": 3}, {"args": 1})),
+]
+ODD_NAMES: list[Any] = [3, None, "", "a.b", "\x1b[0m", "xyzzy"]
+
+
+def dotted_paths(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    tree = dict(enumerate(tree)) if isinstance(tree, list) else tree
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        yield (*path, key)
+        yield from dotted_paths(value, (*path, key))
+
+
+def mutate(parameters: dict[str, Any], rng: random.Random) -> tuple[Any, ...]:
+    """One change of a value or of a name, and where it is."""
+    path = rng.choice(list(dotted_paths(parameters)))
+    place: Any = parameters
+    for key in path[:-1]:
+        place = place[key]
+    if isinstance(place, dict) and rng.random() < 0.2:
+        place[rng.choice(ODD_NAMES)] = place.pop(path[-1])
+    else:
+        place[path[-1]] = rng.choice(ODD_VALUES)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_parameters_that_a_slip_has_changed_are_right_or_refused_in_lines_that_name_them(
+    models: dict[str, type[BaseModel]], seed: int
+) -> None:
+    rng, untouched = random.Random(seed), read_parameters()
+    for _ in range(50):
+        parameters = copy.deepcopy(untouched)
+        path = mutate(parameters, rng)
+        try:
+            validate_parameters(parameters, models)
+        except click.ClickException as error:
+            for line in error.message.splitlines():
+                assert re.search(" must .*, got ", line), (path, line)
+                assert line.isprintable(), (path, line)
+                assert len(line) < 600, (path, line)
+
+
+def test_a_number_for_a_name_is_an_unknown_name(models: dict[str, type[BaseModel]]) -> None:
+    parameters = read_parameters()
+    parameters["stage1"][7] = parameters[7] = 1
+    with pytest.raises(click.ClickException) as error:
+        validate_parameters(parameters, models)
+    first, second = error.value.message.splitlines()
+    assert first.startswith("7 must be a known parameter, got '7'; known are")
+    assert second.startswith("stage1.7 must be a known parameter, got '7'; known are")
+
+
+def test_escape_codes_in_parameters_do_not_reach_the_terminal(models: dict[str, type[BaseModel]]) -> None:
+    parameters = read_parameters()
+    parameters["stage1"]["\x1b[2J"] = 1
+    with pytest.raises(click.ClickException, match=re.escape(r"stage1.\x1b[2J must be a known parameter")):
+        validate_parameters(parameters, models)

@@ -11,7 +11,7 @@ from kedro.validation.type_extractor import TypeExtractor
 from pydantic import BaseModel, ValidationError
 
 from supcon_pipeline.commands import CommandError, leaves
-from supcon_pipeline.core.messages import InputError, nearest_names, suggest
+from supcon_pipeline.core.messages import InputError, nearest_names, printable, show, suggest
 
 # Parameters that belong to no pipeline: those of the pipelines refer to the first, the catalog to the second.
 SHARED = ("seed", "images")
@@ -142,7 +142,7 @@ def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseM
         CommandError: with one line per mistake.
     """
     known = [*SHARED, *(path for name, model in models.items() for path in _paths(name, model))]
-    lines = [_unknown(name, known) for name in parameters if name not in (*models, *SHARED)]
+    lines = [_unknown(str(name), known) for name in parameters if name not in (*models, *SHARED)]
     for name, model in models.items():
         if name not in parameters:
             lines.append(f"{name} must be given, got nothing; add it to conf/base/parameters_{name}.yml")
@@ -152,7 +152,7 @@ def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseM
         except ValidationError as error:
             lines += [_explain(name, dict(mistake), known) for mistake in error.errors()]
     if lines:
-        raise CommandError("\n".join(lines))
+        raise CommandError("\n".join(map(printable, lines)))
 
 
 def parameter_groups(node: Node) -> list[str]:
@@ -194,11 +194,14 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _explain(root: str, mistake: dict[str, Any], known: Sequence[str]) -> str:
     """A mistake that pydantic found, as `<name> must <contract>, got <value>[; <remedy>]`."""
     path = ".".join([root, *map(str, mistake["loc"])])
-    if mistake["type"] == "extra_forbidden":
+    # A key of YAML that is a number is no name either.
+    if mistake["type"] in ("extra_forbidden", "invalid_key"):
         return _unknown(path, known)
     if mistake["type"] == "missing":
         return f"{path} must be given, got nothing; add it to conf/base/parameters_{root}.yml"
     message = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "int_parsing_size":
+        message = "Input should be an integer of fewer digits"
     if mistake["type"] == "value_error":
         # Raised by the model itself, which knows names only from its own place in the tree.
         return qualify_names(message, path, known)
@@ -207,7 +210,7 @@ def _explain(root: str, mistake: dict[str, Any], known: Sequence[str]) -> str:
     choices = re.findall(r"'([^']*)'", mistake.get("ctx", {}).get("expected", ""))
     nearest = nearest_names(str(mistake["input"]), choices)
     remedy = f"; did you mean '{nearest[0]}'?" if nearest else ""
-    return f"{path} {contract}, got {mistake['input']!r}{remedy}"
+    return f"{path} {contract}, got {show(mistake['input'])}{remedy}"
 
 
 def qualify_names(message: str, path: str, known: Sequence[str]) -> str:

@@ -1,6 +1,14 @@
 import pytest
 
-from supcon_pipeline.core.messages import InputError, name_some, nearest_names, require_extra, suggest
+from supcon_pipeline.core.messages import (
+    InputError,
+    name_some,
+    nearest_names,
+    printable,
+    require_extra,
+    show,
+    suggest,
+)
 
 
 def test_the_nearest_name_is_suggested_or_else_all_that_are_known() -> None:
@@ -25,3 +33,13 @@ def test_an_extra_that_is_not_installed_is_named_with_the_command_that_installs_
     )
     with pytest.raises(InputError, match=message):
         require_extra("onnx", "json", "no_such_module")
+
+
+def test_a_long_value_is_cut_in_the_middle_and_a_short_one_is_whole() -> None:
+    assert show([1, "a"]) == "[1, 'a']"
+    assert show("a" * 50 + "b" * 50, 20) == "'aaaaaaaaaa...bbbbb'"
+    assert len(show("a" * 5000)) == 120
+
+
+def test_what_cannot_be_seen_is_written_out_and_names_in_any_script_stay() -> None:
+    assert printable("K\u00e4fer \u732b\x1b[0m\n") == "K\u00e4fer \u732b\\x1b[0m\\n"

@@ -55,6 +55,24 @@ def suggest(name: str, known: Iterable[str], most: int = 1) -> str:
     )
 
 
+def show(value: Any, most: int = 120) -> str:
+    """The value as a message shows it: in one line, and cut in the middle where it is long.
+
+    Example:
+        >>> show("a" * 99, 20)
+        "'aaaaaaaaaa...aaaaa'"
+    """
+    text, end = repr(value), most // 3
+    return text if len(text) <= most else f"{text[: most - 3 - end]}...{text[-end:]}"
+
+
+def printable(text: str) -> str:
+    """The text with line breaks, escape codes and other letters that cannot be seen written out."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
 def name_some(names: Iterable[Any], most: int = 3) -> str:
     """The first few names, and whether there are more.
 

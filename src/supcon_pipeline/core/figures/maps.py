@@ -58,11 +58,12 @@ def _draw_panel(axis: Any, of_map: pd.DataFrame, split: str, class_names: Sequen
     marks = class_marks(len(class_names))
     chosen = of_map[of_map["split"] == split]
     size = float(np.clip(12000 / max(len(chosen), 1), 6, 28))
-    groups: Any = chosen.groupby("label")
-    for label, of_class in groups:
+    # Of very many classes, those of one mark are drawn at once: thousands of groups take minutes.
+    groups: Any = chosen.groupby(chosen["label"] % NUM_MARKS if len(class_names) > NUM_MARKS else "label")
+    for label, group in groups:
         mark = marks[int(label)]
         style = {"c": mark.color, "marker": mark.marker, "edgecolors": "#00000060", "linewidths": 0.2}
-        axis.scatter(of_class["x"], of_class["y"], s=size, gid=class_names[int(label)], **style)
+        axis.scatter(group["x"], group["y"], s=size, gid=class_names[int(label)], **style)
     low, width = _square(of_map)
     left, bottom = low
     axis.set(xticks=[], yticks=[], xlim=(left, left + width), ylim=(bottom, bottom + width), aspect="equal")

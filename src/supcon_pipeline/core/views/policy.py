@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from supcon_pipeline.core.messages import InputError, suggest
+from supcon_pipeline.core.messages import InputError, show, suggest
 
 # At import, the library looks online for a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -178,9 +178,21 @@ def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] =
         warnings.simplefilter("error", UserWarning)
         try:
             return transform(**args)
-        except (TypeError, ValueError, UserWarning) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"args of {name} must be valid, got {args}; {reason}") from error
+        # What an argument of a wrong kind raises is up to each transform.
+        except Exception as error:
+            raise InputError(
+                f"args of {name} must be valid, got {show(args)}; {_first_reason(error)}"
+            ) from error
+
+
+def _first_reason(error: Exception) -> str:
+    """Why albumentations refuses an argument; it lists every type that the argument could have had."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'][:1]))}: {first['msg']}"
+    return show(" ".join(str(error).split()), 300).strip("'\"")
 
 
 def _find_transform(name: str) -> Any:
@@ -195,7 +207,8 @@ def _find_transform(name: str) -> Any:
         return getattr(albumentations, name)
     known = [other for other in dir(albumentations) if _is_transform(getattr(albumentations, other))]
     raise InputError(
-        f"transform must be the name of an albumentations transform, got {name!r}; {suggest(name, known, 3)}"
+        f"transform must be the name of an albumentations transform, got {show(name)}; "
+        f"{suggest(name, known, 3)}"
     )
 
 
@@ -215,8 +228,11 @@ def _build_inner(name: str, specs: Any, size: tuple[int, int]) -> list[Any]:
         InputError: if they are not a list of names, each with optional arguments.
     """
     if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, Mapping) for spec in specs):
-        raise InputError(f"transforms of {name} must be a list of {{name, args}}, got {specs!r}")
+        raise InputError(f"transforms of {name} must be a list of {{name, args}}, got {show(specs)}")
     for spec in specs:
-        if "name" not in spec or not spec.keys() <= {"name", "args"}:
-            raise InputError(f"transforms of {name} must have a name and optional args, got {dict(spec)}")
+        is_named = isinstance(spec.get("name"), str) and spec.keys() <= {"name", "args"}
+        if not is_named or not isinstance(spec.get("args") or {}, Mapping):
+            raise InputError(
+                f"transforms of {name} must have a name and optional args, got {show(dict(spec))}"
+            )
     return [build_transform(**spec, size=size) for spec in specs]

@@ -18,7 +18,7 @@ Source:
 
 from typing import Any
 
-from supcon_pipeline.core.messages import InputError, suggest
+from supcon_pipeline.core.messages import InputError, show, suggest
 
 _CROP: dict[str, Any] = {"name": "RandomResizedCrop", "args": {"scale": [0.2, 1.0]}}
 _FLIP: dict[str, Any] = {"name": "HorizontalFlip", "args": {"p": 0.5}}
@@ -47,7 +47,9 @@ def preset(name: str) -> list[dict[str, Any]]:
             the parameter in front.
     """
     if name not in PRESETS:
-        raise InputError(f"must be a list or the name of a preset, got {name!r}; {suggest(name, PRESETS)}")
+        raise InputError(
+            f"must be a list or the name of a preset, got {show(name)}; {suggest(name, PRESETS)}"
+        )
     return PRESETS[name]
 
 
