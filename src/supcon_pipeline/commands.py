@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ RUN_ID_VARIABLE = "SUPCON_RUN_ID"
 
 class CommandError(click.ClickException, InputError):
     """Input that stops a command; only the message is shown, without a traceback."""
+
+
+def escape_what_the_console_lacks() -> None:
+    """Let the output escape letters that its encoding does not have, as names of classes may hold.
+
+    In a log of cp1252 or ASCII, Python would end the run instead; errors are escaped as they are.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def run_command(

@@ -1,11 +1,13 @@
 """Settings of the Kedro project."""
 
+from supcon_pipeline.commands import escape_what_the_console_lacks
 from supcon_pipeline.config import ExperimentConfigLoader
 from supcon_pipeline.datasets.atomic_files import use_atomic_files
 from supcon_pipeline.hooks import ParameterHooks, RunHooks
 from supcon_pipeline.session import RunSession
 
 use_atomic_files()
+escape_what_the_console_lacks()
 
 HOOKS = (ParameterHooks(), RunHooks())
 SESSION_CLASS = RunSession
