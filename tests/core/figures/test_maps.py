@@ -141,6 +141,24 @@ def test_a_click_on_a_class_reaches_its_traces_in_every_map(points):
         assert axes == {"x", "x2"}
 
 
+def test_the_still_map_of_very_many_classes_has_no_room_for_a_legend_and_a_group_for_each_mark(rng):
+    labels = np.arange(600) % 300
+    points = pd.DataFrame({"model": "contrastive", "seed": 0, "split": "test", "label": labels})
+    points["x"], points["y"] = rng.normal(size=(2, 600))
+    figure = draw_tsne(points, [f"class {index}" for index in range(300)], {"test": 600})
+    assert figure.get_size_inches()[1] < 8
+    groups, marks = figure.axes[0].collections, class_marks(300)
+    assert len(groups) == NUM_MARKS
+    colors = [to_hex(group.get_facecolor()[0]) for group in groups]
+    drawn = {
+        tuple(place): color
+        for group, color in zip(groups, colors, strict=True)
+        for place in group.get_offsets()
+    }
+    expected = zip(points["x"], points["y"], labels, strict=True)
+    assert drawn == {(x, y): marks[label].color.lower() for x, y, label in expected}
+
+
 def test_of_very_many_classes_all_share_a_trace_and_keep_their_marks(rng):
     labels, names = np.arange(1200) % 600, [f"class {index}" for index in range(600)]
     x, y = rng.normal(size=(2, 1200))

@@ -31,7 +31,8 @@ def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapp
     class_names = [drawn_name(name, MAX_LETTERS) for name in class_names]
     models, seeds = list(points["model"].unique()), list(points["seed"].unique())
     rows = [(seed, split) for seed in seeds for split in SPLITS if (points["split"] == split).any()]
-    num_legend_rows = -(-len(class_names) // _num_columns(class_names, len(models)))
+    has_legend = len(class_names) <= NUM_MARKS
+    num_legend_rows = -(-len(class_names) // _num_columns(class_names, len(models))) if has_legend else 0
     height = (PANEL_INCHES + 0.3) * len(rows) + 0.5 + 0.2 * num_legend_rows
     figure = Figure(figsize=(PANEL_INCHES * len(models), height), layout="constrained")
     axes = figure.subplots(len(rows), len(models), squeeze=False)
@@ -42,7 +43,7 @@ def draw_tsne(points: pd.DataFrame, class_names: Sequence[str], num_images: Mapp
             title = f"{model}, {split} ({_share(of_map, split, num_images)})"
             axis.set(title=title if len(seeds) == 1 else f"{title}, seed {seed}")
     figure.suptitle("t-SNE of the embeddings: near points are similar; cluster sizes and gaps mean nothing")
-    if len(class_names) <= NUM_MARKS:
+    if has_legend:
         _add_legend(figure, class_names, _num_columns(class_names, len(models)))
     return show_as_written(figure)
 

@@ -67,9 +67,10 @@ def has_fitted_stem(
     network: nn.Module, conv_names: Sequence[str], num_channels: int, state: Mapping[str, Tensor]
 ) -> bool:
     """Whether weights are of a network that `fit_stem` has adapted, as in the files of this project."""
-    if len(conv_names) != 1 or f"{conv_names[0]}.weight" not in state:
+    name = f"{conv_names[0]}.weight" if len(conv_names) == 1 else ""
+    given, own = state.get(name), dict(network.named_parameters()).get(name)
+    if given is None or own is None:
         return False
-    given, own = state[f"{conv_names[0]}.weight"], network.get_parameter(f"{conv_names[0]}.weight")
     return given.shape[2:] != own.shape[2:] or given.shape[1] == num_channels != own.shape[1]
 
 
