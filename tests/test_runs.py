@@ -250,3 +250,17 @@ def test_of_two_that_begin_one_run_at_once_both_go_on_with_the_same_base(
         ["stage1.train"],
         ["data_prep.make"],
     ]
+
+
+def test_runs_older_than_the_one_that_is_read_are_not_looked_into(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run_id in ("a", "b", "c"):
+        book.run(run_id, *ALL)
+    looked_into: list[str] = []
+    read = RunBook.read
+    monkeypatch.setattr(RunBook, "read", lambda *given: looked_into.append(given[1]) or read(*given))
+    base = book.open().base_for({"encoder", "classifier"})
+    assert base is not None
+    assert base.run_id == "c"
+    assert looked_into == ["c"]

@@ -130,14 +130,22 @@ class RunBook:
             CommandError: where there is no such run, or a newer one has newer versions of what is needed, or
                 of what that is made from.
         """
-        pins, runs = pins or {}, list(self.newest_first())
-        views = [self._view(run, pins) for run in runs]
-        own = [view for run, view in zip(runs, views, strict=True) if pins.items() <= run.artifacts.items()]
-        for candidates in (own, views):
-            for position, view in enumerate(candidates):
+        pins = pins or {}
+        own: list[Run] = []
+        views: list[Run] = []
+        # A run that is older than the one found is not looked into: there may be thousands.
+        for run in self.newest_first():
+            view = self._view(run, pins)
+            views.append(view)
+            if pins.items() <= run.artifacts.items():
                 if needed <= view.artifacts.keys():
-                    self._refuse_newer(candidates[:position], view, needed)
+                    self._refuse_newer(own, view, needed)
                     return view
+                own.append(view)
+        for position, view in enumerate(views):
+            if needed <= view.artifacts.keys():
+                self._refuse_newer(views[:position], view, needed)
+                return view
         if not needed:
             return None
         # The run that lacks least; without any run, everything but the pins has to be made.
