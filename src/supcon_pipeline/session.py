@@ -3,10 +3,8 @@
 from typing import Any
 
 from kedro.framework.session import KedroSession
-from kedro.io import DatasetError
 
-from supcon_pipeline.commands import CommandError, find_refusal
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.accidents import raise_in_one_line
 from supcon_pipeline.run_ids import choose_run_id
 from supcon_pipeline.validation import require_names
 
@@ -21,16 +19,14 @@ class RunSession(KedroSession):
         super().__init__(session_id=choose_run_id(session_id), **arguments)
 
     def run(self, *arguments: Any, **named: Any) -> dict[str, Any]:
-        """Run as Kedro does, but show refused input as one line; any other error keeps its traceback.
+        """Run as Kedro does, but show refused input and accidents as one line; a bug keeps its traceback.
 
         Raises:
-            CommandError: with the line of the refusal.
+            CommandError: with the line.
         """
         require_names(named)
         try:
             return super().run(*arguments, **named)
-        except (InputError, DatasetError) as error:
-            refusal = find_refusal(error)
-            if refusal is None or isinstance(refusal, CommandError):
-                raise
-            raise CommandError(str(refusal)) from error
+        except Exception as error:
+            raise_in_one_line(error)
+            raise

@@ -1,5 +1,6 @@
 """Settings of the Kedro project."""
 
+from supcon_pipeline.accidents import AccidentHooks
 from supcon_pipeline.commands import escape_what_the_console_lacks
 from supcon_pipeline.config import ExperimentConfigLoader
 from supcon_pipeline.datasets.atomic_files import use_atomic_files
@@ -9,7 +10,7 @@ from supcon_pipeline.session import RunSession
 use_atomic_files()
 escape_what_the_console_lacks()
 
-HOOKS = (ParameterHooks(), RunHooks())
+HOOKS = (ParameterHooks(), RunHooks(), AccidentHooks())
 SESSION_CLASS = RunSession
 CONFIG_LOADER_CLASS = ExperimentConfigLoader
 CONFIG_LOADER_ARGS = {
