@@ -5,6 +5,7 @@ from typing import Any
 from kedro.framework.session import KedroSession
 
 from supcon_pipeline.accidents import raise_in_one_line
+from supcon_pipeline.interrupts import unwinding_on_signals
 from supcon_pipeline.run_ids import choose_run_id
 from supcon_pipeline.validation import require_names
 
@@ -26,7 +27,8 @@ class RunSession(KedroSession):
         """
         require_names(named)
         try:
-            return super().run(*arguments, **named)
+            with unwinding_on_signals():
+                return super().run(*arguments, **named)
         except Exception as error:
             raise_in_one_line(error)
             raise

@@ -1,4 +1,5 @@
 import os
+import time
 from functools import partial
 
 import cv2
@@ -55,8 +56,20 @@ def test_an_image_that_ends_its_process_is_rejected_and_no_other_is(rng):
     assert np.array_equal(np.stack([image for image in packed if not isinstance(image, str)]), images)
 
 
+class Hanging:
+    """Takes the process that receives it longer than it has."""
+
+    def __reduce__(self):
+        return time.sleep, (60,)
+
+
+def test_an_image_that_hangs_its_process_is_rejected(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packing_pool, "_TIME_LIMIT", 0.5)
+    assert list(pack_stream([Hanging()], PACKING, 1)) == ["it was not decoded within 0.5 seconds"]
+
+
 def test_a_process_that_cannot_start_is_one_line_and_no_endless_wait(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(packing_pool, "use_one_thread", partial(os._exit, 3))
+    monkeypatch.setattr(packing_pool, "prepare_worker", partial(os._exit, 3))
     with pytest.raises(
         ValueError, match=r"num_workers must leave memory for every process, got 1 and one was killed"
     ):

@@ -1,9 +1,11 @@
 import pickle
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from supcon_pipeline.core.views import loading
 from supcon_pipeline.core.views.loading import ViewDataset, build_loader
 from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.core.views.sampling import ClassBalancedBatches, ShuffledBatches
@@ -143,6 +145,19 @@ def test_a_worker_uses_one_thread():
     loader = loader_of(9, num_workers=1)
     loader.dataset = Threads()
     assert next(loader.epoch(0)) == [1, 1]
+
+
+class Hanging(torch.utils.data.Dataset):
+    def __getitem__(self, item):
+        time.sleep(2)
+
+
+def test_a_worker_that_hangs_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(loading, "_TIME_LIMIT", 0.2)
+    loader = loader_of(9, num_workers=1)
+    loader.dataset = Hanging()
+    with pytest.raises(RuntimeError, match=r"DataLoader timed out after 0\.2 seconds"):
+        next(loader.epoch(0))
 
 
 def mapped_loader(tmp_path, num_workers):

@@ -1,7 +1,6 @@
 """Packing in worker processes, as a stream."""
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,11 +11,14 @@ import numpy as np
 
 from supcon_pipeline.core.data.images import ImageItem
 from supcon_pipeline.core.data.packing import Packed, Packing
-from supcon_pipeline.core.data.workers import use_one_thread
+from supcon_pipeline.core.data.workers import prepare_worker
 from supcon_pipeline.core.messages import InputError
 
 # Images per task: enough to hide the transfer between processes, few enough to hold in memory.
 _CHUNK_IMAGES, _CHUNK_BYTES = 64, 8 * 2**20
+# Seconds for an image, far more than any takes. A worker that hangs, for example on a network disk, would
+# else be waited for without end.
+_TIME_LIMIT = 60
 
 
 def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) -> Iterator[Packed]:
@@ -25,8 +27,8 @@ def pack_stream(items: Sequence[ImageItem], packing: Packing, num_workers: int) 
     Args:
         items: the images; read one after the other.
         packing: how they are stored.
-        num_workers: processes that decode and resize. An image that crashes its decoder is rejected; with 0,
-            this process decodes and crashes with it.
+        num_workers: processes that decode and resize. An image that crashes or hangs its decoder is rejected;
+            with 0, this process decodes, and crashes or hangs with it.
 
     Raises:
         InputError: if a worker is killed before it has any work.
@@ -65,7 +67,10 @@ class PackingPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # Nobody waits for what they are doing.
+            _kill(self.pool)
         self.pool.shutdown(cancel_futures=True)
 
     def submit(self, chunk: list[ImageItem]) -> None:
@@ -81,9 +86,10 @@ class PackingPool:
         """The packed images of the oldest chunk in the queue."""
         chunk, future = self.waiting.popleft()
         try:
-            return future.result()
-        except BrokenProcessPool:
+            return future.result(_TIME_LIMIT * len(chunk))
+        except (BrokenProcessPool, TimeoutError):
             # Every waiting chunk has lost its process, and nothing says whose image was to blame.
+            _kill(self.pool)
             self.pool.shutdown()
             packed = _pack_alone(chunk, self.packing)
             self.pool = _start_pool(self.num_workers)
@@ -96,15 +102,19 @@ class PackingPool:
 def _start_pool(num_workers: int) -> ProcessPoolExecutor:
     # Spawned, not forked: this process may have library threads that do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=use_one_thread)
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=prepare_worker)
     try:
-        pool.submit(os.getpid).result()
+        pool.submit(_pack_nothing).result()
     except BrokenProcessPool as error:
         raise InputError(
             f"num_workers must leave memory for every process, got {num_workers} and one was killed; "
             "lower it, 0 needs the least memory"
         ) from error
     return pool
+
+
+def _pack_nothing() -> None:
+    """For a process that can do it, which has started and loaded the code of its tasks."""
 
 
 def _pack_alone(chunk: list[ImageItem], packing: Packing) -> list[Packed]:
@@ -114,7 +124,16 @@ def _pack_alone(chunk: list[ImageItem], packing: Packing) -> list[Packed]:
         with _start_pool(1) as pool:
             try:
                 for item in chunk[len(packed) :]:
-                    packed.append(pool.submit(packing.pack, item).result())
+                    packed.append(pool.submit(packing.pack, item).result(_TIME_LIMIT))
             except BrokenProcessPool:
                 packed.append("the process that decoded it was killed, by its decoder or for lack of memory")
+            except TimeoutError:
+                packed.append(f"it was not decoded within {_TIME_LIMIT} seconds")
+                _kill(pool)
     return packed
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End its processes at once, whatever they do; Python 3.14 has `kill_workers` for this."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()

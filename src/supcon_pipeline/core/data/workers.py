@@ -1,11 +1,28 @@
 """What worker processes have in common."""
 
+import os
+import signal
+from multiprocessing import parent_process
+from threading import Thread
 
-def use_one_thread(_worker: int = 0) -> None:
-    """Keep OpenCV to one thread in this process: there is a worker for each core that is to be used.
 
-    The workers of a torch `DataLoader` keep torch to one thread by themselves; others do not load it.
+def prepare_worker(_worker: int = 0) -> None:
+    """Keep OpenCV to one thread in this process, and leave it to its parent when it ends.
+
+    There is a worker for each core that is to be used. The workers of a torch `DataLoader` keep torch to one
+    thread by themselves; others do not load it.
     """
     import cv2
 
     cv2.setNumThreads(0)
+    # Ctrl-C reaches every process of a terminal. The parent stops its workers, and one message is enough.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker waits for work without end: nothing else tells it that its parent was killed.
+    Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

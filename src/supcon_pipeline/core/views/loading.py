@@ -12,10 +12,14 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from supcon_pipeline.core.data.workers import use_one_thread
+from supcon_pipeline.core.data.workers import prepare_worker
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.core.views.sampling import Batches, ClassBalancedBatches, ShuffledBatches
+
+# Seconds that workers may take for a batch, far more than any takes. A worker that hangs, for example on a
+# network disk, would else be waited for without end.
+_TIME_LIMIT = 600
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class ViewLoader:
             sampler=self._items(epoch, first_batch),
             batch_size=None,
             num_workers=self.num_workers,
-            worker_init_fn=use_one_thread,
+            timeout=_TIME_LIMIT if self.num_workers else 0,
+            worker_init_fn=prepare_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),
         )

@@ -1,0 +1,38 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from supcon_pipeline.core.atomic import atomic_path
+from supcon_pipeline.interrupts import unwinding_on_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_with_its_files_cleaned_up(
+    tmp_path: Path, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write_half() -> None:
+        with unwinding_on_signals(), atomic_path(tmp_path / "file") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+    with pytest.raises(SystemExit) as stopped:
+        write_half()
+    assert stopped.value.code == 128 + number
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.messages == [f"Stopped by {signal.Signals(number).name}"]
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_handled_elsewhere_is_left_alone() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        with unwinding_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
