@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 
 from supcon_pipeline.core.data.eight_bits import Layout, to_eight_bits
 from supcon_pipeline.core.data.file_kinds import HEAD_BYTES, damaged, format_of, is_heic, not_an_image
+from supcon_pipeline.core.data.image_memory import require_memory, require_webp_canvas
 from supcon_pipeline.core.data.png import SIGNATURE, keep_pixels
 from supcon_pipeline.core.data.tiff import require_sound_strips
 from supcon_pipeline.core.messages import InputError
@@ -54,8 +55,8 @@ def decode_image(
             eighth of its size, but no smaller than this.
 
     Raises:
-        InputError: if it is empty, not an image, damaged, transparent everywhere, or has more than
-            `MAX_PIXELS` pixels.
+        InputError: if it is empty, not an image, damaged, transparent everywhere, has more than
+            `MAX_PIXELS` pixels, or would take more than `image_memory.MAX_BYTES`.
         OSError: if it cannot be read.
     """
     if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
@@ -69,6 +70,7 @@ def _decode_stream(stream: BinaryIO, least_side: int | None) -> np.ndarray:
     from PIL.TiffImagePlugin import TiffImageFile
 
     head = stream.read(HEAD_BYTES)
+    require_webp_canvas(head)
     stream.seek(0)
     source = io.BytesIO(keep_pixels(stream.read())) if head.startswith(SIGNATURE) else stream
     try:
@@ -171,6 +173,7 @@ def read_pixels(
         )
     if least_side is not None:
         image.draft(None, (least_side, least_side))
+    require_memory(image)
     layout = Layout.of(image)
     image.load()
     # Pillow turns a TIFF upright as it loads it, and takes the tag away.
