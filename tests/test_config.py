@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from supcon_pipeline.commands import CommandError
 from supcon_pipeline.config import ExperimentConfigLoader
 from tests.conftest import make_project, read_catalog, run_session
 
@@ -67,3 +68,12 @@ def test_what_is_set_by_hand_takes_the_place_of_what_was_read(tmp_path: Path) ->
     loader["parameters"] = {"images": {"path": "photos"}}
     assert loader["parameters"] == {"images": {"path": "photos"}}
     assert loader["catalog"]["raw_images"]["path"] == "photos"
+
+
+@pytest.mark.parametrize("name", ["copy [1]", "what?", "all*"])
+def test_a_project_in_whose_path_nothing_would_be_found_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        CommandError, match=r"must have no \*, \? or \[ in its path, got .*; rename or move it"
+    ):
+        ExperimentConfigLoader(str(tmp_path / name / "conf"))
+    ExperimentConfigLoader(str(tmp_path / "copy (1) {a} #1" / "conf"))

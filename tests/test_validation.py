@@ -15,13 +15,13 @@ from kedro.validation.type_extractor import TypeExtractor
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from supcon_pipeline.commands import run_command
+from supcon_pipeline.commands import run_command, with_typed_paths
 from supcon_pipeline.core.data.packing_store import PackingStore
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.data import ImagesParameters
 from supcon_pipeline.datasets.digits import DigitsDataset
 from supcon_pipeline.pipeline_registry import register_pipelines
-from supcon_pipeline.validation import qualify_names, require_names, validate_parameters
+from supcon_pipeline.validation import qualify_names, require_names, require_weights, validate_parameters
 from tests.conftest import ROOT, make_project, run_session
 
 
@@ -66,6 +66,56 @@ def test_the_nearest_name_is_sought_in_the_whole_tree(
     models: dict[str, type[BaseModel]], assignment: str, message: str
 ) -> None:
     assert re.search(message, refusal_of(models, assignment))
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("stage1.optimizer.lr", "stage1.loss.temperature", "stage2.optimizer.weight_decay"),
+        *("export.tolerance", "visualization.tsne.perplexity", "stage1.max_grad_norm"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(
+    models: dict[str, type[BaseModel]], name: str, value: str
+) -> None:
+    assert re.fullmatch(rf"{name} must be .*, got -?(nan|inf)", refusal_of(models, f"{name}={value}"))
+
+
+def test_an_argument_of_a_transform_that_is_not_finite_is_refused(models: dict[str, type[BaseModel]]) -> None:
+    for args in ("{scale: [.nan, 1.2]}", "{rotate: .inf}", "{translate_percent: {x: .nan, y: 0}}"):
+        inner = f"[{{name: OneOf, args: {{transforms: [{{name: Affine, args: {args}}}]}}}}]"
+        line = refusal_of(models, f"stage1.transforms={inner}")
+        assert re.match(r"stage1.transforms.0: \w+ of Affine must be finite, got .*(nan|inf)", line)
+
+
+@pytest.mark.parametrize("key", [1, 2.5, True, None])
+def test_a_key_that_is_no_text_is_one_line(models: dict[str, type[BaseModel]], key: Any) -> None:
+    for path, group in (
+        ("", lambda found: found),
+        ("stage1.loader.", lambda found: found["stage1"]["loader"]),
+    ):
+        parameters = read_parameters()
+        group(parameters)[key] = 3
+        with pytest.raises(click.ClickException) as error:
+            validate_parameters(parameters, models)
+        kind = type(key).__name__
+        assert error.value.message.startswith(
+            f"{path}{key} must be the name of a parameter, got {kind} {key!r}"
+        )
+        assert "\n" not in error.value.message
+
+
+def test_weights_that_are_missing_are_found_before_anything_runs(tmp_path: Path) -> None:
+    parameters = read_parameters("stage1.backbone.weights=/no/such.pth")
+    pipelines = register_pipelines()
+    for name in ("stage1", "baseline", "stage1_lr_finder", "__default__"):
+        with pytest.raises(click.ClickException, match=r"must be an existing file, got '/no/such.pth'"):
+            require_weights(parameters, pipelines[name])
+    require_weights(parameters, pipelines["data_prep"] + pipelines["stage2"])
+    found = tmp_path / "found.pth"
+    found.touch()
+    require_weights(read_parameters(f"stage1.backbone.weights={found}"), pipelines["stage1"])
 
 
 def test_a_name_inside_a_list_is_answered_with_its_position(models: dict[str, type[BaseModel]]) -> None:
@@ -194,6 +244,39 @@ def test_a_command_is_quoted_for_the_shell_and_read_back_as_it_was() -> None:
     ]
     assert values == {"--env": "it's", "--pipelines": "stage1,stage1_swa", "--load-versions": "encoder:r1"}
     assert options[-1] == "--only-missing-outputs"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("/data/photos #1", "/data/photos #1"),
+        ("2024_01_15", "2024_01_15"),
+        ("2024", "2024"),
+        ("1e3", "1e3"),
+        ("true", "true"),
+        ("set: final", "set: final"),
+        ("[a]", "[a]"),
+        ("{a}", "{a}"),
+        ("a=b", "a=b"),
+        ('"2024"', "2024"),
+        ("null", None),
+        ("plain", "plain"),
+    ],
+)
+@pytest.mark.parametrize("name", ["images.path", "stage1.backbone.weights"])
+def test_a_path_on_the_command_line_is_what_was_typed(typed: str, meant: str | None, name: str) -> None:
+    def read(*words: str) -> Any:
+        given = {"seed": 3, **OmegaConf.to_container(OmegaConf.from_dotlist([f"{name}={typed}"]))}  # type: ignore[dict-item]
+        return OmegaConf.select(OmegaConf.create(with_typed_paths(given, words)), name)
+
+    assert read("kedro", "run", "--params", f"seed=3, {name}={typed}") == meant
+    assert read("kedro", "run", f"--params={name}={typed},seed=3") == meant
+
+
+def test_what_is_no_path_is_read_as_before() -> None:
+    given = {"images": {"path": 3}, "seed": 4}
+    assert with_typed_paths(given, ["kedro", "run", "--params", "seed=4"]) == given
+    assert with_typed_paths(given, ["python", "script.py"]) == given
 
 
 def test_the_plain_command_has_nothing_but_its_pipelines() -> None:

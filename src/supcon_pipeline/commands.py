@@ -3,8 +3,11 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import reduce
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from omegaconf import OmegaConf
 from supcon_pipeline.core.messages import InputError
 
 RUN_ID_VARIABLE = "SUPCON_RUN_ID"
+# Parameters that hold a path.
+_PATHS = ("images.path", "inference.path", "out_of_distribution.path", "stage1.backbone.weights")
 
 
 class CommandError(click.ClickException, InputError):
@@ -66,6 +71,35 @@ def run_command(
     words += ["--load-versions", versions] if versions else []
     words += ["--only-missing-outputs"] if is_resumed else []
     return (f"{RUN_ID_VARIABLE}={shlex.quote(run_id)} " if run_id else "") + shlex.join(words)
+
+
+def with_typed_paths(params: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Runtime parameters with every path as it was typed.
+
+    Kedro reads a value of `--params` as YAML, in which `photos #1` is `photos` and `2024` a number.
+
+    Args:
+        params: as Kedro has read them.
+        words: of the command. A path in quotes, and `null`, are left as Kedro reads them.
+
+    Example:
+        >>> with_typed_paths({"images": {"path": "photos"}}, ["--params", "images.path=photos #1"])
+        {'images': {'path': 'photos #1'}}
+    """
+    text = ",".join(
+        [
+            *(after for word, after in pairwise(words) if word == "--params"),
+            *(word.removeprefix("--params=") for word in words if word.startswith("--params=")),
+        ]
+    )
+    corrected = deepcopy(dict(params))
+    for item in text.split(","):
+        name, _, typed = (part.strip() for part in item.partition("="))
+        is_quoted = typed[:1] in ("'", '"') and typed[-1:] == typed[:1]
+        if name in _PATHS and typed not in ("", "null") and not is_quoted:
+            *groups, last = name.split(".")
+            reduce(lambda group, part: group.setdefault(part, {}), groups, corrected)[last] = typed
+    return corrected
 
 
 def complete_commands(message: str, env: str | None) -> str:

@@ -30,6 +30,12 @@ class ExperimentConfigLoader(OmegaConfigLoader):
         self._read: dict[str, dict[str, Any]] = {}
         super().__init__(*arguments, **named)
         folder = Path(self.conf_source)
+        # Kedro looks for files of configuration and versions of artifacts by patterns.
+        if set("*?[") & set(str(folder.absolute())):
+            raise CommandError(
+                f"folder of the project must have no *, ? or [ in its path, got {folder.absolute().parent}; "
+                "rename or move it"
+            )
         # The source may also be an archive, and the default environment need not exist.
         if self.env and self.env != self.default_run_env and folder.is_dir():
             known = sorted(path.name for path in folder.iterdir() if path.is_dir())

@@ -34,6 +34,7 @@ from supcon_pipeline.validation import (
     find_untouched,
     parameter_groups,
     parameter_models,
+    require_weights,
     try_views,
     validate_parameters,
 )
@@ -139,6 +140,7 @@ class RunHooks:
         if run_params.get("only_missing_outputs"):
             require_run_to_continue(book, run_id)
         parameters = _plain(catalog.load("parameters"), pipeline)
+        require_weights(parameters, pipeline)
         stages = {name: parameters[name]["transforms"] for name in _stages(pipeline)}
         if "prepared_images" in pipeline.all_outputs():
             size, num_channels = (parameters["data_prep"][name] for name in ("image_size", "num_channels"))

@@ -1,10 +1,12 @@
 """The session: one id for everything a run saves, and one line for input that is refused."""
 
+import sys
 from typing import Any
 
 from kedro.framework.session import KedroSession
 
 from supcon_pipeline.accidents import raise_in_one_line
+from supcon_pipeline.commands import with_typed_paths
 from supcon_pipeline.interrupts import unwinding_on_signals
 from supcon_pipeline.run_ids import choose_run_id
 from supcon_pipeline.validation import require_names
@@ -18,6 +20,13 @@ class RunSession(KedroSession):
 
     def __init__(self, session_id: str, **arguments: Any):
         super().__init__(session_id=choose_run_id(session_id), **arguments)
+
+    @classmethod
+    def create(cls, *arguments: Any, **named: Any) -> KedroSession:
+        """Create a session as Kedro does, with paths on the command line as they were typed."""
+        if named.get("runtime_params"):
+            named["runtime_params"] = with_typed_paths(named["runtime_params"], sys.argv)
+        return super().create(*arguments, **named)
 
     def run(self, *arguments: Any, **named: Any) -> dict[str, Any]:
         """Run as Kedro does, but show refused input and accidents as one line; a bug keeps its traceback.

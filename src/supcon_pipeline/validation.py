@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from kedro.pipeline import Pipeline
@@ -141,6 +142,7 @@ def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseM
     Raises:
         CommandError: with one line per mistake.
     """
+    _require_text_keys(parameters)
     known = [*SHARED, *(path for name, model in models.items() for path in _paths(name, model))]
     lines = [_unknown(str(name), known) for name in parameters if name not in (*models, *SHARED)]
     for name, model in models.items():
@@ -174,6 +176,37 @@ def find_untouched(given: Mapping[str, Any], pipeline: Pipeline) -> dict[str, An
     if any(name.rpartition(".")[2] in ("seed", "seeds") for name in names):
         groups.add("seed")
     return {path: value for path, value in leaves(given) if path.partition(".")[0] not in groups}
+
+
+def _require_text_keys(parameters: Mapping[Any, Any], path: str = "") -> None:
+    """Refuse names that YAML reads as a number, a truth value or nothing.
+
+    Raises:
+        CommandError: with the first.
+    """
+    for name, value in parameters.items():
+        if not isinstance(name, str):
+            raise CommandError(
+                f"{path}{name} must be the name of a parameter, got {type(name).__name__} {name!r} as a key; "
+                "correct or remove it in the parameters file"
+            )
+        if isinstance(value, Mapping):
+            _require_text_keys(value, f"{path}{name}.")
+
+
+def require_weights(parameters: Mapping[str, Any], pipeline: Pipeline) -> None:
+    """Make sure that the file of weights is there, for the pipelines that start from it.
+
+    Raises:
+        CommandError: where it is not.
+    """
+    is_read = "params:stage1" in pipeline.inputs()
+    weights = parameters["stage1"]["backbone"]["weights"] if is_read else None
+    if weights and not Path(weights).expanduser().is_file():
+        raise CommandError(
+            f"stage1.backbone.weights must be an existing file, got {weights!r}; give its path, "
+            "or add --params stage1.backbone.weights=null to start from random weights"
+        )
 
 
 def _paths(name: str, model: type[BaseModel]) -> Iterator[str]:

@@ -11,9 +11,9 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Parameters(BaseModel):
-    """Base of all: unknown names are refused, values are read-only."""
+    """Base of all: unknown names and numbers that are not finite are refused, values are read-only."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SearchParameters(Parameters):

@@ -1,5 +1,6 @@
 """Views of an image: an albumentations policy described by names and arguments."""
 
+import math
 import os
 import random
 import warnings
@@ -167,6 +168,7 @@ def build_transform(name: str, args: Spec | None = None, size: tuple[int, int] =
     import albumentations
 
     transform, args = _find_transform(name), dict(args or {})
+    _require_finite(name, args)
     if issubclass(transform, albumentations.BaseCompose):
         args["transforms"] = _build_inner(name, args.get("transforms"), size)
     for argument, value in {"size": size, "height": size[0], "width": size[1]}.items():
@@ -193,6 +195,22 @@ def _first_reason(error: Exception) -> str:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'][:1]))}: {first['msg']}"
     return show(" ".join(str(error).split()), 300).strip("'\"")
+
+
+def _require_finite(name: str, args: Spec) -> None:
+    """Refuse numbers that are not finite, of which the library takes some.
+
+    Raises:
+        InputError: with the argument.
+    """
+    for argument, value in args.items():
+        if argument != "transforms" and not all(map(math.isfinite, _numbers_in(value))):
+            raise InputError(f"{argument} of {name} must be finite, got {value}")
+
+
+def _numbers_in(value: Any) -> list[float]:
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else []
+    return [value] if isinstance(value, float) else [number for part in inner for number in _numbers_in(part)]
 
 
 def _find_transform(name: str) -> Any:
