@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from supcon_pipeline.core.atomic import atomic_path, open_for_torch, set_aside
+from supcon_pipeline.core.claims import Claim
 from supcon_pipeline.core.checksums import checksum_of, is_proven
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ class ProgressStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._opened: list[Path] = []
+        self._opened: dict[Path, Claim] = {}
 
     def open(self, identity: Mapping[str, Any]) -> "Progress":
         """The progress of the training with this identity.
@@ -34,15 +35,19 @@ class ProgressStore:
 
         Args:
             identity: parameters, data and code of the training, in plain JSON values.
+
+        Raises:
+            InputError: where another process is at the same training.
         """
         text = json.dumps(identity, sort_keys=True, indent=2)
         folder = self.folder / _name_of(text.encode())
+        claim = self._opened.get(folder) or Claim(self.folder, [folder.name], f"training {self.folder.name}")
         if not (folder / "state.pt").exists():
             self._warn_of_others(identity, folder)
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "identity.json") as temporary:
             temporary.write_text(text)
-        self._opened.append(folder)
+        self._opened[folder] = claim
         return Progress(folder)
 
     def _warn_of_others(self, identity: Mapping[str, Any], folder: Path) -> None:
@@ -61,9 +66,10 @@ class ProgressStore:
 
     def clear(self) -> None:
         """Remove the progress that this store has opened, once the training has ended and been saved."""
-        for folder in self._opened:
+        for folder, claim in self._opened.items():
             shutil.rmtree(folder, ignore_errors=True)
-        self._opened = []
+            claim.release()
+        self._opened = {}
 
 
 class Progress:

@@ -1,0 +1,86 @@
+"""Claims: which running process works on what, so that no two do the same at once."""
+
+import getpass
+import hashlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+from supcon_pipeline.core.messages import InputError, name_some
+
+# Seconds to wait for a claim that may belong to a process that is just ending.
+_PATIENCE = 2
+
+
+class Claim:
+    """What this process works on, until it is released or the process ends, however it ends.
+
+    The system holds a lock for each claim while its process is there, so that of a killed one counts
+    no longer. Processes on other machines are not seen.
+
+    Args:
+        place: what is worked in, a folder that need not exist; nothing is written there.
+        names: what is claimed.
+        kind: what the names are, for the message.
+
+    Raises:
+        InputError: where another process holds one of the names, with that process.
+    """
+
+    def __init__(self, place: Path, names: Iterable[str], kind: str):
+        from filelock import FileLock
+
+        self._pid, names = os.getpid(), sorted(names)
+        folder = _folder_of(place)
+        path = folder / uuid4().hex
+        self._lock, self._holder = FileLock(path.with_suffix(".lock")), path.with_suffix(".json")
+        # One process at a time looks at the others and claims.
+        with FileLock(folder / "all"):
+            for holder in folder.glob("*.json"):
+                _require_free(holder, set(names), kind)
+            self._lock.acquire()
+            since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+            self._holder.write_text(json.dumps({"pid": self._pid, "since": since, "names": names}), "utf-8")
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._holder.unlink(missing_ok=True)
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+def _folder_of(place: Path) -> Path:
+    """The folder of the claims on what is in a place, of this user on this machine."""
+    digest = hashlib.sha256(os.fsencode(place.resolve())).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir(), f"supcon_pipeline-{getpass.getuser()}", digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _require_free(holder: Path, names: set[str], kind: str) -> None:
+    """Refuse names that another running process holds; remove the claim of one that has ended."""
+    from filelock import FileLock, Timeout
+
+    try:
+        record = json.loads(holder.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        # Just released, or its process was killed while it wrote.
+        record = {"pid": os.getpid(), "names": []}
+    shared = sorted(names & set(record["names"])) if record["pid"] != os.getpid() else []
+    lock = FileLock(holder.with_suffix(".lock"))
+    try:
+        with lock.acquire(timeout=_PATIENCE if shared else 0):
+            holder.unlink(missing_ok=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout:
+        if shared:
+            raise InputError(
+                f"{kind} {name_some(shared, 1)} must be made by one process at a time, got process "
+                f"{record['pid']} of {socket.gethostname()}, which has been at it since {record['since']}; "
+                "wait for it to end"
+            ) from None
