@@ -1,13 +1,18 @@
 import sys
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import click
 import pytest
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
 
+from supcon_pipeline import hooks
 from supcon_pipeline.commands import find_refusal
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.hooks import ParameterHooks, RunHooks
+from tests.conftest import make_project, run_session
 
 
 def _wrapped(refusal: InputError) -> Exception:
@@ -50,3 +55,23 @@ def test_dagster_is_given_plain_parameters_and_nodes_are_given_typed_ones(
     inputs = {"params:data_prep": given}
     ParameterHooks().before_node_run(inputs=inputs)
     assert inputs["params:data_prep"] == parameters
+
+
+def test_a_run_whose_nodes_another_process_has_begun_is_one_line_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, list[str], str]] = []
+
+    def refuse(*arguments: Any) -> None:
+        asked.append(arguments)  # type: ignore[arg-type]
+        raise InputError("run 1 must be made by one process at a time, got process 12")
+
+    monkeypatch.setattr(hooks, "Claim", refuse)
+    monkeypatch.setenv("SUPCON_RUN_ID", "1")
+    project = make_project(tmp_path / "project")
+    with pytest.raises(click.ClickException, match=r"^run 1 must be made by one process at a time"):
+        run_session(project, pipeline_names=["data_prep"])
+    [(place, names, kind)] = asked
+    assert (place, kind) == (project / "tiny", "run")
+    assert "1/data_prep.pack_images" in names
+    assert not (project / "data").exists()

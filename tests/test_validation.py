@@ -89,23 +89,6 @@ def test_an_argument_of_a_transform_that_is_not_finite_is_refused(models: dict[s
         assert re.match(r"stage1.transforms.0: \w+ of Affine must be finite, got .*(nan|inf)", line)
 
 
-@pytest.mark.parametrize("key", [1, 2.5, True, None])
-def test_a_key_that_is_no_text_is_one_line(models: dict[str, type[BaseModel]], key: Any) -> None:
-    for path, group in (
-        ("", lambda found: found),
-        ("stage1.loader.", lambda found: found["stage1"]["loader"]),
-    ):
-        parameters = read_parameters()
-        group(parameters)[key] = 3
-        with pytest.raises(click.ClickException) as error:
-            validate_parameters(parameters, models)
-        kind = type(key).__name__
-        assert error.value.message.startswith(
-            f"{path}{key} must be the name of a parameter, got {kind} {key!r}"
-        )
-        assert "\n" not in error.value.message
-
-
 def test_weights_that_are_missing_are_found_before_anything_runs(tmp_path: Path) -> None:
     parameters = read_parameters("stage1.backbone.weights=/no/such.pth")
     pipelines = register_pipelines()

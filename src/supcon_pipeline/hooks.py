@@ -22,6 +22,7 @@ from supcon_pipeline.commands import (
     leaves,
     run_command,
 )
+from supcon_pipeline.core.claims import Claim
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
@@ -145,6 +146,9 @@ class RunHooks:
         if "prepared_images" in pipeline.all_outputs():
             size, num_channels = (parameters["data_prep"][name] for name in ("image_size", "num_channels"))
             try_views(stages, (size, size, num_channels))
+        # Two tasks of one run go side by side; two processes at the same node would spoil each other's work.
+        names = [f"{run_id}/{node.name}" for node in pipeline.nodes]
+        _THREAD.claim = Claim(self.project_path / self.experiment, names, "run")
         pins = run_params.get("load_versions") or {}
         kept = open_run(book, run_id, pipeline, self._describe, parameters, pins)
         log = self._open_log(catalog, run_params, pipeline, kept, parameters)
@@ -201,6 +205,7 @@ class RunHooks:
         if refusal is not None and not isinstance(refusal, CommandError):
             # Whoever started the session shows the error: here is the last place that all of them pass.
             refusal.args = (complete_commands(str(refusal), run_params.get("env")),)
+        _release_claim()
         log = _log_of(catalog)
         if log is not None:
             log.close("failed")
@@ -219,12 +224,20 @@ class RunHooks:
             if isinstance(dataset, ProgressDataset):
                 dataset.clear()
 
+        _release_claim()
         run_id = choose_run_id(_session_id(run_params))
         print_results({**run_params, "run_id": run_id}, log.pipeline, catalog, self.project_path)
 
 
-# The log of the session whose node runs in each thread: hooks of datasets are told of no catalog.
+# The log of the session whose node runs in each thread: hooks of datasets are told of no catalog. Beside it,
+# the claim of the session that each thread has begun.
 _THREAD = threading.local()
+
+
+def _release_claim() -> None:
+    claim: Claim | None = _THREAD.__dict__.pop("claim", None)
+    if claim is not None:
+        claim.release()
 
 
 def _session_id(run_params: dict[str, Any]) -> str:

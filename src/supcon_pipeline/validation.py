@@ -142,7 +142,6 @@ def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseM
     Raises:
         CommandError: with one line per mistake.
     """
-    _require_text_keys(parameters)
     known = [*SHARED, *(path for name, model in models.items() for path in _paths(name, model))]
     lines = [_unknown(str(name), known) for name in parameters if name not in (*models, *SHARED)]
     for name, model in models.items():
@@ -176,22 +175,6 @@ def find_untouched(given: Mapping[str, Any], pipeline: Pipeline) -> dict[str, An
     if any(name.rpartition(".")[2] in ("seed", "seeds") for name in names):
         groups.add("seed")
     return {path: value for path, value in leaves(given) if path.partition(".")[0] not in groups}
-
-
-def _require_text_keys(parameters: Mapping[Any, Any], path: str = "") -> None:
-    """Refuse names that YAML reads as a number, a truth value or nothing.
-
-    Raises:
-        CommandError: with the first.
-    """
-    for name, value in parameters.items():
-        if not isinstance(name, str):
-            raise CommandError(
-                f"{path}{name} must be the name of a parameter, got {type(name).__name__} {name!r} as a key; "
-                "correct or remove it in the parameters file"
-            )
-        if isinstance(value, Mapping):
-            _require_text_keys(value, f"{path}{name}.")
 
 
 def require_weights(parameters: Mapping[str, Any], pipeline: Pipeline) -> None:

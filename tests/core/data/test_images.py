@@ -280,3 +280,11 @@ def test_embeddings_in_another_order_than_the_samples_have_no_labels(embedded):
     embeddings, samples = embedded
     with pytest.raises(ValueError, match=r"embeddings must have sample 'i39' at row 0, .*, got 'i0'"):
         LabelledEmbeddings.of(embeddings, samples.iloc[::-1])
+
+
+def test_names_of_classes_and_images_give_no_orders_to_a_terminal():
+    raw = RawImages(
+        [np.zeros((1, 1), np.uint8)], np.zeros(1, np.int64), ["a\x1b[2J"], ["x\x1b]0;y\x07"], "here"
+    )
+    assert raw.class_names == [r"a\x1b[2J"]
+    assert raw.ids == [r"x\x1b]0;y\x07"]

@@ -69,7 +69,7 @@ def test_rejected_rows_are_found_by_position_and_not_by_id(splits):
     raw = RawImages(images, np.array([1, 0, 1, 0]), ["cat", "dog"], ids, "made up", splits)
     packed, rejected = tabulate_packed(raw, [(0, "cut short"), (3, "empty")])
     assert packed.to_dict("list") == {
-        "id": ["b", "a\r"], "split": ["train", "train"], "label": [0, 1], "class_name": ["cat", "dog"],
+        "id": ["b", r"a\r"], "split": ["train", "train"], "label": [0, 1], "class_name": ["cat", "dog"],
         "source": ["made up"] * 2,
     }  # fmt: skip
     assert packed.index.tolist() == [0, 1]

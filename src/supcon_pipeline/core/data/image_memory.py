@@ -52,7 +52,7 @@ def require_memory(image: Any) -> None:
     tags = getattr(image, "tag_v2", {})
     tile = [tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
     if all(isinstance(side, int) for side in tile):
-        _require_pixels("a tile of a TIFF", *tile, cost)
+        _require_pixels("a tile of a TIFF", tile[0], tile[1], cost)
 
 
 def _require_pixels(kind: str, width: int, height: int, bytes_per_pixel: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, printable
 from supcon_pipeline.core.named_tensors import NamedTensors, require_order
 
 SPLITS = ("train", "validation", "test")
@@ -27,7 +27,7 @@ class RawImages:
             image file as its path or its bytes. A sequence that makes its items when they are asked for keeps
             nothing in memory.
         labels: one class index per image, `[n]`, from 0 to `len(class_names) - 1`.
-        class_names: one name per class.
+        class_names: one name per class; what cannot be seen is written out, here and in the ids.
         ids: one name per image, unique.
         source: where the images come from, in words.
         splits: `train`, `validation` or `test` for each image, where the source has a split of its own.
@@ -46,6 +46,8 @@ class RawImages:
     ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("class_names", "ids"):
+            object.__setattr__(self, name, list(map(printable, getattr(self, name))))
         counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
         counts |= {} if self.splits is None else {"splits": len(self.splits)}
         if not len(self.ids):

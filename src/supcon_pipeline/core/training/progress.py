@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from supcon_pipeline.core.atomic import atomic_path, open_for_torch, set_aside
-from supcon_pipeline.core.claims import Claim
 from supcon_pipeline.core.checksums import checksum_of, is_proven
+from supcon_pipeline.core.claims import Claim
 
 logger = logging.getLogger(__name__)
 
