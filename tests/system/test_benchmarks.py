@@ -14,6 +14,7 @@ import torch
 from benchmarks import loss, metrics
 from benchmarks.seeds import aggregate, headline_metrics, side_by_side
 
+from supcon_pipeline.core.checksums import checksum_path
 from tests.conftest import ROOT
 
 # What runs each script in a second or two; its other ways are tried without the script below.
@@ -99,6 +100,7 @@ def test_the_seeds_of_a_killed_comparison_go_on(
         folder.rename(folder.with_name("seed-0"))
     record = project / "data/08_reporting/tiny/run_record.json/seed-0/run_record.json"
     record.write_text(record.read_text().replace("2026-01-01", "seed-0"))
+    checksum_path(record).unlink()
     (project / "data/08_reporting/tiny/metrics.json/seed-0/metrics.json").unlink()
     result = run_script("seeds", f"--env tiny --seeds 0 --folder {project}", monkeypatch, capsys)
     del result["seconds"]
