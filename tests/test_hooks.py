@@ -8,7 +8,7 @@ import pytest
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
 
 from supcon_pipeline import hooks
-from supcon_pipeline.commands import find_refusal
+from supcon_pipeline.commands import CommandError, find_refusal
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.hooks import ParameterHooks, RunHooks
@@ -39,7 +39,7 @@ def test_an_error_that_is_no_refusal_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("is_dagster", [False, True])
 def test_dagster_is_given_plain_parameters_and_nodes_are_given_typed_ones(
-    is_dagster: bool, monkeypatch: pytest.MonkeyPatch
+    is_dagster: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delitem(sys.modules, "kedro_dagster", raising=False)
     if is_dagster:
@@ -52,6 +52,7 @@ def test_dagster_is_given_plain_parameters_and_nodes_are_given_typed_ones(
     ParameterHooks().after_catalog_created(catalog=catalog, save_version=None)
     given = catalog.load("params:data_prep")
     assert isinstance(given, dict) == is_dagster
+    assert "Replacing dataset" not in caplog.text
     inputs = {"params:data_prep": given}
     ParameterHooks().before_node_run(inputs=inputs)
     assert inputs["params:data_prep"] == parameters
@@ -75,3 +76,9 @@ def test_a_run_whose_nodes_another_process_has_begun_is_one_line_and_writes_noth
     assert (place, kind) == (project / "tiny", "run")
     assert "1/data_prep.pack_images" in names
     assert not (project / "data").exists()
+
+
+def test_a_mistake_in_the_form_of_a_job_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kedro_dagster", ModuleType("kedro_dagster"))
+    with pytest.raises(CommandError, match=r"^data_prep.image_size must be .*, got 'big'"):
+        ParameterHooks().before_node_run(inputs={"params:data_prep": {"image_size": "big"}})

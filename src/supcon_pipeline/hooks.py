@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog, MemoryDataset
+from kedro.io import DataCatalog
 from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -25,6 +25,7 @@ from supcon_pipeline.commands import (
 from supcon_pipeline.core.claims import Claim
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset
+from supcon_pipeline.node_log import open_node
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
 from supcon_pipeline.provenance import describe_commit
 from supcon_pipeline.run_ids import choose_run_id, given_run_id
@@ -75,8 +76,10 @@ class ParameterHooks:
         if save_version is None and _is_dagster():
             for name in filter(is_parameter, list(catalog.keys())):
                 value = catalog.load(name)
-                if isinstance(value, BaseModel):
-                    catalog[name] = MemoryDataset(value.model_dump(mode="json"))
+                dataset = catalog.get(name)
+                if isinstance(value, BaseModel) and dataset is not None:
+                    # To put another dataset in its place is a warning of Kedro.
+                    dataset.save(value.model_dump(mode="json"))
 
     @hook_impl
     def before_node_run(self, inputs: dict[str, Any]) -> None:
@@ -85,6 +88,7 @@ class ParameterHooks:
             for group, model in parameter_models().items():
                 value = inputs.get(f"params:{group}")
                 if isinstance(value, dict):
+                    validate_parameters({group: value}, {group: model})
                     inputs[f"params:{group}"] = model.model_validate(value)
 
 
@@ -178,9 +182,18 @@ class RunHooks:
         return log
 
     @hook_impl
-    def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
-        """Write down that a node begins."""
-        _THREAD.log = log = _log_of(catalog)
+    def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> None:
+        """Write down that a node begins.
+
+        Raises:
+            CommandError: where Dagster gives each node a process, and no id that they share.
+        """
+        log = _log_of(catalog)
+        if _is_dagster():
+            from supcon_pipeline.pipeline_registry import whole_graph
+
+            log = open_node(RunBook(catalog, whole_graph()), node, inputs, log)
+        _THREAD.log = log
         if log is not None:
             log.start_node(node.name)
 
@@ -194,7 +207,7 @@ class RunHooks:
     @hook_impl
     def on_node_error(self, node: Node, catalog: DataCatalog) -> None:
         """Write down that a node failed."""
-        log = _log_of(catalog)
+        log = getattr(_THREAD, "log", None) or _log_of(catalog)
         if log is not None:
             log.fail_node(node.name)
 
@@ -211,22 +224,26 @@ class RunHooks:
             log.close("failed")
 
     @hook_impl
-    def after_pipeline_run(self, run_params: dict[str, Any], catalog: DataCatalog) -> None:
+    def after_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
         """Delete the progress of finished trainings; print where the results are and what to type next."""
         from supcon_pipeline.results import print_results
 
         log = _log_of(catalog)
-        if log is None:
+        if log is not None:
+            log.close("completed")
+            pipeline = log.pipeline
+        elif not _is_dagster():
             return
-        log.close("completed")
-        for name in log.pipeline.inputs():
+        for name in pipeline.inputs():
             dataset = catalog.get(name)
             if isinstance(dataset, ProgressDataset):
                 dataset.clear()
 
         _release_claim()
         run_id = choose_run_id(_session_id(run_params))
-        print_results({**run_params, "run_id": run_id}, log.pipeline, catalog, self.project_path)
+        print_results({**run_params, "run_id": run_id}, pipeline, catalog, self.project_path)
 
 
 # The log of the session whose node runs in each thread: hooks of datasets are told of no catalog. Beside it,
