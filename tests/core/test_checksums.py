@@ -49,6 +49,15 @@ def test_a_file_that_is_replaced_is_proven_before_and_after(tmp_path: Path) -> N
     assert not is_proven(path)
 
 
+def test_a_file_that_is_replaced_while_it_is_compared_is_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write(path, b"first")
+    monkeypatch.setattr(checksums, "checksum_of", lambda place: write(path, b"second") or checksum_of(place))
+    assert is_unchanged(path)
+
+
 def test_a_file_is_read_once_in_a_process_until_it_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

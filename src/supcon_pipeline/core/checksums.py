@@ -60,6 +60,9 @@ def is_unchanged(path: Path) -> bool:
     if any((*place, checksum) in _unchanged for checksum in expected):
         return True
     found = checksum_of(path)
-    if found in expected and status.st_mtime < begin - _TICK_SECONDS:
-        _unchanged.add((*place, found))
-    return found in expected
+    if found in expected:
+        if status.st_mtime < begin - _TICK_SECONDS:
+            _unchanged.add((*place, found))
+        return True
+    # Another process may have replaced the file since its checksums were read.
+    return found in read_checksums(path)
