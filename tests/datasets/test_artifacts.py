@@ -15,6 +15,7 @@ from kedro_datasets.json import JSONDataset
 from supcon_pipeline.core import atomic
 from supcon_pipeline.core.checksums import checksum_path
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.datasets.artifacts import reading
 from supcon_pipeline.datasets.atomic_files import use_atomic_files
 from tests.datasets.kinds import RUN, VALUES, WITHOUT_CHECKSUM, catalog_entries, open_artifact
 
@@ -190,3 +191,9 @@ def test_a_disk_that_is_full_while_images_are_copied_to_it_leaves_no_file(
     assert [place for place in (tmp_path / "copied").rglob("*") if place.is_file()] == []
     copied.save(images.load())
     assert (copied.load() == images.load()).all()
+
+
+def test_a_file_that_is_not_there_is_not_called_broken(tmp_path: Path) -> None:
+    # As libraries that are written in other languages raise it: without a number.
+    with pytest.raises(FileNotFoundError, match="no such file"), reading(tmp_path / "file"):
+        raise FileNotFoundError("no such file")

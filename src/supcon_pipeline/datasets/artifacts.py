@@ -63,7 +63,7 @@ def _is_of_content(error: BaseException) -> bool:
     """Whether an error of reading is due to what a file holds."""
     if isinstance(error, OSError):
         # The system gives its errors a number; libraries raise them without.
-        return error.errno is None
+        return error.errno is None and not isinstance(error, FileNotFoundError)
     return not isinstance(error, InputError | DatasetError | ImportError | MemoryError)
 
 
