@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.datasets.run_record import NodeEntry, RunRecordDataset, TaskEntry
+from supcon_pipeline.datasets.run_record import NodeEntry, RunRecordDataset, TaskEntry, identify_process
 from supcon_pipeline.provenance import describe_commit, describe_device, package_versions, typed_command
 from supcon_pipeline.validation import parameter_groups
 
@@ -172,6 +172,7 @@ def new_entry(
         threads=threads,
         host=socket.gethostname(),
         pid=os.getpid(),
+        process=identify_process(os.getpid()),
     )
 
 

@@ -13,7 +13,7 @@ from kedro.io import Version
 from supcon_pipeline.core.atomic import create_file
 from supcon_pipeline.core.checksums import is_proven
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.datasets.run_record import RunRecordDataset
+from supcon_pipeline.datasets.run_record import RunRecordDataset, identify_process
 
 HEAD = {
     "run_id": "r",
@@ -137,6 +137,29 @@ def test_a_session_whose_process_is_gone_was_interrupted(dataset: RunRecordDatas
     assert dataset.load()["outcome"] == "completed"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_later_process_with_the_number_of_a_session_is_not_that_session(dataset: RunRecordDataset) -> None:
+    dataset.create(HEAD)
+    running = {"outcome": "running", "ended": None, "nodes": {"a": node("running")}}
+    dataset.save_task(entry("1", **running, process=identify_process(os.getpid())))
+    assert dataset.load()["outcome"] == "running"
+    dataset.save_task(entry("1", **running, process=identify_process(os.getppid())))
+    assert dataset.load()["outcome"] == "interrupted"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_that_was_killed_is_gone_before_its_parent_knows(dataset: RunRecordDataset) -> None:
+    dataset.create(HEAD)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        identity = identify_process(process.pid)
+        running = {"outcome": "running", "ended": None, "nodes": {"a": node("running")}}
+        dataset.save_task(entry("1", **running, pid=process.pid, process=identity))
+        assert dataset.load()["outcome"] == "running"
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert dataset.load()["outcome"] == "interrupted"
+
+
 def test_parameters_are_those_of_what_ran_and_else_those_of_what_was_inherited(
     dataset: RunRecordDataset,
 ) -> None:
@@ -160,6 +183,19 @@ def test_a_session_that_cannot_be_read_is_named_and_left_out(
     (tmp_path / "run_record.json/r/run_record.2.json").write_text(json.dumps(entry("2"))[:30])
     assert [task["task"] for task in dataset.load()["tasks"]] == ["1"]
     assert "run_record.2.json cannot be read and is left out" in caplog.text
+
+
+def test_a_session_that_has_changed_since_is_named_and_left_out(
+    dataset: RunRecordDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset.create(HEAD)
+    for _ in range(2):
+        dataset.save_task(entry("1", parameters={"stage1": {"lr": 0.1}}))
+    assert dataset.load()["parameters"] == {"stage1": {"lr": 0.1}}
+    path = tmp_path / "run_record.json/r/run_record.1.json"
+    path.write_text(path.read_text().replace("0.1", "0.3"))
+    assert dataset.load()["tasks"] == []
+    assert f"{path} must be as it was saved, got other content" in caplog.text
 
 
 def test_a_record_that_has_changed_since_is_refused_by_name(dataset: RunRecordDataset) -> None:

@@ -11,7 +11,8 @@ from typing import Any, NotRequired, TypedDict
 from kedro.io.core import get_filepath_str
 from kedro_datasets.json import JSONDataset
 
-from supcon_pipeline.core.atomic import create_file
+from supcon_pipeline.core.atomic import atomic_path, create_file
+from supcon_pipeline.core.checksums import checksum_of
 from supcon_pipeline.datasets.artifacts import reading
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class TaskEntry(TypedDict):
         threads: of torch on the CPU; none likewise.
         host: name of the machine.
         pid: of the process.
+        process: tells it from later processes of that number, see `identify_process`; absent in old records.
     """
 
     task: str
@@ -78,6 +80,7 @@ class TaskEntry(TypedDict):
     threads: int | None
     host: str
     pid: int
+    process: NotRequired[str | None]
 
 
 class InheritedEntry(TypedDict):
@@ -151,9 +154,7 @@ class RunRecordDataset(JSONDataset):
         Raises:
             ArtifactError: where the file has changed since, or cannot be read.
         """
-        path = get_filepath_str(self._get_load_path(), self._protocol)
-        with reading(Path(path)) if self._protocol == "file" else nullcontext():
-            head: dict[str, Any] = self._read(path)
+        head: dict[str, Any] = self._read(self._get_load_path())
         return head
 
     def create(self, record: dict[str, Any]) -> bool:
@@ -181,9 +182,13 @@ class RunRecordDataset(JSONDataset):
         record = self._get_versioned_path(str(self.resolve_save_version()))
         name = f"{record.stem}.{task['task']}{f'.{part}' if part else ''}.json"
         path = get_filepath_str(record.with_name(name), self._protocol)
-        with self._fs.open(path, **self._fs_open_args_save) as file:
-            # Parameters given from Python may hold paths and the like.
-            json.dump(task, file, default=str, **self._save_args)
+        # Parameters given from Python may hold paths and the like.
+        content = json.dumps(task, default=str, **self._save_args).encode()
+        if self._protocol == "file":
+            with atomic_path(Path(path), checksum_of, len(content)) as temporary:
+                temporary.write_bytes(content)
+        else:
+            self._fs.pipe_file(path, content)
         self._invalidate_cache()
 
     def _load_tasks(self) -> list[TaskEntry]:
@@ -196,15 +201,19 @@ class RunRecordDataset(JSONDataset):
         for name in sorted(names, key=len):
             if name.startswith(f"{record.stem}.") and name.endswith(record.suffix) and name != record.name:
                 try:
-                    task = self._read(get_filepath_str(record.with_name(name), self._protocol))
+                    task = self._read(record.with_name(name))
                     whole = tasks.setdefault(task["task"], task)
                     whole["nodes"].update(task["nodes"])
                 except (OSError, ValueError, KeyError, TypeError) as error:
                     logger.warning("%s cannot be read and is left out: %s", record.with_name(name), error)
         return sorted(tasks.values(), key=lambda task: task["started"])
 
-    def _read(self, path: str) -> Any:
-        with self._fs.open(path, **self._fs_open_args_load) as file:
+    def _read(self, place: PurePosixPath) -> Any:
+        path = get_filepath_str(place, self._protocol)
+        with (
+            reading(Path(path)) if self._protocol == "file" else nullcontext(),
+            self._fs.open(path, **self._fs_open_args_load) as file,
+        ):
             return json.load(file)
 
 
@@ -235,7 +244,7 @@ def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord
 
 def _with_its_end(task: TaskEntry) -> TaskEntry:
     """The session; as interrupted where it did not end and its process is gone."""
-    is_gone = task["outcome"] == "running" and not _is_alive(task["host"], task["pid"])
+    is_gone = task["outcome"] == "running" and not _is_alive(task)
     outcome = "interrupted" if is_gone else task["outcome"]
     nodes: dict[str, NodeEntry] = {
         name: {**node, "outcome": outcome} if node["outcome"] == "running" else node
@@ -244,17 +253,33 @@ def _with_its_end(task: TaskEntry) -> TaskEntry:
     return {**task, "outcome": outcome, "nodes": nodes}
 
 
-def _is_alive(host: str, pid: int) -> bool:
-    """Whether a process runs; of one on another machine that is not known, and true."""
-    if host != socket.gethostname():
+def _is_alive(task: TaskEntry) -> bool:
+    """Whether the process of a session runs; of one on another machine that is not known, and true."""
+    if task["host"] != socket.gethostname():
         return True
     try:
-        os.kill(pid, 0)
+        os.kill(task["pid"], 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    # A number is given to another process some day, in a container soon.
+    known = task.get("process")
+    return known is None or known == identify_process(task["pid"])
+
+
+def identify_process(pid: int) -> str | None:
+    """What no other process has that had or will have its number.
+
+    None where it has ended, even if its parent does not know yet, and where the system does not tell.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        # Number and name come before; the name may hold anything. Then its state, and later when it began.
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else f"{boot}/{fields[19]}"
 
 
 def _outcome(tasks: list[TaskEntry]) -> str:
