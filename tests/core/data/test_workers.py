@@ -55,7 +55,9 @@ def is_running(pid: int) -> bool:
 def test_workers_end_with_the_process_that_started_them(tmp_path, script):
     file = tmp_path / "script.py"
     file.write_text(textwrap.dedent(script))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    (tmp_path / "tmp").mkdir()
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TMPDIR": str(tmp_path / "tmp")}
+    environment = {**os.environ, **paths}
     with subprocess.Popen(
         [sys.executable, file], env=environment, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -72,3 +74,4 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, script):
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert not left
+    assert not list((tmp_path / "tmp").glob("pymp-*"))

@@ -1,6 +1,7 @@
 import copy
 import logging
-from contextlib import contextmanager
+import multiprocessing
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partialmethod
 from itertools import count
@@ -311,6 +312,15 @@ class FailingLoss:
     def __call__(self, outputs, batch):
         self.step += 1
         return cross_entropy(outputs, batch) * (float("nan") if self.step >= self.first_bad_step else 1.0)
+
+
+@pytest.mark.parametrize("first_bad_step", [2, 99])
+def test_the_workers_of_a_training_end_with_it_however_it_ends(first_bad_step, labelled_splits, tmp_path):
+    loader = {"batch_size": 12, "num_workers": 1}
+    stage = tiny_stage(num_epochs=1, criterion=FailingLoss(first_bad_step), loader=loader)
+    with pytest.raises(DivergenceError) if first_bad_step == 2 else nullcontext():
+        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path), "r1")
+    assert not multiprocessing.active_children()
 
 
 def test_a_rate_beyond_reason_is_answered_with_one_that_trains(labelled_splits, tmp_path):

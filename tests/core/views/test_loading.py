@@ -1,4 +1,5 @@
 import pickle
+import tempfile
 import time
 
 import numpy as np
@@ -123,6 +124,18 @@ def test_workers_stay_over_epochs_and_give_what_the_main_process_gives(num_worke
     assert [process.pid for process in loader._stream._workers] == workers
     assert len(workers) == num_workers
     assert equal_views(views, views_of(loader_of(9), range(3)))
+
+
+def test_workers_that_are_no_longer_needed_end_by_themselves_and_leave_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    loader = loader_of(9, num_workers=2)
+    views_of(loader, [0])
+    workers = loader._stream._workers
+    loader.close()
+    # One that was terminated has a negative code.
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert not list(tmp_path.glob("pymp-*/*"))
+    assert equal_views(views_of(loader, [1]), views_of(loader_of(9), [1]))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -1,8 +1,10 @@
 """What worker processes have in common."""
 
 import os
+import shutil
 import signal
 from multiprocessing import parent_process
+from multiprocessing.util import get_temp_dir
 from threading import Thread
 
 
@@ -25,4 +27,6 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
+        # Torch hands batches over by a socket in this folder, which nobody else removes.
+        shutil.rmtree(get_temp_dir(), ignore_errors=True)
         os._exit(1)

@@ -1,6 +1,7 @@
 """The learning-rate range test."""
 
 import math
+from contextlib import closing
 from itertools import chain, count
 from typing import Any
 
@@ -37,18 +38,19 @@ def lr_curve(
     average = 0.0
     batches = chain.from_iterable(map(training.loader.epoch, count()))
     training.model.train()
-    for step, batch in zip(range(num_steps), batches, strict=False):
-        lr = min_lr * (max_lr / min_lr) ** (step / (num_steps - 1))
-        for group in training.optimizer.param_groups:
-            group["lr"] = lr
-        loss = float(train_step(training, batch, is_scheduled=False)[0])
-        average = smoothing * average + (1 - smoothing) * loss
-        smoothed = average / (1 - smoothing ** (step + 1))
-        if not math.isfinite(smoothed) or smoothed > 4 * min(
-            [row["smoothed_loss"] for row in rows] or [loss]
-        ):
-            break
-        rows.append({"lr": lr, "loss": loss, "smoothed_loss": smoothed})
+    with closing(training.loader):
+        for step, batch in zip(range(num_steps), batches, strict=False):
+            lr = min_lr * (max_lr / min_lr) ** (step / (num_steps - 1))
+            for group in training.optimizer.param_groups:
+                group["lr"] = lr
+            loss = float(train_step(training, batch, is_scheduled=False)[0])
+            average = smoothing * average + (1 - smoothing) * loss
+            smoothed = average / (1 - smoothing ** (step + 1))
+            if not math.isfinite(smoothed) or smoothed > 4 * min(
+                [row["smoothed_loss"] for row in rows] or [loss]
+            ):
+                break
+            rows.append({"lr": lr, "loss": loss, "smoothed_loss": smoothed})
     return rows
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from supcon_pipeline.core.data.images import LabelledImages
@@ -53,7 +54,10 @@ def run_stage(
     interval = params.validation_interval
     records = fit(training, num_epochs, stage.validate, metric, stage.state_of, interval)
     num_steps = num_epochs * len(training.loader)
-    with Monitor(stage.title, log, num_steps, num_epochs, metric, training.step) as monitor:
+    with (
+        closing(training.loader),
+        Monitor(stage.title, log, num_steps, num_epochs, metric, training.step) as monitor,
+    ):
         try:
             _follow(records, resumable, monitor, stage.key)
         except DivergenceError as error:

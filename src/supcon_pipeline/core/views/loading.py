@@ -97,6 +97,10 @@ class ViewLoader:
             self._position = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)
             yield batch
 
+    def close(self) -> None:
+        """Let the workers end now. At the end of the program it is too late for them to clean up."""
+        self._stream, self._position = iter(()), None
+
     def _loader(self, epoch: int, first_batch: int) -> DataLoader[Batch]:
         return DataLoader(
             self.dataset,
