@@ -3,7 +3,10 @@
 import logging
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
@@ -152,15 +155,15 @@ class RunHooks:
             try_views(stages, (size, size, num_channels))
         # Two tasks of one run go side by side; two processes at the same node would spoil each other's work.
         names = [f"{run_id}/{node.name}" for node in pipeline.nodes]
-        _THREAD.claim = Claim(self.project_path / self.experiment, names, "run")
-        pins = run_params.get("load_versions") or {}
-        kept = open_run(book, run_id, pipeline, self._describe, parameters, pins)
-        log = self._open_log(catalog, run_params, pipeline, kept, parameters)
-        _warn_of_untouched(given, pipeline, log.dataset)
-        if stages and "dataset_card" in pipeline.inputs():
-            # The shape of the images is known only once the run that holds them is pinned.
-            with log.failing():
-                try_views(stages, tuple(catalog.load("dataset_card")["image_shape"]))
+        with _claiming(self.project_path / self.experiment, names):
+            pins = run_params.get("load_versions") or {}
+            kept = open_run(book, run_id, pipeline, self._describe, parameters, pins)
+            log = self._open_log(catalog, run_params, pipeline, kept, parameters)
+            _warn_of_untouched(given, pipeline, log.dataset)
+            if stages and "dataset_card" in pipeline.inputs():
+                # The shape of the images is known only once the run that holds them is pinned.
+                with log.failing():
+                    try_views(stages, tuple(catalog.load("dataset_card")["image_shape"]))
         leave_out(pipeline, kept, run_id)
 
     def _describe(self) -> dict[str, Any]:
@@ -249,6 +252,19 @@ class RunHooks:
 # The log of the session whose node runs in each thread: hooks of datasets are told of no catalog. Beside it,
 # the claim of the session that each thread has begun.
 _THREAD = threading.local()
+
+
+@contextmanager
+def _claiming(place: Path, names: list[str]) -> Iterator[None]:
+    """Claim nodes for the session that this thread begins; where the block raises, it has none."""
+    # An interrupt has reached no hook.
+    _release_claim()
+    _THREAD.claim = Claim(place, names, "run")
+    try:
+        yield
+    except BaseException:
+        _release_claim()
+        raise
 
 
 def _release_claim() -> None:

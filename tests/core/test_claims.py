@@ -55,3 +55,11 @@ def test_a_process_may_claim_again_what_it_has(tmp_path: Path) -> None:
     first, second = Claim(tmp_path, ["train"], "run"), Claim(tmp_path, ["train"], "run")
     second.release()
     first.release()
+
+
+def test_a_user_without_a_name_can_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    Claim(tmp_path, ["a"], "run").release()

@@ -57,9 +57,17 @@ class Claim:
 def _folder_of(place: Path) -> Path:
     """The folder of the claims on what is in a place, of this user on this machine."""
     digest = hashlib.sha256(os.fsencode(place.resolve())).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir(), f"supcon_pipeline-{getpass.getuser()}", digest)
+    folder = Path(tempfile.gettempdir(), f"supcon_pipeline-{_user()}", digest)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _user() -> str:
+    """The name of this user, or the number where it has no name, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _require_free(holder: Path, names: set[str], kind: str) -> None:
