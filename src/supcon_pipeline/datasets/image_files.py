@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from supcon_pipeline.core.data.folders import ENDINGS, printable, walk_images
+from supcon_pipeline.core.data.folders import ENDINGS, decode_name, walk_images
 from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.image_source import ImageSource
@@ -39,14 +39,14 @@ class ImageFilesDataset(ImageSource):
         if not files:
             endings = ", ".join(ENDINGS)
             raise InputError(
-                f"{self.parameter} must hold images ({endings}), got none in {printable(folder)!r}"
+                f"{self.parameter} must hold images ({endings}), got none in {decode_name(folder)!r}"
             )
         return RawImages(
             images=files,
             labels=np.zeros(len(files), dtype=np.int64),
             class_names=["unlabelled"],
-            ids=[printable(file) for file in files],
-            source=printable(folder),
+            ids=[decode_name(file) for file in files],
+            source=decode_name(folder),
             ignored=dict(sorted((+ignored).items())),
         )
 

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from supcon_pipeline.core.data.folders import ENDINGS, is_folder, list_entries, printable, walk_images
+from supcon_pipeline.core.data.folders import ENDINGS, decode_name, is_folder, list_entries, walk_images
 from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.messages import InputError, name_some
 from supcon_pipeline.datasets.image_source import ImageSource
@@ -70,9 +70,9 @@ class ImageFolderDataset(ImageSource):
         splits: list[str] = []
         empty: list[str] = []
         for split, class_folder in _class_folders(folder, ignored):
-            class_name = printable(unicodedata.normalize("NFC", class_folder.name))
+            class_name = decode_name(unicodedata.normalize("NFC", class_folder.name))
             files = [os.path.relpath(file, folder) for file in walk_images(class_folder, ignored)]
-            empty += [] if files else [printable(os.path.relpath(class_folder, folder))]
+            empty += [] if files else [decode_name(os.path.relpath(class_folder, folder))]
             names += files
             classes += [class_name] * len(files)
             splits += [split] * len(files)
@@ -88,7 +88,7 @@ class ImageFolderDataset(ImageSource):
             images=FilePaths(folder, names),
             labels=labels.astype(np.int64),
             class_names=class_names.tolist(),
-            ids=[printable(Path(name).as_posix()) for name in names],
+            ids=[decode_name(Path(name).as_posix()) for name in names],
             source=str(folder),
             splits=splits if all(splits) else None,
             ignored=dict(sorted((+ignored).items())),
@@ -149,7 +149,7 @@ def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, P
 
 
 def _require_no_images(folders: Sequence[Path]) -> None:
-    holding = [printable(child.name) for child in folders if any(walk_images(child, Counter()))]
+    holding = [decode_name(child.name) for child in folders if any(walk_images(child, Counter()))]
     if holding:
         raise InputError(
             f"folders of images beside train must be {', '.join(list(SPLIT_FOLDERS)[1:])}, "

@@ -52,7 +52,7 @@ def walk_images(top: str | os.PathLike[str], ignored: Counter[str]) -> Iterator[
             elif ending in ENDINGS:
                 yield entry.path
             else:
-                ignored[f"{printable(ending)} files" if ending else "files without an ending"] += 1
+                ignored[f"{decode_name(ending)} files" if ending else "files without an ending"] += 1
         waiting += reversed(folders)
 
 
@@ -81,6 +81,6 @@ def _is_of_system(name: str) -> bool:
     return name in _SYSTEM_NAMES or name.startswith(_SYSTEM_STARTS)
 
 
-def printable(name: str | os.PathLike[str]) -> str:
+def decode_name(name: str | os.PathLike[str]) -> str:
     """A file name as text, with bytes that are not UTF-8 as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
