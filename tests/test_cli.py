@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
 
 from supcon_pipeline.cli import cli, run
+from supcon_pipeline.commands import CommandError
 from tests.conftest import ROOT
 
 PARAMETERS: dict[str, Any] = {
@@ -373,6 +375,17 @@ def test_a_run_that_others_read_is_deleted_only_by_force(runs: Runs) -> None:
     assert not list(runs.project.glob("data/**/a1"))
 
 
+def test_a_run_whose_record_cannot_be_read_is_deleted_by_its_id(runs: Runs) -> None:
+    record = runs.write("08_reporting", "run_record.json", "cut", '{"run_id": "cu')
+    encoder = runs.write("06_models", "encoder.safetensors", "cut", "weights")
+    runs.add("a1", base="cut", base_artifacts={"encoder": "cut"})
+    assert "kedro runs delete cut" in runs.type("list").output
+    assert "got cut, from which a1 read" in runs.type("delete", "cut", "--yes").output
+    assert "Deleted run cut" in runs.printed("delete", "cut", "--yes", "--force")
+    assert not record.exists()
+    assert not encoder.exists()
+
+
 def test_a_running_run_is_neither_deleted_nor_pruned_around(runs: Runs) -> None:
     runs.add("a1", outcome="running", task={"host": os.uname().nodename, "pid": os.getpid()})
     progress = _add_progress(runs)
@@ -397,10 +410,13 @@ def test_prune_says_what_it_would_remove_and_removes_it_when_told(runs: Runs) ->
     )
     temporary.write_bytes(b"half")
     orphan = runs.write("06_models", "classifier.safetensors", "gone", "weights")
-    removed = (progress, temporary, orphan)
+    broken = runs.project / "data/06_models/tiny/packing/0.npy.broken"
+    broken.parent.mkdir()
+    broken.write_bytes(b"cut")
+    removed = (progress, temporary, orphan, broken)
     said = runs.printed("prune")
     assert all(path.exists() for path in removed)
-    for words in ("Would remove", "progress of a training that was given up", "half-written", "is no run"):
+    for words in ("progress of a training that was given up", "half-written", "set aside", "is no run"):
         assert words in said
     runs.printed("prune", "--yes")
     assert not any(path.exists() for path in removed)
@@ -433,6 +449,18 @@ def test_a_load_version_without_a_run_is_one_line(versions: str) -> None:
     assert result.exit_code == 1
     assert f"got '{versions.strip()}'" in result.output
     assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("folder", ["@photos", "%photos", "!photos", "*photos", "`photos"])
+def test_a_value_that_is_no_yaml_is_one_line_with_a_remedy_that_works(folder: str) -> None:
+    def read(params: str) -> Any:
+        return run.make_context("run", ["--params", params]).params["params"]
+
+    with pytest.raises(CommandError, match="must have values as in YAML") as refused:
+        read(f"seed=1,images.path={folder}")
+    option, params = shlex.split(str(refused.value).partition("as text it is: ")[2])
+    assert option == "--params"
+    assert read(params) == {"images": {"path": folder}}
 
 
 def test_a_refusal_of_kedro_itself_is_shown() -> None:

@@ -14,7 +14,7 @@ from kedro.pipeline.node import Node
 from pydantic import ValidationError
 
 from supcon_pipeline.commands import CommandError, find_refusal, leaves
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, format_bytes
 from supcon_pipeline.validation import parameter_models
 
 # What the system refuses, as `<contract>; <remedy>`. Errors that are not here are faults of the program.
@@ -160,20 +160,6 @@ def _explain_full_disk(path: str, error: BaseException) -> str:
     needed = next((note for note in getattr(error, "__notes__", []) if note.startswith("needs")), "")
     got = f"{free} free, it {needed}" if needed else f"{free} free"
     return f"{path or folder} must have room on its disk, got {got}; make room and start the command again"
-
-
-def format_bytes(count: float) -> str:
-    """A number of bytes in words.
-
-    Example:
-        >>> format_bytes(1_500_000)
-        '1.5 MB'
-    """
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _explain_lost_worker(words: str, smaller: Mapping[str, int]) -> str:

@@ -1,7 +1,9 @@
 """The commands of this project: `kedro run`, and `kedro runs` on top of what it leaves."""
 
 import copy
+import json
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from kedro.framework.cli.project import run as _kedro_run
 from kedro.framework.cli.utils import CONTEXT_SETTINGS, KedroCliError, env_option
 
 from supcon_pipeline.commands import CommandError
+from supcon_pipeline.core.messages import format_bytes
 
 if TYPE_CHECKING:
     from supcon_pipeline.run_commands.books import Experiment
@@ -59,12 +62,34 @@ def _read_versions(_: click.Context, __: click.Parameter, value: str | dict[str,
     return versions
 
 
+def _read_params(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Parameters as Kedro reads them, with a line for those that are no YAML."""
+    from kedro.framework.cli.utils import _split_params
+    from yaml import YAMLError, safe_load
+
+    try:
+        return _split_params(context, option, value)
+    except YAMLError:
+        for item in value.split(","):
+            name, _, typed = (part.strip() for part in item.partition("="))
+            try:
+                safe_load(typed)
+            except YAMLError:
+                quoted = shlex.quote(f"{name}={json.dumps(typed, ensure_ascii=False)}")
+                raise CommandError(
+                    f"--params must have values as in YAML, got '{item}'; as text it is: --params {quoted}"
+                ) from None
+        raise
+
+
 def _copy_run() -> click.Command:
     """Kedro's own command; Kedro's is left as it is."""
     options = [copy.copy(option) for option in _kedro_run.params]
     for option in options:
         if option.name == "load_versions":
             option.callback = _read_versions
+        elif option.name == "params":
+            option.callback = _read_params
     return _RunCommand("run", callback=_kedro_run.callback, params=options, help=_kedro_run.help)
 
 
@@ -127,8 +152,6 @@ def list_runs(
     is_json: bool,
 ) -> None:
     """When each run began, how it ended, its metrics and how long it took; the newest first."""
-    import json
-
     from supcon_pipeline.run_commands.listing import describe, keep, order, tabulate
 
     found = _experiments(context, env)
@@ -196,17 +219,14 @@ def reproduce(context: click.Context, run_id: str, env: str | None) -> None:
 @click.pass_context
 def delete(context: click.Context, run_id: str, env: str | None, yes: bool, force: bool) -> None:
     """Delete a run with all that it made."""
-    from supcon_pipeline.run_commands.books import find_run
-    from supcon_pipeline.run_commands.removal import delete, readable_size, require_removable, size_of
+    from supcon_pipeline.run_commands.removal import choose_run, delete, size_of
 
-    experiment, run = find_run(_experiments(context, env), run_id)
-    if not force:
-        require_removable(experiment, run)
-    size = readable_size(size_of(experiment, run.run_id))
+    experiment, chosen = choose_run(_experiments(context, env), run_id, force)
+    size = format_bytes(size_of(experiment, chosen))
     if not yes:
-        click.confirm(f"Delete run {run.run_id} of {experiment.name}, {size}?", abort=True)
-    delete(experiment, run.run_id)
-    click.echo(f"Deleted run {run.run_id} of {experiment.name}, {size}")
+        click.confirm(f"Delete run {chosen} of {experiment.name}, {size}?", abort=True)
+    delete(experiment, chosen)
+    click.echo(f"Deleted run {chosen} of {experiment.name}, {size}")
 
 
 @runs.command()
@@ -214,8 +234,8 @@ def delete(context: click.Context, run_id: str, env: str | None, yes: bool, forc
 @click.option("--yes", is_flag=True, help="Remove it; without this, it is only listed.")
 @click.pass_context
 def prune(context: click.Context, env: str | None, yes: bool) -> None:
-    """Remove what no run needs: progress of trainings that were given up, half-written files."""
-    from supcon_pipeline.run_commands.removal import leftovers, readable_size, remove
+    """Remove what no run needs: progress of trainings that were given up, half-written and damaged files."""
+    from supcon_pipeline.run_commands.removal import leftovers, remove
 
     found = [leftover for experiment in _experiments(context, env) for leftover in leftovers(experiment)]
     removable = [leftover for leftover in found if not leftover.is_kept]
@@ -223,9 +243,9 @@ def prune(context: click.Context, env: str | None, yes: bool) -> None:
         verb = "Kept" if leftover.is_kept else "Removed" if yes else "Would remove"
         if yes and not leftover.is_kept:
             remove(leftover)
-        size = f", {readable_size(leftover.size)}" if leftover.size else ""
+        size = f", {format_bytes(leftover.size)}" if leftover.size else ""
         click.echo(f"{verb} {leftover.path}{size}: {leftover.reason}")
-    total = readable_size(sum(leftover.size for leftover in removable))
+    total = format_bytes(sum(leftover.size for leftover in removable))
     if not removable:
         click.echo("There is nothing to remove")
     elif not yes:

@@ -14,6 +14,8 @@ from supcon_pipeline.core.checksums import checksum_of, checksum_path, read_chec
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROBE_BYTES = 2**20
+# What the name of a file that was set aside adds to the one it had.
+BROKEN = ".broken"
 
 
 @contextmanager
@@ -95,7 +97,7 @@ def open_for_torch(path: Path) -> Iterator[IO[bytes]]:
 
 def set_aside(path: Path) -> Path:
     """Give a file that cannot be used another name, in place of any that had this name before."""
-    aside = path.with_name(f"{path.name}.broken")
+    aside = path.with_name(path.name + BROKEN)
     os.replace(path, aside)
     checksum_path(path).unlink(missing_ok=True)
     return aside

@@ -73,6 +73,20 @@ def printable(text: str) -> str:
     )
 
 
+def format_bytes(count: float) -> str:
+    """A number of bytes in words.
+
+    Example:
+        >>> format_bytes(1_500_000)
+        '1.5 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def name_some(names: Iterable[Any], most: int = 3) -> str:
     """The first few names, and whether there are more.
 

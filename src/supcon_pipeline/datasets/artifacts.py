@@ -38,16 +38,20 @@ def is_version(path: Path) -> bool:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, remedy: str = "") -> Iterator[None]:
     """For a block that reads an artifact: make sure first that it has not changed since it was saved.
 
     Artifacts without a checksum are read all the same: those of earlier releases, and copies.
+
+    Args:
+        path: the file.
+        remedy: what to do instead of restoring it; by default, to have it made again.
 
     Raises:
         ArtifactError: where it has changed, or where the block cannot make sense of it.
     """
     if not is_unchanged(path):
-        raise _refuse(path, "be as it was saved, got other content")
+        raise _refuse(path, "be as it was saved, got other content", remedy)
     try:
         yield
     except Exception as error:
@@ -56,7 +60,9 @@ def reading(path: Path) -> Iterator[None]:
         if not _is_of_content(reason):
             raise
         words = " ".join(str(reason).split())[:200] or type(reason).__name__
-        raise _refuse(path, f"be a file of its kind, got one that cannot be read ({words})") from error
+        raise _refuse(
+            path, f"be a file of its kind, got one that cannot be read ({words})", remedy
+        ) from error
 
 
 def _is_of_content(error: BaseException) -> bool:
@@ -67,10 +73,10 @@ def _is_of_content(error: BaseException) -> bool:
     return not isinstance(error, InputError | DatasetError | ImportError | MemoryError)
 
 
-def _refuse(path: Path, refusal: str) -> ArtifactError:
+def _refuse(path: Path, refusal: str, remedy: str) -> ArtifactError:
     if not is_version(path):
         return ArtifactError(f"{path} must {refusal}; restore it from a copy")
+    remedy = remedy or f"delete it to have it made again: rm -r {shlex.quote(str(path.parent))}"
     return ArtifactError(
-        f"{path.name} of run {path.parent.name} must {refusal}; restore {path} from a copy, or delete it to "
-        f"have it made again: rm -r {shlex.quote(str(path.parent))}"
+        f"{path.name} of run {path.parent.name} must {refusal}; restore {path} from a copy, or {remedy}"
     )

@@ -154,7 +154,10 @@ class RunRecordDataset(JSONDataset):
         Raises:
             ArtifactError: where the file has changed since, or cannot be read.
         """
-        head: dict[str, Any] = self._read(self._get_load_path())
+        place = self._get_load_path()
+        # Nothing makes a record again.
+        remedy = f"delete the run: kedro runs delete {place.parent.name}"
+        head: dict[str, Any] = self._read(place, remedy)
         return head
 
     def create(self, record: dict[str, Any]) -> bool:
@@ -208,10 +211,10 @@ class RunRecordDataset(JSONDataset):
                     logger.warning("%s cannot be read and is left out: %s", record.with_name(name), error)
         return sorted(tasks.values(), key=lambda task: task["started"])
 
-    def _read(self, place: PurePosixPath) -> Any:
+    def _read(self, place: PurePosixPath, remedy: str = "") -> Any:
         path = get_filepath_str(place, self._protocol)
         with (
-            reading(Path(path)) if self._protocol == "file" else nullcontext(),
+            reading(Path(path), remedy) if self._protocol == "file" else nullcontext(),
             self._fs.open(path, **self._fs_open_args_load) as file,
         ):
             return json.load(file)

@@ -69,6 +69,12 @@ class Experiment:
         return RunBook(self.catalog, whole_graph())
 
     @cached_property
+    def unreadable(self) -> set[str]:
+        """The ids of the runs whose records cannot be read."""
+        dataset = self.records_alone().record_dataset("")
+        return {*dataset.list_versions(full_path=False)} - {run.run_id for run in self.summaries}
+
+    @cached_property
     def summaries(self) -> list["Summary"]:
         """Its runs, the newest first; one that cannot be read is named on the error stream and left out."""
         book, found = self.records_alone(), []

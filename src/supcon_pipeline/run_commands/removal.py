@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import fsspec
 
 from supcon_pipeline.commands import CommandError
+from supcon_pipeline.core.atomic import BROKEN
 from supcon_pipeline.core.messages import name_some
 from supcon_pipeline.datasets.progress import ProgressDataset
-from supcon_pipeline.run_commands.books import Experiment, Summary
+from supcon_pipeline.run_commands.books import Experiment, Summary, find_run
 from supcon_pipeline.runs import RECORD
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
@@ -34,24 +35,38 @@ class Leftover(NamedTuple):
     is_kept: bool = False
 
 
-def require_removable(experiment: Experiment, run: Summary) -> None:
-    """Refuse to delete a run that is running, or whose artifacts other runs read.
+def choose_run(found: Sequence[Experiment], prefix: str, is_forced: bool) -> tuple[Experiment, str]:
+    """The run to delete, by its id or its beginning; where its record cannot be read, by the whole id.
+
+    Args:
+        found: the experiments that it may be of.
+        prefix: what was typed.
+        is_forced: whether it may be running, or be read by other runs.
 
     Raises:
-        CommandError: with these runs.
+        CommandError: where there is no such run, or it is one of these and that is not forced.
     """
-    if run.record["outcome"] == "running":
-        raise CommandError(
-            f"run must have ended, got {run.run_id}, which is running; wait for it, or add --force"
-        )
-    needing = [
-        other.run_id
-        for other in experiment.summaries
-        if other.run_id != run.run_id and run.run_id in _versions_of(experiment, other)
-    ]
+    experiment = next((one for one in found if prefix in one.unreadable), None)
+    run_id = prefix
+    if experiment is None:
+        experiment, run = find_run(found, prefix)
+        run_id = run.run_id
+        if run.record["outcome"] == "running" and not is_forced:
+            raise CommandError(
+                f"run must have ended, got {run_id}, which is running; wait for it, or add --force"
+            )
+    if not is_forced:
+        _require_unread(experiment, run_id)
+    return experiment, run_id
+
+
+def _require_unread(experiment: Experiment, run_id: str) -> None:
+    """Refuse to delete a run whose artifacts other runs read."""
+    others = [run for run in experiment.summaries if run.run_id != run_id]
+    needing = [other.run_id for other in others if run_id in _versions_of(experiment, other)]
     if needing:
         raise CommandError(
-            f"run must not be one that others are based on, got {run.run_id}, from which "
+            f"run must not be one that others are based on, got {run_id}, from which "
             f"{name_some(needing)} read; delete what is based on it first, or add --force"
         )
 
@@ -106,7 +121,7 @@ def _folder(experiment: Experiment, name: str) -> tuple[Any, str]:
 
 
 def leftovers(experiment: Experiment) -> Iterator[Leftover]:
-    """What no run needs: abandoned progress, half-written files, artifacts without a run.
+    """What no run needs: abandoned progress, half-written and damaged files, artifacts without a run.
 
     Nothing of an experiment in which something runs.
     """
@@ -148,7 +163,7 @@ def _stopped_run(experiment: Experiment, node_name: str) -> Summary | None:
 
 
 def _half_written(experiment: Experiment) -> Iterator[Leftover]:
-    """Temporary files of processes that were killed."""
+    """Temporary files of processes that were killed, and what was set aside as damaged."""
     places = [_folder(experiment, name)[1] for name in [*_versioned_names(experiment), RECORD]]
     folders = {Path(place).parent for place in places}
     outermost = [folder for folder in sorted(folders) if not folders & set(folder.parents)]
@@ -156,6 +171,8 @@ def _half_written(experiment: Experiment) -> Iterator[Leftover]:
         for path in sorted(folder.rglob(".*.tmp")):
             if _TEMPORARY.fullmatch(path.name):
                 yield Leftover(str(path), _size(path), "half-written")
+        for path in sorted(folder.rglob(f"*{BROKEN}")):
+            yield Leftover(str(path), _size(path), "damaged, and set aside")
 
 
 def _without_run(experiment: Experiment) -> Iterator[Leftover]:
@@ -188,12 +205,3 @@ def remove(leftover: Leftover) -> None:
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.lstat().st_size for file in files if not file.is_dir())
-
-
-def readable_size(size: float) -> str:
-    """A number of bytes in the unit that suits it."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
