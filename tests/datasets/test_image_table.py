@@ -212,6 +212,9 @@ def test_labels_keep_their_text(folder: Path) -> None:
         ("csv", ["cat", "dog", "[]"], ".* in row 3"),
         ("csv", ["cat", "dog", "(0, 1)"], ".* in row 3"),
         ("csv", ["cat", "dog", "{'cat', 'dog'}"], ".* in row 3"),
+        ("csv", ["cat", "dog", "cat|dog"], "'cat|dog' in row 3"),
+        ("csv", ["dog, cat", "dog", "cat"], "'dog, cat' in row 1"),
+        ("parquet", ["cat", "cat;dog ", "dog"], ".* in row 2"),
     ],
 )
 def test_several_labels_of_an_image_are_refused(folder: Path, ending: str, labels: list, shown: str) -> None:

@@ -35,10 +35,16 @@ def is_missing(column: pd.Series) -> pd.Series:
 def require_one_class(column: pd.Series, name: str) -> None:
     """Refuse labels that are several for one image, or no text and no number.
 
+    `cat|dog` is several where `cat` and `dog` are labels of other images.
+
     Raises:
         InputError: naming the first such row.
     """
-    is_other = column.map(_is_several).to_numpy(dtype=bool)
+    words = {value.strip() for value in column if isinstance(value, str)}
+    joined = {word for word in words if _joins(word, words)}
+    is_other = column.map(
+        lambda value: _is_several(value) or (isinstance(value, str) and value.strip() in joined)
+    ).to_numpy(dtype=bool)
     if is_other.any():
         row = int(np.argmax(is_other))
         value = column.iloc[row]
@@ -47,6 +53,12 @@ def require_one_class(column: pd.Series, name: str) -> None:
             f"{name} must be one class for each image, as text or a number, got {shown!r} in row {row + 1}; "
             "keep one label per image, several are not supported"
         )
+
+
+def _joins(word: str, words: set[str]) -> bool:
+    """Whether a label consists of other labels."""
+    parts = ([part.strip() for part in word.split(mark)] for mark in "|;," if mark in word)
+    return any(words.issuperset(split) for split in parts)
 
 
 def _is_several(value: object) -> bool:
