@@ -66,6 +66,15 @@ def test_what_a_file_holds_besides_is_named(tmp_path, caplog):
     assert f"{expected}left out: module.head.0.weight" in caplog.text
 
 
+def test_weights_of_a_training_that_diverged_are_refused_by_name(tmp_path):
+    name = next(iter(STATE))
+    path = write(tmp_path / "weights.pth", under("module.", {**STATE, name: STATE[name] * float("nan")}))
+    with pytest.raises(
+        InputError, match=rf"must be finite, got .* with nan or inf in {name}; use a checkpoint"
+    ):
+        read_state(path, STATE.keys())
+
+
 def test_one_of_two_networks_is_not_chosen_at_random(tmp_path):
     path = write(tmp_path / "weights.pth", {**under("0/encoder."), **under("1/encoder.", OTHER)})
     with pytest.raises(

@@ -51,7 +51,7 @@ def read_state(path: str, wanted: Collection[str]) -> State:
 
     Raises:
         InputError: if the file is missing, does not hold a state dict, cannot be read without running code of
-            its own, or holds several such networks.
+            its own, holds several such networks, or numbers that are not finite.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -61,12 +61,24 @@ def read_state(path: str, wanted: Collection[str]) -> State:
     found: Any = state
     if prefix:
         found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    _require_finite(found, path)
     left_out = [name for name in state if not name.startswith(prefix)]
     if keys or prefix:
         place = "".join(f"[{key!r}]" for key in keys) + (f" after {prefix!r}" if prefix else "")
         others = f"; left out: {name_some(left_out, 10)}" if left_out else ""
         logger.info("Weights are the %d tensors of %s%s%s", len(found), path, place, others)
     return found  # type: ignore[no-any-return]
+
+
+def _require_finite(state: State, path: str) -> None:
+    floating = {name: value for name, value in state.items() if value.is_floating_point()}
+    # `isfinite` knows no floats of 8 bits.
+    broken = [name for name, value in floating.items() if not value.float().isfinite().all()]
+    if broken:
+        raise InputError(
+            f"{SETTING} must be finite, got {path!r} with nan or inf in {name_some(broken)}; "
+            "use a checkpoint of before that training diverged"
+        )
 
 
 def _read_content(file: Path, path: str) -> Any:
