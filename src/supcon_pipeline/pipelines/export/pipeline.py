@@ -16,27 +16,7 @@ def create_pipeline() -> Pipeline:
     exported = ["encoder_program", "encoder_onnx", "classifier_program", "classifier_onnx"]
     return Pipeline(
         [
-            Node(
-                func=export_encoder,
-                inputs=["encoder", "dataset_card"],
-                outputs="encoder_program",
-                name="export_encoder",
-            ),
-            Node(
-                func=convert_program, inputs="encoder_program", outputs="encoder_onnx", name="convert_encoder"
-            ),
-            Node(
-                func=export_classifier,
-                inputs=["encoder", "classifier", "classifier_metrics", "dataset_card"],
-                outputs="classifier_program",
-                name="export_classifier",
-            ),
-            Node(
-                func=convert_program,
-                inputs="classifier_program",
-                outputs="classifier_onnx",
-                name="convert_classifier",
-            ),
+            *_convert(),
             Node(
                 func=check_export,
                 inputs=["encoder", "classifier", *exported, "prepared_images", "samples", "params:export"],
@@ -54,3 +34,28 @@ def create_pipeline() -> Pipeline:
         prefix_datasets_with_namespace=False,
         tags="export",
     )
+
+
+def _convert() -> list[Node]:
+    """Each model as a program, and that as ONNX."""
+    return [
+        Node(
+            func=export_encoder,
+            inputs=["encoder", "dataset_card"],
+            outputs="encoder_program",
+            name="export_encoder",
+        ),
+        Node(func=convert_program, inputs="encoder_program", outputs="encoder_onnx", name="convert_encoder"),
+        Node(
+            func=export_classifier,
+            inputs=["encoder", "classifier", "classifier_metrics", "dataset_card"],
+            outputs="classifier_program",
+            name="export_classifier",
+        ),
+        Node(
+            func=convert_program,
+            inputs="classifier_program",
+            outputs="classifier_onnx",
+            name="convert_classifier",
+        ),
+    ]
