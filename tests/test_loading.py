@@ -37,7 +37,9 @@ def test_a_pt2_is_opened_only_if_it_is_trusted(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.pt2"])
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"<!doctype html>", b"0" * 999, b"zip"])
-def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_that_is_no_model_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     if content == b"zip":
@@ -46,6 +48,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path, name: st
     with pytest.raises(InputError, match="^" + re.escape(f"{path} must be a file of its kind")) as refused:
         load_encoder(path, trust=True)
     assert str(refused.value).isprintable()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

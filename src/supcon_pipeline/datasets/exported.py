@@ -1,6 +1,9 @@
 """Exported models, in files that other programs can read."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ class ProgramDataset(VersionedFileDataset):
         from supcon_pipeline.core.inference.export import ModelProgram
 
         extra = {METADATA: ""}
-        with path.open("rb") as file:
+        with path.open("rb") as file, _without_log("torch.export"):
             program = torch.export.load(file, extra_files=extra)
         return ModelProgram(program, json.loads(extra[METADATA]))
 
@@ -32,6 +35,17 @@ class ProgramDataset(VersionedFileDataset):
         extra = {METADATA: json.dumps(data.metadata)}
         with open_for_torch(path) as file:
             torch.export.save(data.program, file, extra_files=extra)
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    """Of a file that cannot be read, torch logs a traceback beside the error that it raises."""
+    logger = logging.getLogger(name)
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
 
 
 class OnnxDataset(VersionedFileDataset):
