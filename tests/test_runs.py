@@ -78,6 +78,7 @@ class Book:
             "ended": "2026-01-01",
             "nodes": nodes,
             "parameters": {group: given[group] for group in groups},
+            "given": parameters,
             "host": "",
             "pid": 0,
         }
@@ -187,8 +188,9 @@ def test_a_newer_version_of_what_is_read_is_never_passed_over(
 
 def test_the_newer_run_is_finished_by_the_command_of_the_refusal(book: Book) -> None:
     book.run("old", *ALL)
-    book.run("new", "data_prep")
-    with pytest.raises(CommandError, match="SUPCON_RUN_ID=new kedro run --pipelines stage1,stage2; "):
+    book.run("new", "data_prep", stage1={"lr": 0.5})
+    finish = "SUPCON_RUN_ID=new kedro run --pipelines stage1,stage2 --params stage1.lr=0.5; "
+    with pytest.raises(CommandError, match=finish):
         book.run("next", "eval")
     book.run("new", "stage1", "stage2")
     book.run("next", "eval")
@@ -223,6 +225,12 @@ def test_what_a_run_has_is_kept_only_with_the_parameters_it_was_made_with(book: 
         CommandError, match=r"stage1\.lr must be 0\.1, with which run r made encoder, got 0\.5; "
     ):
         book.run("r", *ALL, stage1={"lr": 0.5})
+
+
+def test_a_run_goes_on_with_fewer_workers(book: Book) -> None:
+    book.run("r", "data_prep", "stage1", stage1={"loader": {"num_workers": 2}})
+    book.run("r", *ALL, stage1={"loader": {"num_workers": 0}})
+    assert book.kept == {"data_prep.make", "stage1.train"}
 
 
 def test_an_empty_version_is_not_the_latest(book: Book) -> None:

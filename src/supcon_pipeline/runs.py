@@ -12,7 +12,7 @@ import fsspec
 from kedro.io import AbstractVersionedDataset, DataCatalog, Version
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, run_command
+from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, leaves, run_command
 from supcon_pipeline.core.messages import suggest
 from supcon_pipeline.datasets.optional_artifact import OptionalArtifact
 from supcon_pipeline.datasets.run_record import RunRecord, RunRecordDataset
@@ -204,12 +204,18 @@ class RunBook:
                 continue
             newest = _most_telling(made & needed or made)
             pipelines = self.pipelines_making(absent, other.artifacts.keys())
-            finish = self.suggest_command(pipelines, run_id=other.run_id)
+            given = self._given(other.run_id)
+            finish = self.suggest_command(pipelines, run_id=other.run_id, params=given)
             raise CommandError(
                 f"{', '.join(absent)} must be in run {other.run_id}, which has a newer {newest} than run "
                 f"{run.run_id}, got none; to finish that run type: {finish}; "
                 f"to read run {run.run_id}, add --load-versions {newest}:{run.artifacts[newest]}"
             )
+
+    def _given(self, run_id: str) -> dict[str, Any]:
+        """The parameters that were given for the sessions of a run, without which it does not go on."""
+        tasks = self.record_dataset(run_id).load()["tasks"]
+        return {name: value for task in tasks for name, value in leaves(task["given"])}
 
     def pipelines_making(self, names: Iterable[str], present: Collection[str]) -> list[str]:
         """The pipelines that make some artifacts and everything upstream, in the order they must run.
