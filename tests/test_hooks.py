@@ -82,3 +82,18 @@ def test_a_mistake_in_the_form_of_a_job_is_told_in_a_line(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "kedro_dagster", ModuleType("kedro_dagster"))
     with pytest.raises(CommandError, match=r"^data_prep.image_size must be .*, got 'big'"):
         ParameterHooks().before_node_run(inputs={"params:data_prep": {"image_size": "big"}})
+
+
+def test_a_session_that_is_refused_before_its_first_node_claims_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def begin() -> None:
+        with hooks._claiming(tmp_path, ["r/a"]):
+            assert list(tmp_path.rglob("*.json"))
+            raise InputError("encoder must be in a run, got none")
+
+    with pytest.raises(InputError):
+        begin()
+    assert not list(tmp_path.rglob("*.json"))
