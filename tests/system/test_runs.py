@@ -9,6 +9,7 @@ from kedro.framework.session import KedroServiceSession, KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 
+from supcon_pipeline.core.checksums import SUFFIX
 from supcon_pipeline.pipeline_registry import register_pipelines
 from supcon_pipeline.run_ids import as_run_id, is_generated
 from tests.conftest import Kedro, copy_project, make_project, read_catalog, run_session
@@ -203,7 +204,8 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def artifact(project: Path, name: str) -> Path:
-    (path,) = project.glob(f"data/*/tiny/{name}.*/first/{name}.*")
+    paths = project.glob(f"data/*/tiny/{name}.*/first/{name}.*")
+    (path,) = (path for path in paths if path.suffix != SUFFIX)
     return path
 
 
