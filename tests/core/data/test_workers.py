@@ -2,11 +2,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT
+
+from supcon_pipeline.core.data.workers import require_short_temporary_folder
+from supcon_pipeline.core.messages import InputError
 
 # Both start two workers, say which, and wait.
 POOL = """
@@ -50,13 +56,26 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.fixture
+def short_folder():
+    """A folder whose name leaves room for that of a socket, as `tmp_path` does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(("length", "is_refused"), [(75, False), (76, True)])
+def test_a_temporary_folder_without_room_for_a_socket_is_refused(monkeypatch, length, is_refused):
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * (length - 1))
+    with pytest.raises(InputError, match="TMPDIR must be a path of at") if is_refused else nullcontext():
+        require_short_temporary_folder()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("script", [POOL, LOADER], ids=["pool", "loader"])
-def test_workers_end_with_the_process_that_started_them(tmp_path, script):
+def test_workers_end_with_the_process_that_started_them(tmp_path, short_folder, script):
     file = tmp_path / "script.py"
     file.write_text(textwrap.dedent(script))
-    (tmp_path / "tmp").mkdir()
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TMPDIR": str(tmp_path / "tmp")}
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "TMPDIR": str(short_folder)}
     environment = {**os.environ, **paths}
     with subprocess.Popen(
         [sys.executable, file], env=environment, stdout=subprocess.PIPE, text=True
@@ -74,4 +93,4 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, script):
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert not left
-    assert not list((tmp_path / "tmp").glob("pymp-*"))
+    assert not list(short_folder.glob("pymp-*"))

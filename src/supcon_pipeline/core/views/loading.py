@@ -12,7 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from supcon_pipeline.core.data.workers import prepare_worker
+from supcon_pipeline.core.data.workers import prepare_worker, require_short_temporary_folder
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.core.views.sampling import Batches, ClassBalancedBatches, ShuffledBatches
@@ -102,6 +102,8 @@ class ViewLoader:
         self._stream, self._position = iter(()), None
 
     def _loader(self, epoch: int, first_batch: int) -> DataLoader[Batch]:
+        if self.num_workers:
+            require_short_temporary_folder()
         return DataLoader(
             self.dataset,
             sampler=self._items(epoch, first_batch),

@@ -1,5 +1,6 @@
 """Nodes of `evaluation`."""
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -236,16 +237,15 @@ def collect_metrics(
         "baseline": baseline_embeddings.metadata["checkpoint"],
     }
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
+    models = {"encoder": embeddings, "baseline": baseline_embeddings}
+    warnings = (collapse_warnings(name, model.tensors["embedding"].numpy()) for name, model in models.items())
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
         "num_images": sum(dataset_card["counts"]["test"].values()),
         "baseline_differs": budget_differences(*trainings),
-        "warnings": [
-            *collapse_warnings("encoder", embeddings.tensors["embedding"].numpy()),
-            *collapse_warnings("baseline", baseline_embeddings.tensors["embedding"].numpy()),
-        ],
+        "warnings": list(chain.from_iterable(warnings)),
         **_group_scores(scores),
     }
 
