@@ -35,7 +35,7 @@ class Claim:
     def __init__(self, place: Path, names: Iterable[str], kind: str):
         from filelock import FileLock
 
-        self._pid, names = os.getpid(), sorted(names)
+        names = sorted(names)
         folder = _folder_of(place)
         path = folder / uuid4().hex
         self._lock, self._holder = FileLock(path.with_suffix(".lock")), path.with_suffix(".json")
@@ -45,7 +45,7 @@ class Claim:
                 _require_free(holder, set(names), kind)
             self._lock.acquire()
             since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            self._holder.write_text(json.dumps({"pid": self._pid, "since": since, "names": names}), "utf-8")
+            self._holder.write_text(json.dumps({"pid": os.getpid(), "since": since, "names": names}), "utf-8")
 
     def release(self) -> None:
         """Let others have it."""
