@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from kedro_datasets.json import JSONDataset
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.datasets.progress import ProgressDataset
-from supcon_pipeline.datasets.run_record import RunRecordDataset
+from supcon_pipeline.datasets.run_record import RunRecordDataset, identify_process
 from supcon_pipeline.node_log import open_node
 from supcon_pipeline.runs import RunBook
 from supcon_pipeline.task_log import TaskLog, describe_nodes, new_entry
@@ -48,11 +49,11 @@ def book(tmp_path: Path) -> RunBook:
 
 
 @pytest.fixture
-def job(book: RunBook, tmp_path: Path) -> TaskLog:
+def job(book: RunBook) -> TaskLog:
     """The log of the job that has begun the run."""
     asked = {"env": "tiny", "pipeline_name": "__default__"}
     nodes = describe_nodes(Pipeline([MAKE]), set())
-    entry = new_entry(asked, nodes, {"data_prep": PLAIN, "seed": 0}, tmp_path)
+    entry = new_entry(asked, nodes, {"data_prep": PLAIN, "seed": 0}, None, "not asked")
     return TaskLog(book.catalog.get("run_record"), entry, Pipeline([MAKE]))  # type: ignore[arg-type]
 
 
@@ -67,6 +68,17 @@ def _make(book: RunBook, log: TaskLog) -> Any:
 
 def test_a_node_with_the_parameters_of_its_job_is_written_down_with_it(book: RunBook, job: TaskLog) -> None:
     assert open_node(book, MAKE, {"params:data_prep": PARAMETERS}, job) is job
+
+
+def test_the_entry_of_a_node_is_that_of_its_own_process_and_runs_while_that_does(
+    book: RunBook, job: TaskLog
+) -> None:
+    job.entry["process"] = "another"
+    other = DataPrepParameters.model_validate({**PARAMETERS, "test_fraction": 0.3})
+    log = open_node(book, MAKE, {"params:data_prep": other}, job)
+    assert log.entry["process"] == identify_process(os.getpid())
+    log.start_node(MAKE.name)
+    assert book.catalog.load("run_record")["tasks"][-1]["outcome"] == "running"
 
 
 def test_a_node_with_other_parameters_than_its_job_is_recorded_with_its_own(

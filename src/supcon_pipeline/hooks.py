@@ -27,7 +27,7 @@ from supcon_pipeline.commands import (
 )
 from supcon_pipeline.core.claims import Claim
 from supcon_pipeline.datasets.progress import ProgressDataset
-from supcon_pipeline.datasets.run_record import RunRecordDataset
+from supcon_pipeline.datasets.run_record import RunRecordDataset, TaskEntry
 from supcon_pipeline.node_log import open_node
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
 from supcon_pipeline.provenance import describe_commit
@@ -157,32 +157,17 @@ class RunHooks:
         names = [f"{run_id}/{node.name}" for node in pipeline.nodes]
         with _claiming(self.project_path / self.experiment, names):
             pins = run_params.get("load_versions") or {}
-            kept = open_run(book, run_id, pipeline, self._describe, parameters, pins)
-            log = self._open_log(catalog, run_params, pipeline, kept, parameters)
+            commit, reason = describe_commit(self.project_path)
+            origin = {"experiment": self.experiment, "commit": commit, "commit_reason": reason}
+            kept = open_run(book, run_id, pipeline, lambda: origin, parameters, pins)
+            entry = new_entry(run_params, describe_nodes(pipeline, kept), parameters, commit, reason)
+            log = _open_log(catalog, entry, pipeline)
             _warn_of_untouched(given, pipeline, log.dataset)
             if stages and "dataset_card" in pipeline.inputs():
                 # The shape of the images is known only once the run that holds them is pinned.
                 with log.failing():
                     try_views(stages, tuple(catalog.load("dataset_card")["image_shape"]))
         leave_out(pipeline, kept, run_id)
-
-    def _describe(self) -> dict[str, Any]:
-        """What the record of a new run says of it."""
-        commit, reason = describe_commit(self.project_path)
-        return {"experiment": self.experiment, "commit": commit, "commit_reason": reason}
-
-    def _open_log(
-        self,
-        catalog: DataCatalog,
-        run_params: dict[str, Any],
-        pipeline: Pipeline,
-        kept: set[str],
-        parameters: dict[str, Any],
-    ) -> TaskLog:
-        record: RunRecordDataset = catalog.get(RECORD)  # type: ignore[assignment]
-        entry = new_entry(run_params, describe_nodes(pipeline, kept), parameters, self.project_path)
-        record.log = log = TaskLog(record, entry, Pipeline(pipeline.nodes))
-        return log
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> None:
@@ -276,6 +261,13 @@ def _release_claim() -> None:
 def _session_id(run_params: dict[str, Any]) -> str:
     """The id of the session or of its run, whichever there is."""
     return str(run_params.get("run_id") or run_params["session_id"])
+
+
+def _open_log(catalog: DataCatalog, entry: TaskEntry, pipeline: Pipeline) -> TaskLog:
+    """Begin the log of a session, from here on that of its catalog."""
+    record: RunRecordDataset = catalog.get(RECORD)  # type: ignore[assignment]
+    record.log = log = TaskLog(record, entry, Pipeline(pipeline.nodes))
+    return log
 
 
 def _log_of(catalog: DataCatalog) -> TaskLog | None:

@@ -1,12 +1,8 @@
 """Nodes that Dagster runs: it gives each its parameters, may give each a process, and knows no runner."""
 
 import logging
-import os
-import socket
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -16,7 +12,7 @@ from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset, TaskEntry
 from supcon_pipeline.runs import RECORD, RunBook
-from supcon_pipeline.task_log import TaskLog, describe_nodes
+from supcon_pipeline.task_log import TaskLog, begin_here, describe_nodes
 from supcon_pipeline.validation import parameter_groups, parameter_models
 
 logger = logging.getLogger(__name__)
@@ -116,14 +112,9 @@ def _entry_of_node(job: TaskEntry, node: Node, parameters: Mapping[str, Any]) ->
     of_job = {name: value for name, value in job["parameters"].items() if name in groups}
     return {
         **job,
-        "task": uuid4().hex[:12],
-        "outcome": "running",
-        "started": datetime.now(UTC).isoformat(),
-        "ended": None,
+        **begin_here(),
         "parameters": {**of_job, **parameters},
         "nodes": describe_nodes(Pipeline([node]), set()),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
     }
 
 

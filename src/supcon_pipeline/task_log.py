@@ -7,15 +7,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.datasets.run_record import NodeEntry, RunRecordDataset, TaskEntry, identify_process
-from supcon_pipeline.provenance import describe_commit, describe_device, package_versions, typed_command
+from supcon_pipeline.datasets.run_record import (
+    NodeEntry,
+    RunRecordDataset,
+    SessionStart,
+    TaskEntry,
+    identify_process,
+)
+from supcon_pipeline.provenance import describe_device, package_versions, typed_command
 from supcon_pipeline.validation import parameter_groups
 
 # What a session is asked for. Plugins leave out some, and have other names for some.
@@ -138,11 +143,25 @@ class TaskLog:
                 self.dataset.save_task(own, part=node)
 
 
+def begin_here() -> SessionStart:
+    """What an entry has that begins now, in this process."""
+    return SessionStart(
+        task=uuid4().hex[:12],
+        outcome="running",
+        started=_now(),
+        ended=None,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        process=identify_process(os.getpid()),
+    )
+
+
 def new_entry(
     run_params: Mapping[str, Any],
     nodes: dict[str, NodeEntry],
     parameters: dict[str, Any],
-    project_path: Path,
+    commit: str | None,
+    commit_reason: str | None,
 ) -> TaskEntry:
     """The entry of a session that begins.
 
@@ -150,30 +169,24 @@ def new_entry(
         run_params: what Kedro tells of the session.
         nodes: from `describe_nodes`.
         parameters: of what runs, by group.
-        project_path: folder of the project.
+        commit: of the code, from `describe_commit`.
+        commit_reason: why there is none, likewise.
     """
-    commit, reason = describe_commit(project_path)
     device, threads = describe_device()
-    return TaskEntry(
-        task=uuid4().hex[:12],
-        outcome="running",
-        started=_now(),
-        ended=None,
-        command=typed_command(),
-        selection=describe_selection(run_params),
-        env=run_params.get("env"),
-        given=dict(run_params.get("runtime_params") or {}),
-        parameters=parameters,
-        nodes=nodes,
-        commit=commit,
-        commit_reason=reason,
-        packages=package_versions(),
-        device=device,
-        threads=threads,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        process=identify_process(os.getpid()),
-    )
+    return {
+        **begin_here(),
+        "command": typed_command(),
+        "selection": describe_selection(run_params),
+        "env": run_params.get("env"),
+        "given": dict(run_params.get("runtime_params") or {}),
+        "parameters": parameters,
+        "nodes": nodes,
+        "commit": commit,
+        "commit_reason": commit_reason,
+        "packages": package_versions(),
+        "device": device,
+        "threads": threads,
+    }
 
 
 def close_interrupted(thread: int | None = None) -> None:

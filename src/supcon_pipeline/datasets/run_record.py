@@ -37,7 +37,19 @@ class NodeEntry(TypedDict):
     outputs: list[str]
 
 
-class TaskEntry(TypedDict):
+class SessionStart(TypedDict):
+    """What an entry has of the process that it begins in; see `TaskEntry`."""
+
+    task: str
+    outcome: str
+    started: str
+    ended: str | None
+    host: str
+    pid: int
+    process: NotRequired[str | None]
+
+
+class TaskEntry(SessionStart):
     """A session of a run: one `kedro run`, or one task of an orchestrator.
 
     Args:
@@ -63,10 +75,6 @@ class TaskEntry(TypedDict):
         process: tells it from later processes of that number, see `identify_process`; absent in old records.
     """
 
-    task: str
-    outcome: str
-    started: str
-    ended: str | None
     command: str
     selection: dict[str, Any]
     env: str | None
@@ -78,9 +86,6 @@ class TaskEntry(TypedDict):
     packages: dict[str, str]
     device: str | None
     threads: int | None
-    host: str
-    pid: int
-    process: NotRequired[str | None]
 
 
 class InheritedEntry(TypedDict):
