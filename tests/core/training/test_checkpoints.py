@@ -40,6 +40,35 @@ def test_the_best_epochs_are_kept_best_first_and_a_later_one_wins_a_draw(scores,
     assert kept_epochs(scores, top_k) == epochs
 
 
+@pytest.mark.parametrize(
+    ("scores", "epochs"),
+    [
+        ([0.5], [0]),
+        ([0.5, 0.4, 0.3], [0]),
+        ([0.5, 0.4, 0.6, 0.3, 0.7, 0.4], [4, 2]),
+        ([0.5, 0.6, 0.7, 0.8], [3, 2]),
+        # A tie is no worse.
+        ([0.5, 0.4, 0.5], [2]),
+    ],
+)
+def test_no_epoch_below_the_start_is_kept_and_the_start_only_where_none_is_better(scores, epochs):
+    top = TopCheckpoints("score", 2, {})
+    for epoch, value in enumerate(scores):
+        top.offer(epoch_record(epoch, value))
+    again = TopCheckpoints("score", 2, {})
+    again.load_state_dict(top.state_dict())
+    assert [[part.metadata["epoch"] for part in each.checkpoints] for each in (top, again)] == [epochs] * 2
+
+
+def test_the_start_is_remembered_by_a_training_that_goes_on():
+    first, second = TopCheckpoints("score", 2, {}), TopCheckpoints("score", 2, {})
+    first.offer(epoch_record(0, 0.5))
+    first.offer(epoch_record(1, 0.6))
+    second.load_state_dict(first.state_dict())
+    second.offer(epoch_record(2, 0.4))
+    assert [part.metadata["epoch"] for part in second.checkpoints] == [1]
+
+
 def test_the_lowest_log_loss_is_the_best():
     assert kept_epochs([0.3, 0.1, 0.4, 0.1, 0.2], 3, metric="log_loss") == [4, 2, 5]
 

@@ -219,6 +219,19 @@ def test_two_epochs_on_the_loss_of_a_collapsed_encoder_are_warned_of(
     assert ("--params stage1.optimizer.lr=0.01," in caplog.text) is has_collapsed
 
 
+def test_the_start_of_a_training_has_no_loss_and_no_rate_and_counts_as_no_epoch():
+    start = {"epoch": 0, "loss": None, "lr": None, "collapse_loss": None}
+    assert not warn_of_collapse([start, *history(4.0, 4.0)], 1)
+    assert warn_of_collapse([start, *history(4.0, 4.0)], 0)
+
+
+def test_the_start_of_a_training_is_shown_by_its_metrics(lines):
+    log = ScalarList()
+    show(build_monitor(log, 10), [EpochRecord(0, None, None, None, {"score": 0.5}, {})])
+    assert lines() == ["stage: epoch 0/2, score 0.5000"]
+    assert [(tag, value) for tag, value, _ in log] == [("epoch/score", 0.5)]
+
+
 def test_a_training_without_such_a_loss_is_not_warned_of():
     assert not warn_of_collapse(history(4.0, 4.0, collapse_loss=None), 0)
     mixed = [*history(4.0, collapse_loss=None), *history(4.0)]

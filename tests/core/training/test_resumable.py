@@ -282,6 +282,41 @@ def test_epochs_without_a_validation_do_not_count_as_stalled(labelled_splits, tr
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
 
 
+def test_a_training_that_makes_it_worse_ends_where_it_started(labelled_splits, train):
+    worse = {"optimizer": {"name": "sgd", "lr": 1e-7, "weight_decay": 0.0}, "ema": None}
+    stage = stage1(labelled_splits, **worse)
+    first, falling = fingerprint(NamedTensors(dict(stage.model.state_dict()))), count()
+
+    def validate(_):
+        return {MAP_AT_R: 0.9 - 0.1 * next(falling)}
+
+    checkpoints, history = train(replace(stage, validate=validate, is_start_validated=True), labelled_splits)
+    assert [part.metadata["epoch"] for part in checkpoints] == [0]
+    assert fingerprint(checkpoints[0]) == first
+    assert [(row["epoch"], row["loss"] is None, row[MAP_AT_R]) for row in history][:2] == [
+        (0, True, 0.9),
+        (1, False, 0.8),
+    ]
+
+
+def test_the_start_is_validated_once_however_often_a_training_is_taken_up(labelled_splits, tmp_path):
+    store, epochs = ProgressStore(tmp_path), []
+
+    def validate(_):
+        epochs.append(len(epochs))
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        return {MAP_AT_R: 0.5}
+
+    stage = replace(stage1(labelled_splits), validate=validate, is_start_validated=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage, labelled_splits, NoLog(), store, "r1")
+    again = replace(stage1(labelled_splits), validate=validate, is_start_validated=True)
+    _, history = run_stage(again, labelled_splits, NoLog(), store, "r1")
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+    assert len(epochs) == 5
+
+
 def test_validation_changes_no_weight(labelled_splits, train):
     often, seldom = (
         train(tiny_stage(scores(*[0.5] * 6), validation_interval=interval), labelled_splits)[0][0]

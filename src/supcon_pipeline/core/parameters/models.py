@@ -19,6 +19,11 @@ class BackboneParameters(Parameters):
     pretrained: bool
     weights: str | None
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it starts from weights that were trained before."""
+        return self.pretrained or self.weights is not None
+
     @field_validator("name")
     @classmethod
     def _exists(cls, name: str) -> str:

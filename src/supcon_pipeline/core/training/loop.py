@@ -23,6 +23,7 @@ def fit(
     metric: str,
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict,
     validation_interval: int = 1,
+    is_start_validated: bool = False,
 ) -> Iterator[StepRecord | EpochRecord]:
     """Train from the current state of `training` to the end; yields a record per step and per epoch.
 
@@ -35,18 +36,19 @@ def fit(
         metric: the validation metric for schedules that follow one.
         state_of: selects the weights of the validated model that go into the records.
         validation_interval: epochs from one validation to the next; the last epoch always has one.
+        is_start_validated: whether the first record is that of epoch 0, before any step.
 
     Raises:
         DivergenceError: where a loss is not finite, at the end of its epoch.
     """
+    if is_start_validated:
+        start = EpochRecord(0, None, None, None, {}, {})
+        yield _with_validation(start, training, validate, metric, state_of)
     while training.epoch < num_epochs:
         yield from _train_epoch(training)
         record = _finish_epoch(training)
         if training.epoch % validation_interval == 0 or training.epoch == num_epochs:
-            metrics = _validate(training, validate, metric)
-            state = state_of(training.validated)
-            tensors = {name: value.detach().cpu().clone() for name, value in state.items()}
-            record = replace(record, metrics=metrics, tensors=tensors)
+            record = _with_validation(record, training, validate, metric, state_of)
         yield record
 
 
@@ -83,6 +85,20 @@ def _finish_epoch(training: Training) -> EpochRecord:
     training.losses, training.lrs, training.collapse_losses = [], [], []
     training.epoch += 1
     return record
+
+
+def _with_validation(
+    record: EpochRecord,
+    training: Training,
+    validate: Callable[[nn.Module], Metrics],
+    metric: str,
+    state_of: Callable[[nn.Module], Mapping[str, Tensor]],
+) -> EpochRecord:
+    """The record with the metrics of the validated model and the weights that are kept."""
+    metrics = _validate(training, validate, metric)
+    state = state_of(training.validated)
+    tensors = {name: value.detach().cpu().clone() for name, value in state.items()}
+    return replace(record, metrics=metrics, tensors=tensors)
 
 
 def _validate(training: Training, validate: Callable[[nn.Module], Metrics], metric: str) -> Metrics:

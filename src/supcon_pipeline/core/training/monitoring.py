@@ -98,7 +98,9 @@ class Monitor:
         self._num_images, self._seconds = 0, 0.0
 
     def _describe_epoch(self, record: EpochRecord) -> str:
-        words = [f"{self.title}: epoch {record.epoch}/{self.num_epochs}", f"loss {record.loss:.3f}"]
+        words = [f"{self.title}: epoch {record.epoch}/{self.num_epochs}"]
+        if record.loss is not None:
+            words.append(f"loss {record.loss:.3f}")
         if self.metric in record.metrics:
             words.append(f"{self.metric} {record.metrics[self.metric]:.4f}")
         # Resumed after the last step of an epoch, a training has no step of it to time.
@@ -138,10 +140,10 @@ class Monitor:
             self.log.add_scalar("step/collapse_loss", record.collapse_loss, record.step)
 
 
-def log_epoch(log: ScalarLog, row: dict[str, float]) -> None:
+def log_epoch(log: ScalarLog, row: dict[str, Any]) -> None:
     """Log one row of a history; learning rate and collapse loss are logged per step instead."""
     for name, value in row.items():
-        if name not in ("epoch", "lr", "collapse_loss"):
+        if value is not None and name not in ("epoch", "lr", "collapse_loss"):
             log.add_scalar(f"epoch/{name}", value, int(row["epoch"]))
 
 
@@ -159,7 +161,7 @@ def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int, key:
     Returns:
         Whether it warned.
     """
-    recent = history[num_warmup_epochs:][-2:]
+    recent = [row for row in history if row["epoch"] > num_warmup_epochs][-2:]
     is_on_it = [
         row["collapse_loss"] is not None
         and abs(row["loss"] - row["collapse_loss"]) < COLLAPSE_TOLERANCE * row["collapse_loss"]
@@ -174,7 +176,7 @@ def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int, key:
         recent[-1]["loss"],
         recent[-1]["collapse_loss"],
         key,
-        max(row["lr"] for row in history) / 10,
+        max(row["lr"] for row in history if row["lr"] is not None) / 10,
         key,
         key,
     )

@@ -57,19 +57,24 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         # With a classifier head, the loss is not only that of the projections.
         collapse_loss=None if params.loss.classifier_weight else collapse_loss(params.loss.name),
         has_positives_by_class=params.loss.name != "simclr",
+        is_start_validated=params.backbone.is_loaded,
     )
 
 
 def classifier_stage(
-    encoder: NamedTensors, data: LabelledImages, dataset_card: Card, params: Stage2Parameters
+    encoder: NamedTensors,
+    data: LabelledImages,
+    dataset_card: Card,
+    params: Stage2Parameters,
+    key: str = "stage2",
 ) -> Stage:
-    """Stage 2: a linear classifier on the frozen encoder."""
+    """Stage 2: a linear classifier on the frozen encoder; `key` is the pipeline that trains it."""
     torch.manual_seed(params.seed)
     contrastive = restore_model(encoder)
     num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
     description = {"kind": "classifier", "num_features": num_features, "num_classes": data.num_classes}
     return Stage(
-        "stage2",
+        key,
         LinearProbe(contrastive.encoder, build_model(description)),  # type: ignore[arg-type]
         classification_criterion(params.label_smoothing),
         1,
@@ -77,6 +82,7 @@ def classifier_stage(
         params,
         description,
         {"data_hash": dataset_card["data_hash"], "encoder_hash": fingerprint(encoder)},
+        parameter_group="stage2",
         state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
     )
 
@@ -103,6 +109,7 @@ def baseline_stage(
         _encoder_origin(dataset_card),
         parameter_group="stage1",
         micro_batch_size=params.micro_batch_size,
+        is_start_validated=params.backbone.is_loaded,
     )
 
 
@@ -118,8 +125,7 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
     """
     backbone = params.backbone
     image_size, num_channels = data.images.shape[2:]
-    is_loaded = backbone.pretrained or backbone.weights is not None
-    published = published_statistics(backbone.name, num_channels) if is_loaded else None
+    published = published_statistics(backbone.name, num_channels) if backbone.is_loaded else None
     mean, std = published or (dataset_card["mean"], dataset_card["std"])
     network = {"backbone": backbone.name, "stem": backbone.stem, "image_size": image_size}
     return {**network, "mean": list(mean), "std": list(std)}

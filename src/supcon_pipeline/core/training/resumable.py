@@ -52,7 +52,8 @@ def run_stage(
     log.add_images("views", views.flatten(0, 1), 0, dataformats="NHWC")
     num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
     interval = params.validation_interval
-    records = fit(training, num_epochs, stage.validate, metric, stage.state_of, interval)
+    is_start_due = stage.is_start_validated and not resumable.history
+    records = fit(training, num_epochs, stage.validate, metric, stage.state_of, interval, is_start_due)
     num_steps = num_epochs * len(training.loader)
     with (
         closing(training.loader),

@@ -45,6 +45,8 @@ class Stage:
         micro_batch_size: images per forward pass, for batches that do not fit in memory.
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
         has_positives_by_class: whether an image's positives are the others of its class in the batch.
+        is_start_validated: whether the initial weights are validated as epoch 0 and may be kept; they are
+            worth it where they were trained before.
     """
 
     key: str
@@ -60,6 +62,7 @@ class Stage:
     micro_batch_size: int | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
     has_positives_by_class: bool = False
+    is_start_validated: bool = False
 
     @property
     def title(self) -> str:

@@ -48,12 +48,13 @@ class StepRecord:
 class EpochRecord:
     """One epoch: its number from 1, mean loss, last learning rate, validation metrics and validated weights.
 
-    Metrics and weights are empty where the epoch was not validated.
+    Metrics and weights are empty where the epoch was not validated. Epoch 0 is the validation of the weights
+    that training starts from, without loss and learning rate.
     """
 
     epoch: int
-    loss: float
-    lr: float
+    loss: float | None
+    lr: float | None
     collapse_loss: float | None
     metrics: Metrics
     tensors: dict[str, Tensor]
