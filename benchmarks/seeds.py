@@ -1,4 +1,4 @@
-"""Test metrics of an experiment over several seeds: contrastive, baseline and raw pixels side by side.
+"""Test metrics of an experiment over several seeds: contrastive, baseline, and what there was before.
 
 python benchmarks/seeds.py --env base --seeds 0 1 2
 
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 ROOT = Path(__file__).parents[1]
-MODELS = ("contrastive", "baseline", "pixels")
+MODELS = ("contrastive", "published", "baseline", "pixels")
 # Entries that are not a single number measured on the test images.
 LEFT_OUT = ("checkpoint", "intervals", "reliability", "per_class")
 
@@ -82,7 +82,8 @@ def side_by_side(result: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     for name, row in result.items():
         model, _, rest = name.partition(".")
         # Raw pixels are compared with the embedding.
-        places = {"baseline": ("baseline", rest), "pixels": ("pixels", f"embedding.{rest}")}
+        places = {name: (name, rest) for name in ("published", "baseline")}
+        places["pixels"] = ("pixels", f"embedding.{rest}")
         model, metric = places.get(model, ("contrastive", name))
         spread = "" if row["stdev"] is None else f" ± {row['stdev']:.4f}"
         rows.setdefault(metric, {})[model] = f"{row['mean']:.4f}{spread}"
@@ -92,9 +93,11 @@ def side_by_side(result: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
 def show(result: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the table in Markdown, the mean time of a run, and the result."""
     metrics = {name: row for name, row in result.items() if name != "seconds"}
-    table = Table(Column("metric", no_wrap=True), *MODELS, box=box.MARKDOWN)
-    for name, cells in side_by_side(metrics).items():
-        table.add_row(name, *(cells.get(model, "") for model in MODELS))
+    rows = side_by_side(metrics)
+    models = [model for model in MODELS if any(model in cells for cells in rows.values())]
+    table = Table(Column("metric", no_wrap=True), *models, box=box.MARKDOWN)
+    for name, cells in rows.items():
+        table.add_row(name, *(cells.get(model, "") for model in models))
     Console(width=120).print(table)
     print(f"{result['seconds']['mean']:.0f} seconds per run")
     print("RESULT", json.dumps(result))

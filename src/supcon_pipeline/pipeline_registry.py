@@ -12,6 +12,7 @@ from supcon_pipeline.pipelines.index.pipeline import create_pipeline as create_i
 from supcon_pipeline.pipelines.inference.pipeline import create_pipeline as create_inference
 from supcon_pipeline.pipelines.lr_finder.pipeline import create_pipeline as create_lr_finder
 from supcon_pipeline.pipelines.out_of_distribution.pipeline import create_pipeline as create_outside
+from supcon_pipeline.pipelines.published.pipeline import create_pipeline as create_published
 from supcon_pipeline.pipelines.stage1.pipeline import create_pipeline as create_stage1
 from supcon_pipeline.pipelines.stage2.pipeline import create_pipeline as create_stage2
 from supcon_pipeline.pipelines.swa.pipeline import create_pipeline as create_swa
@@ -39,6 +40,7 @@ def _pipelines() -> dict[str, Pipeline]:
         "stage1": create_stage1(),
         "swa": sum(averages.values(), Pipeline([])),
         "stage2": create_stage2(),
+        "published": create_published(),
         "baseline": create_baseline(),
         "evaluation": create_evaluation(),
         "index": create_index(),

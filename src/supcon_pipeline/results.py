@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from kedro.io import AbstractVersionedDataset, DataCatalog
 from kedro.pipeline import Pipeline
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -110,17 +111,21 @@ def _print_detection(console: Console, detection: dict[str, Any]) -> None:
 
 
 def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
-    table = Table(title=f"Metrics on {metrics['num_images']:,} test images", title_justify="left")
+    title = f"Metrics on {metrics['num_images']:,} test images"
+    # Without frames, six columns fit in 80 characters.
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("metric", no_wrap=True)
-    for column in ("contrastive", "95 % interval", "baseline", "pixels"):
+    # What there was before; pixels are compared with the embedding.
+    others: dict[str, Any] = {name: metrics[name] for name in ("published", "baseline") if name in metrics}
+    others["pixels"] = {"embedding": metrics["pixels"]}
+    for column in ("contrastive", "95 % interval", *others):
         table.add_column(column, justify="right")
     for group, metric, short, _ in HEADLINES:
-        baseline = metrics["baseline"].get(group, {}).get(metric)
-        pixels = metrics["pixels"].get(metric) if group == "embedding" else None
         ends = metrics[group]["intervals"].get(metric)
         interval = f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else ""
-        value, *others = ("" if x is None else f"{x:.4f}" for x in (metrics[group][metric], baseline, pixels))
-        table.add_row(f"{group} {short}", value, interval, *others)
+        values = (models.get(group, {}).get(metric) for models in (metrics, *others.values()))
+        value, *beside = ("" if x is None else f"{x:.4f}" for x in values)
+        table.add_row(f"{group} {short}", value, interval, *beside)
     console.print(table)
     for warning in metrics.get("warnings", ()):
         console.print(f"[bold]{warning}[/bold]", soft_wrap=True)

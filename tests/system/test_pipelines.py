@@ -96,3 +96,21 @@ def check_range_test(catalog: Any, stage: str) -> None:
     assert curve["lr"].is_monotonic_increasing
     assert curve["lr"].min() <= suggestion["suggested_lr"] <= curve["lr"].max()
     assert catalog.load(f"{stage}_lr_figure").startswith(b"\x89PNG")
+
+
+def test_a_training_from_weights_stands_beside_what_they_were_worth(
+    project: Path, finished_catalog: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = project / "data/06_models/tiny/encoder.safetensors/2026-01-01/encoder.safetensors"
+    params = {"stage1": {"backbone": {"weights": str(encoder)}}}
+    names = ["stage1", "published", "baseline", "swa", "stage2", "evaluation"]
+    run_session(project, pipeline_names=names, runtime_params=params)
+    catalog, before = read_catalog(project), finished_catalog.load("metrics")
+    published = catalog.load("metrics")["published"]
+    # The run that made the weights has scored them, and trained the same classifier on them.
+    assert published["embedding"] == before["embedding"]
+    assert published["classifier"] == before["classifier"]
+    for stage in ("stage1", "baseline"):
+        assert catalog.load(f"{stage}_history")["epoch"].tolist() == [0, 1, 2]
+    assert catalog.load("stage1_history")["loss"].isna().tolist() == [True, False, False]
+    assert "published" in capsys.readouterr().out

@@ -77,15 +77,16 @@ def parameter_changes(experiment: Experiment, run: Summary) -> dict[str, tuple[A
 
 def _metrics(run: Summary) -> Table:
     table = Table("metric")
-    for column in ("contrastive", "95 % interval", "baseline"):
+    others = [name for name in ("published", "baseline") if name in run.metrics]
+    for column in ("contrastive", "95 % interval", *others):
         table.add_column(column, justify="right")
     for group, metric, short, _ in HEADLINES:
         value = _value(run, group, metric)
         if value is not None:
             ends = _interval(run, group, metric)
             interval = f"{ends[0]:.4f}-{ends[1]:.4f}" if ends else ""
-            baseline = run.metrics.get("baseline", {}).get(group, {}).get(metric)
-            table.add_row(f"{group} {short}", _number(value), interval, _number(baseline))
+            beside = [_number(run.metrics[name].get(group, {}).get(metric)) for name in others]
+            table.add_row(f"{group} {short}", _number(value), interval, *beside)
     return table
 
 

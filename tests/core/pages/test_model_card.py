@@ -67,6 +67,17 @@ def test_the_numbers_stand_beside_those_of_the_baseline(parts):
     assert "On 77 test images" in card
 
 
+def test_the_numbers_of_the_weights_it_started_from_stand_between_them(parts):
+    parts["metrics"]["published"] = {
+        "embedding": {"precision_at_1": 0.6, "mean_average_precision_at_r": 0.61, "knn_accuracy": 0.62},
+        "classifier": {"accuracy": 0.63, "macro_f1": 0.64, "expected_calibration_error": 0.65},
+    }
+    card = render_model_card(**parts)
+    assert "| this model | published | baseline |\n|---|---|---|---|---|\n| embedding" in card
+    assert "| 0.9123 | 0.6000 | 0.5123 |\n| embedding mean" in card
+    assert "Published are the weights that training started from" in card
+
+
 def test_the_card_says_in_what_the_baseline_differs(parts):
     claim = "for as many epochs.\n\n| metric"
     assert claim in render_model_card(**parts)

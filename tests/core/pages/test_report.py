@@ -117,6 +117,15 @@ def test_every_number_stands_beside_those_it_is_compared_with(parts, title, metr
     assert scores(render_report(**parts), title)[metric, name] == expected
 
 
+def test_the_weights_it_started_from_have_a_column_where_there_are_any(parts):
+    assert "published" not in render_report(**parts)
+    parts["metrics"]["published"] = {"embedding": {"ami": 0.25}, "classifier": {"accuracy": 0.625}}
+    page = render_report(**parts)
+    assert scores(page, "Features")["ami", "published embedding"] == "0.2500"
+    assert scores(page, "Classifiers")["accuracy", "published classifier"] == "0.6250"
+    assert "<b>published embedding</b>: the weights that training starts from" in page
+
+
 def test_the_same_budget_is_only_said_where_nothing_differs(parts):
     assert "encoder trained by cross-entropy, same budget" in render_report(**parts)
     parts["metrics"]["baseline_differs"] = ["schedule.num_epochs", "seed"]

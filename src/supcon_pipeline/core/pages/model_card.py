@@ -33,8 +33,11 @@ def render_model_card(
         run_record: record of the run that exports.
         export_check: the check of `export`.
     """
+    # A training from scratch had no published weights.
+    published = {"published": metrics["published"]} if "published" in metrics else {}
+    models = {"this model": metrics, **published, "baseline": metrics["baseline"]}
     rows = [
-        (f"{group} {metric}", meaning, metrics[group][metric], metrics["baseline"][group][metric])
+        (f"{group} {metric}", meaning, [model[group][metric] for model in models.values()])
         for group, metric, _, meaning in HEADLINES
         # The projection head is not exported.
         if group != "projection"
@@ -45,6 +48,7 @@ def render_model_card(
     parameters = {name: metrics["checkpoint"][name]["parameters"] for name in ("encoder", "classifier")}
     return templates.get_template("model_card.md").render(
         model=metadata,
+        columns=list(models),
         rows=rows,
         metrics=metrics,
         card=dataset_card,

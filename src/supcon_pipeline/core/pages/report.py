@@ -22,6 +22,8 @@ _TITLES = {
     "embedding": "before the projection head",
     "classifier": "linear classifier on the frozen encoder",
     "knn": "weighted k-NN on the embedding, no second stage",
+    "published embedding": "the weights that training starts from, before it",
+    "published classifier": "linear classifier on these weights",
     "baseline embedding": "encoder trained by cross-entropy",
     "baseline classifier": "trained with that encoder",
     "pixels": "nearest neighbour on raw pixels",
@@ -29,8 +31,8 @@ _TITLES = {
 _REQUIRED = ("projection", "embedding", "classifier", "pixels")
 # What is set side by side.
 _TABLES = {
-    "Features": ("projection", "embedding", "baseline embedding", "pixels"),
-    "Classifiers": ("classifier", "knn", "baseline classifier"),
+    "Features": ("projection", "embedding", "published embedding", "baseline embedding", "pixels"),
+    "Classifiers": ("classifier", "knn", "published classifier", "baseline classifier"),
 }
 
 
@@ -58,7 +60,10 @@ def render_report(
     """
     from plotly.offline import get_plotlyjs
 
-    groups = {**metrics, **{f"baseline {name}": group for name, group in metrics["baseline"].items()}}
+    # A training from scratch had no published weights.
+    models = {"published": metrics.get("published", {}), "baseline": metrics["baseline"]}
+    beside = {f"{model} {name}": group for model, groups in models.items() for name, group in groups.items()}
+    groups = {**metrics, **beside}
     # Those of the trainings: the run that draws may have others and have trained nothing.
     parameters = {name: checkpoint["parameters"] for name, checkpoint in metrics["checkpoint"].items()}
     template = open_templates().get_template("report.html")

@@ -124,6 +124,28 @@ def score_pixels(
     return {"precision_at_1": float(is_right.mean()), "intervals": intervals}
 
 
+def score_published(
+    published_embeddings: NamedTensors,
+    embeddings: NamedTensors,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
+) -> dict[str, Any]:
+    """Metrics of the weights that the encoder started from, as of the encoder; empty if from scratch."""
+    from supcon_pipeline.core.metrics.published import require_start
+
+    backbone = embeddings.metadata["checkpoint"]["parameters"]["backbone"]
+    require_start(published_embeddings.metadata.get("backbone"), backbone)
+    if not published_embeddings.tensors:
+        return {}
+    labelled = LabelledEmbeddings.of(published_embeddings, samples)
+    logits = {split: labelled.select("logits", split)[0] for split in ("validation", "test")}
+    return {
+        **score_features(published_embeddings, samples, params),
+        "classifier": _score_logits(logits, labelled, dataset_card, params),
+    }
+
+
 def predict_samples(
     classifier: NamedTensors, embeddings: NamedTensors, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
@@ -228,7 +250,6 @@ def collect_metrics(
     **scores: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test without their tables, and what they speak of."""
-    from supcon_pipeline.core.metrics.features import collapse_warnings
     from supcon_pipeline.core.training.budget import budget_differences
 
     checkpoints = {
@@ -237,17 +258,27 @@ def collect_metrics(
         "baseline": baseline_embeddings.metadata["checkpoint"],
     }
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
-    models = {"encoder": embeddings, "baseline": baseline_embeddings}
-    warnings = (collapse_warnings(name, model.tensors["embedding"].numpy()) for name, model in models.items())
+    models, groups = {"encoder": embeddings, "baseline": baseline_embeddings}, _group_scores(scores)
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
         "num_images": sum(dataset_card["counts"]["test"].values()),
         "baseline_differs": budget_differences(*trainings),
-        "warnings": list(chain.from_iterable(warnings)),
-        **_group_scores(scores),
+        "warnings": _list_warnings(models, groups),
+        **groups,
     }
+
+
+def _list_warnings(models: dict[str, NamedTensors], groups: dict[str, Any]) -> list[str]:
+    """What a reader of the metrics has to know first."""
+    from supcon_pipeline.core.metrics.features import collapse_warnings
+    from supcon_pipeline.core.metrics.published import start_warnings
+
+    collapsed = (
+        collapse_warnings(name, model.tensors["embedding"].numpy()) for name, model in models.items()
+    )
+    return [*chain.from_iterable(collapsed), *start_warnings(groups)]
 
 
 def _checkpoint(state: NamedTensors) -> dict[str, Any]:
@@ -264,9 +295,13 @@ def _group_scores(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     kinds = ("classifier", "knn", "baseline_classifier")
     classifiers = {kind: without_tables(scores[f"{kind}_metrics"]) for kind in kinds}
     baseline = {**scores["baseline_feature_metrics"], "classifier": classifiers.pop("baseline_classifier")}
+    published = scores["published_metrics"]
+    if published:
+        published = {"published": {**published, "classifier": without_tables(published["classifier"])}}
     return {
         **scores["feature_metrics"],
         "pixels": scores["pixel_metrics"],
+        **published,
         "baseline": baseline,
         **classifiers,
     }

@@ -15,6 +15,7 @@ from supcon_pipeline.pipelines.evaluation.nodes import (
     score_features,
     score_knn,
     score_pixels,
+    score_published,
 )
 
 # What all metrics are put together from.
@@ -23,6 +24,7 @@ _COLLECTED = (
     "classifier_metrics",
     "knn_metrics",
     "pixel_metrics",
+    "published_metrics",
     "baseline_feature_metrics",
     "baseline_classifier_metrics",
     "embeddings",
@@ -73,8 +75,14 @@ def _score(model: str, prefix: str) -> list[Node]:
 
 
 def _classify() -> list[Node]:
-    """Predictions and metrics of every classifier, raw pixels among them."""
+    """Predictions and metrics of every classifier, raw pixels and published weights among them."""
     return [
+        Node(
+            func=score_published,
+            inputs=["published_embeddings", "embeddings", "samples", "dataset_card", "params:evaluation"],
+            outputs="published_metrics",
+            name="score_published",
+        ),
         Node(
             func=score_pixels,
             inputs=["prepared_images", "samples", "params:evaluation"],

@@ -1,0 +1,1 @@
+"""What the weights that training starts from are worth by themselves."""
