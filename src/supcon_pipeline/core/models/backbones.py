@@ -5,6 +5,7 @@ from statistics import fmean
 from torch import nn
 
 from supcon_pipeline.core.messages import InputError, suggest
+from supcon_pipeline.core.models.drop_path import no_drop_path
 from supcon_pipeline.core.models.image_size import count_features
 from supcon_pipeline.core.models.narrow_resnet import NARROW, build_narrow
 from supcon_pipeline.core.models.stems import STEMS
@@ -42,6 +43,7 @@ def build_backbone(
     pretrained: bool = False,
     weights: str | None = None,
     image_size: int | None = None,
+    drop_path: float | None = None,
 ) -> tuple[nn.Module, int]:
     """A headless network with output `[batch, num_features]`, and its feature width.
 
@@ -55,10 +57,12 @@ def build_backbone(
             entries are ignored, all others must fit.
         image_size: height and width of the input. Networks of a fixed size are built for it; all are tried
             on it. Defaults to 32 with the `small_image` stem, else to the size the network is made for.
+        drop_path: probability that the last residual branch is left out in training, rising to it from 0 in
+            the first; None for what the network has by default.
 
     Raises:
         InputError: if a name is unknown, the stem is not defined for the network, the weights are
-            missing or do not fit, or the images are too small.
+            missing or do not fit, the images are too small, or the network has no drop path.
     """
     try:
         require_backbone(name)
@@ -71,10 +75,12 @@ def build_backbone(
             f"stage1.backbone.pretrained must be false if stage1.backbone.weights is set, got {weights!r}; "
             "use --params stage1.backbone.pretrained=false"
         )
+    if name == NARROW and drop_path is not None:
+        raise no_drop_path(name, drop_path)
     if name == NARROW:
         return build_narrow(stem, num_channels, pretrained, weights)
     build = build_timm if name.startswith(TIMM) else build_torchvision
-    network, native_size = build(name, stem, num_channels, pretrained, weights, image_size)
+    network, native_size = build(name, stem, num_channels, pretrained, weights, image_size, drop_path)
     size = image_size or (_SMALL_IMAGE if stem == "small_image" else native_size)
     return network, count_features(network, f"{name} with the {stem} stem", num_channels, size)
 

@@ -112,13 +112,21 @@ def build_encoder(
     image_size: int | None = None,
     pretrained: bool = False,
     weights: str | None = None,
+    drop_path: float | None = None,
 ) -> tuple[Encoder, int]:
     """An encoder and its feature width, newly initialised except for a pretrained backbone.
 
-    The description in a checkpoint omits `pretrained` and `weights`, because it comes with its own weights.
+    The description in a checkpoint omits `pretrained` and `weights`, because it comes with its own weights,
+    and `drop_path`, which matters in training alone.
     """
     network, num_features = build_backbone(
-        backbone, stem, len(mean), pretrained=pretrained, weights=weights, image_size=image_size
+        backbone,
+        stem,
+        len(mean),
+        pretrained=pretrained,
+        weights=weights,
+        image_size=image_size,
+        drop_path=drop_path,
     )
     return Encoder(network, mean, std), num_features
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.drop_path import no_drop_path
 from supcon_pipeline.core.models.image_size import refuse_image_size
 from supcon_pipeline.core.models.stems import fit_stem, has_fitted_stem, no_small_stem
 from supcon_pipeline.core.models.weight_files import State, read_state
@@ -24,7 +25,13 @@ def timm_names(name: str) -> list[str]:
 
 
 def build_timm(
-    name: str, stem: str, num_channels: int, pretrained: bool, weights: str | None, image_size: int | None
+    name: str,
+    stem: str,
+    num_channels: int,
+    pretrained: bool,
+    weights: str | None,
+    image_size: int | None,
+    drop_path: float | None,
 ) -> tuple[nn.Module, int]:
     """The network and the image size that it is made for."""
     import timm
@@ -36,6 +43,9 @@ def build_timm(
     options: dict[str, Any] = {"num_classes": 0, "in_chans": num_channels}
     if image_size and config.fixed_input_size:
         options["img_size"] = image_size
+    if drop_path is not None:
+        _require_drop_path(name, drop_path)
+        options["drop_path_rate"] = drop_path
     first_conv, is_fitted, state = _listed(config.first_conv), False, {}
     if weights:
         # Without memory for its weights: for names and shapes alone.
@@ -57,6 +67,21 @@ def build_timm(
     if is_fitted:
         load_state(network, name, state, head=())
     return network, config.input_size[-1]
+
+
+def _require_drop_path(name: str, rate: float) -> None:
+    """Refuse a network that has no drop path, whatever its function does with the option."""
+    import timm
+    from timm.layers.drop import DropPath
+
+    try:
+        # Without memory for its weights.
+        with torch.device("meta"):
+            network = timm.create_model(name.removeprefix(TIMM), num_classes=0, drop_path_rate=0.5)
+    except TypeError as error:
+        raise no_drop_path(name, rate) from error
+    if not any(isinstance(module, DropPath) for module in network.modules()):
+        raise no_drop_path(name, rate)
 
 
 def _load_timm(name: str, state: State, config: Any, options: dict[str, Any]) -> nn.Module:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from supcon_pipeline.core.models.drop_path import set_drop_path
 from supcon_pipeline.core.models.image_size import refuse_image_size
 from supcon_pipeline.core.models.stems import first_convolution, fit_stem, has_fitted_stem, no_small_stem
 from supcon_pipeline.core.models.weight_files import State, read_state
@@ -26,7 +27,13 @@ def torchvision_names() -> list[str]:
 
 
 def build_torchvision(
-    name: str, stem: str, num_channels: int, pretrained: bool, weights: str | None, image_size: int | None
+    name: str,
+    stem: str,
+    num_channels: int,
+    pretrained: bool,
+    weights: str | None,
+    image_size: int | None,
+    drop_path: float | None,
 ) -> tuple[nn.Module, int]:
     """The network and the image size that it is made for."""
     import torchvision
@@ -36,6 +43,8 @@ def build_torchvision(
     options = _torchvision_options(name, num_channels, image_size)
     with refuse_image_size(name, image_size):
         network = torchvision.models.get_model(name, weights=None, **options)
+    if drop_path is not None:
+        set_drop_path(network, name, drop_path)
     head = _remove_head(network)
     is_small, conv_name = stem == "small_image", first_convolution(network)
     state: State = {}

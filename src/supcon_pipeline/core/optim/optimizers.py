@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
 
-from supcon_pipeline.core.optim.groups import parameter_groups
+from supcon_pipeline.core.optim.groups import groups_by_depth, parameter_groups
 from supcon_pipeline.core.optim.options import OPTIMIZERS, complete_options
 
 
@@ -19,19 +19,23 @@ def build_optimizer(
     betas: tuple[float, float] | None = None,
     sync_period: int | None = None,
     slow_step_size: float | None = None,
+    layer_decay: float | None = None,
+    head_lr_factor: float = 1.0,
 ) -> Optimizer:
-    """A torch or timm optimizer over `parameter_groups`.
+    """A torch or timm optimizer over `parameter_groups` or, given a `layer_decay`, `groups_by_depth`.
 
     Args:
         model: its trainable parameters are optimized.
         name: one of `OPTIMIZERS`; `lookahead` wraps SGD, `ranger` wraps RAdam in Lookahead.
-        lr: learning rate of every group.
+        lr: learning rate of every group, or of the deepest layer.
         weight_decay: of weights; coupled (part of the gradient) except in AdamW and Muon.
         momentum: for SGD, Lookahead, LARS and Muon; here and below, None is the default.
         nesterov: for the same optimizers.
         betas: decay of both moments, for the Adam family and for non-matrices in Muon.
         sync_period: fast steps per slow step, for Lookahead and Ranger.
         slow_step_size: how far a slow step moves towards the fast weights, as a share of the way.
+        layer_decay: factor of the rate from one layer to the one before it.
+        head_lr_factor: factor of the rate of the heads, where there is a `layer_decay`.
 
     Raises:
         InputError: if the name is unknown or does not use a given option.
@@ -55,13 +59,17 @@ def build_optimizer(
         },
     )
     sync_period, slow_step_size = options.pop("sync_period", None), options.pop("slow_step_size", None)
-    groups = parameter_groups(model, weight_decay)
-    if name == "lars":
-        # Otherwise timm adapts only groups with decay: without weight decay, LARS would be SGD.
-        groups[0]["always_adapt"] = True
-    if name == "muon":
-        # Otherwise it would orthogonalise position tables like matrices.
-        groups[1]["use_fallback"] = True
+    if layer_decay is None:
+        groups = parameter_groups(model, weight_decay)
+    else:
+        groups = groups_by_depth(model, weight_decay, lr, layer_decay, head_lr_factor)
+    for weights, others in zip(groups[::2], groups[1::2], strict=True):
+        if name == "lars":
+            # Otherwise timm adapts only groups with decay: without weight decay, LARS would be SGD.
+            weights["always_adapt"] = True
+        if name == "muon":
+            # Otherwise it would orthogonalise position tables like matrices.
+            others["use_fallback"] = True
     optimizer = _optimizer_class(name)(groups, lr=lr, **options)
     return _wrap_in_lookahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer
 

@@ -82,6 +82,25 @@ class ScheduleParameters(Parameters):
         return self
 
 
+class FinetuneParameters(Parameters):
+    """How an encoder that starts from weights is trained further.
+
+    Args:
+        layer_decay: factor of the learning rate from one layer to the one before it; 1 for one rate.
+        head_lr_factor: factor from the learning rate of the last layer to that of the heads.
+        freeze_epochs: the first epochs, in which only the heads are trained.
+        freeze_batch_norm: whether batch-norm in the backbone keeps its running statistics and uses them.
+        drop_path: probability that the last residual branch is left out, rising to it from 0 in the first;
+            None for what the network has.
+    """
+
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    head_lr_factor: Annotated[float, Field(gt=0)] = 1.0
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
+    freeze_batch_norm: bool = False
+    drop_path: Decay | None = None
+
+
 class EmaParameters(Parameters):
     """The exponential moving average of the weights.
 

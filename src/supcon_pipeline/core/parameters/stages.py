@@ -24,7 +24,12 @@ from supcon_pipeline.core.parameters.checkpoints import (
 )
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.parameters.models import BackboneParameters, ProjectionParameters
-from supcon_pipeline.core.parameters.optim import EmaParameters, OptimizerParameters, ScheduleParameters
+from supcon_pipeline.core.parameters.optim import (
+    EmaParameters,
+    FinetuneParameters,
+    OptimizerParameters,
+    ScheduleParameters,
+)
 
 
 class TrainingParameters(Parameters):
@@ -51,8 +56,19 @@ class EncoderTraining(TrainingParameters):
     """Parameters that every training of an encoder has."""
 
     backbone: BackboneParameters
+    finetune: FinetuneParameters | None = None
     num_views: Count
     micro_batch_size: Count | None
+
+    @model_validator(mode="after")
+    def _backbone_is_trained(self) -> Self:
+        frozen, num_epochs = self.finetune.freeze_epochs if self.finetune else 0, self.schedule.num_epochs
+        if frozen >= num_epochs:
+            raise InputError(
+                f"finetune.freeze_epochs must be fewer than num_epochs ({num_epochs}), got {frozen}; "
+                f"set finetune.freeze_epochs={num_epochs - 1}"
+            )
+        return self
 
 
 class Stage1Parameters(EncoderTraining):

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 # What two trainings must share; losses, optimizers and how the work runs on a machine may differ.
-BUDGET = ("seed", "backbone", "transforms", "num_views", "mixing", "loader", "schedule", "early_stopping")
+BUDGET = (
+    *("seed", "backbone", "finetune", "transforms", "num_views", "mixing", "loader", "schedule"),
+    "early_stopping",
+)
 _HAS_NO_EFFECT = ("loader.num_workers",)
 
 

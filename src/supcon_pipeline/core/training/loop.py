@@ -54,7 +54,7 @@ def fit(
 
 def _train_epoch(training: Training) -> Iterator[StepRecord]:
     """The remaining steps of the current epoch."""
-    training.model.train()
+    training.begin_epoch(training.epoch)
     for batch in training.loader.epoch(training.epoch, first_batch=len(training.losses)):
         lr, collapse = training.schedule.lr, None
         if training.collapse_loss is not None:

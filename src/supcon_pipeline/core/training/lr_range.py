@@ -37,12 +37,14 @@ def lr_curve(
     rows: list[dict[str, float]] = []
     average = 0.0
     batches = chain.from_iterable(map(training.loader.epoch, count()))
-    training.model.train()
+    # After the epochs in which a part of the model is frozen.
+    training.begin_epoch(stage.params.schedule.num_epochs)
     with closing(training.loader):
         for step, batch in zip(range(num_steps), batches, strict=False):
             lr = min_lr * (max_lr / min_lr) ** (step / (num_steps - 1))
             for group in training.optimizer.param_groups:
-                group["lr"] = lr
+                # Rates that differ by layer keep their proportions.
+                group["lr"] = lr * (group["initial_lr"] / stage.params.optimizer.lr)
             loss = float(train_step(training, batch, is_scheduled=False)[0])
             average = smoothing * average + (1 - smoothing) * loss
             smoothed = average / (1 - smoothing ** (step + 1))

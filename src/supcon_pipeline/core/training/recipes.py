@@ -132,4 +132,6 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
 
 
 def _start(params: EncoderTraining) -> dict[str, Any]:
-    return {"pretrained": params.backbone.pretrained, "weights": params.backbone.weights}
+    drop_path = params.finetune.drop_path if params.finetune else None
+    weights = {"pretrained": params.backbone.pretrained, "weights": params.backbone.weights}
+    return {**weights, "drop_path": drop_path}

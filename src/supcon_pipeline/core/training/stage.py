@@ -13,10 +13,12 @@ from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
+from supcon_pipeline.core.optim.freezing import Freezing
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
 from supcon_pipeline.core.parameters.batches import LoaderParameters
-from supcon_pipeline.core.parameters.stages import TrainingParameters
+from supcon_pipeline.core.parameters.optim import FinetuneParameters
+from supcon_pipeline.core.parameters.stages import EncoderTraining, TrainingParameters
 from supcon_pipeline.core.training.identity import code_hash, library_versions
 from supcon_pipeline.core.training.precision import choose_precision
 from supcon_pipeline.core.training.state import Criterion, Metrics, Training
@@ -115,7 +117,8 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         mixing=mixing,
         parameter_group=f"{group}.loader.",
     )
-    optimizer = build_optimizer(model, **params.optimizer.model_dump())
+    finetune = params.finetune if isinstance(params, EncoderTraining) else None
+    optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
     ema = build_ema(model, params.ema.decay_per_epoch, len(loader)) if params.ema else None
     if params.compile:
@@ -133,7 +136,15 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         micro_batch_size=stage.micro_batch_size,
         max_grad_norm=params.max_grad_norm,
         collapse_loss=stage.collapse_loss,
+        freezing=Freezing(finetune.freeze_epochs, finetune.freeze_batch_norm) if finetune else None,
     )
+
+
+def _rates_by_depth(finetune: FinetuneParameters | None) -> dict[str, Any]:
+    """What of fine-tuning `build_optimizer` takes."""
+    if finetune is None:
+        return {}
+    return {"layer_decay": finetune.layer_decay, "head_lr_factor": finetune.head_lr_factor}
 
 
 def _warn_of_rare_class(key: str, loader: LoaderParameters, data: LabelledImages) -> None:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.optim.averaging import MovingAverage
+from supcon_pipeline.core.optim.freezing import Freezing
 from supcon_pipeline.core.optim.schedules import Schedule
 from supcon_pipeline.core.training.precision import Precision, choose_precision
 from supcon_pipeline.core.training.random_states import random_states, set_random_states
@@ -78,6 +79,7 @@ class Training:
             of the whole batch.
         max_grad_norm: gradients with a larger norm are scaled down to it.
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
+        freezing: what of the model is not trained in an epoch.
         epoch: epochs done.
         step: steps done.
         losses: losses of the steps done in the current epoch, on their device.
@@ -97,6 +99,7 @@ class Training:
     micro_batch_size: int | None = None
     max_grad_norm: float | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
+    freezing: Freezing | None = None
     epoch: int = 0
     step: int = 0
     losses: list[Tensor] = field(default_factory=list)
@@ -113,6 +116,12 @@ class Training:
     def is_gradient_trusted(self) -> bool:
         """Whether a gradient that is not finite is an error."""
         return self.precision.name != "float16"
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Put the model in the mode to train an epoch, counted from 0."""
+        self.model.train()
+        if self.freezing is not None:
+            self.freezing.apply(self.model, epoch)
 
     def _parts(self) -> dict[str, Any]:
         parts = {

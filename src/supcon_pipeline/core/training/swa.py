@@ -24,7 +24,9 @@ def average_models(
     model = build_model(first.metadata["model"])
     averaged = average_states([checkpoint.tensors for checkpoint in checkpoints])
     model.load_state_dict(with_versions(averaged, model))
-    if batch_norms(model):
+    # Statistics that training has left alone are those of the weights it started from.
+    finetune = first.metadata.get("parameters", {}).get("finetune") or {}
+    if batch_norms(model) and not finetune.get("freeze_batch_norm"):
         model = model.to(pick_device())
         # Shuffled, because batches of a single class are not representative.
         order = np.random.default_rng(0).permutation(data.indices("train"))
