@@ -149,7 +149,7 @@ class RunHooks:
             require_run_to_continue(book, run_id)
         parameters = _plain(catalog.load("parameters"), pipeline)
         require_weights(parameters, pipeline)
-        stages = {name: parameters[name]["transforms"] for name in _stages(pipeline)}
+        stages = {name: _views(parameters, name) for name in _stages(pipeline)}
         if "prepared_images" in pipeline.all_outputs():
             size, num_channels = (parameters["data_prep"][name] for name in ("image_size", "num_channels"))
             try_views(stages, (size, size, num_channels))
@@ -278,6 +278,14 @@ def _log_of(catalog: DataCatalog) -> TaskLog | None:
 def _stages(pipeline: Pipeline) -> list[str]:
     """The stages that will run, whose transforms can be tried before."""
     return [name for name in ("stage1", "stage2") if f"params:{name}" in pipeline.inputs()]
+
+
+def _views(parameters: dict[str, Any], stage: str) -> dict[str, Any]:
+    """The transforms of a stage and the sizes of its views, as `ViewPolicy` takes them."""
+    encoder = parameters.get("stage1", {})
+    own = encoder.get("view_sizes") if stage == "stage1" else None
+    sizes = own or [size for size in [encoder.get("view_size")] if size]
+    return {"transforms": parameters[stage]["transforms"], "view_sizes": sizes}
 
 
 def _plain(parameters: dict[str, Any], pipeline: Pipeline) -> dict[str, Any]:

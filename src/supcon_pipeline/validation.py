@@ -290,11 +290,11 @@ def _count_shared(path: str, group: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def try_views(stages: dict[str, list[dict[str, Any]]], image_shape: tuple[int, int, int]) -> None:
+def try_views(stages: dict[str, dict[str, Any]], image_shape: tuple[int, int, int]) -> None:
     """Try the transforms of every stage now, so that no stage is refused after another has been trained.
 
     Args:
-        stages: the transforms of each stage, by its name.
+        stages: the `transforms` and `view_sizes` of each stage, by its name.
         image_shape: `(height, width, channels)` of the images.
 
     Raises:
@@ -303,9 +303,9 @@ def try_views(stages: dict[str, list[dict[str, Any]]], image_shape: tuple[int, i
     from supcon_pipeline.core.views.policy import ViewPolicy
 
     lines = []
-    for name, transforms in stages.items():
+    for name, views in stages.items():
         try:
-            ViewPolicy(transforms, 1, image_shape)
+            ViewPolicy(num_views=1, image_shape=image_shape, **views)
         except InputError as error:
             message = str(error)
             lines.append(

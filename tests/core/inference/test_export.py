@@ -94,6 +94,22 @@ def test_onnx_carries_the_labels_and_what_images_must_be(program, model):
     assert found["temperature"] == 2.5
 
 
+def test_an_encoder_that_sees_the_middle_of_an_image_takes_it_by_itself(states):
+    encoder = states[0]
+    sight = {"stored_size": 12, "center_crop": 0.75}
+    seeing = NamedTensors(encoder.tensors, {**encoder.metadata, "model": encoder.metadata["model"] | sight})
+    module = assemble_outputs(seeing)
+    program = trace_program(module, describe_export(module, seeing, []))
+    assert program.metadata["image_size"] == 12
+    assert program.metadata["resize"].endswith(
+        "takes the 9 x 9 pixels in the middle by itself and sees them as 8 x 8."
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), dtype=np.uint8)
+    expected = run_module(module, pixels)
+    for run in (program.open(), open_onnx(convert_to_onnx(program))):
+        compare_outputs("it", expected, run(pixels), tolerance=1e-4)
+
+
 def test_an_encoder_without_classifier_has_no_temperature(states):
     assert "temperature" not in describe_export(assemble_outputs(states[0]), states[0], [])
 

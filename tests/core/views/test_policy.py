@@ -212,3 +212,20 @@ def test_a_preset_that_does_not_exist_is_refused():
         ValueError, match=r"must be a list or the name of a preset, .*did you mean 'photograph'"
     ):
         preset("photographs")
+
+
+def test_views_grow_with_the_training_and_stay_what_they_are_without_sizes(images):
+    crop = [{"name": "RandomResizedCrop"}]
+    policy = ViewPolicy(crop, 1, images.shape[1:], view_sizes=[4, 6, 12], num_epochs=6)
+    sides = [policy(images, 0, epoch).shape[2:4] for epoch in range(7)]
+    assert sides == [(4, 4)] * 2 + [(6, 6)] * 2 + [(12, 12)] * 3
+    one, plain = ViewPolicy(crop, 1, images.shape[1:], view_sizes=[8]), ViewPolicy(crop, 1, images.shape[1:])
+    assert np.array_equal(one(images, 3), plain(images, 3))
+
+
+def test_a_view_is_cut_from_the_image_as_it_is_stored_whatever_its_own_size():
+    policy = ViewPolicy([{"name": "RandomResizedCrop", "args": {"scale": [1.0, 1.0]}}], 1, (8, 8, 3), [4])
+    smooth = np.linspace(0, 255, 8).astype(np.uint8)[None, :, None, None] * np.ones((1, 1, 8, 3), np.uint8)
+    (view,) = policy(smooth, 0)[0]
+    # The means of pairs of 0, 36, 72, 109, 145, 182, 218 and 255.
+    assert view[:, 0, 0].tolist() == [18, 91, 164, 237]

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from supcon_pipeline.core.messages import InputError, require_extra
-from supcon_pipeline.core.models.encoder import restore_model
+from supcon_pipeline.core.models.encoder import input_size, restore_model
 from supcon_pipeline.core.models.weights import shorten_error
 from supcon_pipeline.core.named_tensors import NamedTensors
 
@@ -103,15 +103,26 @@ def describe_export(
     calibration = {"temperature": module.temperature} if isinstance(module, ClassifierOutputs) else {}
     return {
         "outputs": list(module.outputs),
-        "image_size": model["image_size"],
+        "image_size": input_size(model),
         "num_channels": len(model["mean"]),
         "class_names": list(class_names),
         "data_hash": encoder.metadata["data_hash"],
         "encoder_run_id": encoder.metadata["run_id"],
         "crop": encoder.metadata["crop"],
-        "resize": RESIZE_RULES[encoder.metadata["crop"]],
+        "resize": RESIZE_RULES[encoder.metadata["crop"]] + _describe_sight(model),
         **calibration,
     }
+
+
+def _describe_sight(model: Mapping[str, Any]) -> str:
+    """What the model itself does with an image of the size at which images are stored, as a sentence."""
+    if "stored_size" not in model:
+        return ""
+    side = round(model["stored_size"] * model["center_crop"])
+    return (
+        f" Of this image, the model takes the {side} x {side} pixels in the middle by itself"
+        f" and sees them as {model['image_size']} x {model['image_size']}."
+    )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.packing_pool import pack_stream
 from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.encoder import input_size
 from supcon_pipeline.core.named_tensors import NamedTensors
 
 
@@ -85,7 +86,7 @@ def read_images(
         InputError: where no image can be read.
     """
     model, ids = encoder.metadata["model"], np.array(raw.ids, dtype=object)
-    packing = Packing(model["image_size"], len(model["mean"]), encoder.metadata["crop"])
+    packing = Packing(input_size(model), len(model["mean"]), encoder.metadata["crop"])
     images, unreadable = pack_readable(raw.images, packing, num_workers)
     if not len(images):
         row, reason = next(iter(unreadable.items()))

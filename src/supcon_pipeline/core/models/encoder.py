@@ -1,6 +1,7 @@
 """The encoder, its heads, and models rebuilt from a description."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,41 @@ from supcon_pipeline.core.named_tensors import NamedTensors
 Outputs = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What a network sees of an image in evaluation: its middle, at another size.
+
+    As torchvision's `CenterCrop` and `Resize`, but without rounding to whole numbers after the latter.
+
+    Args:
+        stored_size: height and width of the images that this is done to; others are views already.
+        image_size: height and width that the network sees.
+        center_crop: share of the side that is kept, above 0 and at most 1.
+    """
+
+    stored_size: int
+    image_size: int
+    center_crop: float
+
+    def apply(self, pixels: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c size size"]:
+        """The middle, by linear interpolation over as many pixels as one of the result covers."""
+        if pixels.shape[-1] != self.stored_size:
+            return pixels
+        side = round(self.stored_size * self.center_crop)
+        start = round((self.stored_size - side) / 2)
+        middle = pixels[:, :, start : start + side, start : start + side]
+        if side == self.image_size:
+            return middle
+        size = (self.image_size, self.image_size)
+        return functional.interpolate(middle, size, mode="bilinear", antialias=True)
+
+
+def input_size(description: Mapping[str, Any]) -> int:
+    """Height and width of the images that a described encoder takes."""
+    size: int = description.get("stored_size") or description["image_size"]
+    return size
+
+
 class Encoder(nn.Module):
     """Backbone with built-in normalisation: uint8 images in, embeddings out.
 
@@ -24,14 +60,17 @@ class Encoder(nn.Module):
         backbone: headless network.
         mean: mean of each channel, on the scale 0 to 1.
         std: standard deviation of each channel, on the scale 0 to 1.
+        sight: how images are seen that come at the size at which they are stored; None for as they are.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float]):
+    def __init__(
+        self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float], sight: Sight | None = None
+    ):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.sight = backbone, sight
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         # A constant channel has no spread; dividing by one keeps it at zero.
         spread = torch.tensor([value if value > 0 else 1.0 for value in std])
@@ -41,6 +80,8 @@ class Encoder(nn.Module):
         """Embeddings of channels-last images, 0 to 255."""
         # The input is already in `channels_last` layout: no copy.
         pixels = images.permute(0, 3, 1, 2).float() / 255.0
+        if self.sight is not None:
+            pixels = self.sight.apply(pixels)
         embedding: Tensor = self.backbone((pixels - self.mean) / self.std)
         return embedding
 
@@ -110,6 +151,8 @@ def build_encoder(
     mean: Sequence[float],
     std: Sequence[float],
     image_size: int | None = None,
+    stored_size: int | None = None,
+    center_crop: float = 1.0,
     pretrained: bool = False,
     weights: str | None = None,
     drop_path: float | None = None,
@@ -128,7 +171,8 @@ def build_encoder(
         image_size=image_size,
         drop_path=drop_path,
     )
-    return Encoder(network, mean, std), num_features
+    sight = Sight(stored_size, image_size, center_crop) if stored_size and image_size else None
+    return Encoder(network, mean, std, sight), num_features
 
 
 def build_contrastive_model(

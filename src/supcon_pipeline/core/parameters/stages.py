@@ -31,6 +31,8 @@ from supcon_pipeline.core.parameters.optim import (
     ScheduleParameters,
 )
 
+ViewSize = Annotated[int, Field(ge=8, le=4096)]
+
 
 class TrainingParameters(Parameters):
     """Parameters that every training has."""
@@ -53,12 +55,31 @@ class TrainingParameters(Parameters):
 
 
 class EncoderTraining(TrainingParameters):
-    """Parameters that every training of an encoder has."""
+    """Parameters that every training of an encoder has.
+
+    Args:
+        backbone: the network.
+        finetune: how weights that it starts from are trained further.
+        view_size: height and width at which the network sees images, in evaluation and, unless there are
+            `view_sizes`, in training; None for the size at which they are stored.
+        view_sizes: sizes of the views in equal parts of the training, to begin with small ones.
+        center_crop: share of the stored side that evaluation sees, from the middle.
+        num_views: views of each image in a batch.
+        micro_batch_size: images per forward pass, for batches that do not fit in memory.
+    """
 
     backbone: BackboneParameters
     finetune: FinetuneParameters | None = None
+    view_size: ViewSize | None = None
+    view_sizes: tuple[ViewSize, ...] = ()
+    center_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     num_views: Count
     micro_batch_size: Count | None
+
+    @property
+    def training_sizes(self) -> tuple[int, ...]:
+        """The size of the views in equal parts of the training; that of the images if empty."""
+        return self.view_sizes or ((self.view_size,) if self.view_size else ())
 
     @model_validator(mode="after")
     def _backbone_is_trained(self) -> Self:

@@ -57,6 +57,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         # With a classifier head, the loss is not only that of the projections.
         collapse_loss=None if params.loss.classifier_weight else collapse_loss(params.loss.name),
         has_positives_by_class=params.loss.name != "simclr",
+        view_sizes=params.training_sizes,
         is_start_validated=params.backbone.is_loaded,
     )
 
@@ -82,6 +83,8 @@ def classifier_stage(
         params,
         description,
         {"data_hash": dataset_card["data_hash"], "encoder_hash": fingerprint(encoder)},
+        # The views of stage 2 are what the encoder sees in evaluation.
+        view_sizes=(encoder.metadata["model"]["image_size"],),
         parameter_group="stage2",
         state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
     )
@@ -109,6 +112,7 @@ def baseline_stage(
         _encoder_origin(dataset_card),
         parameter_group="stage1",
         micro_batch_size=params.micro_batch_size,
+        view_sizes=params.training_sizes,
         is_start_validated=params.backbone.is_loaded,
     )
 
@@ -124,11 +128,14 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
     they were trained on.
     """
     backbone = params.backbone
-    image_size, num_channels = data.images.shape[2:]
+    stored_size, num_channels = data.images.shape[2:]
     published = published_statistics(backbone.name, num_channels) if backbone.is_loaded else None
     mean, std = published or (dataset_card["mean"], dataset_card["std"])
-    network = {"backbone": backbone.name, "stem": backbone.stem, "image_size": image_size}
-    return {**network, "mean": list(mean), "std": list(std)}
+    network = {"backbone": backbone.name, "stem": backbone.stem}
+    sizes = {"image_size": params.view_size or stored_size}
+    if sizes["image_size"] != stored_size or params.center_crop < 1:
+        sizes |= {"stored_size": stored_size, "center_crop": params.center_crop}
+    return {**network, **sizes, "mean": list(mean), "std": list(std)}
 
 
 def _start(params: EncoderTraining) -> dict[str, Any]:

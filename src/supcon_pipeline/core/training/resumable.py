@@ -48,7 +48,7 @@ def run_stage(
     progress = store.open(stage.identity())
     resumable = ResumableTraining(training, top, progress, params)
     resumable.resume(stage.title, log)
-    views = sample_views(params, stage.num_views, data)[1].views
+    views = sample_views(params, stage.num_views, data, stage.view_sizes)[1].views
     log.add_images("views", views.flatten(0, 1), 0, dataformats="NHWC")
     num_epochs, metric = params.schedule.num_epochs, params.checkpoints.metric
     interval = params.validation_interval

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ class Stage:
         micro_batch_size: images per forward pass, for batches that do not fit in memory.
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
         has_positives_by_class: whether an image's positives are the others of its class in the batch.
+        view_sizes: height and width of the views in equal parts of the training; if empty, as the images.
         is_start_validated: whether the initial weights are validated as epoch 0 and may be kept; they are
             worth it where they were trained before.
     """
@@ -64,6 +65,7 @@ class Stage:
     micro_batch_size: int | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
     has_positives_by_class: bool = False
+    view_sizes: tuple[int, ...] = ()
     is_start_validated: bool = False
 
     @property
@@ -104,7 +106,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     """The model, loader, optimizer, schedule and average of a stage, before the first step."""
     params, device, group = stage.params, pick_device(), stage.parameter_group or stage.key
     model = stage.model.to(device)
-    policy, mixing = build_views(params, stage.num_views, data)
+    policy, mixing = build_views(params, stage.num_views, data, stage.view_sizes)
     if stage.has_positives_by_class:
         _warn_of_rare_class(stage.key, params.loader, data)
     loader = build_loader(
@@ -170,21 +172,25 @@ def _warn_of_rare_class(key: str, loader: LoaderParameters, data: LabelledImages
 
 
 def build_views(
-    params: TrainingParameters, num_views: int, data: LabelledImages
+    params: TrainingParameters, num_views: int, data: LabelledImages, view_sizes: Sequence[int] = ()
 ) -> tuple[ViewPolicy, Mixing | None]:
     """The view policy of a training, tried on the shape of its images, and its mixing."""
     specs = [spec.model_dump() for spec in params.transforms]
-    policy = ViewPolicy(specs, num_views, data.images.shape[1:])
+    policy = ViewPolicy(specs, num_views, data.images.shape[1:], view_sizes, params.schedule.num_epochs)
     mixing = Mixing(**params.mixing.model_dump(), num_classes=data.num_classes) if params.mixing else None
     return policy, mixing
 
 
 def sample_views(
-    params: TrainingParameters, num_views: int, data: LabelledImages, num_images: int = 8
+    params: TrainingParameters,
+    num_views: int,
+    data: LabelledImages,
+    view_sizes: Sequence[int] = (),
+    num_images: int = 8,
 ) -> tuple[np.ndarray, Batch]:
-    """A few training images, spread over the classes, and the batch that training makes of them."""
+    """A few training images, spread over the classes, and the batch that training makes of them last."""
     train = data.indices("train")
     by_class = train[np.argsort(data.labels[train], kind="stable")]
     chosen = spread_evenly(by_class, num_images)
-    dataset = ViewDataset(data.images, data.labels, *build_views(params, num_views, data))
-    return data.images[chosen], dataset[params.seed, chosen]
+    dataset = ViewDataset(data.images, data.labels, *build_views(params, num_views, data, view_sizes))
+    return data.images[chosen], dataset[params.seed, chosen, params.schedule.num_epochs - 1]

@@ -38,7 +38,7 @@ class Batch:
 
 
 class ViewDataset(Dataset[Batch]):
-    """Returns a whole batch for an item `(seed, indices)`, stacked in the worker."""
+    """Returns a whole batch for an item `(seed, indices, epoch)`, stacked in the worker."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class ViewDataset(Dataset[Batch]):
     ):
         self.images, self.labels, self.policy, self.mixing = images, labels, policy, mixing
 
-    def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
-        seed, indices = item
+    def __getitem__(self, item: tuple[int, np.ndarray, int]) -> Batch:
+        seed, indices, epoch = item
         generator = np.random.default_rng(seed)
-        views = self.policy(self.images[indices], generator)
+        views = self.policy(self.images[indices], generator, epoch)
         labels = np.asarray(self.labels[indices], dtype=np.int64)
         if self.mixing is not None:
             views, labels = self.mixing(views, labels, generator)
@@ -115,11 +115,11 @@ class ViewLoader:
             generator=torch.Generator().manual_seed(0),
         )
 
-    def _items(self, epoch: int, first_batch: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Seed and indices of the batches of this epoch and all that follow, without end."""
-        yield from self.batches.epoch(epoch)[first_batch:]
-        for following in itertools.count(epoch + 1):
-            yield from self.batches.epoch(following)
+    def _items(self, first_epoch: int, first_batch: int) -> Iterator[tuple[int, np.ndarray, int]]:
+        """Seed, indices and epoch of the batches of this epoch and all that follow, without end."""
+        for epoch in itertools.count(first_epoch):
+            batches = self.batches.epoch(epoch)[first_batch if epoch == first_epoch else 0 :]
+            yield from ((seed, indices, epoch) for seed, indices in batches)
 
 
 def build_loader(

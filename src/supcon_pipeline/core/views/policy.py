@@ -35,8 +35,10 @@ class ViewPolicy:
         transforms: each `{"name": <albumentations class>, "args": {...}}`, applied in order; without any,
             a view is the image itself.
         num_views: views per image, at least 1.
-        image_shape: `(h, w, c)` of the images. If given, transforms without a size make views of `(h, w)`,
-            and the policy is tried before it is used.
+        image_shape: `(h, w, c)` of the images. If given, the policy is tried before it is used.
+        view_sizes: height and width of the views that transforms without a size make, one for each of as
+            many equal parts of the training; by default, the size of the images.
+        num_epochs: epochs of the training.
 
     Raises:
         InputError: if a name is not an albumentations transform, its arguments are wrong, or the views of
@@ -49,29 +51,39 @@ class ViewPolicy:
         transforms: Sequence[Spec],
         num_views: int,
         image_shape: tuple[int, int, int] | None = None,
+        view_sizes: Sequence[int] = (),
+        num_epochs: int = 1,
     ):
-        import albumentations
 
         if num_views < 1:
             raise ValueError(f"num_views must be at least 1, got {num_views}")
-        self.num_views = num_views
-        size = ANY_SIZE if image_shape is None else image_shape[:2]
-        self.compose = albumentations.Compose([build_transform(**spec, size=size) for spec in transforms])
+        self.num_views, self.num_epochs = num_views, num_epochs
+        own = ANY_SIZE if image_shape is None else image_shape[:2]
+        sizes = [(size, size) for size in view_sizes] or [own]
+        self.parts = [_compose(transforms, size) for size in sizes]
         # A run builds the same policy several times: to validate it, to draw it and to train.
-        if image_shape is not None and (key := repr((transforms, image_shape))) not in _rehearsed:
-            self._rehearse(image_shape)
+        if image_shape is not None and (key := repr((transforms, image_shape, sizes))) not in _rehearsed:
+            for compose in self.parts:
+                self._rehearse(compose, image_shape)
             _rehearsed.add(key)
 
     def __call__(
-        self, images: UInt8[np.ndarray, "batch h w c"], seed: int | np.random.Generator
+        self, images: UInt8[np.ndarray, "batch h w c"], seed: int | np.random.Generator, epoch: int = 0
     ) -> UInt8[np.ndarray, "batch views view_h view_w c"]:
         """The views of a batch; the same seed gives the same views.
+
+        Args:
+            images: to make views of.
+            seed: of everything random.
+            epoch: of the training, counted from 0; it decides the size of the views.
 
         Raises:
             InputError: if the transforms give views of different shapes or of another type than uint8.
         """
-        self._seed(np.random.default_rng(seed))
-        rows = [self._view(image) for image in np.ascontiguousarray(images) for _ in range(self.num_views)]
+        compose = self.parts[min(epoch * len(self.parts) // self.num_epochs, len(self.parts) - 1)]
+        _seed(compose, np.random.default_rng(seed))
+        images = np.ascontiguousarray(images)
+        rows = [_view(compose, image) for image in images for _ in range(self.num_views)]
         views = np.empty((len(rows), *rows[0].shape), dtype=np.uint8)
         for index, view in enumerate(rows):
             if view.shape != views.shape[1:] or view.dtype != np.uint8:
@@ -82,50 +94,58 @@ class ViewPolicy:
             views[index] = view
         return views.reshape(len(images), self.num_views, *views.shape[1:])
 
-    def _view(self, image: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
-        """One view, without the checks that `Compose` makes for masks and boxes."""
-        for transform in self.compose.transforms:
-            image = transform(image=image)["image"]
-        return image
-
-    def _seed(self, generator: np.random.Generator) -> None:
-        """Make all transforms draw from one random stream.
-
-        `Compose.set_random_seed` starts every transform from the same seed: they would draw the same numbers,
-        so that two flips, each with probability 0.5, would always happen together or not at all.
-        """
-        import cv2
-
-        py_random = random.Random(int.from_bytes(generator.bytes(16), "little"))
-        self.compose.set_random_state(generator, py_random)
-        # The noise of some transforms comes from OpenCV's global generator.
-        cv2.setRNGSeed(int(generator.integers(2**31)))
-
-    def _rehearse(self, image_shape: tuple[int, int, int]) -> None:
+    def _rehearse(self, compose: Any, image_shape: tuple[int, int, int]) -> None:
         """Check the views of such images.
 
         Raises:
             InputError: if a transform fails, or gives views that cannot be stacked into a batch.
         """
         generator = np.random.default_rng(0)
-        self._seed(generator)
+        _seed(compose, generator)
         image = generator.integers(0, 256, image_shape, dtype=np.uint8)
         num_rehearsals = min(NUM_REHEARSALS, max(8, REHEARSED_PIXELS // (image_shape[0] * image_shape[1])))
-        seen: list[set[tuple[int, ...]]] = [set() for _ in self.compose.transforms]
+        seen: list[set[tuple[int, ...]]] = [set() for _ in compose.transforms]
         for _ in range(num_rehearsals):
             view = image
-            for transform, shapes in zip(self.compose.transforms, seen, strict=True):
+            for transform, shapes in zip(compose.transforms, seen, strict=True):
                 view = _try_transform(transform, view)
                 shapes.add(view.shape)
         if not seen or len(seen[-1]) == 1:
             return
         first = next(index for index, shapes in enumerate(seen) if len(shapes) > 1)
-        name = type(self.compose.transforms[first]).__name__
+        name = type(compose.transforms[first]).__name__
         found = " and ".join(str(list(shape)) for shape in sorted(seen[-1])[:2])
         raise InputError(
             f"transforms must give views of one shape, got {found} because of {name}; "
             f"give {name} p: 1.0 and one size, or add Resize as the last transform"
         )
+
+
+def _compose(transforms: Sequence[Spec], size: tuple[int, int]) -> Any:
+    import albumentations
+
+    return albumentations.Compose([build_transform(**spec, size=size) for spec in transforms])
+
+
+def _view(compose: Any, image: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
+    """One view, without the checks that `Compose` makes for masks and boxes."""
+    for transform in compose.transforms:
+        image = transform(image=image)["image"]
+    return image
+
+
+def _seed(compose: Any, generator: np.random.Generator) -> None:
+    """Make all transforms draw from one random stream.
+
+    `Compose.set_random_seed` starts every transform from the same seed: they would draw the same numbers, so
+    that two flips, each with probability 0.5, would always happen together or not at all.
+    """
+    import cv2
+
+    py_random = random.Random(int.from_bytes(generator.bytes(16), "little"))
+    compose.set_random_state(generator, py_random)
+    # The noise of some transforms comes from OpenCV's global generator.
+    cv2.setRNGSeed(int(generator.integers(2**31)))
 
 
 def _try_transform(transform: Any, image: np.ndarray) -> np.ndarray:

@@ -43,5 +43,5 @@ def draw_training_views(
     from supcon_pipeline.core.training.stage import sample_views
 
     data = LabelledImages.of(prepared_images, samples)
-    images, batch = sample_views(params, params.num_views, data)
+    images, batch = sample_views(params, params.num_views, data, params.training_sizes)
     return draw_views(images, batch.views.numpy(), batch.labels.numpy(), dataset_card["class_names"])
