@@ -40,7 +40,7 @@ stage1:
 stage2:
   schedule: {num_epochs: 2, warmup_epochs: 1}
 lr_finder: {num_steps: 12}
-evaluation: {knn: {k: 5}, bootstrap: {num_resamples: 50}}
+evaluation: {knn: {k: 5}, learning_curve: {num_draws: 2}, bootstrap: {num_resamples: 50}}
 visualization:
   tsne: {perplexity: 5, num_iterations: 500, max_points: 100, num_jobs: 1}
   gallery: {num_right: 1, num_wrong: 2, num_references: 3, num_suspicious: 4}

@@ -18,7 +18,9 @@ from supcon_pipeline.core.pages.headlines import HEADLINES
 # Above this many artifacts, only those for people to look at are listed.
 MAX_SHOWN = 10
 # Artifacts that the report shows where the run has them.
-REPORTED = frozenset({"stage1_lr_figure", "stage2_lr_figure", "out_of_distribution_metrics"})
+REPORTED = frozenset(
+    {"stage1_lr_figure", "stage2_lr_figure", "out_of_distribution_metrics", "learning_curve_figure"}
+)
 
 
 def print_results(

@@ -19,6 +19,7 @@ from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouet
 from supcon_pipeline.core.metrics.detection import detection_metrics
 from supcon_pipeline.core.metrics.features import feature_metrics
 from supcon_pipeline.core.metrics.label_errors import suspicious_labels
+from supcon_pipeline.core.metrics.learning_curve import learning_curve
 from supcon_pipeline.core.models.embed import embed_by
 from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.named_tensors import NamedTensors
@@ -49,6 +50,10 @@ CALLS = {
     "search_index": lambda bad: search_index(build_index(GOOD, 100, 4, 8, 8), bad, 3),
     "suspicious_labels": lambda bad: suspicious_labels(bad, LABELS, FIRST, 3, 0.07, 5),
     "feature_metrics": lambda bad: feature_metrics(bad, LABELS, GOOD, LABELS, (1,), 3, 0.07, 2, 0),
+    "learning_curve, queries": lambda bad: learning_curve(bad, LABELS, GOOD, LABELS, (1,), 2, 3, 0.07, 2, 0),
+    "learning_curve, references": lambda bad: learning_curve(
+        GOOD, LABELS, bad, LABELS, (1,), 2, 3, 0.07, 2, 0
+    ),
     "clustering_metrics": lambda bad: clustering_metrics(bad, LABELS),
     "silhouette": lambda bad: silhouette(bad, LABELS),
     "detection_metrics, inside": lambda bad: detection_metrics(bad[:, 0], GOOD[:, 0]),

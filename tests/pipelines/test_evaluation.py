@@ -23,8 +23,15 @@ def rng():
 def params():
     knn = {"k": 5, "temperature": 0.1}
     bootstrap = {"num_resamples": 10, "seed": 0}
+    curve = {"counts": (1, 4), "num_draws": 2}
     return EvaluationParameters(
-        batch_size=8, ks=(1,), knn=knn, num_neighbours=3, num_suspicious=9, bootstrap=bootstrap
+        batch_size=8,
+        ks=(1,),
+        knn=knn,
+        num_neighbours=3,
+        num_suspicious=9,
+        learning_curve=curve,
+        bootstrap=bootstrap,
     )
 
 
@@ -49,6 +56,7 @@ def embeddings(rng, samples):
     "node",
     [
         nodes.score_features,
+        nodes.score_learning_curve,
         nodes.find_neighbours,
         nodes.find_suspicious_labels,
         nodes.predict_samples,

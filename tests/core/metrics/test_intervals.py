@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.metrics.intervals import bootstrap_intervals, mean_intervals, mirrored_interval
+from supcon_pipeline.core.metrics.intervals import (
+    bootstrap_intervals,
+    mean_intervals,
+    mirrored_interval,
+    pooled_interval,
+)
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_law(rng):
@@ -32,6 +37,16 @@ def test_a_lower_level_gives_a_narrower_interval(rng):
     wide, narrow = interval(0.99), interval(0.5)
     assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
     assert interval(0.5) == narrow
+
+
+def test_the_interval_of_one_draw_is_that_of_a_slow_loop_over_draws_and_images(rng):
+    values, draws = rng.integers(0, 2, (3, 20)).astype(bool), np.random.default_rng(7)
+    means = [np.mean([values[turn % 3][row] for row in draws.integers(20, size=20)]) for turn in range(50)]
+    assert pooled_interval(values, 50, 7) == pytest.approx(np.percentile(means, [2.5, 97.5]).tolist())
+
+
+def test_the_interval_of_one_draw_spans_draws_that_differ():
+    assert pooled_interval(np.repeat([[0.25], [0.75]], 9, axis=1), 10, 0) == [0.25, 0.75]
 
 
 def test_equal_values_have_an_interval_without_width():

@@ -74,7 +74,7 @@ VALID = {
     LrFinderParameters: {"min_lr": 1e-5, "max_lr": 1.0, "num_steps": 10, "smoothing": 0.0},
     EvaluationParameters: {
         "batch_size": 1, "ks": (1,), "knn": {"k": 1, "temperature": 0.1},
-        "num_neighbours": 1, "num_suspicious": 1,
+        "num_neighbours": 1, "num_suspicious": 1, "learning_curve": {"counts": (1,), "num_draws": 1},
         "bootstrap": {"num_resamples": 10, "seed": 0},
     },
     VisualizationParameters: {
@@ -304,7 +304,7 @@ def test_nothing_is_changed_after_it_was_read():
 def test_no_more_neighbours_are_evaluated_than_there_are(count, ks, k, listed):
     params = EvaluationParameters(
         batch_size=8, ks=(1, 5, 20), knn={"k": 20, "temperature": 0.07}, num_neighbours=10, num_suspicious=5,
-        bootstrap={"num_resamples": 10, "seed": 0},
+        learning_curve={"counts": (1,), "num_draws": 1}, bootstrap={"num_resamples": 10, "seed": 0},
     )  # fmt: skip
     capped = params.within(count)
     assert (capped.ks, capped.knn.k, capped.num_neighbours) == (ks, k, listed)

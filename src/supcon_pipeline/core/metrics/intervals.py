@@ -1,6 +1,7 @@
 """Uncertainty of metrics: bootstrap intervals over the images."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -53,6 +54,27 @@ def mean_intervals(
         return dict(zip(values, table[rows].mean(axis=0), strict=True))
 
     return bootstrap_intervals(means, len(table), num_resamples, seed)
+
+
+def pooled_interval(values: Shaped[np.ndarray, "draws n"], num_resamples: int, seed: int) -> list[float]:
+    """95 % interval of the mean of a single draw, over draws and images, as `[low, high]`.
+
+    Each resample is of the images and of one draw, which take turns.
+
+    Args:
+        values: one per draw and image, the images in the same order.
+        num_resamples: number of resamples.
+        seed: seed of the resamples.
+
+    Raises:
+        ValueError: as for `bootstrap_intervals`.
+    """
+    turns = cycle(values)
+
+    def mean(images: Int[np.ndarray, " n"]) -> dict[str, float]:
+        return {"mean": next(turns)[images].mean()}
+
+    return bootstrap_intervals(mean, values.shape[1], num_resamples, seed)["mean"]
 
 
 def mirrored_interval(value: float, interval: Sequence[float]) -> list[float]:

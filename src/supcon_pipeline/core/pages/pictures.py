@@ -33,6 +33,10 @@ PICTURES = {
         "Calibration",
         "Accuracy against confidence, before and after temperature scaling",
     ),
+    "learning_curve_figure": Picture(
+        "Does more labelling help?",
+        "Accuracy of k-NN, class centres and logistic regression on test images by labelled images per class",
+    ),
     "suspicious_gallery": Picture(
         "Labels to check",
         "The images whose neighbours disagree most with their label",

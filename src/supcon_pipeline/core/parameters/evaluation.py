@@ -14,6 +14,13 @@ class BootstrapParameters(Parameters):
     seed: Seed
 
 
+class LearningCurveParameters(Parameters):
+    """Accuracy by the number of labelled images per class."""
+
+    counts: tuple[Count, ...]
+    num_draws: Count
+
+
 class EvaluationParameters(SearchParameters):
     """Parameters of `evaluation`."""
 
@@ -22,4 +29,5 @@ class EvaluationParameters(SearchParameters):
     knn: KnnParameters
     num_neighbours: Count
     num_suspicious: Count
+    learning_curve: LearningCurveParameters
     bootstrap: BootstrapParameters

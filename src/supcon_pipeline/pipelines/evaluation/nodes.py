@@ -55,6 +55,26 @@ def score_features(
     }
 
 
+def score_learning_curve(
+    embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
+) -> pd.DataFrame:
+    """Accuracy on the test images of classifiers that know few training embeddings of each class, and all."""
+    from supcon_pipeline.core.metrics.learning_curve import learning_curve
+
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    return pd.DataFrame(
+        learning_curve(
+            *labelled.select("embedding", "test"),
+            *labelled.select("embedding", "train"),
+            params.learning_curve.counts,
+            params.learning_curve.num_draws,
+            params.knn.k,
+            params.knn.temperature,
+            **params.bootstrap.model_dump(),
+        )
+    )
+
+
 def find_neighbours(
     embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
 ) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from supcon_pipeline.pipelines.evaluation.nodes import (
     score_classifier,
     score_features,
     score_knn,
+    score_learning_curve,
     score_pixels,
     score_published,
 )
@@ -118,6 +119,12 @@ def _classify() -> list[Node]:
             inputs=["embeddings", "samples", "dataset_card", "params:evaluation"],
             outputs="knn_metrics",
             name="score_knn",
+        ),
+        Node(
+            func=score_learning_curve,
+            inputs=["embeddings", "samples", "params:evaluation"],
+            outputs="learning_curve",
+            name="score_learning_curve",
         ),
     ]
 

@@ -132,6 +132,13 @@ def draw_calibration_curves(
     )
 
 
+def draw_learning_curve(learning_curve: pd.DataFrame) -> Figure:
+    """Accuracy by the number of labelled images per class."""
+    from supcon_pipeline.core.figures.learning_curve import draw_accuracies
+
+    return draw_accuracies(learning_curve)
+
+
 def draw_training_curves(
     stage1_history: pd.DataFrame, stage2_history: pd.DataFrame, baseline_history: pd.DataFrame
 ) -> Figure:

@@ -9,6 +9,7 @@ from supcon_pipeline.pipelines.visualization.nodes import (
     draw_confusion_matrix,
     draw_embedding_map,
     draw_interactive_map,
+    draw_learning_curve,
     draw_retrieval_gallery,
     draw_suspicious_gallery,
     draw_training_curves,
@@ -115,5 +116,11 @@ def _draw_evidence() -> list[Node]:
             inputs=["classifier_metrics", "knn_metrics", "baseline_classifier_metrics"],
             outputs="calibration_curves",
             name="draw_calibration_curves",
+        ),
+        Node(
+            func=draw_learning_curve,
+            inputs=["learning_curve"],
+            outputs="learning_curve_figure",
+            name="draw_learning_curve",
         ),
     ]
