@@ -90,6 +90,16 @@ def test_suspicious_labels_and_confused_pairs_speak_of_the_samples(finished_cata
     assert pairs["count"].sum() == pytest.approx(num_wrong)
 
 
+def test_the_learning_curve_ends_at_the_accuracy_of_k_nn_on_all_training_images(
+    finished_catalog: Any,
+) -> None:
+    curve, card = finished_catalog.load("learning_curve"), finished_catalog.load("dataset_card")
+    last = curve[curve["classifier"] == "k-NN"].iloc[-1]
+    assert last["accuracy"] == finished_catalog.load("metrics")["knn"]["accuracy"]
+    assert last["num_images"] == sum(card["counts"]["train"].values())
+    assert curve["images_per_class"].unique().tolist() == [1, 2, 5, 10, 20, last["images_per_class"]]
+
+
 def test_tensorboard_has_the_scalars_of_both_stages(finished_project: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -1,5 +1,6 @@
 """Pipelines one by one, on what others have made."""
 
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -46,9 +47,14 @@ def test_the_report_has_what_belongs_to_its_run_and_does_without_the_rest(
     project: Path, finished_catalog: Any
 ) -> None:
     title, heading = "Learning-rate range test of stage 1", "Images of another kind"
+    labelling = "Does more labelling help?"
     page = finished_catalog.load("report")
     assert title not in page
     assert heading not in page
+    assert labelling in page
+    # Runs of earlier versions have no such curve.
+    for folder in list(project.glob("data/*/tiny/learning_curve*")):
+        shutil.rmtree(folder)
     write_digits(project / "new")
     params = {"out_of_distribution": {"path": str(project / "new")}}
     run_session(project, pipeline_names=["stage1_lr_finder", "out_of_distribution"], runtime_params=params)
@@ -57,11 +63,13 @@ def test_the_report_has_what_belongs_to_its_run_and_does_without_the_rest(
     found, page = catalog.load("out_of_distribution_metrics"), catalog.load("report")
     assert title in page
     assert f"AUROC {found['auroc']:.4f}" in page
+    assert labelling not in page
     # They are of the images and of the encoder that there were, and of no other.
     run_session(project, pipeline_names=["stage1", "swa", "stage2", "evaluation", "visualization"])
     page = read_catalog(project).load("report")
     assert title in page
     assert heading not in page
+    assert labelling in page
 
 
 def test_what_is_made_for_the_report_is_in_that_of_the_same_command(
