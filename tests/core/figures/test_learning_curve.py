@@ -59,7 +59,14 @@ def test_all_images_are_named_and_the_classes_that_are_too_small_counted(uneven)
 
 
 @pytest.mark.parametrize(
-    "points", [[(1, 10, 0)], [(20, 200, 0), (21, 203, 7)], [(1, 10, 0), (5000, 50000, 0)]]
+    "points",
+    [
+        [(1, 10, 0)],
+        [(7, 70, 0)],
+        [(3, 30, 0), (4, 38, 2)],
+        [(20, 200, 0), (21, 203, 7)],
+        [(1, 10, 0), (5000, 50000, 0)],
+    ],
 )
 def test_the_words_are_inside_the_picture_and_cover_no_point(points):
     figure = draw_accuracies(curve(points))
@@ -73,5 +80,5 @@ def test_the_words_are_inside_the_picture_and_cover_no_point(points):
         assert page.x0 <= place.x0
         assert place.x1 <= page.x1
         assert not place.overlaps(plot)
-    ticks = [tick.get_text() for tick in axis.get_xticklabels()]
-    assert len(ticks) <= 16
+    low, high = axis.get_xlim()
+    assert 1 <= sum(low <= tick <= high for tick in axis.get_xticks()) <= 14

@@ -28,13 +28,15 @@ def draw_accuracies(curve: pd.DataFrame) -> Any:
     figure = Figure(figsize=(7.5, 5.4), layout="constrained")
     axis = figure.subplots()
     curve = curve.assign(mean=curve["num_images"] / curve["num_classes"])
-    # A single point has no width, and an axis of some.
-    width = max(float(np.log(curve["mean"].max() / curve["mean"].min())), 1.0)
+    ends = np.log([curve["mean"].min(), curve["mean"].max()])
+    # Wide enough for one of the numbers below the axis, also where there is a single point.
+    width = max(ends[1] - ends[0], 1.0)
+    axis.set_xlim(*np.exp(ends.mean() + np.array([-0.56, 0.56]) * width))
     for name, rows in curve.groupby("classifier", sort=False):
         style, place = _STYLES[str(name)]
-        ends = abs(rows[["low", "high"]].to_numpy().T - rows["accuracy"].to_numpy())
+        bars = abs(rows[["low", "high"]].to_numpy().T - rows["accuracy"].to_numpy())
         x = rows["mean"] * np.exp(place * width)
-        axis.errorbar(x, rows["accuracy"], ends, **style, label=name, markersize=5, elinewidth=1, capsize=2)
+        axis.errorbar(x, rows["accuracy"], bars, **style, label=name, markersize=5, elinewidth=1, capsize=2)
     axis.set(
         xscale="log", xlabel="labelled training images per class (mean)", ylabel="accuracy on test images"
     )
