@@ -209,7 +209,7 @@ def test_where_the_work_is_too_much_there_are_fewer_draws_and_no_regression(fans
     monkeypatch.setattr(module, "MAX_WORK", 10)
     table = curve(*fans, counts=(1, 2), num_draws=9)
     assert by_point(table, "num_draws") == {
-        (count, name): num for count, num in ((1, 3), (2, 3), (30, 1)) for name in NAMES[:2]
+        (count, name): num for count, num in ((1, 2), (2, 2), (30, 1)) for name in NAMES[:2]
     }
 
 

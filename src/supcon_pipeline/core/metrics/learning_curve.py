@@ -15,8 +15,8 @@ from supcon_pipeline.core.vectors import require_labels, unit_rows
 
 # Multiplications of one classifier at one point of the curve: a few seconds on a core.
 MAX_WORK = 5 * 10**10
-# Draws that a search makes whatever they take: fewer say nothing of the spread.
-MIN_DRAWS = 3
+# Draws that a search makes whatever they take: one says nothing of the spread, which is small by then.
+MIN_DRAWS = 2
 # With 1, the default, a class of seven images outweighs one of five, whatever the query.
 INVERSE_PENALTY = 10.0
 # What a fit takes, in multiplications of a search per image, class and dimension. With fewer dimensions than
