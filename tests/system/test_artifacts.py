@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_metrics_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUPCON_RUN_ID", "mine")
-    needed = ["data_prep", "stage1", "swa", "stage2", "baseline", "evaluation"]
+    needed = ["data_prep", "stage1", "swa", "stage2", "published", "baseline", "evaluation"]
     written = []
     for name in ("once", "again"):
         project = make_project(tmp_path / name)

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.messages import DivergenceError
-from supcon_pipeline.core.models.encoder import build_model, restore_model
+from supcon_pipeline.core.models.encoder import Encoder, build_model, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import progress, resumable
 from supcon_pipeline.core.training.progress import ProgressStore
@@ -169,6 +169,29 @@ def test_stage_2_learns_classes_that_brightness_tells_apart(labelled_splits, enc
     checkpoints, history = train(stage2(encoder, labelled_splits, schedule=schedule), labelled_splits)
     assert checkpoints[0].metadata["metrics"]["accuracy"] == 1.0
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_without_transforms_each_image_is_embedded_once_and_the_classifier_is_the_same(
+    labelled_splits, encoder, train, monkeypatch
+):
+    passes = []
+    forward = Encoder.forward
+    monkeypatch.setattr(
+        Encoder, "forward", lambda self, images: passes.append(len(images)) or forward(self, images)
+    )
+    never = [{"name": "HorizontalFlip", "args": {"p": 0.0}}]
+    slow, slow_history = train(stage2(encoder, labelled_splits, transforms=never), labelled_splits)
+    num_slow, passes = sum(passes), passes[:0]
+    fast, fast_history = train(stage2(encoder, labelled_splits, transforms=[]), labelled_splits)
+    num_used = len(labelled_splits.indices("train")) + len(labelled_splits.indices("validation"))
+    assert num_slow == 3 * num_used
+    assert [part.metadata["epoch"] for part in fast] == [part.metadata["epoch"] for part in slow]
+    for one, other in zip(fast, slow, strict=True):
+        for name, tensor in one.tensors.items():
+            torch.testing.assert_close(tensor, other.tensors[name])
+    for metric in ("loss", "accuracy"):
+        assert fast_history[-1][metric] == pytest.approx(slow_history[-1][metric], rel=1e-4)
+    assert sum(passes) == num_used
 
 
 def test_stage_2_keeps_the_classifier_alone_and_says_which_encoder_it_belongs_to(

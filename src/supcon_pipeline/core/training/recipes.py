@@ -1,12 +1,18 @@
 """The trainings of this project: contrastive pretraining, linear classifier, cross-entropy baseline."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import nn
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.models.backbones import published_statistics
+from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.models.encoder import LinearProbe, build_model, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.parameters.stages import (
@@ -21,6 +27,7 @@ from supcon_pipeline.core.training.criteria import (
     collapse_loss,
     contrastive_criterion,
 )
+from supcon_pipeline.core.training.precision import choose_precision
 from supcon_pipeline.core.training.stage import Stage
 from supcon_pipeline.core.training.validation import validate_classifier, validate_features
 
@@ -74,9 +81,16 @@ def classifier_stage(
     contrastive = restore_model(encoder)
     num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
     description = {"kind": "classifier", "num_features": num_features, "num_classes": data.num_classes}
+    probe = LinearProbe(contrastive.encoder, build_model(description))  # type: ignore[arg-type]
+    inputs = None
+    if not params.transforms and params.mixing is None:
+        # A frozen encoder gives the same image the same embedding in every epoch.
+        inputs = _embed_once(probe, data, params)
+        probe.encoder = nn.Identity()
+        data = replace(data, images=inputs)
     return Stage(
         key,
-        LinearProbe(contrastive.encoder, build_model(description)),  # type: ignore[arg-type]
+        probe,
         classification_criterion(params.label_smoothing),
         1,
         validate_classifier(data, params.validation_batch_size),
@@ -85,9 +99,23 @@ def classifier_stage(
         {"data_hash": dataset_card["data_hash"], "encoder_hash": fingerprint(encoder)},
         # The views of stage 2 are what the encoder sees in evaluation.
         view_sizes=(encoder.metadata["model"]["image_size"],),
+        inputs=inputs,
         parameter_group="stage2",
         state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
     )
+
+
+def _embed_once(
+    probe: LinearProbe, data: LabelledImages, params: Stage2Parameters
+) -> Float[np.ndarray, "n features"]:
+    """The embeddings of the images that a classifier is trained and validated on; zeros for the others."""
+    used = np.concatenate([data.indices("train"), data.indices("validation")])
+    device = pick_device()
+    with choose_precision(params.precision, device, "stage2.precision").autocast():
+        rows = embed_images(probe.to(device), data.images, used, params.validation_batch_size)["embedding"]
+    inputs = np.zeros((len(data.images), rows.shape[1]), np.float32)
+    inputs[used] = rows.numpy()
+    return inputs
 
 
 def baseline_stage(

@@ -48,6 +48,7 @@ class Stage:
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
         has_positives_by_class: whether an image's positives are the others of its class in the batch.
         view_sizes: height and width of the views in equal parts of the training; if empty, as the images.
+        inputs: what the model takes in place of the images, a row for each; without transforms or mixing.
         is_start_validated: whether the initial weights are validated as epoch 0 and may be kept; they are
             worth it where they were trained before.
     """
@@ -66,6 +67,7 @@ class Stage:
     collapse_loss: Callable[[Tensor, int], float] | None = None
     has_positives_by_class: bool = False
     view_sizes: tuple[int, ...] = ()
+    inputs: np.ndarray | None = None
     is_start_validated: bool = False
 
     @property
@@ -110,7 +112,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     if stage.has_positives_by_class:
         _warn_of_rare_class(stage.key, params.loader, data)
     loader = build_loader(
-        data.images,
+        data.images if stage.inputs is None else stage.inputs,
         data.labels,
         data.indices("train"),
         policy,
