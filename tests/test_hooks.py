@@ -46,7 +46,7 @@ def test_dagster_is_given_plain_parameters_and_nodes_are_given_typed_ones(
         monkeypatch.setitem(sys.modules, "kedro_dagster", ModuleType("kedro_dagster"))
     fractions = {"validation_fraction": 0.2, "test_fraction": 0.2}
     counts = {"image_size": 8, "num_channels": 3, "seed": 0, "num_workers": 0, "max_rejected": 0}
-    values = {**fractions, **counts, "crop": "pad", "on_leakage": "refuse"}
+    values = {**fractions, **counts, "crop": "pad", "on_leakage": "refuse", "near_duplicate_similarity": None}
     parameters = DataPrepParameters.model_validate(values)
     catalog = DataCatalog({"params:data_prep": MemoryDataset(parameters)})
     ParameterHooks().after_catalog_created(catalog=catalog, save_version=None)

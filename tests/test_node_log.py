@@ -25,7 +25,7 @@ INPUTS = ["params:data_prep", "progress"]
 MAKE = Node(_nothing, INPUTS, ["samples", "card"], name="make", namespace="data_prep")
 FRACTIONS = {"validation_fraction": 0.2, "test_fraction": 0.2}
 COUNTS = {"image_size": 8, "num_channels": 3, "seed": 0, "num_workers": 0, "max_rejected": 0}
-PARAMETERS = {**FRACTIONS, **COUNTS, "crop": "pad", "on_leakage": "refuse"}
+PARAMETERS = {**FRACTIONS, **COUNTS, "crop": "pad", "on_leakage": "refuse", "near_duplicate_similarity": None}
 # With the defaults that were left out, as the record of a job has them.
 PLAIN = DataPrepParameters.model_validate(PARAMETERS).model_dump(mode="json")
 

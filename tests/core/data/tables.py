@@ -2,7 +2,8 @@ import pandas as pd
 
 
 def make_samples(rows):
-    return pd.DataFrame(rows, columns=["id", "class_name", "split", "pixel_hash"])
+    samples = pd.DataFrame(rows, columns=["id", "class_name", "split", "pixel_hash"])
+    return samples.assign(duplicate_group=pd.factorize(samples["pixel_hash"])[0])
 
 
 CLEAN = [

@@ -227,3 +227,60 @@ def test_a_split_that_keeps_identical_images_together_leaks_nothing(images, seed
     assert (splits == chosen)[is_alone].all()
     # No class loses an image of train.
     assert (splits[chosen == "train"] == "train").all()
+
+
+def make_near(rows):
+    """Samples of which the last is a near-duplicate of the first test image of cats."""
+    samples = make_samples(rows)
+    twin = samples.index[samples["pixel_hash"] == "cattest0"][0]
+    samples.loc[len(samples) - 1, "duplicate_group"] = samples.loc[twin, "duplicate_group"]
+    return samples
+
+
+NEAR = [*CLEAN, ("cat/brighter", "cat", "train", "other pixels")]
+
+
+def test_a_near_duplicate_in_a_later_split_is_refused_by_name_with_the_way_to_let_it_be():
+    with pytest.raises(
+        ValueError,
+        match=r"got 1 that are: cat/brighter \(like cat/test0\); delete .*on_leakage=remove.*; 1 of them are "
+        r"near-duplicates .*data_prep\.near_duplicate_similarity=null",
+    ):
+        handle_leakage(make_near(NEAR), "refuse")
+    assert handle_leakage(make_near(NEAR), "report")["split"].tolist()[-1] == "train"
+    removed = handle_leakage(make_near(NEAR), "remove")
+    assert (removed["split"] == "removed").tolist() == [False] * len(CLEAN) + [True]
+
+
+def test_the_warnings_tell_near_duplicates_from_identical_images():
+    found = describe_warnings(make_near(NEAR))
+    assert found == ["1 images of train look nearly the same as one in validation or test: cat/brighter"]
+    others = describe_warnings(make_near([*CLEAN, ("dog/brighter", "dog", "test", "other pixels")]))
+    assert others == ["2 images look nearly the same as one of another class: cat/test0, dog/brighter"]
+
+
+def test_images_that_were_not_kept_together_because_they_are_too_many_are_told():
+    pairs = pd.DataFrame({"first": [0, 1], "second": [1, 2]})
+    found = describe_warnings(make_samples(CLEAN), near_duplicates=pairs)
+    assert found[0].startswith("3 images look nearly the same as very many others")
+
+
+def test_duplicates_are_drawn_as_one_so_that_the_shares_stay():
+    # Every image three times: were each drawn on its own, hardly any group would be wholly in test.
+    labels, groups = np.tile(np.repeat([0, 1], 50), 3), np.tile(np.arange(100), 3)
+    chosen = keep_together(split_samples(labels, 0.2, 0.2, 0, groups=groups), groups)
+    assert pd.Series(chosen).groupby(groups).nunique().max() == 1
+    assert pd.Series(chosen).value_counts().to_dict() == {"train": 180, "validation": 60, "test": 60}
+
+
+def test_without_duplicates_groups_change_no_split():
+    labels = np.repeat([0, 1, 2], 20)
+    expected = split_samples(labels, 0.2, 0.2, 3)
+    assert np.array_equal(split_samples(labels, 0.2, 0.2, 3, groups=np.arange(60)[::-1]), expected)
+
+
+def test_a_class_of_fewer_photographs_than_splits_is_still_in_train():
+    labels, groups = np.repeat([0, 1], 8), np.r_[np.zeros(8, int), 1:9]
+    chosen = keep_together(split_samples(labels, 0.2, 0.2, 0, groups=groups), groups)
+    assert set(chosen[:8]) == {"train"}
+    assert set(chosen[8:]) == {"train", "validation", "test"}

@@ -48,6 +48,7 @@ VALID = {
     DataPrepParameters: {
         "image_size": 8, "num_channels": 3, "validation_fraction": 0.2, "test_fraction": 0.2, "seed": 0,
         "crop": "pad", "num_workers": 0, "max_rejected": 0, "on_leakage": "refuse",
+        "near_duplicate_similarity": None,
     },
     Stage1Parameters: {
         **SCHEDULED,

@@ -118,14 +118,16 @@ def describe_warnings(
     num_rejected: int = 0,
     ignored: Mapping[str, int] | None = None,
     brightness: float | None = None,
+    near_duplicates: pd.DataFrame | None = None,
 ) -> list[str]:
     """What to know about these samples before trusting a metric, one sentence each.
 
     Args:
-        samples: with the columns `id`, `class_name`, `split` and `pixel_hash`.
+        samples: with the columns `id`, `class_name`, `split`, `pixel_hash` and `duplicate_group`.
         num_rejected: number of images that could not be decoded.
         ignored: number of entries of the source that were not used, by kind.
         brightness: mean plus standard deviation of the training images, on the scale 0 to 1.
+        near_duplicates: `first` and `second`, rows of the samples that look nearly the same.
     """
     found = []
     if num_rejected:
@@ -138,20 +140,58 @@ def describe_warnings(
             f"the training images are nearly black, hardly brighter than {255 * brightness:.0f} of 255: "
             "images of more than 8 bits must use their full range, which 12 bits in a 16-bit file do not"
         )
-    leaked, removed = samples[find_leaked(samples)], samples[samples["split"] == "removed"]
-    for split, where in (("train", "validation or test"), ("validation", "test")):
-        names = leaked.loc[leaked["split"] == split, "id"]
-        if len(names):
-            found.append(f"{len(names):,} images of {split} are in {where}: {name_some(names)}")
+    found += _describe_leaked(samples)
+    removed = samples[samples["split"] == "removed"]
     if len(removed):
         found.append(f"{len(removed):,} images removed from train or validation: {name_some(removed['id'])}")
-    classes = samples.groupby("pixel_hash")["class_name"].transform("nunique")
-    if (classes > 1).any():
-        found.append(
-            f"{(classes > 1).sum():,} images are in more than one class: "
-            f"{name_some(samples.loc[classes > 1].sort_values(['pixel_hash', 'id'])['id'], 6)}"
-        )
+    found += _describe_ambiguous(samples)
+    if near_duplicates is not None:
+        found += _describe_crowds(samples, near_duplicates)
     return [*found, *_describe_counts(samples)]
+
+
+def _describe_leaked(samples: pd.DataFrame) -> list[str]:
+    identical = find_leaked(samples, "pixel_hash")
+    kinds = ((identical, "are in"), (find_leaked(samples) & ~identical, "look nearly the same as one in"))
+    found = []
+    for split, where in (("train", "validation or test"), ("validation", "test")):
+        for is_leaked, verb in kinds:
+            names = samples.loc[is_leaked & (samples["split"] == split), "id"]
+            if len(names):
+                found.append(f"{len(names):,} images of {split} {verb} {where}: {name_some(names)}")
+    return found
+
+
+def _describe_ambiguous(samples: pd.DataFrame) -> list[str]:
+    """Images whose duplicates are of another class."""
+    identical, alike = (
+        samples.groupby(column)["class_name"].transform("nunique") > 1
+        for column in ("pixel_hash", "duplicate_group")
+    )
+    kinds = (
+        (identical, "are in more than one class"),
+        (alike & ~identical, "look nearly the same as one of another class"),
+    )
+    return [
+        f"{chosen.sum():,} images {verb}: "
+        f"{name_some(samples.loc[chosen].sort_values(['duplicate_group', 'id'])['id'], 6)}"
+        for chosen, verb in kinds
+        if chosen.any()
+    ]
+
+
+def _describe_crowds(samples: pd.DataFrame, near_duplicates: pd.DataFrame) -> list[str]:
+    """Images that look like too many others to be copies."""
+    groups = samples["duplicate_group"].to_numpy()
+    first, second = near_duplicates[["first", "second"]].to_numpy(dtype=np.int64).T
+    is_apart = groups[first] != groups[second]
+    crowd = np.unique([first[is_apart], second[is_apart]])
+    if not len(crowd):
+        return []
+    return [
+        f"{len(crowd):,} images look nearly the same as very many others, which copies do not; they were not "
+        f"kept together: {name_some(samples['id'].iloc[crowd])}"
+    ]
 
 
 def _describe_counts(samples: pd.DataFrame) -> list[str]:

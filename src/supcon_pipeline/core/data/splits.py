@@ -16,6 +16,7 @@ def split_samples(
     test_fraction: float,
     seed: int,
     splits: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """`train`, `validation` or `test` for each sample, in the order of `labels`.
 
@@ -28,6 +29,8 @@ def split_samples(
         test_fraction: share of each class, in (0, 1).
         seed: the same seed, labels and splits give the same result.
         splits: split of each sample, if the source has splits.
+        groups: a number for each sample, the same for duplicates: of each class, they are drawn as one where
+            enough are left to draw from.
 
     Raises:
         InputError: if train has no samples, or too few, of a class.
@@ -42,33 +45,47 @@ def split_samples(
     fractions = {name: share for name, share in fractions.items() if not (given == name).any()}
     generator, chosen = np.random.default_rng(seed), given.copy()
     for label, members in _group_by_label(labels):
-        order = members[given[members] == "train"]
-        _require_train(label, len(order), given[members], list(fractions))
-        order = generator.permutation(order) if fractions else order
+        movable = members[given[members] == "train"]
+        _require_train(label, len(movable), given[members], list(fractions))
+        drawn, of_drawn = _first_of_groups(movable, groups, len(fractions) + 2)
+        order = generator.permutation(drawn) if fractions else drawn
         left = len(order)
         for position, (name, share) in enumerate(fractions.items()):
             # Leave one sample for each later split and two for train.
             count = min(max(1, round(len(order) * share)), left - len(fractions) + position - 1)
             chosen[order[len(order) - left : len(order) - left + count]] = name
             left -= count
+        chosen[movable] = chosen[drawn[of_drawn]]
     return chosen
 
 
+def _first_of_groups(
+    members: Int[np.ndarray, " m"], groups: np.ndarray | None, least: int
+) -> tuple[Int[np.ndarray, " some"], Int[np.ndarray, " m"]]:
+    """The first of each group, and which of them is each member's; all members if those are too few."""
+    if groups is not None:
+        _, first, of_first = np.unique(groups[members], return_index=True, return_inverse=True)
+        if len(first) >= least:
+            # In the order of the members, so that without duplicates nothing changes.
+            return members[np.sort(first)], np.argsort(np.argsort(first))[of_first]
+    return members, np.arange(len(members))
+
+
 def keep_together(
-    chosen: np.ndarray, hashes: Sequence[str] | pd.Series, splits: Sequence[str] | None = None
+    chosen: np.ndarray, groups: Sequence[str] | np.ndarray, splits: Sequence[str] | None = None
 ) -> np.ndarray:
-    """The splits, with identical images moved together: to train if one is there, else to validation.
+    """The splits, with duplicates moved together: to train if one is there, else to validation.
 
     What the source assigns to validation or test stays there.
 
     Args:
         chosen: `train`, `validation` or `test` of each sample, from `split_samples`.
-        hashes: hash of the pixels of each sample.
+        groups: a number or name for each sample, the same for duplicates.
         splits: split of each sample, if the source has splits.
     """
     is_movable = np.full(len(chosen), True) if splits is None else np.array(splits, dtype=object) == "train"
     rank = pd.Series(chosen).map(SPLITS.index)
-    first = rank.where(is_movable).groupby(np.array(hashes)).transform("min")
+    first = rank.where(is_movable).groupby(np.array(groups)).transform("min")
     ranks = first.where(is_movable, rank).to_numpy(dtype=np.int64)
     together: np.ndarray = np.array(SPLITS, dtype=object)[ranks]
     return together
@@ -110,23 +127,40 @@ def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:
     if not leaked.any() or on_leakage == "report":
         return samples
     if on_leakage == "refuse":
-        raise InputError(
-            "images of train must not be in validation or test, nor those of validation in test, "
-            f"got {leaked.sum()} that are: {name_some(_name_twins(samples, leaked))}; delete them and "
-            "start a new run, or add --params data_prep.on_leakage=remove (drops them from train and "
-            "validation) or --params data_prep.on_leakage=report (keeps them)"
-        )
+        raise InputError(_describe_leaks(samples, leaked))
     left: pd.DataFrame = samples.assign(split=samples["split"].mask(leaked, "removed"))
     _require_left(left, samples.loc[leaked & (samples["split"] == "train"), "class_name"])
     return left
 
 
-def _name_twins(samples: pd.DataFrame, leaked: pd.Series) -> list[str]:
-    """The id of each leaked image, with that of an identical one."""
-    same = samples.groupby("pixel_hash")["id"]
-    first, last = (same.transform(end)[leaked] for end in ("first", "last"))
-    own = samples["id"][leaked]
-    return [f"{name} (as {twin})" for name, twin in zip(own, last.where(last != own, first), strict=True)]
+def _describe_leaks(samples: pd.DataFrame, leaked: pd.Series) -> str:
+    """What is wrong and what to do; identical images are named before those that are nearly so."""
+    is_identical = find_leaked(samples, "pixel_hash")
+    names = [
+        *(f"{own} (as {twin})" for own, twin in _name_twins(samples, is_identical, "pixel_hash")),
+        *(f"{own} (like {twin})" for own, twin in _name_twins(samples, leaked & ~is_identical)),
+    ]
+    found = (
+        "images of train must not be in validation or test, nor those of validation in test, "
+        f"got {leaked.sum()} that are: {name_some(names)}; delete them and "
+        "start a new run, or add --params data_prep.on_leakage=remove (drops them from train and "
+        "validation) or --params data_prep.on_leakage=report (keeps them)"
+    )
+    if is_identical.sum() == leaked.sum():
+        return found
+    return (
+        f"{found}; {(leaked & ~is_identical).sum()} of them are near-duplicates (see near_duplicates): "
+        "if they are different photographs, --params data_prep.near_duplicate_similarity=null lets them be"
+    )
+
+
+def _name_twins(
+    samples: pd.DataFrame, leaked: pd.Series, column: str = "duplicate_group"
+) -> Iterator[tuple[str, str]]:
+    """The id of each leaked image, with that of its duplicate in the latest split."""
+    order = samples["split"].map(SPLITS.index).argsort(kind="stable")
+    last = samples.iloc[order].groupby(column)["id"].transform("last")
+    yield from zip(samples.loc[leaked, "id"], last.loc[leaked[leaked].index], strict=True)
 
 
 def _require_left(samples: pd.DataFrame, changed: pd.Series) -> None:
@@ -146,10 +180,15 @@ def _require_left(samples: pd.DataFrame, changed: pd.Series) -> None:
         )
 
 
-def find_leaked(samples: pd.DataFrame) -> pd.Series:
-    """Which samples have the same pixels as one in a later split."""
+def find_leaked(samples: pd.DataFrame, column: str = "duplicate_group") -> pd.Series:
+    """Which samples have a duplicate in a later split.
+
+    Args:
+        samples: with `split` and the column.
+        column: `duplicate_group`, or `pixel_hash` for identical images alone.
+    """
     is_leaked = pd.Series(False, index=samples.index)
     for position, split in enumerate(SPLITS):
-        later = samples.loc[samples["split"].isin(SPLITS[position + 1 :]), "pixel_hash"]
-        is_leaked |= (samples["split"] == split) & samples["pixel_hash"].isin(later)
+        later = samples.loc[samples["split"].isin(SPLITS[position + 1 :]), column]
+        is_leaked |= (samples["split"] == split) & samples[column].isin(later)
     return is_leaked

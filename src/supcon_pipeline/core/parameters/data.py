@@ -24,6 +24,7 @@ class DataPrepParameters(Parameters):
     num_workers: Annotated[int, Field(ge=0)]
     max_rejected: Annotated[int, Field(ge=0)]
     on_leakage: Literal["refuse", "report", "remove"]
+    near_duplicate_similarity: Annotated[float, Field(gt=0, le=1)] | None
 
     @model_validator(mode="after")
     def _leave_images_to_train_on(self) -> Self:

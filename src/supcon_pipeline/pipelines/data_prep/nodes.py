@@ -38,19 +38,39 @@ def pack_images(
     return images, *tabulate_packed(raw_images, rejected), dict(raw_images.ignored)
 
 
+def find_near_duplicates(
+    prepared_images: np.ndarray, packed_samples: pd.DataFrame, params: DataPrepParameters
+) -> pd.DataFrame:
+    """The pairs of images that show one photograph and are not identical, the most similar first.
+
+    Of each image, the row, the id, the class and the split that the source gives it.
+    """
+    from supcon_pipeline.core.search.near_duplicates import near_duplicate_pairs, tabulate_pairs
+
+    pairs = near_duplicate_pairs(prepared_images, params.near_duplicate_similarity)
+    return tabulate_pairs(pairs, packed_samples)
+
+
 def tabulate_samples(
     packed_samples: pd.DataFrame,
     prepared_images: np.ndarray,
     rejected_images: pd.DataFrame,
+    near_duplicates: pd.DataFrame,
     params: DataPrepParameters,
 ) -> pd.DataFrame:
-    """One row per packed image, in their order: id, split, label, class name, source, hash of the pixels."""
+    """One row per packed image, in their order: id, split, label, class name, source, hash of the pixels.
+
+    And a number that duplicates share, whether they are identical or nearly so.
+    """
+    from supcon_pipeline.core.search.near_duplicates import group_duplicates
+
     check_rejected(rejected_images, packed_samples, params.max_rejected)
     samples = packed_samples.assign(pixel_hash=pixel_hashes(prepared_images))
+    groups = group_duplicates(samples["pixel_hash"], near_duplicates)
     shares = (params.validation_fraction, params.test_fraction, params.seed)
     given = samples["split"].tolist()
-    chosen = split_samples(samples["class_name"].to_numpy(), *shares, given)
-    samples["split"] = keep_together(chosen, samples["pixel_hash"], given)
+    chosen = split_samples(samples["class_name"].to_numpy(), *shares, given, groups)
+    samples = samples.assign(split=keep_together(chosen, groups, given), duplicate_group=groups)
     check_splits(samples)
     return handle_leakage(samples, params.on_leakage)
 
@@ -60,6 +80,7 @@ def describe_dataset(
     samples: pd.DataFrame,
     rejected_images: pd.DataFrame,
     ignored_files: dict[str, int],
+    near_duplicates: pd.DataFrame,
     params: DataPrepParameters,
 ) -> dict[str, Any]:
     """The dataset card: counts, what was left out, channel statistics of train, warnings, content hash.
@@ -68,7 +89,8 @@ def describe_dataset(
     """
     mean, std = channel_statistics(prepared_images, np.flatnonzero(samples["split"] == "train"))
     counts = count_images(samples)
-    found = describe_warnings(samples, len(rejected_images), ignored_files, max(np.add(mean, std)))
+    brightness = max(np.add(mean, std))
+    found = describe_warnings(samples, len(rejected_images), ignored_files, brightness, near_duplicates)
     for warning in found:
         logger.warning("%s", warning)
     return {

@@ -2,7 +2,12 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from supcon_pipeline.pipelines.data_prep.nodes import describe_dataset, pack_images, tabulate_samples
+from supcon_pipeline.pipelines.data_prep.nodes import (
+    describe_dataset,
+    find_near_duplicates,
+    pack_images,
+    tabulate_samples,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -16,8 +21,20 @@ def create_pipeline() -> Pipeline:
                 name="pack_images",
             ),
             Node(
+                func=find_near_duplicates,
+                inputs=["prepared_images", "packed_samples", "params:data_prep"],
+                outputs="near_duplicates",
+                name="find_near_duplicates",
+            ),
+            Node(
                 func=tabulate_samples,
-                inputs=["packed_samples", "prepared_images", "rejected_images", "params:data_prep"],
+                inputs=[
+                    "packed_samples",
+                    "prepared_images",
+                    "rejected_images",
+                    "near_duplicates",
+                    "params:data_prep",
+                ],
                 outputs="samples",
                 name="tabulate_samples",
             ),
@@ -28,6 +45,7 @@ def create_pipeline() -> Pipeline:
                     "samples",
                     "rejected_images",
                     "ignored_files",
+                    "near_duplicates",
                     "params:data_prep",
                 ],
                 outputs="dataset_card",
