@@ -43,7 +43,7 @@ lr_finder: {num_steps: 12}
 evaluation: {knn: {k: 5}, learning_curve: {num_draws: 2}, bootstrap: {num_resamples: 50}}
 visualization:
   tsne: {perplexity: 5, num_iterations: 500, max_points: 100, num_jobs: 1}
-  gallery: {num_right: 1, num_wrong: 2, num_references: 3, num_suspicious: 4}
+  gallery: {num_right: 1, num_wrong: 2, num_references: 3, num_suspicious: 4, num_near_duplicates: 4}
 """,
 }
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from supcon_pipeline.commands import commands_folder
-from supcon_pipeline.core.pages.headlines import HEADLINES
+from supcon_pipeline.core.pages.headlines import HEADLINES, describe_without_near_duplicates
 
 # Above this many artifacts, only those for people to look at are listed.
 MAX_SHOWN = 10
@@ -129,6 +129,8 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
         value, *beside = ("" if x is None else f"{x:.4f}" for x in values)
         table.add_row(f"{group} {short}", value, interval, *beside)
     console.print(table)
+    if without := describe_without_near_duplicates(metrics):
+        console.print(without, soft_wrap=True)
     for warning in metrics.get("warnings", ()):
         console.print(f"[bold]{warning}[/bold]", soft_wrap=True)
     if metrics["baseline_differs"]:

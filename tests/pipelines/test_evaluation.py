@@ -1,4 +1,5 @@
 import inspect
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,9 @@ def samples(rng):
     """Sixty images of three classes, of which every third is a test image."""
     label = rng.integers(0, 3, 60)
     return pd.DataFrame({"id": [f"image {row}" for row in range(60)], "label": label}).assign(
-        split=np.tile(["train", "test", "validation"], 20), class_name=np.array(["a", "b", "c"])[label]
+        split=np.tile(["train", "test", "validation"], 20),
+        class_name=np.array(["a", "b", "c"])[label],
+        duplicate_group=range(60),
     )
 
 
@@ -64,6 +67,7 @@ def embeddings(rng, samples):
         nodes.score_classifier,
         nodes.score_baseline_classifier,
         nodes.score_knn,
+        nodes.score_without_near_duplicates,
         index_embeddings,
     ],
 )
@@ -102,3 +106,26 @@ def test_pixels_of_photographs_are_compared_at_32_pixels(rng, params, samples, m
     ]
     assert scores[0] == scores[1]
     assert [rows.shape for rows in compared] == [(60, 1024)] * 2
+
+
+def test_test_images_with_a_duplicate_in_train_are_left_out_of_the_metrics_without_them(
+    embeddings, samples, params, monkeypatch
+):
+    scored = []
+    monkeypatch.setattr(
+        nodes, "score_classifier", lambda _, __, others, *___: scored.append(others) or {"calibrated": {}}
+    )
+    score = partial(nodes.score_without_near_duplicates, embeddings, None)
+    assert score(samples, CARD, params) == {}
+    # A test image like one of train, two like one of validation and one another.
+    samples.loc[1, "duplicate_group"] = 0
+    samples.loc[[4, 7], "duplicate_group"] = 2
+    found = score(samples, CARD, params)
+    assert (found["num_images"], found["num_left_out"]) == (19, 1)
+    assert scored[0].loc[scored[0]["split"] == "test", "id"].tolist() == samples["id"][4::3].tolist()
+    expected = nodes.score_features(
+        embeddings, samples.assign(split=samples["split"].mask(samples.index == 1)), params
+    )
+    assert found["embedding"] == expected["embedding"]
+    samples.loc[samples["split"] == "test", "duplicate_group"] = 0
+    assert score(samples, CARD, params) == {}

@@ -15,7 +15,14 @@ from supcon_pipeline.pipelines.visualization.nodes import (
 PARAMS = VisualizationParameters.model_validate(
     {
         "tsne": {"perplexity": 5, "num_iterations": 500, "seeds": [0], "max_points": 40, "num_jobs": 1},
-        "gallery": {"num_right": 1, "num_wrong": 1, "num_references": 1, "num_suspicious": 1, "seed": 0},
+        "gallery": {
+            "num_right": 1,
+            "num_wrong": 1,
+            "num_references": 1,
+            "num_suspicious": 1,
+            "num_near_duplicates": 1,
+            "seed": 0,
+        },
     }
 )
 

@@ -3,7 +3,12 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from supcon_pipeline.core.figures.image_grids import choose_queries, draw_retrieval, draw_suspicious
+from supcon_pipeline.core.figures.image_grids import (
+    choose_queries,
+    draw_pairs,
+    draw_retrieval,
+    draw_suspicious,
+)
 from supcon_pipeline.core.figures.marks import RIGHT, WRONG
 
 LABELS = np.array([0, 0, 1, 1, 0, 0, 1, 1])
@@ -144,3 +149,21 @@ def test_a_name_with_dollar_signs_is_no_formula(images):
         sample=[3, 0], split="train", suggested_class="$\\alpha", suspicion=0.9, id="$\\frac$.png"
     )
     draw_suspicious(images, table, num_shown=2).draw_without_rendering()
+
+
+def test_pairs_of_near_duplicates_in_two_splits_or_classes_come_first_and_are_framed(images):
+    splits = ["train", "test", "train", "train", "train", "train", "train", "train"]
+    pairs = pd.DataFrame({"first": [4, 0, 2], "second": [5, 1, 4], "similarity": [0.99, 0.98, 0.97]})
+    figure = draw_pairs(images, SAMPLES.assign(split=splits), pairs, num_shown=5)
+    shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in shown[:2]] == ["0.980, train", "0.980, test"]
+    assert [axis.get_xlabel() for axis in shown[2:4]] == ["bee\nimage-2", "ant\nimage-4"]
+    assert [axis.spines["top"].get_visible() for axis in shown] == [True] * 4 + [False] * 2
+    assert np.array_equal(shown[4].images[0].get_array(), images[4])
+    assert "3 of 3 pairs" in figure.get_suptitle()
+
+
+def test_without_near_duplicates_their_gallery_says_so(images):
+    pairs = pd.DataFrame({"first": [], "second": [], "similarity": []}, dtype=object)
+    figure = draw_pairs(images, SAMPLES.assign(split="train"), pairs, num_shown=5)
+    assert figure.get_suptitle().startswith("No near-duplicates were found or looked for")

@@ -80,7 +80,8 @@ VALID = {
     },
     VisualizationParameters: {
         "tsne": {"perplexity": 2, "num_iterations": 500, "seeds": [0], "max_points": 10, "num_jobs": 1},
-        "gallery": {"num_right": 1, "num_wrong": 1, "num_references": 1, "num_suspicious": 1, "seed": 0},
+        "gallery": {"num_right": 1, "num_wrong": 1, "num_references": 1, "num_suspicious": 1,
+                    "num_near_duplicates": 1, "seed": 0},
     },
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from supcon_pipeline.core.figures.marks import RIGHT, WRONG
 from supcon_pipeline.core.figures.names import drawn_name, show_as_written
 
 MAX_LETTERS = 16
+_PAIRS_PER_ROW = 3
 
 
 def choose_queries(
@@ -120,6 +121,47 @@ def draw_suspicious(
         note = f"{row['suspicion']:.2f}, {row['split']}\n{_tail(str(row['id']))}"
         axis.set_xlabel(note, fontsize=7)
     return show_as_written(figure)
+
+
+def draw_pairs(
+    images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame, pairs: pd.DataFrame, num_shown: int
+) -> Any:
+    """Pairs of images side by side, those in two splits or classes first and framed.
+
+    Args:
+        images: all images.
+        samples: one row per image, with `id`, `class_name` and `split`.
+        pairs: most similar first, with `first` and `second` (rows in `images`) and `similarity`.
+        num_shown: most pairs to show.
+    """
+    from matplotlib.figure import Figure
+
+    first, second = (samples.iloc[pairs[side].to_numpy(dtype=np.int64)] for side in ("first", "second"))
+    is_apart = np.zeros(len(pairs), dtype=bool)
+    for column in ("split", "class_name"):
+        is_apart |= first[column].to_numpy() != second[column].to_numpy()
+    order = np.argsort(~is_apart, kind="stable")[:num_shown]
+    num_rows = max(1, -(-len(order) // _PAIRS_PER_ROW))
+    figure = Figure(figsize=(3.4 * _PAIRS_PER_ROW, 2.4 * num_rows + 0.5), layout="constrained")
+    figure.suptitle(_describe_pairs(len(order), len(pairs)))
+    axes = figure.subplots(num_rows, 2 * _PAIRS_PER_ROW, squeeze=False).reshape(-1, 2)
+    for cells in axes[len(order) :]:
+        for axis in cells:
+            axis.set_axis_off()
+    for cells, place in zip(axes, order, strict=False):
+        color, similarity = WRONG if is_apart[place] else None, pairs["similarity"].iloc[place]
+        for axis, row in zip(cells, (first.iloc[place], second.iloc[place]), strict=True):
+            _show(axis, images[row.name], f"{similarity:.3f}, {row['split']}", color)
+            axis.set_xlabel(
+                f"{drawn_name(row['class_name'], MAX_LETTERS)}\n{_tail(str(row['id']))}", fontsize=7
+            )
+    return show_as_written(figure)
+
+
+def _describe_pairs(num_shown: int, num_pairs: int) -> str:
+    if num_pairs == 0:
+        return "No near-duplicates were found or looked for (data_prep.near_duplicate_similarity)"
+    return f"Near-duplicates: {num_shown:,} of {num_pairs:,} pairs, framed if in two splits or classes"
 
 
 def _describe_number(num_images: int) -> str:

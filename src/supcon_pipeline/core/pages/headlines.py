@@ -1,6 +1,7 @@
 """The headline metrics."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Headline(NamedTuple):
@@ -39,3 +40,24 @@ HEADLINES = (
         "gap between confidence and accuracy before temperature scaling, lower is better",
     ),
 )
+
+
+def describe_without_near_duplicates(metrics: Mapping[str, Any]) -> str:
+    """Headline metrics on the test images of which train has no copy, in a sentence; empty if that is all.
+
+    Args:
+        metrics: as `evaluation` gives them.
+    """
+    scores = metrics.get("without_near_duplicates")
+    if not scores:
+        return ""
+    names = [("embedding", "precision_at_1"), ("embedding", "knn_accuracy"), ("classifier", "accuracy")]
+    numbers = ", ".join(
+        f"{group} {short} {scores[group][metric]:.4f} ({metrics[group][metric]:.4f} with them)"
+        for group, metric, short, _ in HEADLINES
+        if (group, metric) in names
+    )
+    return (
+        f"Without the {scores['num_left_out']:,} test images that have a duplicate in train, on the other "
+        f"{scores['num_images']:,}: {numbers}"
+    )

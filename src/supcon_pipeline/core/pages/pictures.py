@@ -41,6 +41,10 @@ PICTURES = {
         "Labels to check",
         "The images whose neighbours disagree most with their label",
     ),
+    "near_duplicate_gallery": Picture(
+        "Near-duplicates",
+        "Pairs of images that show one photograph, those in two splits first",
+    ),
     "training_curves": Picture(
         "Training curves",
         "Loss, learning rate and validation metrics of each training by epoch",

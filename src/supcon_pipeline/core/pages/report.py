@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from supcon_pipeline.core.metrics.calibration import CALIBRATED
+from supcon_pipeline.core.pages.headlines import describe_without_near_duplicates
 from supcon_pipeline.core.pages.pictures import PICTURES, Picture
 from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 
@@ -69,6 +70,7 @@ def render_report(
     template = open_templates().get_template("report.html")
     return template.render(
         metrics=metrics,
+        without=describe_without_near_duplicates(metrics),
         tables={title: _compare(groups, names) for title, names in _TABLES.items()},
         titles={**_TITLES, "baseline embedding": _baseline_title(metrics["baseline_differs"])},
         card=dataset_card,

@@ -22,12 +22,13 @@ class TsneParameters(Parameters):
 
 
 class GalleryParameters(Parameters):
-    """The galleries of nearest images and of labels to check."""
+    """The galleries of nearest images, of labels to check and of near-duplicates."""
 
     num_right: Count
     num_wrong: Count
     num_references: Count
     num_suspicious: Count
+    num_near_duplicates: Count
     seed: Seed
 
 

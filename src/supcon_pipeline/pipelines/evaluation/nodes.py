@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
-from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
+from supcon_pipeline.core.named_tensors import NamedTensors, require_order, require_origin
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 
 # Height and width of the images whose pixels are compared.
@@ -242,6 +242,32 @@ def score_knn(
     return _score_logits(logits, labelled, dataset_card, params)
 
 
+def score_without_near_duplicates(
+    embeddings: NamedTensors,
+    classifier: NamedTensors,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
+) -> dict[str, Any]:
+    """Metrics on the test images that are no duplicates of training images; empty if all are, or none is."""
+    from supcon_pipeline.core.metrics.classification import without_tables
+
+    require_order(embeddings, samples["id"])
+    in_train = samples.loc[samples["split"] == "train", "duplicate_group"]
+    is_left_out = (samples["split"] == "test") & samples["duplicate_group"].isin(in_train)
+    others = samples.assign(split=samples["split"].mask(is_left_out, "left out"))
+    num_images = int((others["split"] == "test").sum())
+    if not num_images or not is_left_out.any():
+        return {}
+    scores = score_classifier(classifier, embeddings, others, dataset_card, params)
+    return {
+        "num_images": num_images,
+        "num_left_out": int(is_left_out.sum()),
+        **score_features(embeddings, others, params),
+        "classifier": without_tables(scores),
+    }
+
+
 def _score_logits(
     logits: dict[str, np.ndarray],
     labelled: LabelledEmbeddings,
@@ -315,6 +341,7 @@ def _group_scores(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     kinds = ("classifier", "knn", "baseline_classifier")
     classifiers = {kind: without_tables(scores[f"{kind}_metrics"]) for kind in kinds}
     baseline = {**scores["baseline_feature_metrics"], "classifier": classifiers.pop("baseline_classifier")}
+    without = scores["near_duplicate_metrics"]
     published = scores["published_metrics"]
     if published:
         published = {"published": {**published, "classifier": without_tables(published["classifier"])}}
@@ -322,6 +349,7 @@ def _group_scores(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
         **scores["feature_metrics"],
         "pixels": scores["pixel_metrics"],
         **published,
+        **({"without_near_duplicates": without} if without else {}),
         "baseline": baseline,
         **classifiers,
     }

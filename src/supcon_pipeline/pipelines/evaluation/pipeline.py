@@ -17,6 +17,7 @@ from supcon_pipeline.pipelines.evaluation.nodes import (
     score_learning_curve,
     score_pixels,
     score_published,
+    score_without_near_duplicates,
 )
 
 # What all metrics are put together from.
@@ -26,6 +27,7 @@ _COLLECTED = (
     "knn_metrics",
     "pixel_metrics",
     "published_metrics",
+    "near_duplicate_metrics",
     "baseline_feature_metrics",
     "baseline_classifier_metrics",
     "embeddings",
@@ -43,6 +45,7 @@ def create_pipeline() -> Pipeline:
             *_score("encoder", ""),
             *_score("baseline_model", "baseline_"),
             *_classify(),
+            _score_subset(),
             *_list_evidence(),
             Node(
                 func=collect_metrics,
@@ -127,6 +130,16 @@ def _classify() -> list[Node]:
             name="score_learning_curve",
         ),
     ]
+
+
+def _score_subset() -> Node:
+    """The same metrics where training has seen no copy of an image."""
+    return Node(
+        func=score_without_near_duplicates,
+        inputs=["embeddings", "classifier", "samples", "dataset_card", "params:evaluation"],
+        outputs="near_duplicate_metrics",
+        name="score_without_near_duplicates",
+    )
 
 
 def _list_evidence() -> list[Node]:

@@ -119,6 +119,18 @@ def draw_suspicious_gallery(
     return draw_suspicious(prepared_images, suspicious_labels, params.gallery.num_suspicious)
 
 
+def draw_near_duplicate_gallery(
+    near_duplicates: pd.DataFrame,
+    samples: pd.DataFrame,
+    prepared_images: np.ndarray,
+    params: VisualizationParameters,
+) -> Figure:
+    """Pairs of images that show one photograph, those in two splits first."""
+    from supcon_pipeline.core.figures.image_grids import draw_pairs
+
+    return draw_pairs(prepared_images, samples, near_duplicates, params.gallery.num_near_duplicates)
+
+
 def draw_calibration_curves(
     classifier_metrics: dict[str, Any],
     knn_metrics: dict[str, Any],

@@ -10,6 +10,7 @@ from supcon_pipeline.pipelines.visualization.nodes import (
     draw_embedding_map,
     draw_interactive_map,
     draw_learning_curve,
+    draw_near_duplicate_gallery,
     draw_retrieval_gallery,
     draw_suspicious_gallery,
     draw_training_curves,
@@ -110,6 +111,12 @@ def _draw_evidence() -> list[Node]:
             inputs=["suspicious_labels", "prepared_images", "params:visualization"],
             outputs="suspicious_gallery",
             name="draw_suspicious_gallery",
+        ),
+        Node(
+            func=draw_near_duplicate_gallery,
+            inputs=["near_duplicates", "samples", "prepared_images", "params:visualization"],
+            outputs="near_duplicate_gallery",
+            name="draw_near_duplicate_gallery",
         ),
         Node(
             func=draw_calibration_curves,
