@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from supcon_pipeline.core.named_tensors import NamedTensors
+from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation import nodes
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
@@ -73,7 +74,12 @@ def embeddings(rng, samples):
 )
 def test_samples_in_another_order_than_the_embeddings_are_refused(node, embeddings, samples, params):
     parts = {"embeddings": embeddings, "baseline_embeddings": embeddings, "dataset_card": CARD}
-    parts |= {"classifier": None, "params": params, "samples": samples.iloc[::-1].reset_index(drop=True)}
+    parts |= {
+        "classifier": None,
+        "embedding_duplicates": None,
+        "params": params,
+        "samples": samples.iloc[::-1].reset_index(drop=True),
+    }
     names = inspect.signature(node).parameters
     with pytest.raises(ValueError, match=r"must have sample 'image 59' at row 0, .*, got 'image 0'"):
         node(**{name: parts[name] for name in names})
@@ -116,16 +122,41 @@ def test_test_images_with_a_duplicate_in_train_are_left_out_of_the_metrics_witho
         nodes, "score_classifier", lambda _, __, others, *___: scored.append(others) or {"calibrated": {}}
     )
     score = partial(nodes.score_without_near_duplicates, embeddings, None)
-    assert score(samples, CARD, params) == {}
+    none = pd.DataFrame({"first": []})
+    assert score(samples, none, CARD, params) == {}
     # A test image like one of train, two like one of validation and one another.
     samples.loc[1, "duplicate_group"] = 0
     samples.loc[[4, 7], "duplicate_group"] = 2
-    found = score(samples, CARD, params)
+    found = score(samples, none, CARD, params)
     assert (found["num_images"], found["num_left_out"]) == (19, 1)
     assert scored[0].loc[scored[0]["split"] == "test", "id"].tolist() == samples["id"][4::3].tolist()
     expected = nodes.score_features(
         embeddings, samples.assign(split=samples["split"].mask(samples.index == 1)), params
     )
     assert found["embedding"] == expected["embedding"]
+    # And one that the embedding led to.
+    assert score(samples, pd.DataFrame({"first": [10]}), CARD, params)["num_left_out"] == 2
     samples.loc[samples["split"] == "test", "duplicate_group"] = 0
-    assert score(samples, CARD, params) == {}
+    assert score(samples, none, CARD, params) == {}
+
+
+def test_the_embedding_leads_to_mirrored_copies_that_the_pixels_confirm(rng, samples):
+    from scipy.ndimage import gaussian_filter
+
+    images = gaussian_filter(rng.normal(size=(60, 32, 32, 1)), (0, 2, 2, 0)) * 400 + 128
+    images = np.clip(images, 0, 255).astype(np.uint8)
+    # Test images: one is a mirrored copy, one is known to be a copy, one is too far in the embedding.
+    for row in (1, 4, 7):
+        images[row] = images[0][:, ::-1]
+    samples.loc[4, "duplicate_group"] = 0
+    table = {
+        "query": [1, 4, 7, 10],
+        "reference": [0, 0, 0, 0],
+        "similarity": [0.99, 0.99, 0.5, 0.99],
+        "rank": 0,
+    }
+    data_params = DataPrepParameters.model_construct(near_duplicate_similarity=0.95)
+    found = nodes.find_embedding_duplicates(pd.DataFrame(table), samples, images, data_params)
+    assert found[["first_id", "second_id", "is_mirrored"]].to_numpy().tolist() == [
+        ["image 1", "image 0", True]
+    ]

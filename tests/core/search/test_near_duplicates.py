@@ -11,6 +11,7 @@ from supcon_pipeline.core.search.near_duplicates import (
     group_duplicates,
     near_duplicate_pairs,
     tabulate_pairs,
+    verified_pairs,
 )
 
 SIMILARITY = 0.95
@@ -135,3 +136,13 @@ def test_the_table_of_pairs_says_what_is_known_of_both():
             **{"second_id": "b", "second_class": "dog", "second_split": "test"},
         }
     ]
+
+
+def test_of_given_pairs_those_that_show_one_photograph_are_kept_mirrored_or_not(photographs):
+    first, second = photographs[9], photographs[10]
+    images = pack([first, encode(first, 60), second, encode(first[8:, ::-1], 60)])
+    pairs = np.array([[3, 0], [2, 0], [1, 0]])
+    found = verified_pairs(images, pairs, SIMILARITY)
+    assert found[["first", "second", "is_mirrored"]].to_numpy().tolist() == [[1, 0, False], [3, 0, True]]
+    assert verified_pairs(images, pairs, None).empty
+    assert verified_pairs(images, pairs[:0], SIMILARITY).empty

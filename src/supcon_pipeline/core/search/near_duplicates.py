@@ -17,6 +17,8 @@ _HASH_SIZE, _NUM_FREQUENCIES = 32, 8
 _NUM_CANDIDATES, _NUM_USUAL = 8, 32
 # A candidate is half as far away as what is usual, or closer than this.
 _ALIKE = 0.95
+# Of pairs that are given, those less alike than this are not compared.
+_MAYBE_ALIKE = 0.8
 # Height and width that images are compared at, and the margin that a crop may have lost.
 _COMPARED_SIZE, _MARGIN = 64, 6
 # Coarser than this, in pixels, is light and background, which different photographs share.
@@ -61,6 +63,37 @@ def near_duplicate_pairs(images: UInt8[np.ndarray, "n h w c"], similarity: float
     )
     table = pd.DataFrame({"first": pairs[:, 0], "second": pairs[:, 1], "similarity": found})
     table = table[found >= similarity]
+    return table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
+
+
+def verified_pairs(
+    images: UInt8[np.ndarray, "n h w c"], pairs: Int[np.ndarray, "m 2"], similarity: float | None
+) -> pd.DataFrame:
+    """Those of the given pairs of images that show one photograph, perhaps mirrored, the most similar first.
+
+    Args:
+        images: may be memory-mapped.
+        pairs: rows of the images.
+        similarity: least correlation of the detail of two images, in (0, 1]; `None` finds no pair.
+
+    Returns:
+        As `near_duplicate_pairs`, and `is_mirrored`.
+    """
+    if similarity is None or not len(pairs):
+        pairs = np.empty((0, 2), dtype=np.int64)
+    rows, places = np.unique(pairs, return_inverse=True)
+    first, second = _low_frequencies(images, rows)[places.reshape(-1, 2)].transpose(1, 0, 2)
+    # Mirroring changes the sign of every other horizontal frequency.
+    signs = np.tile(np.float32(-1) ** np.arange(_NUM_FREQUENCIES), _NUM_FREQUENCIES)
+    scores = np.zeros((len(pairs), 2))
+    for is_mirrored, sign in enumerate((np.ones_like(signs), signs)):
+        for place in np.flatnonzero(np.einsum("ij,ij,j->i", first, second, sign) >= _MAYBE_ALIKE):
+            one, other = images[pairs[place, 0]], images[pairs[place, 1]]
+            other = np.ascontiguousarray(other[:, ::-1]) if is_mirrored else other
+            scores[place, is_mirrored] = detail_similarity(one, other)
+    table = pd.DataFrame({"first": pairs[:, 0], "second": pairs[:, 1], "similarity": scores.max(axis=1)})
+    table["is_mirrored"] = scores.argmax(axis=1) == 1
+    table = table[table["similarity"] >= (similarity or 1)]
     return table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -5,6 +5,7 @@ from kedro.pipeline import Node, Pipeline
 from supcon_pipeline.pipelines.evaluation.nodes import (
     collect_metrics,
     embed_samples,
+    find_embedding_duplicates,
     find_neighbours,
     find_suspicious_labels,
     list_confused_pairs,
@@ -45,7 +46,7 @@ def create_pipeline() -> Pipeline:
             *_score("encoder", ""),
             *_score("baseline_model", "baseline_"),
             *_classify(),
-            _score_subset(),
+            *_score_subset(),
             *_list_evidence(),
             Node(
                 func=collect_metrics,
@@ -132,14 +133,29 @@ def _classify() -> list[Node]:
     ]
 
 
-def _score_subset() -> Node:
+def _score_subset() -> list[Node]:
     """The same metrics where training has seen no copy of an image."""
-    return Node(
-        func=score_without_near_duplicates,
-        inputs=["embeddings", "classifier", "samples", "dataset_card", "params:evaluation"],
-        outputs="near_duplicate_metrics",
-        name="score_without_near_duplicates",
-    )
+    return [
+        Node(
+            func=find_embedding_duplicates,
+            inputs=["neighbours", "samples", "prepared_images", "params:data_prep"],
+            outputs="embedding_duplicates",
+            name="find_embedding_duplicates",
+        ),
+        Node(
+            func=score_without_near_duplicates,
+            inputs=[
+                "embeddings",
+                "classifier",
+                "samples",
+                "embedding_duplicates",
+                "dataset_card",
+                "params:evaluation",
+            ],
+            outputs="near_duplicate_metrics",
+            name="score_without_near_duplicates",
+        ),
+    ]
 
 
 def _list_evidence() -> list[Node]:
