@@ -55,7 +55,7 @@ VALID = {
         "backbone": {"name": "resnet18", "stem": "small_image", "pretrained": False, "weights": None},
         "finetune": {
             "layer_decay": 1.0, "head_lr_factor": 0.5, "freeze_epochs": 0, "freeze_batch_norm": True,
-            "drop_path": 0.0,
+            "drop_path": 0.0, "start_share": 0.0,
         },
         "view_size": 8, "view_sizes": (8, 4096), "center_crop": 1.0,
         "projection": {"hidden_dim": 1, "dim": 2},

@@ -92,6 +92,7 @@ class FinetuneParameters(Parameters):
         freeze_batch_norm: whether batch-norm in the backbone keeps its running statistics and uses them.
         drop_path: probability that the last residual branch is left out, rising to it from 0 in the first;
             None for what the network has.
+        start_share: share of the weights it starts from in the backbone that is validated and kept.
     """
 
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -99,6 +100,7 @@ class FinetuneParameters(Parameters):
     freeze_epochs: Annotated[int, Field(ge=0)] = 0
     freeze_batch_norm: bool = False
     drop_path: Decay | None = None
+    start_share: Decay = 0.0
 
 
 class EmaParameters(Parameters):

@@ -13,6 +13,7 @@ from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
+from supcon_pipeline.core.optim.blending import StartBlend
 from supcon_pipeline.core.optim.freezing import Freezing
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
@@ -22,7 +23,7 @@ from supcon_pipeline.core.parameters.stages import EncoderTraining, TrainingPara
 from supcon_pipeline.core.training.identity import code_hash, library_versions
 from supcon_pipeline.core.training.precision import choose_precision
 from supcon_pipeline.core.training.state import Criterion, Metrics, Training
-from supcon_pipeline.core.views.loading import Batch, ViewDataset, build_loader
+from supcon_pipeline.core.views.loading import Batch, ViewDataset, ViewLoader, build_loader
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
 
@@ -107,26 +108,14 @@ class Stage:
 def build_training(stage: Stage, data: LabelledImages) -> Training:
     """The model, loader, optimizer, schedule and average of a stage, before the first step."""
     params, device, group = stage.params, pick_device(), stage.parameter_group or stage.key
-    model = stage.model.to(device)
-    policy, mixing = build_views(params, stage.num_views, data, stage.view_sizes)
-    if stage.has_positives_by_class:
-        _warn_of_rare_class(stage.key, params.loader, data)
-    loader = build_loader(
-        data.images if stage.inputs is None else stage.inputs,
-        data.labels,
-        data.indices("train"),
-        policy,
-        **params.loader.model_dump(),
-        seed=params.seed,
-        mixing=mixing,
-        parameter_group=f"{group}.loader.",
-    )
+    model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.")
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
     ema = build_ema(model, params.ema.decay_per_epoch, len(loader)) if params.ema else None
+    blend = StartBlend(model, finetune.start_share) if finetune and finetune.start_share else None
     if params.compile:
-        # After the average was copied from it, which is only evaluated.
+        # After what is only evaluated was copied from it.
         model.compile()
     return Training(
         model,
@@ -141,6 +130,24 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         max_grad_norm=params.max_grad_norm,
         collapse_loss=stage.collapse_loss,
         freezing=Freezing(finetune.freeze_epochs, finetune.freeze_batch_norm) if finetune else None,
+        blend=blend,
+    )
+
+
+def _build_loader(stage: Stage, data: LabelledImages, parameter_group: str) -> ViewLoader:
+    params = stage.params
+    policy, mixing = build_views(params, stage.num_views, data, stage.view_sizes)
+    if stage.has_positives_by_class:
+        _warn_of_rare_class(stage.key, params.loader, data)
+    return build_loader(
+        data.images if stage.inputs is None else stage.inputs,
+        data.labels,
+        data.indices("train"),
+        policy,
+        **params.loader.model_dump(),
+        seed=params.seed,
+        mixing=mixing,
+        parameter_group=parameter_group,
     )
 
 

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.optim.averaging import MovingAverage
+from supcon_pipeline.core.optim.blending import StartBlend
 from supcon_pipeline.core.optim.freezing import Freezing
 from supcon_pipeline.core.optim.schedules import Schedule
 from supcon_pipeline.core.training.precision import Precision, choose_precision
@@ -80,6 +81,7 @@ class Training:
         max_grad_norm: gradients with a larger norm are scaled down to it.
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
         freezing: what of the model is not trained in an epoch.
+        blend: mixes the backbone with the weights it started from, for what is validated and kept.
         epoch: epochs done.
         step: steps done.
         losses: losses of the steps done in the current epoch, on their device.
@@ -100,6 +102,7 @@ class Training:
     max_grad_norm: float | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
     freezing: Freezing | None = None
+    blend: StartBlend | None = None
     epoch: int = 0
     step: int = 0
     losses: list[Tensor] = field(default_factory=list)
@@ -110,7 +113,8 @@ class Training:
     @property
     def validated(self) -> nn.Module:
         """The model that is validated and kept."""
-        return self.model if self.ema is None else self.ema.module
+        model = self.model if self.ema is None else self.ema.module
+        return model if self.blend is None else self.blend.of(model)
 
     @property
     def is_gradient_trusted(self) -> bool:
