@@ -62,7 +62,7 @@ def test_the_full_recipe_is_that_of_small_images(read_parameters: Reader, experi
 
 @pytest.mark.parametrize(
     ("experiment", "name"),
-    [("images", "photograph"), ("cifar10", "small_image"), ("cifar100", "small_image")],
+    [("images_scratch", "photograph"), ("cifar10", "small_image"), ("cifar100", "small_image")],
 )
 def test_the_views_of_a_recipe_are_those_of_the_preset_for_its_images(
     read_parameters: Reader, experiment: str, name: str

@@ -141,8 +141,8 @@ def test_few_images_are_trained_on_evaluated_drawn_and_searched_with_the_paramet
         "out_of_distribution": {"path": str(folder)},
     }
     for names in (["__default__"], ["inference", "out_of_distribution"]):
-        run_session(project_with_images, env="images", pipeline_names=names, runtime_params=params)
-    catalog = read_catalog(project_with_images, "images")
+        run_session(project_with_images, env="images_scratch", pipeline_names=names, runtime_params=params)
+    catalog = read_catalog(project_with_images, "images_scratch")
     assert catalog.load("samples")["split"].value_counts().to_dict() == {
         "train": 4,
         "validation": 2,
