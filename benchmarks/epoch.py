@@ -63,7 +63,7 @@ class PlainViews(Dataset):
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, int]:
         image, label = self.data.images[self.indices[item]], int(self.data.labels[self.indices[item]])
-        views = [self.policy.compose(image=image)["image"] for _ in range(2)] if self.policy else [image]
+        views = [self.policy.parts[-1](image=image)["image"] for _ in range(2)] if self.policy else [image]
         normalised = [((view / 255.0 - MEAN) / STD).astype(np.float32).transpose(2, 0, 1) for view in views]
         return torch.from_numpy(np.stack(normalised)), label
 

@@ -63,13 +63,15 @@ def main() -> None:
         for way, results in rounds.items():
             command = [sys.executable, *sys.argv, "--way", way]
             results.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+    best = {}
     for way, results in rounds.items():
-        train, infer = (max(result[name] for result in results) for name in ("train", "infer"))
-        system, peak = (min(result[name] for result in results) for name in ("system", "peak"))
+        speeds = {name: max(result[name] for result in results) for name in ("train", "infer")}
+        best[way] = speeds | {name: min(result[name] for result in results) for name in ("system", "peak")}
         print(
-            f"{way}: training {train:.1f} images/s, inference {infer:.1f} images/s, "
-            f"{system:.0%} of the CPU time in the system, {peak:.1f} GiB"
+            "{way}: training {train:.1f} images/s, inference {infer:.1f} images/s, "
+            "{system:.0%} of the CPU time in the system, {peak:.1f} GiB".format(way=way, **best[way])
         )
+    print("RESULT", json.dumps(best))
 
 
 if __name__ == "__main__":

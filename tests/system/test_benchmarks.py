@@ -23,6 +23,7 @@ SMALLEST = {
     "gradient_caching": "--plain 4 --cached 4 --micro 2",
     "index": "--references 200 --queries 20 --dims 8 --ef-search 16",
     "loss": "--repeats 1 --rows 64 --rows-alone --beside",
+    "memory": "--rounds 1 --backbone resnet_narrow --image-size 32 --batch-size 2",
     "metrics": "--queries 40 --references 60 --dims 8 --classes 2 --ways ours",
     "packing": "--counts 8",
     "tsne": "--points 100 --threads 1",
