@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -73,3 +76,31 @@ def test_a_training_writes_one_file_with_its_scalars_and_its_row(tmp_path):
         log.add_scalar("step/loss", 1.0, 0)
         log.add_hparams({"stage": "stage1"}, {MAP_AT_R: 0.5}, run_name=".")
     assert len(list(tmp_path.rglob("events*"))) == 1
+
+
+# In a process of its own, since pytest has its own way with what threads fail with.
+FULL_DISK = """
+import sys, threading
+from tensorboard.summary.writer.record_writer import RecordWriter
+from supcon_pipeline.core.training.tensorboard import TrainingLog
+
+def fail(*_):
+    raise OSError(28, "No space left on device")
+
+RecordWriter.flush = fail
+try:
+    TrainingLog(sys.argv[1])
+except OSError as error:
+    print(error)
+other = threading.Thread(target=lambda: 1 / 0, name="another")
+other.start()
+other.join()
+"""
+
+
+def test_a_full_disk_is_told_by_the_log_and_not_by_its_thread(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert ended.stdout.strip() == "[Errno 28] No space left on device"
+    assert ended.stderr.count("Exception in thread") == 1
+    assert "Exception in thread another" in ended.stderr

@@ -1,6 +1,8 @@
 """TensorBoard's table of hyper-parameters, one for all trainings in a folder."""
 
+import threading
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -24,6 +26,10 @@ class TrainingLog(SummaryWriter):
     `SummaryWriter`, which writes down its own hyper-parameters and metrics alone, the others vanish.
     """
 
+    def __init__(self, folder: str):
+        _leave_errors_to_the_writer()
+        super().__init__(folder)
+
     def add_hparams(
         self,
         hparam_dict: dict[str, Any],
@@ -38,6 +44,20 @@ class TrainingLog(SummaryWriter):
             self._get_file_writer().add_summary(summary, global_step)
         for name, value in metric_dict.items():
             self.add_scalar(name, value, global_step)
+
+
+@cache
+def _leave_errors_to_the_writer() -> None:
+    """Do not print what TensorBoard's thread fails with: the writer raises it again where it is used."""
+    from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
+
+    show = threading.excepthook
+
+    def show_others(error: threading.ExceptHookArgs) -> None:
+        if not isinstance(error.thread, _AsyncWriterThread):
+            show(error)
+
+    threading.excepthook = show_others
 
 
 def _columns() -> Any:
