@@ -87,7 +87,7 @@ from supcon_pipeline.core.training.tensorboard import TrainingLog
 def fail(*_):
     raise OSError(28, "No space left on device")
 
-RecordWriter.flush = fail
+RecordWriter.write = fail
 try:
     TrainingLog(sys.argv[1])
 except OSError as error:
