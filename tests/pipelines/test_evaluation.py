@@ -9,7 +9,7 @@ import torch
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
-from supcon_pipeline.pipelines.evaluation import nodes
+from supcon_pipeline.pipelines.evaluation import evidence, nodes
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
 from supcon_pipeline.pipelines.index.nodes import index_embeddings
 
@@ -61,8 +61,8 @@ def embeddings(rng, samples):
     [
         nodes.score_features,
         nodes.score_learning_curve,
-        nodes.find_neighbours,
-        nodes.find_suspicious_labels,
+        evidence.find_neighbours,
+        evidence.find_suspicious_labels,
         nodes.predict_samples,
         nodes.predict_baseline,
         nodes.score_classifier,
@@ -88,10 +88,10 @@ def test_samples_in_another_order_than_the_embeddings_are_refused(node, embeddin
 def test_images_that_were_removed_from_all_splits_are_not_suspicious(embeddings, samples, params):
     # A wrong label of an image in use, and of one that was removed.
     samples.loc[[31, 40], "label"] = (samples.loc[[31, 40], "label"] + 1) % 3
-    suspected = nodes.find_suspicious_labels(embeddings, samples, CARD, params)
+    suspected = evidence.find_suspicious_labels(embeddings, samples, CARD, params)
     assert sorted(suspected["sample"]) == [31, 40]
     samples.loc[[3, 40], "split"] = "removed"
-    suspected = nodes.find_suspicious_labels(embeddings, samples, CARD, params)
+    suspected = evidence.find_suspicious_labels(embeddings, samples, CARD, params)
     assert suspected[["sample", "id"]].to_numpy().tolist() == [[31, "image 31"]]
     assert suspected["suggested"].tolist() == [(samples["label"][31] - 1) % 3]
 
@@ -156,7 +156,7 @@ def test_the_embedding_leads_to_mirrored_copies_that_the_pixels_confirm(rng, sam
         "rank": 0,
     }
     data_params = DataPrepParameters.model_construct(near_duplicate_similarity=0.95)
-    found = nodes.find_embedding_duplicates(pd.DataFrame(table), samples, images, data_params)
+    found = evidence.find_embedding_duplicates(pd.DataFrame(table), samples, images, data_params)
     assert found[["first_id", "second_id", "is_mirrored"]].to_numpy().tolist() == [
         ["image 1", "image 0", True]
     ]

@@ -6,15 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
+from supcon_pipeline.core.data.images import LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors, require_order, require_origin
-from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 
 # Height and width of the images whose pixels are compared.
 PIXEL_SIZE = 32
-# A test image may be a copy of one of its nearest training images, from this cosine similarity on.
-CLOSE, NUM_CLOSE = 0.9, 3
 
 
 def embed_samples(
@@ -78,58 +75,6 @@ def score_learning_curve(
     )
 
 
-def find_neighbours(
-    embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
-) -> pd.DataFrame:
-    """The nearest training images of each test image, by cosine similarity of the embeddings."""
-    from supcon_pipeline.core.search.neighbours import search_neighbours
-
-    labelled = LabelledEmbeddings.of(embeddings, samples)
-    rows, train, test = labelled.outputs["embedding"], labelled.rows_of("train"), labelled.rows_of("test")
-    num_neighbours = params.within(len(train)).num_neighbours
-    similarities, nearest = search_neighbours(rows[test], rows[train], num_neighbours)
-    return pd.DataFrame(
-        {
-            "query": test.repeat(num_neighbours),
-            "rank": np.tile(np.arange(num_neighbours), len(test)),
-            "reference": train[nearest].ravel(),
-            "similarity": similarities.ravel(),
-        }
-    )
-
-
-def find_suspicious_labels(
-    embeddings: NamedTensors,
-    samples: pd.DataFrame,
-    dataset_card: dict[str, Any],
-    params: EvaluationParameters,
-) -> pd.DataFrame:
-    """The images of any split whose nearest training images have another label, most suspicious first."""
-    from supcon_pipeline.core.metrics.label_errors import suspicious_labels
-
-    labelled = LabelledEmbeddings.of(embeddings, samples)
-    in_use = labelled.rows_of(*SPLITS)
-    known, (rows, labels) = samples.iloc[in_use], labelled.select("embedding", *SPLITS)
-    train = rows_of(known, "train")
-    # An image of train is no neighbour of its own.
-    votes = params.within(len(train) - 1).knn.model_dump()
-    found = suspicious_labels(rows, labels, train, **votes, limit=params.num_suspicious)
-    table: pd.DataFrame = known.iloc[found["sample"]].reset_index(drop=True)
-    table.insert(0, "sample", in_use[found["sample"]])
-    names = np.array(dataset_card["class_names"])[found["suggested"]]
-    columns = {"suggested": found["suggested"], "suggested_class": names, "suspicion": found["suspicion"]}
-    return table.assign(**columns)
-
-
-def list_confused_pairs(classifier_metrics: dict[str, Any], dataset_card: dict[str, Any]) -> pd.DataFrame:
-    """The mistakes of the linear classifier on the test images, by pair of classes."""
-    from supcon_pipeline.core.metrics.classification import confused_pairs, unpack_confusion
-
-    names = np.array(dataset_card["class_names"])
-    pairs = confused_pairs(unpack_confusion(classifier_metrics["confusion_matrix"], len(names)))
-    return pd.DataFrame({**pairs, "label": names[pairs["label"]], "predicted": names[pairs["predicted"]]})
-
-
 def score_pixels(
     prepared_images: np.ndarray, samples: pd.DataFrame, params: EvaluationParameters
 ) -> dict[str, Any]:
@@ -161,11 +106,9 @@ def score_published(
     require_start(published_embeddings.metadata.get("backbone"), backbone)
     if not published_embeddings.tensors:
         return {}
-    labelled = LabelledEmbeddings.of(published_embeddings, samples)
-    logits = {split: labelled.select("logits", split)[0] for split in ("validation", "test")}
     return {
         **score_features(published_embeddings, samples, params),
-        "classifier": _score_logits(logits, labelled, dataset_card, params),
+        "classifier": _score_own_logits(published_embeddings, samples, dataset_card, params),
     }
 
 
@@ -218,9 +161,7 @@ def score_baseline_classifier(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """Metrics of the baseline's classifier on the test images, calibrated on the validation images."""
-    labelled = LabelledEmbeddings.of(baseline_embeddings, samples)
-    logits = {split: labelled.select("logits", split)[0] for split in ("validation", "test")}
-    return _score_logits(logits, labelled, dataset_card, params)
+    return _score_own_logits(baseline_embeddings, samples, dataset_card, params)
 
 
 def score_knn(
@@ -243,26 +184,6 @@ def score_knn(
         for split in ("validation", "test")
     }
     return _score_logits(logits, labelled, dataset_card, params)
-
-
-def find_embedding_duplicates(
-    neighbours: pd.DataFrame,
-    samples: pd.DataFrame,
-    prepared_images: np.ndarray,
-    data_params: DataPrepParameters,
-) -> pd.DataFrame:
-    """Test images and near training images that show one photograph, where `data_prep` did not find them.
-
-    The encoder finds what the pixels hide, mirrored copies above all; the pixels decide.
-    """
-    from supcon_pipeline.core.search.near_duplicates import tabulate_pairs, verified_pairs
-
-    is_close = (neighbours["similarity"] >= CLOSE) & (neighbours["rank"] < NUM_CLOSE)
-    close = neighbours.loc[is_close, ["query", "reference"]].to_numpy()
-    groups = samples["duplicate_group"].to_numpy()
-    candidates = close[groups[close[:, 0]] != groups[close[:, 1]]]
-    pairs = verified_pairs(prepared_images, candidates, data_params.near_duplicate_similarity)
-    return tabulate_pairs(pairs, samples)
 
 
 def score_without_near_duplicates(
@@ -292,6 +213,18 @@ def score_without_near_duplicates(
         **score_features(embeddings, others, params),
         "classifier": without_tables(scores),
     }
+
+
+def _score_own_logits(
+    embeddings: NamedTensors,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: EvaluationParameters,
+) -> dict[str, Any]:
+    """The metrics of the logits that stand beside the embeddings."""
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    logits = {split: labelled.select("logits", split)[0] for split in ("validation", "test")}
+    return _score_logits(logits, labelled, dataset_card, params)
 
 
 def _score_logits(

@@ -2,13 +2,15 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from supcon_pipeline.pipelines.evaluation.nodes import (
-    collect_metrics,
-    embed_samples,
+from supcon_pipeline.pipelines.evaluation.evidence import (
     find_embedding_duplicates,
     find_neighbours,
     find_suspicious_labels,
     list_confused_pairs,
+)
+from supcon_pipeline.pipelines.evaluation.nodes import (
+    collect_metrics,
+    embed_samples,
     predict_baseline,
     predict_samples,
     score_baseline_classifier,
