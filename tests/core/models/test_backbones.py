@@ -35,7 +35,7 @@ def test_a_network_as_published_gives_a_row_of_its_width_for_one_image(name, siz
     [
         (
             {"name": "resnet19"},
-            "backbone.name must be one of resnet_narrow, .*, got 'resnet19'; did you mean 'resnet1",
+            "must be one of resnet_narrow, .*, got 'resnet19'; did you mean 'resnet9' or 'resnet18'",
         ),
         ({"name": "timm/resnet18x"}, "got 'timm/resnet18x'; did you mean 'timm/resnet18'"),
         ({"name": "timm/resnet18.a9_in1k"}, "did you mean 'timm/resnet18.a[123]_in1k'"),

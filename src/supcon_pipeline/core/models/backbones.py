@@ -5,9 +5,8 @@ from statistics import fmean
 from torch import nn
 
 from supcon_pipeline.core.messages import InputError, suggest
-from supcon_pipeline.core.models.drop_path import no_drop_path
 from supcon_pipeline.core.models.image_size import count_features
-from supcon_pipeline.core.models.narrow_resnet import NARROW, build_narrow
+from supcon_pipeline.core.models.own_networks import OWN, build_own
 from supcon_pipeline.core.models.stems import STEMS
 from supcon_pipeline.core.models.timm_networks import TIMM, build_timm, timm_names
 from supcon_pipeline.core.models.torchvision_networks import (
@@ -16,7 +15,8 @@ from supcon_pipeline.core.models.torchvision_networks import (
     torchvision_names,
 )
 
-_SMALL_IMAGE = 32
+# Sizes to try a network of any size on.
+_SMALL_IMAGE, _PHOTOGRAPH = 32, 224
 
 
 def require_backbone(name: str) -> None:
@@ -26,12 +26,12 @@ def require_backbone(name: str) -> None:
         InputError: if there is none, with the nearest names. The message begins with `must`, for the caller
             to put the name of the parameter in front.
     """
-    if name == NARROW:
+    if name in OWN:
         return
-    names = timm_names(name) if name.startswith(TIMM) else [NARROW, *torchvision_names()]
+    names = timm_names(name) if name.startswith(TIMM) else [*OWN, *torchvision_names()]
     if name not in names:
         raise InputError(
-            f"must be one of {NARROW}, torchvision's classifiers, or {TIMM}<one of timm's models>, "
+            f"must be one of {', '.join(OWN)}, torchvision's classifiers, or {TIMM}<one of timm's models>, "
             f"got {name!r}; {suggest(name, names, 3)}"
         )
 
@@ -48,9 +48,10 @@ def build_backbone(
     """A headless network with output `[batch, num_features]`, and its feature width.
 
     Args:
-        name: `resnet_narrow`, a torchvision classification model, or `timm/<model>`.
+        name: a network of this project (`core.models.own_networks`), a torchvision classification model, or
+            `timm/<model>`.
         stem: `small_image` keeps the detail of inputs around 32 pixels (`core.models.stems`), `imagenet`
-            is the network as published; in `resnet_narrow`, they halve the resolution once and twice.
+            is the network as published.
         num_channels: input channels; pretrained weights for three are summed or rescaled.
         pretrained: whether to start from weights published by torchvision or timm.
         weights: a file to start from instead, as torchvision or timm would save the network; classifier
@@ -75,12 +76,12 @@ def build_backbone(
             f"stage1.backbone.pretrained must be false if stage1.backbone.weights is set, got {weights!r}; "
             "use --params stage1.backbone.pretrained=false"
         )
-    if name == NARROW and drop_path is not None:
-        raise no_drop_path(name, drop_path)
-    if name == NARROW:
-        return build_narrow(stem, num_channels, pretrained, weights)
-    build = build_timm if name.startswith(TIMM) else build_torchvision
-    network, native_size = build(name, stem, num_channels, pretrained, weights, image_size, drop_path)
+    if name in OWN:
+        network = build_own(name, stem, num_channels, pretrained, weights, drop_path)
+        native_size = _PHOTOGRAPH
+    else:
+        build = build_timm if name.startswith(TIMM) else build_torchvision
+        network, native_size = build(name, stem, num_channels, pretrained, weights, image_size, drop_path)
     size = image_size or (_SMALL_IMAGE if stem == "small_image" else native_size)
     return network, count_features(network, f"{name} with the {stem} stem", num_channels, size)
 
@@ -91,7 +92,7 @@ def published_statistics(name: str, num_channels: int) -> tuple[list[float], lis
     For one channel, whose kernels are sums over three, both are averaged over the three. None if no weights
     are published.
     """
-    if name == NARROW:
+    if name in OWN:
         return None
     if name.startswith(TIMM):
         import timm

@@ -4,11 +4,6 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.models.weight_files import read_state
-from supcon_pipeline.core.models.weights import load_state
-
-NARROW = "resnet_narrow"
 _NARROW_WIDTHS = (32, 64, 128, 256)
 
 
@@ -36,31 +31,11 @@ class NarrowResNet(nn.Module):
             shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, 2, bias=False), nn.BatchNorm2d(width))
             stages.append(BasicBlock(width_in, width, 2, shortcut))
         self.stages = nn.Sequential(*stages)
-        self.num_features = width
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features `[batch, num_features]` of images `[batch, channels, h, w]`."""
+        """Features `[batch, 256]` of images `[batch, channels, h, w]`."""
         features: Tensor = self.stages(self.stem(images)).mean(dim=(2, 3))
         return features
-
-
-def build_narrow(
-    stem: str, num_channels: int, pretrained: bool, weights: str | None
-) -> tuple[nn.Module, int]:
-    """The network and its feature width.
-
-    Raises:
-        InputError: if published weights are requested, or those of a file do not fit.
-    """
-    if pretrained:
-        raise InputError(
-            f"stage1.backbone.pretrained must be false for {NARROW}, got True, as no weights are published; "
-            "use --params stage1.backbone.pretrained=false"
-        )
-    network = NarrowResNet(num_channels, stem)
-    if weights:
-        load_state(network, NARROW, read_state(weights, network.state_dict()), head=())
-    return network, network.num_features
