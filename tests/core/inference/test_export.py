@@ -110,6 +110,23 @@ def test_an_encoder_that_sees_the_middle_of_an_image_takes_it_by_itself(states):
         compare_outputs("it", expected, run(pixels), tolerance=1e-4)
 
 
+def test_an_encoder_with_a_neck_and_the_mean_of_mirror_images_is_exported_as_it_is():
+    description = {"kind": "contrastive", "backbone": "resnet_narrow", "stem": "small_image", "image_size": 8}
+    description |= {"mean": [0.5], "std": [0.25], "hidden_dim": 4, "dim": 2}
+    description |= {"embedding_dim": 5, "mirror_average": True}
+    torch.manual_seed(0)
+    origin = {"data_hash": "abc", "crop": "pad", "run_id": "first"}
+    encoder = NamedTensors(build_model(description).state_dict(), {"model": description, **origin})
+    module = assemble_outputs(encoder)
+    program = trace_program(module, describe_export(module, encoder, []))
+    assert program.metadata["resize"].endswith("embeds the mirror image too, and gives the mean of both.")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    expected = run_module(module, pixels)
+    assert expected["embedding"].shape == (3, 5)
+    for run in (program.open(), open_onnx(convert_to_onnx(program))):
+        compare_outputs("it", expected, run(pixels), tolerance=1e-4)
+
+
 def test_an_encoder_without_classifier_has_no_temperature(states):
     assert "temperature" not in describe_export(assemble_outputs(states[0]), states[0], [])
 

@@ -54,3 +54,19 @@ def test_stored_images_and_their_middle_have_the_same_embedding(images):
 def test_an_encoder_takes_images_as_they_are_stored():
     assert input_size(DESCRIPTION) == 32
     assert input_size({"image_size": 24}) == 24
+
+
+def test_the_mean_of_an_image_and_its_mirror_image_is_taken_outside_of_training(images):
+    torch.manual_seed(0)
+    model = build_model({**DESCRIPTION, "embedding_dim": 5, "mirror_average": True})
+    plain = build_model({**DESCRIPTION, "embedding_dim": 5})
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(model(images)["embedding"], plain(images)["embedding"])
+    plain.load_state_dict(model.state_dict())
+    model.eval(), plain.eval()
+    with torch.inference_mode():
+        as_it_is = plain(images)["embedding"]
+        mirrored = plain(torch.from_numpy(images.numpy()[:, :, ::-1].copy()))["embedding"]
+        found = model(images)["embedding"]
+    torch.testing.assert_close(found, (as_it_is + mirrored) / 2)
+    assert not torch.allclose(as_it_is, mirrored)

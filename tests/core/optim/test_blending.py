@@ -5,11 +5,13 @@ import torch
 
 from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.optim.blending import StartBlend
+from supcon_pipeline.core.parameters.optim import FinetuneParameters
 
 DESCRIPTION = {
     "kind": "contrastive",
     "backbone": "resnet_narrow",
     "stem": "small_image",
+    "embedding_dim": 6,
     "mean": [0.5],
     "std": [0.25],
     "hidden_dim": 4,
@@ -18,7 +20,7 @@ DESCRIPTION = {
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
-def test_the_backbone_lies_between_start_and_end_and_heads_are_those_of_the_end(share):
+def test_the_encoder_lies_between_start_and_end_and_heads_are_those_of_the_end(share):
     model = build_model(DESCRIPTION)
     start, blend = copy.deepcopy(model.state_dict()), StartBlend(model, share)
     with torch.no_grad():
@@ -27,7 +29,7 @@ def test_the_backbone_lies_between_start_and_end_and_heads_are_those_of_the_end(
     trained = copy.deepcopy(model.state_dict())
     for name, value in blend.of(model).state_dict().items():
         expected = trained[name]
-        if name.startswith("encoder.backbone.") and value.is_floating_point():
+        if name.startswith(("encoder.backbone.", "encoder.neck.")) and value.is_floating_point():
             expected = share * start[name] + (1 - share) * trained[name]
         torch.testing.assert_close(value, expected)
     # What is trained goes on from where it was.
@@ -39,3 +41,10 @@ def test_before_any_training_the_blend_is_the_start():
     model = build_model(DESCRIPTION)
     for name, value in StartBlend(model, 0.5).of(model).state_dict().items():
         assert torch.equal(value, model.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("start_images", "num_images", "share"), [(0, 10, 0), (150, 300, 1 / 3), (10, 30, 0.25)]
+)
+def test_the_start_counts_for_as_many_images_as_it_is_said_to(start_images, num_images, share):
+    assert FinetuneParameters(start_images=start_images).start_share(num_images) == pytest.approx(share)

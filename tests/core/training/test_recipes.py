@@ -14,7 +14,8 @@ from torch.nn import functional
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics.features import embedding_metrics
-from supcon_pipeline.core.models.encoder import LinearProbe, build_classifier, build_model
+from supcon_pipeline.core.models.encoder import LinearProbe, build_classifier, build_model, restore_model
+from supcon_pipeline.core.models.whitening import whiten_within_classes
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.parameters.stages import BaselineParameters
@@ -28,6 +29,7 @@ from supcon_pipeline.core.training.recipes import baseline_stage, classifier_sta
 from supcon_pipeline.core.training.stage import build_training
 from supcon_pipeline.core.training.validation import validate_classifier, validate_features
 from supcon_pipeline.core.views.loading import Batch
+from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
 
 MEAN, STD = [0.4] * 3, [0.3] * 3
 ORIGIN = {"data_hash": "d1", "crop": "pad"}
@@ -260,6 +262,37 @@ def test_images_reach_weights_of_timm_as_timm_would_show_them(tmp_path, rng, kin
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert stage.description["mean"] == [0.5] * 3
     assert stage1(data).description["mean"] == MEAN != [0.5] * 3
+
+
+def test_an_embedding_of_its_own_width_starts_as_what_whitens_the_features_of_the_weights(
+    labelled_splits, encoder, tmp_path
+):
+    NamedTensorsDataset(filepath=str(tmp_path / "encoder.safetensors")).save(encoder)
+    backbone = {**read_parameters("stage1")["backbone"], "weights": str(tmp_path / "encoder.safetensors")}
+    stage = stage1(labelled_splits, backbone=backbone, embedding_dim=5)
+    train = labelled_splits.indices("train")
+    images = torch.from_numpy(labelled_splits.images[train])
+    with torch.inference_mode():
+        features = restore_model(encoder)(images)["embedding"]
+        found = stage.model.eval()(images)["embedding"]
+    weight, bias = whiten_within_classes(features.numpy(), labelled_splits.labels[train], 5)
+    expected = features.numpy() @ weight.T + bias
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-3)
+    assert stage.description["embedding_dim"] == 5
+    rebuilt = restore_model(NamedTensors(dict(stage.model.state_dict()), stage.metadata("r1")))
+    torch.testing.assert_close(rebuilt(images)["embedding"], found)
+    start = baseline(labelled_splits, {"backbone": backbone, "embedding_dim": 5}).model.encoder.state_dict()
+    for name, value in stage.model.encoder.state_dict().items():
+        assert torch.equal(value, start[name])
+
+
+def test_an_embedding_of_its_own_width_is_trained_and_classified(labelled_splits):
+    stage = stage1(labelled_splits, embedding_dim=5)
+    changed = changed_by_a_step(stage, labelled_splits)
+    assert {"encoder.neck.weight", "encoder.neck.bias", "encoder.backbone.stem.0.weight"} <= changed
+    trained = NamedTensors(dict(stage.model.state_dict()), stage.metadata("r1"))
+    probe = classifier_stage(trained, labelled_splits, CARD, stage2_parameters())
+    assert probe.model.classifier.in_features == 5
 
 
 def test_stage_2_says_which_encoder_its_classifier_belongs_to(labelled_splits, encoder):

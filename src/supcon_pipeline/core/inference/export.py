@@ -115,14 +115,17 @@ def describe_export(
 
 
 def _describe_sight(model: Mapping[str, Any]) -> str:
-    """What the model itself does with an image of the size at which images are stored, as a sentence."""
-    if "stored_size" not in model:
-        return ""
-    side = round(model["stored_size"] * model["center_crop"])
-    return (
-        f" Of this image, the model takes the {side} x {side} pixels in the middle by itself"
-        f" and sees them as {model['image_size']} x {model['image_size']}."
-    )
+    """What the model itself does with an image of the size at which images are stored, in sentences."""
+    words = ""
+    if "stored_size" in model:
+        side = round(model["stored_size"] * model["center_crop"])
+        words += (
+            f" Of this image, the model takes the {side} x {side} pixels in the middle by itself"
+            f" and sees them as {model['image_size']} x {model['image_size']}."
+        )
+    if model.get("mirror_average"):
+        words += " The model embeds the mirror image too, and gives the mean of both."
+    return words
 
 
 @contextmanager

@@ -55,5 +55,6 @@ def start_warnings(metrics: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"Training gained nothing over the published weights in {', '.join(stalled)}. Try a lower "
-        "stage1.optimizer.lr, other stage1.transforms, or larger images, as the weights were trained on."
+        "stage1.optimizer.lr or more stage1.finetune.start_images, which keep more of them, other "
+        "stage1.transforms, or larger images, as the weights were trained on."
     ]

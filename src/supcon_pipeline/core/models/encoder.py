@@ -61,29 +61,49 @@ class Encoder(nn.Module):
         mean: mean of each channel, on the scale 0 to 1.
         std: standard deviation of each channel, on the scale 0 to 1.
         sight: how images are seen that come at the size at which they are stored; None for as they are.
+        neck: from the features of the backbone to the embedding; None where they are the embedding.
+        mirror_average: whether an embedding, outside of training, is the mean of those of an image and of its
+            mirror image.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float], sight: Sight | None = None
+        self,
+        backbone: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        sight: Sight | None = None,
+        neck: nn.Linear | None = None,
+        mirror_average: bool = False,
     ):
         super().__init__()
-        self.backbone, self.sight = backbone, sight
+        self.backbone, self.sight, self.neck = backbone, sight, neck
+        self.mirror_average = mirror_average
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         # A constant channel has no spread; dividing by one keeps it at zero.
         spread = torch.tensor([value if value > 0 else 1.0 for value in std])
         self.register_buffer("std", spread.view(1, -1, 1, 1))
 
-    def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Float[Tensor, "batch features"]:
+    def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Float[Tensor, "batch dim"]:
         """Embeddings of channels-last images, 0 to 255."""
+        if self.training or not self.mirror_average:
+            return self._embed(images)
+        return (self._embed(images) + self._embed(images.flip(2))) / 2
+
+    def _embed(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        return features if self.neck is None else self.neck(features)
+
+    def features(self, images: UInt8[Tensor, "batch h w c"]) -> Float[Tensor, "batch features"]:
+        """What the backbone makes of channels-last images, 0 to 255."""
         # The input is already in `channels_last` layout: no copy.
         pixels = images.permute(0, 3, 1, 2).float() / 255.0
         if self.sight is not None:
             pixels = self.sight.apply(pixels)
-        embedding: Tensor = self.backbone((pixels - self.mean) / self.std)
-        return embedding
+        features: Tensor = self.backbone((pixels - self.mean) / self.std)
+        return features
 
 
 class ContrastiveModel(nn.Module):
@@ -153,11 +173,13 @@ def build_encoder(
     image_size: int | None = None,
     stored_size: int | None = None,
     center_crop: float = 1.0,
+    embedding_dim: int | None = None,
+    mirror_average: bool = False,
     pretrained: bool = False,
     weights: str | None = None,
     drop_path: float | None = None,
 ) -> tuple[Encoder, int]:
-    """An encoder and its feature width, newly initialised except for a pretrained backbone.
+    """An encoder and the width of its embedding, newly initialised except for a pretrained backbone.
 
     The description in a checkpoint omits `pretrained` and `weights`, because it comes with its own weights,
     and `drop_path`, which matters in training alone.
@@ -172,7 +194,8 @@ def build_encoder(
         drop_path=drop_path,
     )
     sight = Sight(stored_size, image_size, center_crop) if stored_size and image_size else None
-    return Encoder(network, mean, std, sight), num_features
+    neck = nn.Linear(num_features, embedding_dim) if embedding_dim else None
+    return Encoder(network, mean, std, sight, neck, mirror_average), embedding_dim or num_features
 
 
 def build_contrastive_model(

@@ -5,17 +5,18 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from supcon_pipeline.core.optim.groups import BACKBONE
+# Backbone and neck; all else are heads.
+_BLENDED = ("encoder.backbone.", "encoder.neck.")
 
 
 class StartBlend:
-    """Blends the backbone of a model with the weights it had at the beginning; heads are taken as they are.
+    """Blends the encoder of a model with the weights it had at the beginning; heads are taken as they are.
 
     What lies between is often better on new images than either end: it keeps what the start knew of images
     beyond those that it was trained on further.
 
     Args:
-        model: with the weights it starts from, and a backbone.
+        model: with the weights it starts from, and an encoder.
         start_share: weight of the start, from 0 to below 1.
 
     Source:
@@ -23,14 +24,16 @@ class StartBlend:
     """
 
     def __init__(self, model: nn.Module, start_share: float):
-        self._start, self._blended, self.start_share = deepcopy(model), deepcopy(model), start_share
+        state = model.state_dict()
+        self._start = {name: value.clone() for name, value in state.items() if name.startswith(_BLENDED)}
+        self._blended, self.start_share = deepcopy(model), start_share
 
     @torch.no_grad()
     def of(self, model: nn.Module) -> nn.Module:
         """The blended model, which the next call changes."""
         self._blended.load_state_dict(model.state_dict())
-        start = self._start.get_submodule(BACKBONE).state_dict()
-        for name, value in self._blended.get_submodule(BACKBONE).state_dict().items():
+        blended = self._blended.state_dict()
+        for name, value in self._start.items():
             if value.is_floating_point():
-                value.lerp_(start[name], self.start_share)
+                blended[name].lerp_(value, self.start_share)
         return self._blended

@@ -13,7 +13,7 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.optim.options import SCHEDULES, complete_options
 
 
-def warmup_cosine_factor(step: int, num_steps: int, num_warmup_steps: int) -> float:
+def warmup_cosine_factor(step: float, num_steps: int, num_warmup_steps: int) -> float:
     """The share of the peak learning rate at a step, counted from 0.
 
     Rises linearly to 1 over the warm-up, then falls along a half cosine that would reach 0 one step after
@@ -25,7 +25,7 @@ def warmup_cosine_factor(step: int, num_steps: int, num_warmup_steps: int) -> fl
     return (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-def warmup_onecycle_factor(step: int, num_steps: int, num_warmup_steps: int) -> float:
+def warmup_onecycle_factor(step: float, num_steps: int, num_warmup_steps: int) -> float:
     """The share of the peak learning rate at a step, counted from 0.
 
     Rises linearly from 1/25 to 1 over the warm-up, then falls linearly to 1/250,000 at the last step.
@@ -42,7 +42,7 @@ def warmup_onecycle_factor(step: int, num_steps: int, num_warmup_steps: int) -> 
 
 
 def warmup_step_factor(
-    step: int,
+    step: float,
     num_steps: int,
     num_warmup_steps: int,
     milestones: Sequence[float] = (),
@@ -58,7 +58,7 @@ def warmup_step_factor(
     return math.prod(decay_factor for milestone in milestones if step >= round(milestone * num_steps))
 
 
-def _rise(step: int, num_warmup_steps: int) -> float:
+def _rise(step: float, num_warmup_steps: int) -> float:
     """Equal increments up to 1, starting above 0: a step at rate 0 would be wasted."""
     return (step + 1) / (num_warmup_steps + 1)
 
@@ -102,7 +102,7 @@ class Schedule:
 
     Args:
         optimizer: its groups hold their peak rates; anything with `param_groups`.
-        factor: the factor of a step, counted from 0.
+        factor: the factor of a step, counted from 0, or of a place between two steps.
         plateau: set if the rate also follows a metric, once the warm-up is over.
         num_warmup_steps: steps during which metrics are ignored.
     """
@@ -110,7 +110,7 @@ class Schedule:
     def __init__(
         self,
         optimizer: Optimizer,
-        factor: Callable[[int], float],
+        factor: Callable[[float], float],
         plateau: Plateau | None = None,
         num_warmup_steps: int = 0,
     ):
@@ -118,7 +118,7 @@ class Schedule:
         self._num_warmup_steps = num_warmup_steps
         # As in torch's schedulers: the state of an optimizer holds the peak beside the current rate.
         self._peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        self._step = 0
+        self._step: float = 0
         self._set_rates()
 
     @property
@@ -126,10 +126,15 @@ class Schedule:
         """The learning rate of the first group in the next optimizer step."""
         return float(self._optimizer.param_groups[0]["lr"])
 
-    def step(self) -> None:
-        """Advance to the next step; call after every optimizer step."""
-        self._step += 1
+    def step(self, at_least: float = 0) -> None:
+        """Advance to the next step, or to `at_least` if that is later; call after every optimizer step."""
+        self._step = max(self._step + 1, at_least)
         self._set_rates()
+
+    @property
+    def position(self) -> float:
+        """How far the schedule is, in steps; where time is limited, that can be ahead of the steps done."""
+        return self._step
 
     def observe(self, score: float) -> None:
         """Record the score of a validation, after the last `step` before it; higher is better.

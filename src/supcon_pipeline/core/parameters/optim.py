@@ -58,6 +58,8 @@ class ScheduleParameters(Parameters):
     Args:
         name: the shape; `plateau` follows the metric that chooses the checkpoints.
         num_epochs: length of the training.
+        max_minutes: the training ends after as many, if that is sooner; rate and size of the views then
+            follow the share of the time that is used up. Validation does not count.
         warmup_epochs: the first of these epochs, in which the learning rate rises.
         milestones: fractions of the training at which the rate drops; for `step`.
         decay_factor: what the rate is multiplied by when it drops; for `step` and `plateau`.
@@ -66,6 +68,7 @@ class ScheduleParameters(Parameters):
 
     name: Literal["cosine", "onecycle", "step", "plateau", "constant"]
     num_epochs: Count
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
     warmup_epochs: Annotated[int, Field(ge=0)]
     milestones: tuple[Fraction, ...] | None = None
     decay_factor: Fraction | None = None
@@ -76,7 +79,7 @@ class ScheduleParameters(Parameters):
         from supcon_pipeline.core.optim.options import SCHEDULES, complete_options
         from supcon_pipeline.core.optim.schedules import check_schedule
 
-        given = self.model_dump(exclude={"name", "num_epochs", "warmup_epochs"})
+        given = self.model_dump(exclude={"name", "num_epochs", "max_minutes", "warmup_epochs"})
         options = complete_options(SCHEDULES, self.name, given)
         check_schedule(self.name, self.num_epochs, self.warmup_epochs, options.get("milestones"))
         return self
@@ -92,7 +95,8 @@ class FinetuneParameters(Parameters):
         freeze_batch_norm: whether batch-norm in the backbone keeps its running statistics and uses them.
         drop_path: probability that the last residual branch is left out, rising to it from 0 in the first;
             None for what the network has.
-        start_share: share of the weights it starts from in the backbone that is validated and kept.
+        start_images: how many training images the weights that it starts from count for in the encoder that
+            is validated and kept; 0 keeps nothing of them.
     """
 
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -100,7 +104,11 @@ class FinetuneParameters(Parameters):
     freeze_epochs: Annotated[int, Field(ge=0)] = 0
     freeze_batch_norm: bool = False
     drop_path: Decay | None = None
-    start_share: Decay = 0.0
+    start_images: Annotated[int, Field(ge=0)] = 0
+
+    def start_share(self, num_images: int) -> float:
+        """The share of the start in what is kept of a training on so many images, from 0 to below 1."""
+        return self.start_images / (self.start_images + num_images)
 
 
 class EmaParameters(Parameters):

@@ -60,19 +60,24 @@ class EncoderTraining(TrainingParameters):
     Args:
         backbone: the network.
         finetune: how weights that it starts from are trained further.
+        embedding_dim: width of the embedding, by a linear layer behind the backbone; None for that of the
+            backbone, without a layer.
         view_size: height and width at which the network sees images, in evaluation and, unless there are
             `view_sizes`, in training; None for the size at which they are stored.
         view_sizes: sizes of the views in equal parts of the training, to begin with small ones.
         center_crop: share of the stored side that evaluation sees, from the middle.
+        mirror_average: whether evaluation takes the mean of the embeddings of an image and its mirror image.
         num_views: views of each image in a batch.
         micro_batch_size: images per forward pass, for batches that do not fit in memory.
     """
 
     backbone: BackboneParameters
     finetune: FinetuneParameters | None = None
+    embedding_dim: Annotated[int, Field(ge=2)] | None = None
     view_size: ViewSize | None = None
     view_sizes: tuple[ViewSize, ...] = ()
     center_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    mirror_average: bool = False
     num_views: Count
     micro_batch_size: Count | None
 

@@ -1,6 +1,7 @@
 """The training loop: step, epoch, fit. It yields records and writes nothing."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -31,7 +32,7 @@ def fit(
 
     Args:
         training: changed in place.
-        num_epochs: epochs of the whole training.
+        num_epochs: epochs of the whole training, unless its time is up before.
         validate: computes the metrics of a model.
         metric: the validation metric for schedules that follow one.
         state_of: selects the weights of the validated model that go into the records.
@@ -44,24 +45,34 @@ def fit(
     if is_start_validated:
         start = EpochRecord(0, None, None, None, {}, {})
         yield _with_validation(start, training, validate, metric, state_of)
-    while training.epoch < num_epochs:
-        yield from _train_epoch(training)
+    while not is_over(training, num_epochs):
+        yield from _train_epoch(training, num_epochs)
         record = _finish_epoch(training)
-        if training.epoch % validation_interval == 0 or training.epoch == num_epochs:
+        if training.epoch % validation_interval == 0 or is_over(training, num_epochs):
             record = _with_validation(record, training, validate, metric, state_of)
         yield record
 
 
-def _train_epoch(training: Training) -> Iterator[StepRecord]:
-    """The remaining steps of the current epoch."""
+def is_over(training: Training, num_epochs: int) -> bool:
+    """Whether all epochs are done, or the time is up at the end of one."""
+    return not training.losses and (training.epoch >= num_epochs or training.time_share >= 1)
+
+
+def _train_epoch(training: Training, num_epochs: int) -> Iterator[StepRecord]:
+    """The remaining steps of the current epoch, as far as time allows."""
     training.begin_epoch(training.epoch)
+    num_steps = num_epochs * len(training.loader)
+    started = time.perf_counter()
     for batch in training.loader.epoch(training.epoch, first_batch=len(training.losses)):
+        if training.time_share >= 1:
+            return
         lr, collapse = training.schedule.lr, None
         if training.collapse_loss is not None:
             collapse = training.collapse_loss(batch.labels, batch.views.shape[1])
             training.collapse_losses.append(collapse)
-        loss, grad_norm = train_step(training, batch)
+        loss, grad_norm = train_step(training, batch, at_least=training.time_share * num_steps)
         training.step += 1
+        training.seconds += time.perf_counter() - started
         training.losses.append(loss)
         training.lrs.append(lr)
         training.grad_norm = grad_norm
@@ -75,6 +86,7 @@ def _train_epoch(training: Training) -> Iterator[StepRecord]:
             collapse_loss=collapse,
             is_gradient_trusted=training.is_gradient_trusted,
         )
+        started = time.perf_counter()
 
 
 def _finish_epoch(training: Training) -> EpochRecord:
@@ -141,13 +153,16 @@ def require_finite(name: str, value: float, step: int, lr: float) -> None:
         )
 
 
-def train_step(training: Training, batch: Batch, is_scheduled: bool = True) -> tuple[Tensor, Tensor]:
+def train_step(
+    training: Training, batch: Batch, is_scheduled: bool = True, at_least: float = 0
+) -> tuple[Tensor, Tensor]:
     """One step of optimizer, schedule and average.
 
     Args:
         training: changed in place.
         batch: on any device.
         is_scheduled: whether the schedule steps as well.
+        at_least: the step at which the schedule is then, if that is later than the next.
 
     Returns:
         The loss before the step and the norm of its gradient, on the device.
@@ -165,7 +180,7 @@ def train_step(training: Training, batch: Batch, is_scheduled: bool = True) -> t
     scaler.step(training.optimizer)
     scaler.update()
     if is_scheduled:
-        training.schedule.step()
+        training.schedule.step(at_least)
     if training.ema is not None:
         training.ema.update(training.model)
     return loss, grad_norm

@@ -1,7 +1,9 @@
 """Watching a training: progress bar, log lines and scalars."""
 
 import logging
+import math
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -39,6 +41,7 @@ class Monitor:
         metric: the validation metric shown for each epoch.
         first_step: steps done before, in a resumed training.
         log_every: steps between two reads.
+        seconds_left: how long the training may still go on; by default, as long as it takes.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Monitor:
         metric: str,
         first_step: int = 0,
         log_every: int = 10,
+        seconds_left: Callable[[], float] = lambda: math.inf,
     ):
+        self.seconds_left = seconds_left
         self.title, self.log, self.log_every = title, log, log_every
         self.num_steps, self.num_epochs, self.metric = num_steps, num_epochs, metric
         self.first_step = self._step = first_step
@@ -108,8 +113,8 @@ class Monitor:
             words.append(f"{self._num_images / self._seconds:,.0f} images/s")
         num_done, num_left = self._step - self.first_step, self.num_steps - self._step
         if num_done and num_left:
-            seconds_left = (self._clock - self._start) / num_done * num_left
-            words.append(f"{timedelta(seconds=round(seconds_left))} left")
+            seconds_left = min((self._clock - self._start) / num_done * num_left, self.seconds_left())
+            words.append(f"{timedelta(seconds=round(max(0, seconds_left)))} left")
         return ", ".join(words)
 
     def _read_steps(self) -> None:

@@ -44,7 +44,7 @@ def published_features(
         `embedding` and `logits`, a row per image; `backbone` in the metadata has the parameters that name the
         weights.
     """
-    stage = contrastive_stage(data, dataset_card, stage1)
+    stage = contrastive_stage(data, dataset_card, stage1.model_copy(update={"embedding_dim": None}))
     start = NamedTensors(dict(stage.model.state_dict()), stage.metadata(run_id))
     probe = classifier_stage(start, data, dataset_card, stage2, "published")
     checkpoints, _ = run_stage(probe, data, log, store, run_id)

@@ -13,7 +13,8 @@ from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.models.backbones import published_statistics
 from supcon_pipeline.core.models.embed import embed_images
-from supcon_pipeline.core.models.encoder import LinearProbe, build_model, restore_model
+from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, build_model, restore_model
+from supcon_pipeline.core.models.whitening import start_neck
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
@@ -53,7 +54,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
     }
     return Stage(
         "stage1",
-        build_model({**description, **_start(params)}),
+        _build_start(description, data, params),
         contrastive_criterion(params.loss),
         params.num_views,
         validate_features(data, params.validation_batch_size),
@@ -131,7 +132,7 @@ def baseline_stage(
     }
     return Stage(
         "baseline",
-        build_model({**description, **_start(params)}),
+        _build_start(description, data, params),
         classification_criterion(params.label_smoothing),
         params.num_views,
         validate_classifier(data, params.validation_batch_size),
@@ -163,10 +164,18 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
     sizes = {"image_size": params.view_size or stored_size}
     if sizes["image_size"] != stored_size or params.center_crop < 1:
         sizes |= {"stored_size": stored_size, "center_crop": params.center_crop}
-    return {**network, **sizes, "mean": list(mean), "std": list(std)}
+    # What an encoder does not do is left out: those of before had no such entries.
+    options = {"embedding_dim": params.embedding_dim, "mirror_average": params.mirror_average}
+    used = {name: value for name, value in options.items() if value}
+    return {**network, **sizes, **used, "mean": list(mean), "std": list(std)}
 
 
-def _start(params: EncoderTraining) -> dict[str, Any]:
-    drop_path = params.finetune.drop_path if params.finetune else None
+def _build_start(description: Card, data: LabelledImages, params: EncoderTraining) -> nn.Module:
+    """A model with the weights that a training starts from."""
     weights = {"pretrained": params.backbone.pretrained, "weights": params.backbone.weights}
-    return {**weights, "drop_path": drop_path}
+    drop_path = params.finetune.drop_path if params.finetune else None
+    model = build_model({**description, **weights, "drop_path": drop_path})
+    if params.backbone.is_loaded:
+        encoder: Encoder = model.encoder  # type: ignore[assignment]
+        start_neck(encoder, data.images, data.labels, data.indices("train"), params.validation_batch_size)
+    return model

@@ -11,7 +11,7 @@ from supcon_pipeline.core.messages import DivergenceError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.stages import TrainingParameters
 from supcon_pipeline.core.training.checkpoints import TopCheckpoints, should_stop
-from supcon_pipeline.core.training.loop import fit, require_all_finite
+from supcon_pipeline.core.training.loop import fit, is_over, require_all_finite
 from supcon_pipeline.core.training.monitoring import Monitor, log_epoch, warn_of_collapse
 from supcon_pipeline.core.training.progress import Progress, ProgressStore, flatten
 from supcon_pipeline.core.training.stage import Stage, build_training, sample_views
@@ -57,7 +57,10 @@ def run_stage(
     num_steps = num_epochs * len(training.loader)
     with (
         closing(training.loader),
-        Monitor(stage.title, log, num_steps, num_epochs, metric, training.step) as monitor,
+        Monitor(
+            *(stage.title, log, num_steps, num_epochs, metric, training.step),
+            seconds_left=lambda: training.seconds_left,
+        ) as monitor,
     ):
         try:
             _follow(records, resumable, monitor, stage.key)
@@ -172,7 +175,7 @@ class ResumableTraining:
         stopping, metric = self.params.early_stopping, self.params.checkpoints.metric
         validated = [row for row in self.history if metric in row]
         has_stalled = should_stop(validated, metric, stopping.patience if stopping else None)
-        is_last = self.training.epoch >= self.params.schedule.num_epochs
+        is_last = is_over(self.training, self.params.schedule.num_epochs)
         return is_last or (has_stalled and not self.training.losses)
 
 

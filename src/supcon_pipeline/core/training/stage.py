@@ -111,9 +111,11 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.")
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
-    schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
+    schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump(exclude={"max_minutes"}))
+    loader.view_epoch = lambda epoch: max(epoch, int(schedule.position / len(loader)))
     ema = build_ema(model, params.ema.decay_per_epoch, len(loader)) if params.ema else None
-    blend = StartBlend(model, finetune.start_share) if finetune and finetune.start_share else None
+    start_share = finetune.start_share(len(data.indices("train"))) if finetune else 0.0
+    blend = StartBlend(model, start_share) if start_share else None
     if params.compile:
         # After what is only evaluated was copied from it.
         model.compile()
@@ -131,6 +133,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         collapse_loss=stage.collapse_loss,
         freezing=Freezing(finetune.freeze_epochs, finetune.freeze_batch_norm) if finetune else None,
         blend=blend,
+        max_seconds=60 * params.schedule.max_minutes if params.schedule.max_minutes else None,
     )
 
 

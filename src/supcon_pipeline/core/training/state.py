@@ -1,5 +1,6 @@
 """The state of a training: everything that changes while a model is trained."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ class Criterion(Protocol):
 
 
 Metrics = dict[str, float]
-_POSITION = ("epoch", "step", "losses", "lrs", "grad_norm", "collapse_losses")
+_POSITION = ("epoch", "step", "seconds", "losses", "lrs", "grad_norm", "collapse_losses")
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,10 @@ class Training:
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
         freezing: what of the model is not trained in an epoch.
         blend: mixes the backbone with the weights it started from, for what is validated and kept.
+        max_seconds: training ends after as many; the schedule then follows the time where that is further.
         epoch: epochs done.
         step: steps done.
+        seconds: time that these steps took, with the wait for their views.
         losses: losses of the steps done in the current epoch, on their device.
         lrs: learning rates of these steps.
         grad_norm: gradient norm of the last step.
@@ -103,8 +106,10 @@ class Training:
     collapse_loss: Callable[[Tensor, int], float] | None = None
     freezing: Freezing | None = None
     blend: StartBlend | None = None
+    max_seconds: float | None = None
     epoch: int = 0
     step: int = 0
+    seconds: float = 0.0
     losses: list[Tensor] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)
     grad_norm: Tensor | None = None
@@ -115,6 +120,16 @@ class Training:
         """The model that is validated and kept."""
         model = self.model if self.ema is None else self.ema.module
         return model if self.blend is None else self.blend.of(model)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the training may still go on."""
+        return self.max_seconds - self.seconds if self.max_seconds else math.inf
+
+    @property
+    def time_share(self) -> float:
+        """The share of the time that is used up; 0 where time is not limited."""
+        return self.seconds / self.max_seconds if self.max_seconds else 0.0
 
     @property
     def is_gradient_trusted(self) -> bool:

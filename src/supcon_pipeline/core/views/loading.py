@@ -2,7 +2,7 @@
 
 import itertools
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -82,6 +82,8 @@ class ViewLoader:
 
     def __init__(self, dataset: ViewDataset, batches: Batches, num_workers: int = 0):
         self.dataset, self.batches, self.num_workers = dataset, batches, num_workers
+        # The epoch whose views an epoch gets; a training of limited time may be ahead of its passes.
+        self.view_epoch: Callable[[int], int] = lambda epoch: epoch
         self._stream: Iterator[Batch] = iter(())
         self._position: tuple[int, int] | None = None
 
@@ -116,10 +118,10 @@ class ViewLoader:
         )
 
     def _items(self, first_epoch: int, first_batch: int) -> Iterator[tuple[int, np.ndarray, int]]:
-        """Seed, indices and epoch of the batches of this epoch and all that follow, without end."""
+        """Seed, indices and epoch of the views, of the batches of this epoch and all that follow."""
         for epoch in itertools.count(first_epoch):
             batches = self.batches.epoch(epoch)[first_batch if epoch == first_epoch else 0 :]
-            yield from ((seed, indices, epoch) for seed, indices in batches)
+            yield from ((seed, indices, self.view_epoch(epoch)) for seed, indices in batches)
 
 
 def build_loader(

@@ -1,0 +1,87 @@
+"""A linear layer that makes the classes of known embeddings round, to start training from."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+
+from supcon_pipeline.core.device import pick_device
+from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.embed import iterate_images
+from supcon_pipeline.core.models.encoder import Encoder
+
+# Of the mean variance within classes, what is added to each: few images say little about many directions.
+_SHRINKAGE = 0.3
+
+
+def whiten_within_classes(
+    features: Float[np.ndarray, "n features"], labels: Int[np.ndarray, " n"], dim: int
+) -> tuple[Float[np.ndarray, "dim features"], Float[np.ndarray, " dim"]]:
+    """Weight and bias of the layer that whitens within classes and keeps the `dim` widest directions.
+
+    What varies within classes is shrunk to the same size in all directions, so that what is left of distance
+    is what tells classes apart; of that, the directions of largest variance are kept. The result has mean 0
+    and, on average, the norm of the features.
+
+    Args:
+        features: rows of known classes.
+        labels: class of each row.
+        dim: width of the result, at most that of the features.
+
+    Source:
+        Mikolajczyk and Matas 2007 (doi:10.1109/ICCV.2007.4408871), as used by Radenović et al. 2017,
+        arXiv:1711.02512 ("Whitening and dimensionality reduction"), with the covariance within classes in
+        place of that of matching pairs, and a ridge.
+    """
+    rows = features.astype(np.float64)
+    classes, members = np.unique(labels, return_inverse=True)
+    means = np.stack([rows[members == index].mean(axis=0) for index in range(len(classes))])
+    deviations, center = rows - means[members], rows.mean(axis=0)
+    within = deviations.T @ deviations / len(rows)
+    # Where no class has two different images, there is nothing to whiten by.
+    ridge = _SHRINKAGE * np.trace(within) / len(within) or 1.0
+    variances, axes = np.linalg.eigh(within + ridge * np.eye(len(within)))
+    whitener = axes / np.sqrt(variances) @ axes.T
+    whitened = (rows - center) @ whitener
+    widest = np.linalg.eigh(whitened.T @ whitened)[1][:, ::-1][:, :dim]
+    weight = (whitener @ widest).T
+    norm = np.linalg.norm(whitened @ widest, axis=1).mean()
+    scale = np.linalg.norm(rows, axis=1).mean() / norm if norm > 0 else 1.0
+    return scale * weight, -scale * weight @ center
+
+
+@torch.no_grad()
+def start_neck(
+    encoder: Encoder,
+    images: UInt8[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    indices: Int[np.ndarray, " m"],
+    batch_size: int,
+) -> None:
+    """Set the neck of an encoder to what whitens the features of its backbone for the images at `indices`.
+
+    A backbone that was trained before has features worth keeping; a random layer behind it would mix them,
+    and the first steps would bend the backbone to fit that layer.
+
+    Raises:
+        InputError: if the neck is wider than the features.
+
+    Source:
+        Kumar et al. 2022, arXiv:2202.10054, for fitting the last layer before fine-tuning all.
+    """
+    if encoder.neck is None:
+        return
+    dim, num_features = encoder.neck.weight.shape
+    if dim > num_features:
+        raise InputError(
+            f"stage1.embedding_dim must be at most the {num_features:,} features of a backbone that starts "
+            f"from weights, got {dim:,}; use --params stage1.embedding_dim={num_features}"
+        )
+    device = pick_device()
+    was_training = encoder.training
+    encoder.to(device).eval()
+    batches = iterate_images(images, indices, batch_size, device)
+    features = torch.cat([encoder.features(batch).float().cpu() for batch in batches]).numpy()
+    weight, bias = whiten_within_classes(features, labels[indices], dim)
+    encoder.cpu().train(was_training)
+    encoder.neck.weight.copy_(torch.from_numpy(weight))
+    encoder.neck.bias.copy_(torch.from_numpy(bias))

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import empirical_covariance
+from sklearn.neighbors import KNeighborsClassifier
+
+from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.encoder import build_model
+from supcon_pipeline.core.models.whitening import start_neck, whiten_within_classes
+
+DESCRIPTION = {
+    "kind": "contrastive",
+    "backbone": "resnet_narrow",
+    "stem": "small_image",
+    "embedding_dim": 6,
+    "mean": [0.4, 0.5, 0.6],
+    "std": [0.2, 0.3, 0.25],
+    "hidden_dim": 8,
+    "dim": 4,
+}
+
+
+def clouds(rng, per_class=200):
+    """Three classes that differ in direction 0 and 1, in the middle of far larger common variation."""
+    labels = np.repeat(np.arange(3), per_class)
+    means = np.zeros((3, 32))
+    means[1, 0], means[2, 1] = 4, 4
+    spread = np.repeat([1, 3, 1], [2, 10, 20])
+    mixing = np.linalg.qr(rng.normal(size=(32, 32)))[0]
+    return (means[labels] + rng.normal(size=(len(labels), 32)) * spread) @ mixing + 3, labels
+
+
+def test_within_classes_what_varied_most_varies_like_the_rest_and_what_tells_them_apart_comes_first(rng):
+    rows, labels = clouds(rng)
+    weight, bias = whiten_within_classes(rows, labels, 32)
+    whitened = rows @ weight.T + bias
+    means = np.stack([whitened[labels == c].mean(axis=0) for c in range(3)])
+    within = empirical_covariance(whitened - means[labels], assume_centered=True)
+    before = empirical_covariance(rows - np.stack([rows[labels == c].mean(axis=0) for c in range(3)])[labels])
+    # With the ridge, what varied little still varies less.
+    assert np.linalg.cond(before) > 10
+    assert np.linalg.cond(within) < 3
+    between = means.std(axis=0)
+    assert between[:2].min() > 5 * between[2:].max()
+    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=1e-9)
+    assert np.linalg.norm(whitened, axis=1).mean() == pytest.approx(np.linalg.norm(rows, axis=1).mean())
+
+
+def test_classes_hidden_in_common_variation_are_found_by_nearest_neighbours_of_new_rows(rng):
+    rows, labels = clouds(rng)
+    train = np.arange(len(rows)) % 2 == 0
+
+    def accuracy(features):
+        neighbours = KNeighborsClassifier(1).fit(features[train], labels[train])
+        return neighbours.score(features[~train], labels[~train])
+
+    weight, bias = whiten_within_classes(rows[train], labels[train], 2)
+    assert accuracy(rows) < 0.8
+    assert accuracy(rows @ weight.T + bias) > 0.9
+
+
+@pytest.mark.parametrize("rows", [np.zeros((4, 5)), np.ones((4, 5)), np.eye(5)[[0, 0, 1, 1]], np.eye(5)[:1]])
+def test_rows_that_say_nothing_of_what_varies_give_finite_weights(rows):
+    weight, bias = whiten_within_classes(rows, np.arange(len(rows)) // 2, 3)
+    assert weight.shape == (3, 5)
+    assert np.isfinite(weight).all()
+    assert np.isfinite(bias).all()
+
+
+def test_the_neck_starts_as_what_whitens_the_training_images(rng):
+    torch.manual_seed(0)
+    model = build_model(DESCRIPTION)
+    images = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    labels, train = np.arange(20) % 2, np.arange(15)
+    start_neck(model.encoder, images, labels, train, batch_size=4)
+    assert model.training
+    model.eval()
+    with torch.inference_mode():
+        features = model.encoder.features(torch.from_numpy(images[train])).numpy()
+        found = model(torch.from_numpy(images[train]))["embedding"].numpy()
+    weight, bias = whiten_within_classes(features, labels[train], 6)
+    np.testing.assert_allclose(found, features @ weight.T + bias, rtol=1e-3, atol=1e-4)
+    assert model.projection_head[0].in_features == 6
+
+
+def test_a_neck_wider_than_the_features_of_weights_is_refused(rng):
+    encoder = build_model({**DESCRIPTION, "embedding_dim": 300}).encoder
+    images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match=r"must be at most the 256 features .* stage1.embedding_dim=256"):
+        start_neck(encoder, images, np.arange(4) % 2, np.arange(4), batch_size=4)
