@@ -22,7 +22,7 @@ class ResNet9(nn.Module):
 
     def __init__(self, width: int, num_channels: int = 3, stem: str = "small_image"):
         super().__init__()
-        first = [_layer(num_channels, width)]
+        first: list[nn.Module] = [_layer(num_channels, width)]
         if stem == "imagenet":
             first = [_layer(num_channels, width, stride=2), nn.MaxPool2d(3, 2, padding=1)]
         self.stem = nn.Sequential(*first)
