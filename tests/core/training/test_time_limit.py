@@ -25,10 +25,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(max_minutes: float | None, **changes: Any) -> Training:
     """Three steps an epoch, ten epochs at most."""
-    schedule = {"name": "cosine", "num_epochs": 10, "warmup_epochs": 0, "max_minutes": max_minutes}
+    schedule = {"name": "cosine", "num_epochs": 10, "warmup_epochs": 0}
     data = make_data()
-    stage = contrastive_stage(data, CARD, stage1_parameters(schedule=schedule, **changes))
-    return build_training(stage, data)
+    params = stage1_parameters(schedule=schedule, max_minutes=max_minutes, **changes)
+    return build_training(contrastive_stage(data, CARD, params), data)
 
 
 def records_of(training: Training) -> list[StepRecord | EpochRecord]:

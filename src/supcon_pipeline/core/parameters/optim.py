@@ -58,8 +58,6 @@ class ScheduleParameters(Parameters):
     Args:
         name: the shape; `plateau` follows the metric that chooses the checkpoints.
         num_epochs: length of the training.
-        max_minutes: the training ends after as many, if that is sooner; rate and size of the views then
-            follow the share of the time that is used up. Validation does not count.
         warmup_epochs: the first of these epochs, in which the learning rate rises.
         milestones: fractions of the training at which the rate drops; for `step`.
         decay_factor: what the rate is multiplied by when it drops; for `step` and `plateau`.
@@ -68,7 +66,6 @@ class ScheduleParameters(Parameters):
 
     name: Literal["cosine", "onecycle", "step", "plateau", "constant"]
     num_epochs: Count
-    max_minutes: Annotated[float, Field(gt=0)] | None = None
     warmup_epochs: Annotated[int, Field(ge=0)]
     milestones: tuple[Fraction, ...] | None = None
     decay_factor: Fraction | None = None
@@ -79,7 +76,7 @@ class ScheduleParameters(Parameters):
         from supcon_pipeline.core.optim.options import SCHEDULES, complete_options
         from supcon_pipeline.core.optim.schedules import check_schedule
 
-        given = self.model_dump(exclude={"name", "num_epochs", "max_minutes", "warmup_epochs"})
+        given = self.model_dump(exclude={"name", "num_epochs", "warmup_epochs"})
         options = complete_options(SCHEDULES, self.name, given)
         check_schedule(self.name, self.num_epochs, self.warmup_epochs, options.get("milestones"))
         return self

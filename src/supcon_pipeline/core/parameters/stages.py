@@ -35,7 +35,12 @@ ViewSize = Annotated[int, Field(ge=8, le=4096)]
 
 
 class TrainingParameters(Parameters):
-    """Parameters that every training has."""
+    """Parameters that every training has.
+
+    Args:
+        max_minutes: the training ends after as many, if that is sooner; learning rate and size of the views
+            then follow the share of the time that is used up. Validation does not count.
+    """
 
     seed: Seed
     transforms: Transforms
@@ -49,6 +54,7 @@ class TrainingParameters(Parameters):
     compile: bool
     checkpoints: CheckpointParameters
     early_stopping: EarlyStoppingParameters | None
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
     validation_batch_size: Count
     validation_interval: Count
     progress_minutes: Annotated[float, Field(ge=0)] | None

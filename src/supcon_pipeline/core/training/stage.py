@@ -111,7 +111,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.")
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
-    schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump(exclude={"max_minutes"}))
+    schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
     loader.view_epoch = lambda epoch: max(epoch, int(schedule.position / len(loader)))
     ema = build_ema(model, params.ema.decay_per_epoch, len(loader)) if params.ema else None
     start_share = finetune.start_share(len(data.indices("train"))) if finetune else 0.0
@@ -133,7 +133,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         collapse_loss=stage.collapse_loss,
         freezing=Freezing(finetune.freeze_epochs, finetune.freeze_batch_norm) if finetune else None,
         blend=blend,
-        max_seconds=60 * params.schedule.max_minutes if params.schedule.max_minutes else None,
+        max_seconds=60 * params.max_minutes if params.max_minutes else None,
     )
 
 
