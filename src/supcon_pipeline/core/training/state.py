@@ -82,7 +82,7 @@ class Training:
         max_grad_norm: gradients with a larger norm are scaled down to it.
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
         freezing: what of the model is not trained in an epoch.
-        blend: mixes the backbone with the weights it started from, for what is validated and kept.
+        blend: mixes the encoder with the weights it started from, for what is validated and kept.
         max_seconds: training ends after as many; the schedule then follows the time where that is further.
         epoch: epochs done.
         step: steps done.
