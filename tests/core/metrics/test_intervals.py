@@ -3,6 +3,7 @@ import pytest
 
 from supcon_pipeline.core.metrics.intervals import (
     bootstrap_intervals,
+    class_intervals,
     mean_intervals,
     mirrored_interval,
     pooled_interval,
@@ -39,6 +40,38 @@ def test_a_lower_level_gives_a_narrower_interval(rng):
     assert interval(0.5) == narrow
 
 
+def test_intervals_over_classes_are_those_of_a_slow_loop(rng):
+    labels = rng.permutation(np.repeat([3, 5, 8, 9], [1, 4, 6, 2]))
+    values = {"right": rng.integers(0, 2, 13).astype(bool), "rank": rng.uniform(size=13)}
+    draws, means = np.random.default_rng(7), []
+    for drawn in draws.integers(4, size=(50, 4)):
+        images = np.concatenate([np.flatnonzero(labels == [3, 5, 8, 9][place]) for place in drawn])
+        means.append([np.mean(values[name][images]) for name in values])
+    intervals = class_intervals(values, labels, num_resamples=50, seed=7)
+    for column, name in zip(np.transpose(means), values, strict=True):
+        assert intervals[name] == pytest.approx(np.percentile(column, [2.5, 97.5]).tolist())
+
+
+def test_intervals_over_classes_hold_the_mean_of_all_classes_where_those_over_images_miss_it(rng):
+    labels = np.repeat(np.arange(40), 12)
+    held = {class_intervals: 0, mean_intervals: 0}
+    for seed in range(120):
+        # The mean of a class varies more than its images do: what is drawn is classes, not images.
+        values = {"mean": rng.normal(0.6, 0.2, 40)[labels] + rng.normal(0, 0.1, 480)}
+        for intervals, own in ((class_intervals, (labels,)), (mean_intervals, ())):
+            low, high = intervals(values, *own, num_resamples=150, seed=seed)["mean"]
+            held[intervals] += low <= 0.6 <= high
+    assert 0.88 <= held[class_intervals] / 120 <= 0.99
+    assert held[mean_intervals] / 120 < 0.6
+
+
+def test_with_one_image_per_class_intervals_over_classes_are_those_over_images(rng):
+    values = {"share": rng.uniform(size=30)}
+    assert class_intervals(values, np.arange(30), 40, 5)["share"] == pytest.approx(
+        mean_intervals(values, 40, 5)["share"]
+    )
+
+
 def test_the_interval_of_one_draw_is_that_of_a_slow_loop_over_draws_and_images(rng):
     values, draws = rng.integers(0, 2, (3, 20)).astype(bool), np.random.default_rng(7)
     means = [np.mean([values[turn % 3][row] for row in draws.integers(20, size=20)]) for turn in range(50)]
@@ -66,6 +99,10 @@ def test_intervals_of_nothing_are_refused(num_images, num_resamples, level, mess
         bootstrap_intervals(lambda _: {"one": 1.0}, num_images, num_resamples, 0, level)
     with pytest.raises(ValueError, match="values must hold at least one name, got none"):
         mean_intervals({}, 10, 0)
+    with pytest.raises(ValueError, match="values must hold at least one name, got none"):
+        class_intervals({}, [], 10, 0)
+    with pytest.raises(ValueError, match=r"labels must have one class per value \(2\), got 3"):
+        class_intervals({"share": np.zeros(2)}, np.zeros(3), 10, 0)
 
 
 @pytest.mark.parametrize(
