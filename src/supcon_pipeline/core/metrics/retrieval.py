@@ -1,6 +1,7 @@
-"""Retrieval metrics, exact for every k."""
+"""Retrieval metrics, exact for every k: among references, in a gallery, or of a set among itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,32 @@ from jaxtyping import Bool, Float, Int
 from supcon_pipeline.core.vectors import require_labels, unit_rows
 
 RETRIEVAL_METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
-# Similarities held at once: 16 MB, and a few times that while they are sorted.
-TILE_SIZE = 2**21
+# Similarities held at once: 64 MB, and a few times that while they are sorted.
+TILE_SIZE = 2**23
 # Dot products of numbers with this many binary places need at most 52, which float64 holds exactly.
 NUM_PLACES = 26
 # Similarities are distinguished down to 2e-7, about the rounding error of float32 embeddings.
 SIMILARITY_STEP = 2.0**-22
+# Rows converted to float64 at once.
+_CONVERTED_ROWS = 2**12
+# An even number above every similarity in steps: ranks last, and is no positive.
+_LAST = 2**24
+
+# Which references of each of the given queries are positives, and which are left out.
+Relation = Callable[[Int[np.ndarray, " q"]], tuple[Bool[np.ndarray, "q m"], Bool[np.ndarray, "q m"] | None]]
+
+
+@dataclass(frozen=True)
+class SearchValues:
+    """Retrieval metrics of the queries that can be scored.
+
+    Attributes:
+        rows: those queries, as indices into the embeddings, in the order of `query_rows`.
+        values: a value for each of them, by the name of the metric; higher is better.
+    """
+
+    rows: Int[np.ndarray, " scored"]
+    values: dict[str, Float[np.ndarray, " scored"]]
 
 
 def retrieval_values(
@@ -60,34 +81,172 @@ def retrieval_values(
     if wrong:
         raise ValueError(f"k must be from 1 to the number of references ({len(references)}), got {wrong[0]}")
     query_labels, reference_labels = np.asarray(query_labels), np.asarray(reference_labels)
-    is_scored = np.isin(query_labels, reference_labels)
-    if not is_scored.any():
+    rows = np.flatnonzero(np.isin(query_labels, reference_labels))
+    if not len(rows):
         raise ValueError("reference_labels must hold the class of a query, got none; search other references")
-    rows, labels, columns = (
-        _short_rows(queries)[is_scored],
-        query_labels[is_scored],
-        _short_rows(references).T,
+    _, _, values = _scored_values(
+        queries,
+        rows,
+        references,
+        lambda tile: (query_labels[tile, None] == reference_labels, None),
+        ks,
+        tile_size,
     )
+    return values
+
+
+def search_values(
+    embeddings: Float[np.ndarray, "n dim"],
+    labels: Int[np.ndarray, " n"],
+    query_rows: Int[np.ndarray, " q"],
+    gallery_rows: Int[np.ndarray, " m"],
+    ks: Sequence[int] = (1,),
+    groups: Int[np.ndarray, " n"] | None = None,
+    copies: Int[np.ndarray, " n"] | None = None,
+    tile_size: int = TILE_SIZE,
+) -> SearchValues:
+    """Retrieval metrics of rows that search a gallery, or one another: of classes that training never saw.
+
+    Exact as `retrieval_values`, ties included. Left out of the gallery of a query, so that they count neither
+    as found nor as missed: itself, its copies of whatever class, and images of both its class and its group.
+
+    Args:
+        embeddings: float, one row per image.
+        labels: the class of each row.
+        query_rows: indices of the queries.
+        gallery_rows: indices of the rows that are searched; may be the same (leave one out) or overlap.
+        ks: values of k, at least 1; those above the number of rows that a query searches are left out.
+        groups: a number for each row, such as its camera or shop.
+        copies: a number for each row, the same for images that are copies of one another.
+        tile_size: similarities held at once.
+
+    Returns:
+        `recall_at_<k>` (1 if an image of the class is among the first k, else 0; its means over k are the
+        curve known as CMC) and what `retrieval_values` returns, of each query to which an image of its class
+        is left.
+
+    Raises:
+        ValueError: if counts differ, a k is below 1, a row is out of range, or no query can be scored.
+        InputError: if a row is not finite.
+
+    Source:
+        As for `retrieval_values`; Song et al. 2016, arXiv:1511.06452, for recall@k of a set among itself;
+        Zheng et al. 2015, Scalable Person Re-identification: A Benchmark, for leaving out what shares class
+        and camera with the query ("junk"), as in Market-1501.
+    """
+    require_labels("embeddings", embeddings, labels)
+    query_rows, gallery_rows = np.asarray(query_rows), np.asarray(gallery_rows)
+    _require_rows("query_rows", query_rows, len(embeddings))
+    _require_rows("gallery_rows", gallery_rows, len(embeddings))
+    if min(ks, default=1) < 1:
+        raise ValueError(f"k must be at least 1, got {min(ks)}")
+    relation = _relation(labels, gallery_rows, groups, copies)
+    rows, num_searched, values = _scored_values(
+        embeddings, query_rows, embeddings[gallery_rows], relation, ks, tile_size
+    )
+    ks = [k for k in ks if k <= num_searched]
+    # The first positive ranks at most k where its reciprocal rank is at least 1 / k, rounded alike.
+    recalls = {f"recall_at_{k}": (values["mean_reciprocal_rank"] >= 1 / k).astype(float) for k in ks}
+    kept = {name for name in values if not name.startswith("precision_at_")} | {
+        f"precision_at_{k}" for k in ks
+    }
+    return SearchValues(rows, recalls | {name: values[name] for name in values if name in kept})
+
+
+def _require_rows(name: str, rows: Int[np.ndarray, " n"], count: int) -> None:
+    """Reject rows that are none, or not among so many."""
+    if not len(rows):
+        raise ValueError(f"{name} must hold at least one row, got none")
+    if not 0 <= rows.min() <= rows.max() < count:
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {rows.min()} to {rows.max()}")
+
+
+def _relation(
+    labels: Int[np.ndarray, " n"],
+    gallery_rows: Int[np.ndarray, " m"],
+    groups: Int[np.ndarray, " n"] | None,
+    copies: Int[np.ndarray, " n"] | None,
+) -> Relation:
+    """Which of the gallery are positives of given rows, and which are left out.
+
+    Raises:
+        ValueError: if groups or copies differ in number from the labels.
+    """
+    for name, numbers in (("groups", groups), ("copies", copies)):
+        if numbers is not None and len(numbers) != len(labels):
+            raise ValueError(f"{name} must have one number per row ({len(labels)}), got {len(numbers)}")
+    classes = _codes(labels)
+    # Rows that share a number in any of these are left out of one another's gallery.
+    apart = [_codes(np.arange(len(labels)) if copies is None else copies)]
+    if groups is not None:
+        numbers = _codes(groups)
+        apart.append(_codes(classes * (numbers.max() + 1) + numbers))
+
+    def relate(rows: Int[np.ndarray, " q"]) -> tuple[Bool[np.ndarray, "q m"], Bool[np.ndarray, "q m"]]:
+        is_left_out = np.zeros((len(rows), len(gallery_rows)), dtype=bool)
+        for codes in apart:
+            is_left_out |= codes[rows, None] == codes[gallery_rows]
+        return (classes[rows, None] == classes[gallery_rows]) & ~is_left_out, is_left_out
+
+    return relate
+
+
+def _codes(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """The numbers counted from 0, in order."""
+    codes: np.ndarray = np.unique(np.asarray(numbers), return_inverse=True)[1]
+    return codes
+
+
+def _scored_values(
+    embeddings: Float[np.ndarray, "n dim"],
+    query_rows: Int[np.ndarray, " q"],
+    references: Float[np.ndarray, "m dim"],
+    relation: Relation,
+    ks: Sequence[int],
+    tile_size: int,
+) -> tuple[Int[np.ndarray, " scored"], int, dict[str, Float[np.ndarray, " scored"]]]:
+    """The queries that have a positive, the least number of references one of them searches, and the metrics.
+
+    Raises:
+        ValueError: if no query has a positive.
+    """
+    columns = _short_rows(references).T
     num_rows = max(1, tile_size // len(references))
-    tiles = [
-        _tile_values(
-            rows[start : start + num_rows] @ columns,
-            labels[start : start + num_rows, None] == reference_labels,
-            ks,
-        )
-        for start in range(0, len(rows), num_rows)
-    ]
-    return {name: np.concatenate([tile[name] for tile in tiles]) for name in tiles[0]}
+    # Used again and again: taking a large block of new memory costs more than filling it.
+    products = np.empty((min(num_rows, len(query_rows)), len(references)))
+    scored, num_searched, tiles = [], len(references), []
+    for start in range(0, len(query_rows), num_rows):
+        rows = query_rows[start : start + num_rows]
+        is_positive, is_left_out = relation(rows)
+        chosen = np.flatnonzero(is_positive.any(axis=1))
+        if not len(chosen):
+            continue
+        if len(chosen) < len(rows):
+            rows, is_positive = rows[chosen], is_positive[chosen]
+            is_left_out = None if is_left_out is None else is_left_out[chosen]
+        similarities = np.matmul(_short_rows(embeddings[rows]), columns, out=products[: len(rows)])
+        tiles.append(_tile_values(similarities, is_positive, is_left_out, ks))
+        scored.append(rows)
+        if is_left_out is not None:
+            num_searched = min(num_searched, len(references) - int(is_left_out.sum(axis=1).max()))
+    if not tiles:
+        raise ValueError("query_rows must hold a query with another image of its class to find, got none")
+    values = {name: np.concatenate([tile[name] for tile in tiles]) for name in tiles[0]}
+    return np.concatenate(scored), num_searched, values
 
 
 def _tile_values(
-    similarities: Float[np.ndarray, "q m"], is_positive: Bool[np.ndarray, "q m"], ks: Sequence[int]
+    similarities: Float[np.ndarray, "q m"],
+    is_positive: Bool[np.ndarray, "q m"],
+    is_left_out: Bool[np.ndarray, "q m"] | None,
+    ks: Sequence[int],
 ) -> dict[str, Float[np.ndarray, " q"]]:
     """The metrics of a tile of queries from the ranks of their positives."""
-    num_queries = len(similarities)
+    num_queries, num_references = similarities.shape
     num_positives = is_positive.sum(axis=1)
-    queries, ranks = np.nonzero(_sort_by_similarity(similarities, is_positive))
-    ranks += 1
+    queries = np.repeat(np.arange(num_queries), num_positives)
+    hits = _sort_by_similarity(similarities, is_positive, is_left_out)
+    ranks = np.flatnonzero(hits) - queries * num_references + 1
     first = np.cumsum(num_positives) - num_positives
     precisions = (np.arange(1, len(ranks) + 1) - first[queries]) / ranks
     is_within_r = ranks <= num_positives[queries]
@@ -106,17 +265,24 @@ def _tile_values(
 
 
 def _sort_by_similarity(
-    similarities: Float[np.ndarray, "q m"], is_positive: Bool[np.ndarray, "q m"]
+    similarities: Float[np.ndarray, "q m"],
+    is_positive: Bool[np.ndarray, "q m"],
+    is_left_out: Bool[np.ndarray, "q m"] | None = None,
 ) -> Bool[np.ndarray, "q m"]:
-    """Which references of each query are positives, most similar first and positives last in ties.
+    """Which references of each query are positives, most similar first, positives last in ties.
 
-    Similarity and flag share one integer, because sorting values is several times faster than indices.
+    References that are left out come after all others. Similarity and flag share one integer, because sorting
+    values is several times faster than indices.
     """
-    keys = np.rint(similarities * (-1 / SIMILARITY_STEP)).astype(np.int32)
+    keys = np.empty(similarities.shape, dtype=np.int32)
+    np.rint(similarities * (-1 / SIMILARITY_STEP), out=keys, casting="unsafe")
     keys <<= 1
     keys |= is_positive
+    if is_left_out is not None:
+        keys[is_left_out] = _LAST
     keys.sort(axis=1)
-    return (keys & 1).astype(bool)
+    keys &= 1
+    return keys.astype(bool)
 
 
 def _short_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
@@ -124,7 +290,10 @@ def _short_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
 
     In float32, the product of the same two rows depends on their place in a matrix.
     """
-    short = unit_rows(rows, np.float64)
+    short = np.empty(np.shape(rows))
+    for start in range(0, len(short), _CONVERTED_ROWS):
+        some = slice(start, start + _CONVERTED_ROWS)
+        short[some] = unit_rows(np.ascontiguousarray(rows[some]), np.float64)
     short *= 2**NUM_PLACES
     np.rint(short, out=short)
     short /= 2**NUM_PLACES
