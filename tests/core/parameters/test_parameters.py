@@ -47,9 +47,9 @@ SCHEDULED = {
 }  # fmt: skip
 VALID = {
     DataPrepParameters: {
-        "image_size": 8, "num_channels": 3, "validation_fraction": 0.2, "test_fraction": 0.2, "seed": 0,
-        "crop": "pad", "num_workers": 0, "max_rejected": 0, "on_leakage": "refuse",
-        "near_duplicate_similarity": None,
+        "image_size": 8, "split_by": "image", "num_channels": 3, "validation_fraction": 0.2,
+        "test_fraction": 0.2, "seed": 0, "crop": "pad", "num_workers": 0, "max_rejected": 0,
+        "on_leakage": "refuse", "near_duplicate_similarity": None,
     },
     Stage1Parameters: {
         **SCHEDULED,
@@ -76,7 +76,7 @@ VALID = {
     },
     LrFinderParameters: {"min_lr": 1e-5, "max_lr": 1.0, "num_steps": 10, "smoothing": 0.0},
     EvaluationParameters: {
-        "batch_size": 1, "ks": (1,), "knn": {"k": 1, "temperature": 0.1},
+        "batch_size": 1, "ks": (1,), "recall_ks": (1,), "knn": {"k": 1, "temperature": 0.1},
         "num_neighbours": 1, "num_suspicious": 1, "learning_curve": {"counts": (1,), "num_draws": 1},
         "bootstrap": {"num_resamples": 10, "seed": 0},
     },

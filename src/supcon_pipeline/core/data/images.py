@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
 
+from supcon_pipeline.core.data.class_splits import has_unseen_classes
 from supcon_pipeline.core.messages import InputError, printable
 from supcon_pipeline.core.named_tensors import NamedTensors, require_order
 
@@ -85,23 +86,31 @@ class LabelledImages:
         labels: class indices.
         splits: `train`, `validation` or `test`.
         class_names: by label; for messages.
+        copies: a number for each image, the same for duplicates; none where they are not known.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
     splits: np.ndarray
     class_names: Mapping[int, str] = field(default_factory=dict)
+    copies: Int[np.ndarray, " n"] | None = None
 
     @classmethod
     def of(cls, images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame) -> Self:
         """Packed images with `label`, `split` and `class_name` of the samples, one row for each."""
         names = dict(zip(samples["label"], samples["class_name"], strict=True))
-        return cls(images, samples["label"].to_numpy(), samples["split"].to_numpy(), names)
+        labels, splits = (samples[name].to_numpy() for name in ("label", "split"))
+        return cls(images, labels, splits, names, copies_of(samples))
 
     @property
     def num_classes(self) -> int:
-        """One more than the highest label."""
-        return int(self.labels.max()) + 1
+        """One more than the highest label of train."""
+        return int(self.labels[self.indices("train")].max()) + 1
+
+    @property
+    def has_unseen_classes(self) -> bool:
+        """Whether no class that is validated or tested is in train."""
+        return has_unseen_classes(self.labels, np.asarray(self.splits))
 
     def indices(self, split: str) -> Int[np.ndarray, " m"]:
         """Where the images of a split are, ascending.
@@ -124,11 +133,18 @@ class LabelledEmbeddings:
             such a head.
         labels: class indices.
         splits: `train`, `validation` or `test`; another word where an image was removed from all splits.
+        copies: a number for each image, the same for duplicates.
     """
 
     outputs: Mapping[str, Float[np.ndarray, "n dim"]]
     labels: Int[np.ndarray, " n"]
     splits: np.ndarray
+    copies: Int[np.ndarray, " n"]
+
+    @property
+    def has_unseen_classes(self) -> bool:
+        """Whether no class that is validated or tested is in train."""
+        return has_unseen_classes(self.labels, np.asarray(self.splits))
 
     @classmethod
     def of(cls, embeddings: NamedTensors, samples: pd.DataFrame) -> Self:
@@ -139,7 +155,8 @@ class LabelledEmbeddings:
         """
         require_order(embeddings, samples["id"])
         outputs = {name: tensor.numpy() for name, tensor in embeddings.tensors.items()}
-        return cls(outputs, samples["label"].to_numpy(), samples["split"].to_numpy())
+        labels, splits = (samples[name].to_numpy() for name in ("label", "split"))
+        return cls(outputs, labels, splits, copies_of(samples))
 
     def rows_of(self, *splits: str) -> Int[np.ndarray, " m"]:
         """Where the images of these splits are, ascending."""
@@ -149,6 +166,12 @@ class LabelledEmbeddings:
         """An output and the labels for the images of these splits, in their order."""
         rows = self.rows_of(*splits)
         return self.outputs[output][rows], self.labels[rows]
+
+
+def copies_of(samples: pd.DataFrame) -> Int[np.ndarray, " n"]:
+    """A number for each sample that duplicates share; where samples do not say it, none do."""
+    known: np.ndarray = samples.get("duplicate_group", pd.Series(range(len(samples)))).to_numpy()
+    return known
 
 
 def rows_of(samples: pd.DataFrame, *splits: str) -> Int[np.ndarray, " m"]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from supcon_pipeline.core.data.class_splits import describe_unseen
 from supcon_pipeline.core.data.images import SPLITS, RawImages
 from supcon_pipeline.core.data.splits import find_leaked
 from supcon_pipeline.core.messages import InputError, name_some
@@ -147,7 +148,7 @@ def describe_warnings(
     found += _describe_ambiguous(samples)
     if near_duplicates is not None:
         found += _describe_crowds(samples, near_duplicates)
-    return [*found, *_describe_counts(samples)]
+    return [*found, *(describe_unseen(samples) or _describe_counts(samples))]
 
 
 def _describe_leaked(samples: pd.DataFrame) -> list[str]:

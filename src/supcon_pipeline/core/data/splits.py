@@ -59,6 +59,26 @@ def split_samples(
     return chosen
 
 
+def split_by_image(
+    samples: pd.DataFrame, validation_fraction: float, test_fraction: float, seed: int
+) -> pd.DataFrame:
+    """The samples with their split settled: a share of every class is held out, duplicates together.
+
+    Args:
+        samples: with `class_name`, `duplicate_group`, and the `split` that the source gives.
+        validation_fraction: as for `split_samples`.
+        test_fraction: as for `split_samples`.
+        seed: as for `split_samples`.
+
+    Raises:
+        InputError: as for `split_samples`.
+    """
+    given, groups = samples["split"].tolist(), samples["duplicate_group"].to_numpy()
+    labels = samples["class_name"].to_numpy()
+    chosen = split_samples(labels, validation_fraction, test_fraction, seed, given, groups)
+    return samples.assign(split=keep_together(chosen, groups, given))
+
+
 def _first_of_groups(
     members: Int[np.ndarray, " m"], groups: np.ndarray | None, least: int
 ) -> tuple[Int[np.ndarray, " some"], Int[np.ndarray, " m"]]:
@@ -102,7 +122,8 @@ def _require_train(label: object, count: int, given: np.ndarray, held_out: list[
     if not count:
         raise InputError(
             f"every class must be in train, got {label} in {' and '.join(sorted(set(given)))} only; "
-            "add images of it to train or remove the class"
+            "add images of it to train or remove the class, or hold out whole classes with "
+            "--params data_prep.split_by=class"
         )
     if count < len(held_out) + 2:
         purpose = "".join(f", 1 for {name}" for name in sorted(held_out))

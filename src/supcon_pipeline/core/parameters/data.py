@@ -17,6 +17,7 @@ class DataPrepParameters(Parameters):
 
     image_size: Annotated[int, Field(ge=8, le=4096)]
     num_channels: Literal[1, 3]
+    split_by: Literal["image", "class"] = "image"
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Seed

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.class_splits import split_by_class
 from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.packing_store import PackingStore
@@ -18,7 +19,7 @@ from supcon_pipeline.core.data.samples import (
     describe_warnings,
     tabulate_packed,
 )
-from supcon_pipeline.core.data.splits import handle_leakage, keep_together, split_samples
+from supcon_pipeline.core.data.splits import handle_leakage, split_by_image
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 
 logger = logging.getLogger(__name__)
@@ -66,11 +67,9 @@ def tabulate_samples(
 
     check_rejected(rejected_images, packed_samples, params.max_rejected)
     samples = packed_samples.assign(pixel_hash=pixel_hashes(prepared_images))
-    groups = group_duplicates(samples["pixel_hash"], near_duplicates)
-    shares = (params.validation_fraction, params.test_fraction, params.seed)
-    given = samples["split"].tolist()
-    chosen = split_samples(samples["class_name"].to_numpy(), *shares, given, groups)
-    samples = samples.assign(split=keep_together(chosen, groups, given), duplicate_group=groups)
+    samples["duplicate_group"] = group_duplicates(samples["pixel_hash"], near_duplicates)
+    split = split_by_class if params.split_by == "class" else split_by_image
+    samples = split(samples, params.validation_fraction, params.test_fraction, params.seed)
     check_splits(samples)
     return handle_leakage(samples, params.on_leakage)
 

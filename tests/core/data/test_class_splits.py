@@ -1,0 +1,117 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supcon_pipeline.core.data.class_splits import (
+    describe_unseen,
+    has_unseen_classes,
+    split_by_class,
+    split_classes,
+)
+
+TEN = np.repeat([f"class{number}" for number in range(10)], 4)
+
+
+def classes_of(labels, chosen, split):
+    return set(labels[chosen == split])
+
+
+def test_whole_classes_are_held_out_as_many_as_asked_for():
+    chosen = split_classes(TEN, 0.2, 0.3, 0)
+    found = [classes_of(TEN, chosen, split) for split in ("train", "validation", "test")]
+    assert [len(classes) for classes in found] == [5, 2, 3]
+    assert len(set.union(*found)) == 10
+
+
+def test_the_seed_draws_the_classes_and_nothing_else_does():
+    first = split_classes(TEN, 0.2, 0.3, 0)
+    assert np.array_equal(first, split_classes(TEN, 0.2, 0.3, 0))
+    assert not np.array_equal(first, split_classes(TEN, 0.2, 0.3, 1))
+    order = np.random.default_rng(0).permutation(len(TEN))
+    assert np.array_equal(split_classes(TEN[order], 0.2, 0.3, 0), first[order])
+
+
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=8, max_size=30),
+    validation=st.floats(0.01, 0.45),
+    test=st.floats(0.01, 0.45),
+    seed=st.integers(0, 5),
+)
+def test_no_class_is_ever_in_two_splits_and_train_keeps_two(counts, validation, test, seed):
+    counts = [max(2, count) if number < 6 else count for number, count in enumerate(counts)]
+    labels = np.repeat(np.arange(len(counts)), counts)
+    chosen = split_classes(labels, validation, test, seed)
+    found = {split: classes_of(labels, chosen, split) for split in ("train", "validation", "test")}
+    assert sum(map(len, found.values())) == len(counts)
+    assert min(map(len, found.values())) >= 2
+    # No image could be found for a class of one image.
+    assert all(counts[label] > 1 for split in ("validation", "test") for label in found[split])
+
+
+def test_splits_of_the_source_stay_and_missing_ones_are_held_out_of_train():
+    splits = ["test" if name in ("class0", "class7") else "train" for name in TEN]
+    chosen = split_classes(TEN, 0.3, 0.5, 0, splits)
+    assert classes_of(TEN, chosen, "test") == {"class0", "class7"}
+    # Of the eight that are left.
+    assert len(classes_of(TEN, chosen, "validation")) == 2
+    complete = np.where(np.isin(TEN, ["class1", "class2"]), "validation", splits).tolist()
+    assert split_classes(TEN, 0.3, 0.5, 0, complete).tolist() == complete
+
+
+def test_a_class_in_two_splits_of_the_source_is_refused():
+    splits = ["train", "test"] * 20
+    with pytest.raises(
+        ValueError,
+        match=r"every class must be in one split only with data_prep\.split_by=class, got 10 in several: "
+        r"class0 in test and train; .*--params data_prep\.split_by=image",
+    ):
+        split_classes(TEN, 0.2, 0.2, 0, splits)
+
+
+def test_too_few_classes_are_refused_with_what_to_do():
+    with pytest.raises(
+        ValueError,
+        match=r"at least 6 in train to hold out whole classes \(2 for each of train, validation, test\), "
+        r"got 5; .*--params data_prep\.split_by=image",
+    ):
+        split_classes(TEN[:20], 0.2, 0.2, 0)
+    assert set(split_classes(TEN[:24], 0.9, 0.09, 0)) == {"train", "validation", "test"}
+
+
+def make_samples(names, splits="train"):
+    labels = np.unique(names, return_inverse=True)[1]
+    return pd.DataFrame({"class_name": names, "label": labels, "split": splits})
+
+
+def test_the_classes_of_train_have_the_first_numbers_in_their_order():
+    samples = split_by_class(make_samples(TEN), 0.2, 0.3, 0)
+    numbers = samples.drop_duplicates("class_name").set_index("class_name")
+    in_train = numbers[numbers["split"] == "train"]["label"]
+    assert in_train.tolist() == list(range(5))
+    assert in_train.index.tolist() == sorted(in_train.index)
+    assert sorted(numbers["label"]) == list(range(10))
+    assert samples.groupby("class_name")["label"].nunique().eq(1).all()
+
+
+def test_classes_are_unseen_only_where_train_has_none_of_them():
+    labels = np.array([0, 0, 1, 1, 2])
+    assert has_unseen_classes(labels, np.array(["train", "train", "validation", "validation", "test"]))
+    assert not has_unseen_classes(labels, np.array(["train", "validation", "train", "test", "test"]))
+    assert not has_unseen_classes(labels, np.array(["train"] * 5))
+    # An image that was removed from all splits is in none.
+    assert has_unseen_classes(labels, np.array(["train", "train", "removed", "test", "test"]))
+
+
+def test_what_was_held_out_is_told_with_the_classes_that_cannot_be_scored():
+    samples = make_samples(
+        ["a", "a", "b", "b", "c", "c", "d", "e", "e"], ["train"] * 4 + ["validation"] * 2 + ["test"] * 3
+    )
+    first, second = describe_unseen(samples)
+    assert first.startswith(
+        "train has none of the classes that are held out (1 of validation, 2 of test): images are searched"
+    )
+    assert second.startswith("1 held-out classes have one image")
+    assert second.endswith(": d")
+    assert describe_unseen(make_samples(["a", "a", "a"], ["train", "validation", "test"])) == []
