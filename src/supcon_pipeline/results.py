@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from supcon_pipeline.commands import commands_folder
-from supcon_pipeline.core.pages.headlines import HEADLINES, describe_without_near_duplicates
+from supcon_pipeline.core.pages.headlines import describe_without_near_duplicates, headlines_of
 
 # Above this many artifacts, only those for people to look at are listed.
 MAX_SHOWN = 10
@@ -122,7 +122,7 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     others["pixels"] = {"embedding": metrics["pixels"]}
     for column in ("contrastive", "95 % interval", *others):
         table.add_column(column, justify="right")
-    for group, metric, short, _ in HEADLINES:
+    for group, metric, short, _ in headlines_of(metrics):
         ends = metrics[group]["intervals"].get(metric)
         interval = f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else ""
         values = (models.get(group, {}).get(metric) for models in (metrics, *others.values()))

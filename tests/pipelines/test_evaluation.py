@@ -9,7 +9,7 @@ import torch
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
-from supcon_pipeline.pipelines.evaluation import evidence, nodes
+from supcon_pipeline.pipelines.evaluation import classifiers, evidence, nodes
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
 from supcon_pipeline.pipelines.index.nodes import index_embeddings
 
@@ -29,6 +29,7 @@ def params():
     return EvaluationParameters(
         batch_size=8,
         ks=(1,),
+        recall_ks=(1, 3, 1000),
         knn=knn,
         num_neighbours=3,
         num_suspicious=9,
@@ -60,14 +61,14 @@ def embeddings(rng, samples):
     "node",
     [
         nodes.score_features,
-        nodes.score_learning_curve,
+        classifiers.score_learning_curve,
         evidence.find_neighbours,
         evidence.find_suspicious_labels,
-        nodes.predict_samples,
-        nodes.predict_baseline,
-        nodes.score_classifier,
-        nodes.score_baseline_classifier,
-        nodes.score_knn,
+        classifiers.predict_samples,
+        classifiers.predict_baseline,
+        classifiers.score_classifier,
+        classifiers.score_own_logits,
+        classifiers.score_knn,
         nodes.score_without_near_duplicates,
         index_embeddings,
     ],

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from supcon_pipeline.core.search.neighbours import find_nearest, search_neighbours, search_other_neighbours
+from supcon_pipeline.core.search.neighbours import (
+    find_nearest,
+    search_among,
+    search_neighbours,
+    search_other_neighbours,
+)
 
 
 def test_neighbours_by_angle_and_by_distance_differ_as_by_hand():
@@ -123,3 +128,39 @@ def test_pixels_of_any_number_are_searched_in_the_memory_of_a_tile(rng):
     tracemalloc.stop()
     # As float32, all references would take 8 MB.
     assert peak < 1_000_000
+
+
+def test_rows_that_search_one_another_find_neither_themselves_nor_their_copies(rng):
+    rows = rng.normal(size=(30, 8)).astype(np.float32)
+    copies = rng.integers(0, 12, 30)
+    similarities, found = search_among(rows, 6, copies)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for row in range(30):
+        cosines = unit @ unit[row]
+        others = [other for other in np.argsort(-cosines) if copies[other] != copies[row]]
+        assert found[row].tolist() == others[:6]
+        assert similarities[row] == pytest.approx(cosines[others[:6]], abs=1e-6)
+
+
+def test_no_more_others_are_found_than_every_row_has():
+    rows = np.eye(5, dtype=np.float32)
+    assert search_among(rows, 9, np.array([0, 0, 0, 1, 2]))[1].shape == (5, 2)
+    with pytest.raises(ValueError, match="rows not all copies, got 1 and 5 rows"):
+        search_among(rows, 1, np.zeros(5, int))
+
+
+@pytest.mark.parametrize("tile_size", [1, 24, 2**25])
+def test_the_nearest_that_is_no_copy_is_found_whatever_the_tiles(rng, tile_size):
+    rows = rng.integers(0, 256, (40, 4), dtype=np.uint8)
+    copies = rng.integers(0, 15, 40)
+    nearest = find_nearest(rows, np.arange(30), np.arange(40), tile_size, copies)
+    for query in range(30):
+        distances = np.square(rows.astype(float) - rows[query]).sum(axis=1)
+        distances[copies == copies[query]] = np.inf
+        assert distances[nearest[query]] == distances.min()
+
+
+def test_a_query_of_which_all_are_copies_is_refused(rng):
+    rows = rng.normal(size=(3, 2))
+    with pytest.raises(ValueError, match="that is no copy of it, got none"):
+        find_nearest(rows, np.arange(3), np.arange(3), copies=np.zeros(3, int))

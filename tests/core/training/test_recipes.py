@@ -14,6 +14,7 @@ from torch.nn import functional
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics.features import embedding_metrics
+from supcon_pipeline.core.metrics.unseen import unseen_metrics
 from supcon_pipeline.core.models.encoder import LinearProbe, build_classifier, build_model, restore_model
 from supcon_pipeline.core.models.whitening import whiten_within_classes
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
@@ -193,6 +194,41 @@ def test_features_are_validated_by_searching_the_training_images(labelled_splits
         scores = embedding_metrics(rows[queries], labels[queries], rows[references], labels[references])
         expected.update({f"{name}.{metric}": value for metric, value in scores.items()})
     assert metrics == pytest.approx(expected)
+
+
+@pytest.fixture
+def unseen_splits(labelled_splits):
+    """The same images, as six classes of which train has the first two."""
+    labels = labelled_splits.labels + 3 * (np.arange(42) % 2)
+    splits = np.array(["train", "train", "validation", "validation", "test", "test"], dtype=object)[labels]
+    return replace(labelled_splits, labels=labels, splits=splits, copies=np.arange(42))
+
+
+def test_classes_that_train_lacks_are_validated_by_searching_them_among_one_another(unseen_splits):
+    model = build_model(ENCODER).eval()
+    metrics = validate_features(unseen_splits, batch_size=10)(model)
+    chosen = unseen_splits.indices("validation")
+    for name in ("embedding", "projection"):
+        with torch.inference_mode():
+            rows = model(torch.from_numpy(unseen_splits.images[chosen]))[name].numpy()
+        expected = unseen_metrics(rows, unseen_splits.labels[chosen], chosen)
+        assert expected == {key: pytest.approx(metrics[f"{name}.{key}"]) for key in expected}
+    assert len(metrics) == 2 * len(expected)
+
+
+def test_the_heads_of_trainings_know_the_classes_of_train_alone(unseen_splits):
+    assert baseline(unseen_splits).description["num_classes"] == 2
+    assert stage1(unseen_splits, loss=JOINT).description["num_classes"] == 2
+
+
+def test_the_baseline_of_classes_that_train_lacks_is_chosen_by_its_embeddings(unseen_splits):
+    stage = baseline(unseen_splits)
+    metrics = stage.validate(stage.model.eval())
+    assert stage.params.checkpoints.metric == "embedding.mean_average_precision_at_r"
+    assert stage.params.checkpoints.metric in metrics
+    assert "accuracy" not in metrics
+    # As a plain value, for the checkpoints.
+    assert stage.parameters()["checkpoints"]["metric"] == "embedding.mean_average_precision_at_r"
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def draw_retrieval(
     heights = [1.45 * len(rows) + 0.5 for rows in parts.values()]
     # At least as wide as its title.
     figure = Figure(figsize=(max(1.3 * num_columns, 8.0), sum(heights) + 0.4), layout="constrained")
-    figure.suptitle("Nearest training images: blue ✓ for the label of the query, vermillion ✗ for another")
+    figure.suptitle("Nearest images: blue ✓ for the label of the query, vermillion ✗ for another")
     folds = figure.subfigures(len(parts), squeeze=False, height_ratios=heights)
     for fold, (title, rows) in zip(folds[:, 0], parts.items(), strict=True):
         fold.suptitle(title, fontsize=10)

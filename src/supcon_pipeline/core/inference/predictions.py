@@ -40,7 +40,7 @@ def classify_embeddings(
 
 
 def tabulate_predictions(
-    samples: pd.DataFrame, logits: Float[Tensor, "n classes"], class_names: Sequence[str]
+    samples: pd.DataFrame, logits: Float[np.ndarray, "n classes"], class_names: Sequence[str]
 ) -> pd.DataFrame:
     """The samples with the likeliest class of each, `predicted` and `predicted_class`, and its `probability`.
 
@@ -52,8 +52,8 @@ def tabulate_predictions(
     Raises:
         InputError: where a logit is not finite.
     """
-    require_finite_logits(logits.numpy())
-    probability, predicted = logits.softmax(dim=1).max(dim=1)
+    require_finite_logits(logits)
+    probability, predicted = torch.from_numpy(logits).softmax(dim=1).max(dim=1)
     names = np.array(class_names)[predicted.numpy()]
     return samples.assign(predicted=predicted.numpy(), predicted_class=names, probability=probability.numpy())
 

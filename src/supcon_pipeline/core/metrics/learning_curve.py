@@ -13,6 +13,11 @@ from supcon_pipeline.core.search.knn import classify_by_prefixes
 from supcon_pipeline.core.search.neighbours import search_neighbours
 from supcon_pipeline.core.vectors import require_labels, unit_rows
 
+# Of the table, in their order.
+COLUMNS = (
+    *("images_per_class", "classifier", "accuracy", "low", "high"),
+    *("num_draws", "num_images", "num_classes", "num_smaller_classes"),
+)
 # Multiplications of one classifier at one point of the curve: a few seconds on a core.
 MAX_WORK = 5 * 10**10
 # Draws that a search makes whatever they take: one says nothing of the spread, which is small by then.

@@ -8,6 +8,7 @@ from supcon_pipeline.core.messages import InputError
 # What training is for, by group and name.
 _COMPARED = {
     ("embedding", "precision_at_1"): "embedding precision@1",
+    ("embedding", "recall_at_1"): "embedding recall@1",
     ("embedding", "mean_average_precision_at_r"): "embedding mAP@R",
     ("embedding", "knn_accuracy"): "k-NN accuracy",
     ("classifier", "accuracy"): "classifier accuracy",
@@ -48,8 +49,7 @@ def start_warnings(metrics: Mapping[str, Any]) -> list[str]:
     stalled = [
         f"{name} {metrics[group][metric]:.4f} against {start[group][metric]:.4f}"
         for (group, metric), name in _COMPARED.items()
-        # At 1, there was nothing to gain.
-        if start and metrics[group][metric] <= start[group][metric] and metrics[group][metric] < 1
+        if metric in start.get(group, {}) and _is_no_gain(metrics[group][metric], start[group][metric])
     ]
     if not stalled:
         return []
@@ -58,3 +58,8 @@ def start_warnings(metrics: Mapping[str, Any]) -> list[str]:
         "stage1.optimizer.lr or more stage1.finetune.start_images, which keep more of them, other "
         "stage1.transforms, or larger images, as the weights were trained on."
     ]
+
+
+def _is_no_gain(value: float, start: float) -> bool:
+    # At 1, there was nothing to gain.
+    return value <= start and value < 1

@@ -21,16 +21,21 @@ class Headline(NamedTuple):
 
 
 _NEAREST = "nearest neighbour among the training images has the same class"
+_NEAREST_OTHER = "nearest of the other test images has the same class, which train lacks"
+# Precision@1 of classes that train has, among its images; recall of classes that it lacks.
 HEADLINES = (
     Headline("embedding", "precision_at_1", "precision@1", _NEAREST),
+    Headline("embedding", "recall_at_1", "recall@1", _NEAREST_OTHER),
+    Headline("embedding", "recall_at_10", "recall@10", "one of the ten nearest others has the same class"),
     Headline(
         "embedding",
         "mean_average_precision_at_r",
         "mAP@R",
-        "average precision within the first R neighbours, R being the training images of the class",
+        "average precision within the first R neighbours, R being the images of the class that are searched",
     ),
     Headline("embedding", "knn_accuracy", "k-NN accuracy", "weighted vote of the nearest training images"),
     Headline("projection", "precision_at_1", "precision@1", _NEAREST),
+    Headline("projection", "recall_at_1", "recall@1", _NEAREST_OTHER),
     Headline("classifier", "accuracy", "accuracy", "linear classifier"),
     Headline("classifier", "macro_f1", "macro F1", "linear classifier, mean over classes"),
     Headline(
@@ -40,6 +45,15 @@ HEADLINES = (
         "gap between confidence and accuracy before temperature scaling, lower is better",
     ),
 )
+
+
+def headlines_of(metrics: Mapping[str, Any]) -> list[Headline]:
+    """The headline metrics that a run has, in their order.
+
+    Args:
+        metrics: as `evaluation` gives them.
+    """
+    return [headline for headline in HEADLINES if headline.metric in metrics.get(headline.group, {})]
 
 
 def describe_without_near_duplicates(metrics: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from supcon_pipeline.core.pages.headlines import HEADLINES
+from supcon_pipeline.core.pages.headlines import headlines_of
 from supcon_pipeline.core.pages.rendering import open_templates
 
 # Characters special to Markdown; an underscore only where it is not inside a word.
@@ -38,7 +38,7 @@ def render_model_card(
     models = {"this model": metrics, **published, "baseline": metrics["baseline"]}
     rows = [
         (f"{group} {metric}", meaning, [model[group][metric] for model in models.values()])
-        for group, metric, _, meaning in HEADLINES
+        for group, metric, _, meaning in headlines_of(metrics)
         # The projection head is not exported.
         if group != "projection"
     ]

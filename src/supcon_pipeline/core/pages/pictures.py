@@ -15,6 +15,8 @@ class Picture(NamedTuple):
     text: str
 
 
+# Empty where test has classes that train lacks.
+OF_KNOWN_CLASSES = ("confusion_matrix", "calibration_curves", "learning_curve_figure")
 # By the name of the artifact, in the order of the page; `visualization` hands the report what is listed here.
 PICTURES = {
     "embedding_map": Picture(
@@ -22,8 +24,8 @@ PICTURES = {
         "Scatter plots of the images by t-SNE, contrastive encoder beside baseline, a row per split",
     ),
     "retrieval_gallery": Picture(
-        "Nearest training images",
-        "Test images with their nearest training images, framed blue where the label agrees, else vermillion",
+        "Nearest images",
+        "Test images with the nearest images found, framed blue where the label agrees, else vermillion",
     ),
     "confusion_matrix": Picture(
         "Confusion of the classifier",

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from supcon_pipeline.core.metrics.calibration import CALIBRATED
 from supcon_pipeline.core.pages.headlines import describe_without_near_duplicates
-from supcon_pipeline.core.pages.pictures import PICTURES, Picture
+from supcon_pipeline.core.pages.pictures import OF_KNOWN_CLASSES, PICTURES, Picture
 from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 
 # Of the most confused classes.
@@ -56,7 +56,8 @@ def render_report(
         pictures: PNG files by artifact name; one that is not known here has its name as title.
         interactive_map: a plotly figure as JSON.
         confused_pairs: `label`, `predicted`, `count` and `share`, the most confused first.
-        classifier_metrics: of the linear classifier, with its classes.
+        classifier_metrics: of the linear classifier, with its classes; empty where test has classes that
+            train lacks.
         detection: as `out_of_distribution` gives it, where it has run.
     """
     from plotly.offline import get_plotlyjs
@@ -65,20 +66,21 @@ def render_report(
     models = {"published": metrics.get("published", {}), "baseline": metrics["baseline"]}
     beside = {f"{model} {name}": group for model, groups in models.items() for name, group in groups.items()}
     groups = {**metrics, **beside}
+    compared = list(_TABLES) if classifier_metrics else ["Features"]
     # Those of the trainings: the run that draws may have others and have trained nothing.
     parameters = {name: checkpoint["parameters"] for name, checkpoint in metrics["checkpoint"].items()}
     template = open_templates().get_template("report.html")
     return template.render(
         metrics=metrics,
         without=describe_without_near_duplicates(metrics),
-        tables={title: _compare(groups, names) for title, names in _TABLES.items()},
+        tables={title: _compare(groups, _TABLES[title]) for title in compared},
         titles={**_TITLES, "baseline embedding": _baseline_title(metrics["baseline_differs"])},
         card=dataset_card,
         run=run_record,
         parameters=json.dumps(parameters, indent=2),
-        pictures=_describe(pictures),
+        pictures=_describe(pictures, is_unseen=not classifier_metrics),
         num_classes=len(dataset_card["class_names"]),
-        classes=_worst_classes(classifier_metrics["per_class"]),
+        classes=_worst_classes(classifier_metrics.get("per_class", {})),
         counted=_smallest_classes(dataset_card["class_names"], dataset_card["counts"]),
         pairs=confused_pairs.head(NUM_PAIRS).to_dict("records"),
         detection=detection,
@@ -129,9 +131,10 @@ def _scores(group: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return {name: (f"{value:.4f}", ranges.get(name, "")) for name, value in numbers.items()}
 
 
-def _describe(pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
+def _describe(pictures: Mapping[str, bytes], is_unseen: bool) -> list[dict[str, Any]]:
     """Title, text and encoded file of each picture, the known ones first and in their order."""
     order = [*(name for name in PICTURES if name in pictures), *(pictures.keys() - PICTURES.keys())]
+    order = [name for name in order if not (is_unseen and name in OF_KNOWN_CLASSES)]
     described = []
     for name in order:
         words = name.replace("_", " ")

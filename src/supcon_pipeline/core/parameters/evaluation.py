@@ -26,6 +26,7 @@ class EvaluationParameters(SearchParameters):
 
     batch_size: Count
     ks: tuple[Count, ...]
+    recall_ks: tuple[Count, ...] = (1, 2, 4, 8, 10, 100, 1000)
     knn: KnnParameters
     num_neighbours: Count
     num_suspicious: Count

@@ -160,13 +160,17 @@ class BaselineTraining(EncoderTraining):
     """All parameters of the baseline's training; one of stage 1 that it does not know is refused."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    checkpoints: ClassifierCheckpointParameters
 
     @classmethod
     def of(cls, stage1: Stage1Parameters, baseline: BaselineParameters) -> Self:
         """The parameters of stage 1 without head and loss, overridden by those of `baseline`."""
         shared = stage1.model_dump(exclude={"projection", "loss"})
         return cls.model_validate(shared | baseline.model_dump())
+
+    def chosen_by(self, metric: str) -> Self:
+        """The same training with checkpoints chosen by another metric."""
+        checkpoints = self.checkpoints.model_copy(update={"metric": metric})
+        return self.model_copy(update={"checkpoints": checkpoints})
 
 
 class LrFinderParameters(Parameters):

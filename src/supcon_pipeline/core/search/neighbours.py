@@ -51,6 +51,7 @@ def find_nearest(
     query_rows: Int[np.ndarray, " q"],
     reference_rows: Int[np.ndarray, " m"],
     tile_size: int = TILE_SIZE,
+    copies: Int[np.ndarray, " n"] | None = None,
 ) -> Int[np.ndarray, " q"]:
     """The reference nearest to each query by Euclidean distance, as an index into the rows.
 
@@ -61,26 +62,60 @@ def find_nearest(
         query_rows: indices of the queries.
         reference_rows: indices of the rows that are searched.
         tile_size: numbers per tile.
+        copies: a number for each row; a row with the number of the query is not found, nor is the query.
 
     Raises:
-        ValueError: if there is no reference.
+        ValueError: if there is no reference, or none that a query may find.
         InputError: if a row is not finite.
     """
     if not len(reference_rows):
         raise ValueError("reference_rows must hold at least one row, got none")
     num_rows = max(1, tile_size // rows.shape[1])
-    nearest = np.zeros(len(query_rows), dtype=np.int64)
+    num_own = 0 if copies is None else int(np.unique(copies[reference_rows], return_counts=True)[1].max())
+    nearest = np.full(len(query_rows), -1)
     for start in range(0, len(query_rows), num_rows):
         tile = slice(start, start + num_rows)
         queries = rows[query_rows[tile]]
         best = np.full(len(queries), -np.inf)
         for first in range(0, len(reference_rows), num_rows):
             searched = reference_rows[first : first + num_rows]
-            similarities, found = search_neighbours(queries, rows[searched], 1, "euclidean")
-            is_nearer = similarities[:, 0] > best
-            best[is_nearer] = similarities[is_nearer, 0]
-            nearest[tile][is_nearer] = searched[found[is_nearer, 0]]
+            k = min(1 + num_own, len(searched))
+            similarities, found = search_neighbours(queries, rows[searched], k, "euclidean")
+            if copies is not None:
+                similarities[copies[searched[found]] == copies[query_rows[tile], None]] = -np.inf
+            # The first of equal ones.
+            chosen = similarities.argmax(axis=1)[:, None]
+            highest = np.take_along_axis(similarities, chosen, axis=1)[:, 0]
+            is_nearer = highest > best
+            best[is_nearer] = highest[is_nearer]
+            nearest[tile][is_nearer] = searched[np.take_along_axis(found, chosen, axis=1)[is_nearer, 0]]
+    if (nearest < 0).any():
+        raise ValueError("reference_rows must hold a row for every query that is no copy of it, got none")
     return nearest
+
+
+def search_among(
+    rows: Float[np.ndarray, "n dim"], k: int, copies: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
+    """Cosine similarities and indices of the `k` rows nearest to each row, without itself and its copies.
+
+    Args:
+        rows: float32; each is a query.
+        k: at least 1; no more are found than every row has others.
+        copies: a number for each row, the same for copies of one image.
+
+    Raises:
+        ValueError: if `k` is out of range, or all rows are copies of one.
+        InputError: if a row is not finite.
+    """
+    num_own = int(np.unique(copies, return_counts=True)[1].max())
+    if k < 1 or num_own == len(rows):
+        raise ValueError(f"k must be at least 1 and rows not all copies, got {k} and {len(rows)} rows")
+    k = min(k, len(rows) - num_own)
+    similarities, found = search_neighbours(rows, rows, k + num_own)
+    is_own = copies[found] == copies[:, None]
+    order = np.argsort(is_own, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(found, order, axis=1)
 
 
 def search_other_neighbours(

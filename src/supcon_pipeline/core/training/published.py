@@ -41,16 +41,17 @@ def published_features(
         run_id: goes into the metadata of the checkpoints.
 
     Returns:
-        `embedding` and `logits`, a row per image; `backbone` in the metadata has the parameters that name the
-        weights.
+        `embedding` and, unless train lacks the classes of validation, `logits`, a row per image; `backbone`
+        in the metadata has the parameters that name the weights.
     """
     stage = contrastive_stage(data, dataset_card, stage1.model_copy(update={"embedding_dim": None}))
     start = NamedTensors(dict(stage.model.state_dict()), stage.metadata(run_id))
-    probe = classifier_stage(start, data, dataset_card, stage2, "published")
-    checkpoints, _ = run_stage(probe, data, log, store, run_id)
-    classifier = restore_model(average_models(checkpoints, data, swa_batch_size))
     embeddings = embed_by(start, data.images, stage1.validation_batch_size, pick_device())
-    rows = embeddings.tensors["embedding"]
-    with torch.inference_mode():
-        tensors = {"embedding": rows, "logits": classifier(rows)}
+    tensors = {"embedding": embeddings.tensors["embedding"]}
+    if not data.has_unseen_classes:
+        probe = classifier_stage(start, data, dataset_card, stage2, "published")
+        checkpoints, _ = run_stage(probe, data, log, store, run_id)
+        classifier = restore_model(average_models(checkpoints, data, swa_batch_size))
+        with torch.inference_mode():
+            tensors["logits"] = classifier(tensors["embedding"])
     return NamedTensors(tensors, {"backbone": stage1.backbone.model_dump(), **stage.origin})

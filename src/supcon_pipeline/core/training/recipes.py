@@ -34,6 +34,8 @@ from supcon_pipeline.core.training.validation import validate_classifier, valida
 
 # The dataset card.
 Card = Mapping[str, Any]
+# What chooses the baseline's checkpoints where its classifier knows no class of validation.
+UNSEEN_METRIC = "embedding.mean_average_precision_at_r"
 
 
 def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Parameters) -> Stage:
@@ -124,6 +126,8 @@ def baseline_stage(
 ) -> Stage:
     """The baseline: cross-entropy with the backbone, views, batches and epochs of stage 1."""
     params = BaselineTraining.of(stage1, baseline)
+    if data.has_unseen_classes:
+        params = params.chosen_by(UNSEEN_METRIC)
     torch.manual_seed(params.seed)
     description = {
         "kind": "image_classifier",

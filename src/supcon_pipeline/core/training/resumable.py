@@ -19,6 +19,8 @@ from supcon_pipeline.core.training.state import EpochRecord, StepRecord, Trainin
 
 logger = logging.getLogger(__name__)
 History = list[dict[str, Any]]
+# The columns that every history has.
+EMPTY_HISTORY = ("epoch", "loss", "lr", "collapse_loss")
 # The end of an epoch is saved once training has gone on this many times as long as the last save took. Saving
 # a ResNet-18 with its average and three checkpoints takes more than a second: after every epoch on a small
 # dataset, that would be a large part of the training time.

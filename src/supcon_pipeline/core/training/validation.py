@@ -10,6 +10,7 @@ from torch.nn import functional
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.metrics.classification import accuracy
 from supcon_pipeline.core.metrics.features import embedding_metrics
+from supcon_pipeline.core.metrics.unseen import unseen_metrics
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.training.state import Metrics
 
@@ -19,6 +20,8 @@ def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Mod
 
     Each image passes through the network once. Keys are `embedding.<metric>` and `projection.<metric>`.
     """
+    if data.has_unseen_classes:
+        return _validate_unseen(data, batch_size)
     train, validation = data.indices("train"), data.indices("validation")
 
     def validate(model: nn.Module) -> Metrics:
@@ -33,8 +36,27 @@ def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Mod
     return validate
 
 
+def _validate_unseen(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
+    """Retrieval metrics of what a model gives besides logits: validation images against one another."""
+    validation = data.indices("validation")
+    labels = data.labels[validation]
+    copies = np.arange(len(labels)) if data.copies is None else data.copies[validation]
+
+    def validate(model: nn.Module) -> Metrics:
+        outputs = embed_images(model, data.images, validation, batch_size)
+        metrics = {}
+        for name in sorted(outputs.keys() & {"embedding", "projection"}):
+            scores = unseen_metrics(outputs[name].numpy(), labels, copies)
+            metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
+        return metrics
+
+    return validate
+
+
 def validate_classifier(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
-    """Accuracy and log-loss on the validation images."""
+    """Accuracy and log-loss on the validation images; of classes that train lacks, as `validate_features`."""
+    if data.has_unseen_classes:
+        return _validate_unseen(data, batch_size)
     validation = data.indices("validation")
     labels = torch.from_numpy(data.labels[validation].astype(np.int64))
 

@@ -17,18 +17,27 @@ CLOSE, NUM_CLOSE = 0.9, 3
 def find_neighbours(
     embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
 ) -> pd.DataFrame:
-    """The nearest training images of each test image, by cosine similarity of the embeddings."""
-    from supcon_pipeline.core.search.neighbours import search_neighbours
+    """The nearest training images of each test image, by cosine similarity of the embeddings.
+
+    Of classes that train lacks, the nearest other test images.
+    """
+    from supcon_pipeline.core.search.neighbours import search_among, search_neighbours
 
     labelled = LabelledEmbeddings.of(embeddings, samples)
     rows, train, test = labelled.outputs["embedding"], labelled.rows_of("train"), labelled.rows_of("test")
-    num_neighbours = params.within(len(train)).num_neighbours
-    similarities, nearest = search_neighbours(rows[test], rows[train], num_neighbours)
+    if labelled.has_unseen_classes:
+        similarities, nearest = search_among(rows[test], params.num_neighbours, labelled.copies[test])
+        references = test[nearest]
+    else:
+        num_neighbours = params.within(len(train)).num_neighbours
+        similarities, nearest = search_neighbours(rows[test], rows[train], num_neighbours)
+        references = train[nearest]
+    num_found = references.shape[1]
     return pd.DataFrame(
         {
-            "query": test.repeat(num_neighbours),
-            "rank": np.tile(np.arange(num_neighbours), len(test)),
-            "reference": train[nearest].ravel(),
+            "query": test.repeat(num_found),
+            "rank": np.tile(np.arange(num_found), len(test)),
+            "reference": references.ravel(),
             "similarity": similarities.ravel(),
         }
     )
@@ -40,16 +49,19 @@ def find_suspicious_labels(
     dataset_card: dict[str, Any],
     params: EvaluationParameters,
 ) -> pd.DataFrame:
-    """The images of any split whose nearest training images have another label, most suspicious first."""
+    """The images of any split whose nearest training images have another label, most suspicious first.
+
+    Where train lacks classes, the nearest images of any split.
+    """
     from supcon_pipeline.core.metrics.label_errors import suspicious_labels
 
     labelled = LabelledEmbeddings.of(embeddings, samples)
     in_use = labelled.rows_of(*SPLITS)
     known, (rows, labels) = samples.iloc[in_use], labelled.select("embedding", *SPLITS)
-    train = rows_of(known, "train")
-    # An image of train is no neighbour of its own.
-    votes = params.within(len(train) - 1).knn.model_dump()
-    found = suspicious_labels(rows, labels, train, **votes, limit=params.num_suspicious)
+    voters = rows_of(known, *(SPLITS if labelled.has_unseen_classes else ["train"]))
+    # An image is no neighbour of its own.
+    votes = params.within(len(voters) - 1).knn.model_dump()
+    found = suspicious_labels(rows, labels, voters, **votes, limit=params.num_suspicious)
     table: pd.DataFrame = known.iloc[found["sample"]].reset_index(drop=True)
     table.insert(0, "sample", in_use[found["sample"]])
     names = np.array(dataset_card["class_names"])[found["suggested"]]
@@ -61,6 +73,8 @@ def list_confused_pairs(classifier_metrics: dict[str, Any], dataset_card: dict[s
     """The mistakes of the linear classifier on the test images, by pair of classes."""
     from supcon_pipeline.core.metrics.classification import confused_pairs, unpack_confusion
 
+    if not classifier_metrics:
+        return pd.DataFrame(columns=["label", "predicted", "count", "share"])
     names = np.array(dataset_card["class_names"])
     pairs = confused_pairs(unpack_confusion(classifier_metrics["confusion_matrix"], len(names)))
     return pd.DataFrame({**pairs, "label": names[pairs["label"]], "predicted": names[pairs["predicted"]]})

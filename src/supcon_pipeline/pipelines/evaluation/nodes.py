@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.data.images import LabelledEmbeddings, rows_of
-from supcon_pipeline.core.named_tensors import NamedTensors, require_order, require_origin
+from supcon_pipeline.core.data.class_splits import has_unseen_classes
+from supcon_pipeline.core.data.images import LabelledEmbeddings, copies_of, rows_of
+from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
+from supcon_pipeline.pipelines.evaluation.classifiers import score_classifier, score_own_logits
 
 # Height and width of the images whose pixels are compared.
 PIXEL_SIZE = 32
@@ -36,43 +38,36 @@ def embed_samples(
 def score_features(
     embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
 ) -> dict[str, Any]:
-    """Retrieval, clustering and k-NN metrics of both features: test images searched among training images."""
+    """Retrieval, clustering and k-NN metrics of both features: test images searched among training images.
+
+    Test images of classes that train lacks are searched among the other test images.
+    """
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    score = _score_unseen if labelled.has_unseen_classes else _score_known
+    outputs = (name for name in ("embedding", "projection") if name in labelled.outputs)
+    return {name: score(labelled, name, params) for name in outputs}
+
+
+def _score_known(labelled: LabelledEmbeddings, name: str, params: EvaluationParameters) -> dict[str, Any]:
     from supcon_pipeline.core.metrics.features import feature_metrics
 
-    labelled = LabelledEmbeddings.of(embeddings, samples)
     within = params.within(len(labelled.rows_of("train")))
-    return {
-        name: feature_metrics(
-            *labelled.select(name, "test"),
-            *labelled.select(name, "train"),
-            within.ks,
-            within.knn.k,
-            within.knn.temperature,
-            **params.bootstrap.model_dump(),
-        )
-        for name in ("embedding", "projection")
-        if name in labelled.outputs
-    }
-
-
-def score_learning_curve(
-    embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
-) -> pd.DataFrame:
-    """Accuracy on the test images of classifiers that know few training embeddings of each class, and all."""
-    from supcon_pipeline.core.metrics.learning_curve import learning_curve
-
-    labelled = LabelledEmbeddings.of(embeddings, samples)
-    return pd.DataFrame(
-        learning_curve(
-            *labelled.select("embedding", "test"),
-            *labelled.select("embedding", "train"),
-            params.learning_curve.counts,
-            params.learning_curve.num_draws,
-            params.knn.k,
-            params.knn.temperature,
-            **params.bootstrap.model_dump(),
-        )
+    return feature_metrics(
+        *labelled.select(name, "test"),
+        *labelled.select(name, "train"),
+        within.ks,
+        within.knn.k,
+        within.knn.temperature,
+        **params.bootstrap.model_dump(),
     )
+
+
+def _score_unseen(labelled: LabelledEmbeddings, name: str, params: EvaluationParameters) -> dict[str, Any]:
+    from supcon_pipeline.core.metrics.unseen import unseen_feature_metrics
+
+    copies = labelled.copies[labelled.rows_of("test")]
+    bootstrap = params.bootstrap.model_dump()
+    return unseen_feature_metrics(*labelled.select(name, "test"), copies, params.recall_ks, **bootstrap)
 
 
 def score_pixels(
@@ -81,14 +76,17 @@ def score_pixels(
     """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
     from supcon_pipeline.core.data.pixels import shrink_images
     from supcon_pipeline.core.metrics.intervals import mean_intervals
+    from supcon_pipeline.core.metrics.unseen import unseen_pixel_metrics
     from supcon_pipeline.core.search.neighbours import find_nearest
 
-    labels = samples["label"].to_numpy()
-    train, test = rows_of(samples, "train"), rows_of(samples, "test")
     # Photographs would take as long as a training, and their fine grain tells nothing of the class.
     pixels = shrink_images(prepared_images, PIXEL_SIZE).reshape(len(prepared_images), -1)
+    labels, bootstrap = samples["label"].to_numpy(), params.bootstrap.model_dump()
+    train, test = rows_of(samples, "train"), rows_of(samples, "test")
+    if has_unseen_classes(labels, samples["split"].to_numpy()):
+        return unseen_pixel_metrics(pixels, test, labels, copies_of(samples), **bootstrap)
     is_right = labels[test] == labels[find_nearest(pixels, test, train)]
-    intervals = mean_intervals({"precision_at_1": is_right}, **params.bootstrap.model_dump())
+    intervals = mean_intervals({"precision_at_1": is_right}, **bootstrap)
     return {"precision_at_1": float(is_right.mean()), "intervals": intervals}
 
 
@@ -106,84 +104,9 @@ def score_published(
     require_start(published_embeddings.metadata.get("backbone"), backbone)
     if not published_embeddings.tensors:
         return {}
-    return {
-        **score_features(published_embeddings, samples, params),
-        "classifier": _score_own_logits(published_embeddings, samples, dataset_card, params),
-    }
-
-
-def predict_samples(
-    classifier: NamedTensors, embeddings: NamedTensors, samples: pd.DataFrame, dataset_card: dict[str, Any]
-) -> pd.DataFrame:
-    """One row per test image: its label and what the classifier predicts, with the probability."""
-    from supcon_pipeline.core.inference.predictions import classify_embeddings, tabulate_predictions
-
-    labelled = LabelledEmbeddings.of(embeddings, samples)
-    rows, _ = labelled.select("embedding", "test")
-    logits = classify_embeddings(classifier, rows, embeddings.metadata["model_hash"])
-    tested = samples.iloc[labelled.rows_of("test")]
-    return tabulate_predictions(tested, logits, dataset_card["class_names"])
-
-
-def predict_baseline(
-    baseline_embeddings: NamedTensors, samples: pd.DataFrame, dataset_card: dict[str, Any]
-) -> pd.DataFrame:
-    """One row per test image: its label and what the baseline predicts, with the probability."""
-    from supcon_pipeline.core.inference.predictions import tabulate_predictions
-
-    test = LabelledEmbeddings.of(baseline_embeddings, samples).rows_of("test")
-    logits = baseline_embeddings.tensors["logits"][test]
-    return tabulate_predictions(samples.iloc[test], logits, dataset_card["class_names"])
-
-
-def score_classifier(
-    classifier: NamedTensors,
-    embeddings: NamedTensors,
-    samples: pd.DataFrame,
-    dataset_card: dict[str, Any],
-    params: EvaluationParameters,
-) -> dict[str, Any]:
-    """Metrics of the linear classifier on the test images, calibrated on the validation images."""
-    from supcon_pipeline.core.inference.predictions import classify_embeddings
-
-    labelled = LabelledEmbeddings.of(embeddings, samples)
-    logits = {}
-    for split in ("validation", "test"):
-        rows, _ = labelled.select("embedding", split)
-        logits[split] = classify_embeddings(classifier, rows, embeddings.metadata["model_hash"]).numpy()
-    return _score_logits(logits, labelled, dataset_card, params)
-
-
-def score_baseline_classifier(
-    baseline_embeddings: NamedTensors,
-    samples: pd.DataFrame,
-    dataset_card: dict[str, Any],
-    params: EvaluationParameters,
-) -> dict[str, Any]:
-    """Metrics of the baseline's classifier on the test images, calibrated on the validation images."""
-    return _score_own_logits(baseline_embeddings, samples, dataset_card, params)
-
-
-def score_knn(
-    embeddings: NamedTensors,
-    samples: pd.DataFrame,
-    dataset_card: dict[str, Any],
-    params: EvaluationParameters,
-) -> dict[str, Any]:
-    """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
-    from supcon_pipeline.core.search.knn import neighbour_log_votes
-
-    labelled = LabelledEmbeddings.of(embeddings, samples)
-    references, labels = labelled.select("embedding", "train")
-    votes = {
-        "num_classes": len(dataset_card["class_names"]),
-        **params.within(len(references)).knn.model_dump(),
-    }
-    logits = {
-        split: neighbour_log_votes(labelled.select("embedding", split)[0], references, labels, **votes)
-        for split in ("validation", "test")
-    }
-    return _score_logits(logits, labelled, dataset_card, params)
+    scores = score_own_logits(published_embeddings, samples, dataset_card, params)
+    features = score_features(published_embeddings, samples, params)
+    return {**features, "classifier": scores} if scores else features
 
 
 def score_without_near_duplicates(
@@ -197,7 +120,9 @@ def score_without_near_duplicates(
     """Metrics on the test images that are no duplicates of training images; empty if all are, or none is."""
     from supcon_pipeline.core.metrics.classification import without_tables
 
-    require_order(embeddings, samples["id"])
+    if LabelledEmbeddings.of(embeddings, samples).has_unseen_classes:
+        # A copy is never found among the other test images.
+        return {}
     in_train = samples.loc[samples["split"] == "train", "duplicate_group"]
     is_alike = samples["duplicate_group"].isin(in_train)
     is_alike |= samples.index.isin(embedding_duplicates["first"])
@@ -215,37 +140,6 @@ def score_without_near_duplicates(
     }
 
 
-def _score_own_logits(
-    embeddings: NamedTensors,
-    samples: pd.DataFrame,
-    dataset_card: dict[str, Any],
-    params: EvaluationParameters,
-) -> dict[str, Any]:
-    """The metrics of the logits that stand beside the embeddings."""
-    labelled = LabelledEmbeddings.of(embeddings, samples)
-    logits = {split: labelled.select("logits", split)[0] for split in ("validation", "test")}
-    return _score_logits(logits, labelled, dataset_card, params)
-
-
-def _score_logits(
-    logits: dict[str, np.ndarray],
-    labelled: LabelledEmbeddings,
-    dataset_card: dict[str, Any],
-    params: EvaluationParameters,
-) -> dict[str, Any]:
-    """The metrics of logits on test and validation, by split."""
-    from supcon_pipeline.core.metrics.classification import classification_metrics
-
-    return classification_metrics(
-        logits["test"],
-        labelled.labels[labelled.rows_of("test")],
-        logits["validation"],
-        labelled.labels[labelled.rows_of("validation")],
-        dataset_card["class_names"],
-        **params.bootstrap.model_dump(),
-    )
-
-
 def collect_metrics(
     embeddings: NamedTensors,
     baseline_embeddings: NamedTensors,
@@ -259,7 +153,8 @@ def collect_metrics(
 
     checkpoints = {
         "encoder": embeddings.metadata["checkpoint"],
-        "classifier": _checkpoint(classifier),
+        # There is none of classes that train lacks.
+        **({"classifier": _checkpoint(classifier)} if classifier.tensors else {}),
         "baseline": baseline_embeddings.metadata["checkpoint"],
     }
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
@@ -297,18 +192,23 @@ def _group_scores(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The metrics by features and classifier, those of the baseline in a group of their own."""
     from supcon_pipeline.core.metrics.classification import without_tables
 
-    kinds = ("classifier", "knn", "baseline_classifier")
-    classifiers = {kind: without_tables(scores[f"{kind}_metrics"]) for kind in kinds}
-    baseline = {**scores["baseline_feature_metrics"], "classifier": classifiers.pop("baseline_classifier")}
-    without = scores["near_duplicate_metrics"]
-    published = scores["published_metrics"]
-    if published:
-        published = {"published": {**published, "classifier": without_tables(published["classifier"])}}
+    classifier, knn, of_baseline = (
+        {group: without_tables(scores[name])} if scores[name] else {}
+        for group, name in (
+            ("classifier", "classifier_metrics"),
+            ("knn", "knn_metrics"),
+            ("classifier", "baseline_classifier_metrics"),
+        )
+    )
+    published = dict(scores["published_metrics"])
+    if "classifier" in published:
+        published["classifier"] = without_tables(published["classifier"])
+    optional = {"published": published, "without_near_duplicates": scores["near_duplicate_metrics"]}
     return {
         **scores["feature_metrics"],
         "pixels": scores["pixel_metrics"],
-        **published,
-        **({"without_near_duplicates": without} if without else {}),
-        "baseline": baseline,
-        **classifiers,
+        **{group: found for group, found in optional.items() if found},
+        "baseline": {**scores["baseline_feature_metrics"], **of_baseline},
+        **classifier,
+        **knn,
     }

@@ -2,6 +2,14 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from supcon_pipeline.pipelines.evaluation.classifiers import (
+    predict_baseline,
+    predict_samples,
+    score_classifier,
+    score_knn,
+    score_learning_curve,
+    score_own_logits,
+)
 from supcon_pipeline.pipelines.evaluation.evidence import (
     find_embedding_duplicates,
     find_neighbours,
@@ -11,13 +19,7 @@ from supcon_pipeline.pipelines.evaluation.evidence import (
 from supcon_pipeline.pipelines.evaluation.nodes import (
     collect_metrics,
     embed_samples,
-    predict_baseline,
-    predict_samples,
-    score_baseline_classifier,
-    score_classifier,
     score_features,
-    score_knn,
-    score_learning_curve,
     score_pixels,
     score_published,
     score_without_near_duplicates,
@@ -115,7 +117,7 @@ def _classify() -> list[Node]:
             name="score_classifier",
         ),
         Node(
-            func=score_baseline_classifier,
+            func=score_own_logits,
             inputs=["baseline_embeddings", "samples", "dataset_card", "params:evaluation"],
             outputs="baseline_classifier_metrics",
             name="score_baseline_classifier",

@@ -25,7 +25,7 @@ def embed_start(
 ) -> NamedTensors:
     """Embeddings of the weights that stage 1 starts from, and logits by stage 2's recipe.
 
-    Without rows where stage 1 starts from scratch.
+    Without rows where stage 1 starts from scratch, without logits where train lacks the held-out classes.
     """
     from supcon_pipeline.core.training.published import published_features
 

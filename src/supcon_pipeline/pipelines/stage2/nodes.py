@@ -1,5 +1,6 @@
 """Nodes of `stage2`."""
 
+import logging
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,6 +11,8 @@ from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.named_tensors import NamedTensors, join_parts, require_origin
 from supcon_pipeline.core.parameters.stages import Stage2Parameters
 from supcon_pipeline.core.training.progress import ProgressStore
+
+logger = logging.getLogger(__name__)
 
 
 def train_linear_classifier(
@@ -22,13 +25,19 @@ def train_linear_classifier(
     progress: ProgressStore,
     params: Stage2Parameters,
 ) -> tuple[NamedTensors, pd.DataFrame]:
-    """The best checkpoints of the classifier, and the history of its training."""
+    """The best checkpoints of the classifier, and the history of its training.
+
+    None where validation and test hold classes that train lacks: a classifier would know none of them.
+    """
     from supcon_pipeline.core.training.recipes import classifier_stage
-    from supcon_pipeline.core.training.resumable import run_stage
+    from supcon_pipeline.core.training.resumable import EMPTY_HISTORY, run_stage
 
     remedy = "type: kedro run --pipelines stage1,stage1_swa"
     require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
+    if data.has_unseen_classes:
+        logger.warning("Stage 2 trains no classifier: train has none of the classes that are held out")
+        return join_parts([]), pd.DataFrame(columns=EMPTY_HISTORY)
     stage = classifier_stage(encoder, data, dataset_card, params)
     with tensorboard as log:
         checkpoints, history = run_stage(stage, data, log, progress, run_record["run_id"])

@@ -20,10 +20,12 @@ def average_checkpoints(
     dataset_card: dict[str, Any],
     params: SwaParameters,
 ) -> NamedTensors:
-    """One model from the best checkpoints of a stage."""
+    """One model from the best checkpoints of a stage; none if the stage has trained none."""
     from supcon_pipeline.core.training.swa import average_models
 
     parts = split_parts(checkpoints)
+    if not parts:
+        return NamedTensors({}, {"data_hash": dataset_card["data_hash"]})
     metadata, data_hash = parts[0].metadata, dataset_card["data_hash"]
     remedy = f"type: kedro run --pipelines {_STAGES[metadata['model']['kind']]}"
     require_origin("checkpoints", metadata, "data_hash", data_hash, remedy)

@@ -80,10 +80,10 @@ def collect_projector_points(
     from supcon_pipeline.core.figures.projector import ProjectorPoints, small_pictures
 
     test = LabelledEmbeddings.of(embeddings, samples).rows_of("test")
-    table, vectors = (
-        predictions[["class_name", "predicted_class", "id"]],
-        embeddings.tensors["embedding"][test],
-    )
+    predicted = predictions.set_index("id")["predicted_class"]
+    table = samples.iloc[test][["class_name", "id"]].reset_index(drop=True)
+    table.insert(1, "predicted_class", table["id"].map(predicted).fillna(""))
+    vectors = embeddings.tensors["embedding"][test]
     return ProjectorPoints(vectors, table, small_pictures(prepared_images, test))
 
 
@@ -92,6 +92,8 @@ def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict
     from supcon_pipeline.core.figures.confusion import draw_confusion
     from supcon_pipeline.core.metrics.classification import unpack_confusion
 
+    if not classifier_metrics:
+        return _draw_absence("a confusion matrix")
     names = dataset_card["class_names"]
     return draw_confusion(unpack_confusion(classifier_metrics["confusion_matrix"], len(names)), names)
 
@@ -139,6 +141,8 @@ def draw_calibration_curves(
     """Accuracy against confidence of every classifier."""
     from supcon_pipeline.core.figures.calibration import draw_calibration
 
+    if not classifier_metrics:
+        return _draw_absence("a calibration curve")
     return draw_calibration(
         {"linear": classifier_metrics, "k-NN": knn_metrics, "baseline": baseline_classifier_metrics}
     )
@@ -148,6 +152,8 @@ def draw_learning_curve(learning_curve: pd.DataFrame) -> Figure:
     """Accuracy by the number of labelled images per class."""
     from supcon_pipeline.core.figures.learning_curve import draw_accuracies
 
+    if learning_curve.empty:
+        return _draw_absence("a learning curve")
     return draw_accuracies(learning_curve)
 
 
@@ -158,7 +164,14 @@ def draw_training_curves(
     from supcon_pipeline.core.figures.curves import draw_curves
 
     histories = {"stage 1": stage1_history, "stage 2": stage2_history, "baseline": baseline_history}
-    return draw_curves(histories)
+    return draw_curves({title: history for title, history in histories.items() if len(history)})
+
+
+def _draw_absence(what: str) -> Figure:
+    """A figure that says why there is none."""
+    from supcon_pipeline.core.figures.words import draw_words
+
+    return draw_words(f"There is no {what}: train has none of the classes of test")
 
 
 def write_report(

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from sklearn.neighbors import NearestNeighbors
+
+from supcon_pipeline.core.metrics.unseen import (
+    has_others,
+    unseen_feature_metrics,
+    unseen_metrics,
+    unseen_pixel_metrics,
+)
+
+BOOTSTRAP = {"num_resamples": 50, "seed": 0}
+
+
+@pytest.fixture
+def rows(rng):
+    """Sixty noisy rows of ten classes."""
+    labels = rng.permutation(np.repeat(np.arange(10), 6))
+    return (np.eye(10, 16)[labels] + 0.4 * rng.normal(size=(60, 16))).astype(np.float32), labels
+
+
+def test_rows_that_search_one_another_score_as_in_pytorch_metric_learning(rows):
+    embeddings, labels = rows
+    names = {
+        "precision_at_1": "precision_at_1",
+        "r_precision": "r_precision",
+        "mean_average_precision_at_r": "mean_average_precision_at_r",
+    }
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    expected = AccuracyCalculator(include=tuple(names.values()), k="max_bin_count").get_accuracy(
+        unit, labels, unit, labels, ref_includes_query=True
+    )
+    found = unseen_metrics(embeddings, labels, np.arange(60))
+    for name, theirs in names.items():
+        assert found[name] == pytest.approx(expected[theirs], abs=1e-6)
+    metrics = unseen_feature_metrics(embeddings, labels, np.arange(60), (1, 4), **BOOTSTRAP)
+    assert metrics["recall_at_1"] == found["precision_at_1"]
+    assert metrics["mean_average_precision_at_r"] == found["mean_average_precision_at_r"]
+
+
+def test_recall_rises_with_k_and_a_k_above_the_other_images_is_left_out(rows):
+    embeddings, labels = rows
+    metrics = unseen_feature_metrics(embeddings, labels, np.arange(60), (1, 5, 59, 60), **BOOTSTRAP)
+    recalls = [metrics[f"recall_at_{k}"] for k in (1, 5, 59)]
+    assert recalls == sorted(recalls)
+    assert recalls[-1] == 1
+    assert "recall_at_60" not in metrics
+    assert not any(name.startswith("precision_at") for name in metrics)
+    for name, (low, high) in metrics["intervals"].items():
+        assert low <= metrics[name] <= high
+
+
+def test_copies_do_not_find_each_other(rows):
+    embeddings, labels = rows
+    doubled, both = np.concatenate([embeddings, embeddings]), np.concatenate([labels, labels])
+    copies = np.tile(np.arange(60), 2)
+    assert unseen_metrics(doubled, both, np.arange(120))["precision_at_1"] == 1
+    once = unseen_metrics(embeddings, labels, np.arange(60))["precision_at_1"]
+    assert unseen_metrics(doubled, both, copies)["precision_at_1"] == once < 1
+
+
+def test_pixels_are_searched_as_scikit_learn_does(rng):
+    pixels = rng.integers(0, 256, (40, 12), dtype=np.uint8)
+    labels, test = rng.integers(0, 4, 40), np.arange(10, 40)
+    _, nearest = NearestNeighbors(n_neighbors=2).fit(pixels[test].astype(float)).kneighbors()
+    expected = np.mean(labels[test] == labels[test][nearest[:, 0]])
+    found = unseen_pixel_metrics(pixels, test, labels, np.arange(40), **BOOTSTRAP)
+    assert found["recall_at_1"] == pytest.approx(expected)
+    assert set(found["intervals"]) == {"recall_at_1"}
+
+
+def test_an_image_has_others_if_one_of_its_class_is_no_copy_of_it():
+    labels, copies = np.array([0, 0, 1, 1, 2, 3, 3, 3]), np.array([5, 6, 7, 7, 5, 8, 8, 9])
+    assert has_others(labels, copies).tolist() == [True, True, False, False, False, True, True, True]
+
+
+def test_classes_of_one_image_are_not_scored_but_searched():
+    rows = np.array([[1, 0], [0.9, 0.1], [0.99, 0.01]], np.float32)
+    labels, copies = np.array([0, 0, 1]), np.arange(3)
+    # The nearest of both is the third, for which nothing can be found.
+    assert unseen_metrics(rows, labels, copies)["precision_at_1"] == 0
+    with pytest.raises(ValueError, match="quer"):
+        unseen_metrics(rows, np.arange(3), copies)
