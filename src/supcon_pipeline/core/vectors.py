@@ -50,3 +50,15 @@ def require_labels(name: str, rows: Float[np.ndarray, "n dim"], labels: Int[np.n
     if len(rows) != len(labels):
         raise ValueError(f"labels of the {name} must have the same length ({len(rows)}), got {len(labels)}")
     require_finite(name, rows)
+
+
+def require_rows(name: str, rows: Int[np.ndarray, " n"], count: int) -> None:
+    """Reject indices of rows if there are none, or if they are not below the given count.
+
+    Raises:
+        ValueError: with the lowest and the highest.
+    """
+    if not len(rows):
+        raise ValueError(f"{name} must hold at least one row, got none")
+    if not 0 <= rows.min() <= rows.max() < count:
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {rows.min()} to {rows.max()}")

@@ -7,17 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from supcon_pipeline.core.vectors import require_labels, unit_rows
+from supcon_pipeline.core.metrics.similarities import SIMILARITY_STEP, TILE_SIZE, short_rows
+from supcon_pipeline.core.vectors import require_labels, require_rows
 
 RETRIEVAL_METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
-# Similarities held at once: 64 MB, and a few times that while they are sorted.
-TILE_SIZE = 2**23
-# Dot products of numbers with this many binary places need at most 52, which float64 holds exactly.
-NUM_PLACES = 26
-# Similarities are distinguished down to 2e-7, about the rounding error of float32 embeddings.
-SIMILARITY_STEP = 2.0**-22
-# Rows converted to float64 at once.
-_CONVERTED_ROWS = 2**12
 # An even number above every similarity in steps: ranks last, and is no positive.
 _LAST = 2**24
 
@@ -136,8 +129,8 @@ def search_values(
     """
     require_labels("embeddings", embeddings, labels)
     query_rows, gallery_rows = np.asarray(query_rows), np.asarray(gallery_rows)
-    _require_rows("query_rows", query_rows, len(embeddings))
-    _require_rows("gallery_rows", gallery_rows, len(embeddings))
+    require_rows("query_rows", query_rows, len(embeddings))
+    require_rows("gallery_rows", gallery_rows, len(embeddings))
     if min(ks, default=1) < 1:
         raise ValueError(f"k must be at least 1, got {min(ks)}")
     relation = _relation(labels, gallery_rows, groups, copies)
@@ -151,14 +144,6 @@ def search_values(
         f"precision_at_{k}" for k in ks
     }
     return SearchValues(rows, recalls | {name: values[name] for name in values if name in kept})
-
-
-def _require_rows(name: str, rows: Int[np.ndarray, " n"], count: int) -> None:
-    """Reject rows that are none, or not among so many."""
-    if not len(rows):
-        raise ValueError(f"{name} must hold at least one row, got none")
-    if not 0 <= rows.min() <= rows.max() < count:
-        raise ValueError(f"{name} must be from 0 to {count - 1}, got {rows.min()} to {rows.max()}")
 
 
 def _relation(
@@ -210,7 +195,7 @@ def _scored_values(
     Raises:
         ValueError: if no query has a positive.
     """
-    columns = _short_rows(references).T
+    columns = short_rows(references).T
     num_rows = max(1, tile_size // len(references))
     # Used again and again: taking a large block of new memory costs more than filling it.
     products = np.empty((min(num_rows, len(query_rows)), len(references)))
@@ -224,7 +209,7 @@ def _scored_values(
         if len(chosen) < len(rows):
             rows, is_positive = rows[chosen], is_positive[chosen]
             is_left_out = None if is_left_out is None else is_left_out[chosen]
-        similarities = np.matmul(_short_rows(embeddings[rows]), columns, out=products[: len(rows)])
+        similarities = np.matmul(short_rows(embeddings[rows]), columns, out=products[: len(rows)])
         tiles.append(_tile_values(similarities, is_positive, is_left_out, ks))
         scored.append(rows)
         if is_left_out is not None:
@@ -283,18 +268,3 @@ def _sort_by_similarity(
     keys.sort(axis=1)
     keys &= 1
     return keys.astype(bool)
-
-
-def _short_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
-    """Rows of length 1, float64, with so few binary places that their dot products are exact.
-
-    In float32, the product of the same two rows depends on their place in a matrix.
-    """
-    short = np.empty(np.shape(rows))
-    for start in range(0, len(short), _CONVERTED_ROWS):
-        some = slice(start, start + _CONVERTED_ROWS)
-        short[some] = unit_rows(np.ascontiguousarray(rows[some]), np.float64)
-    short *= 2**NUM_PLACES
-    np.rint(short, out=short)
-    short /= 2**NUM_PLACES
-    return short
