@@ -96,12 +96,15 @@ def _next_commands(made: set[str], env: str, images: str) -> list[tuple[str, str
 
 
 def _print_predictions(console: Console, predictions: pd.DataFrame, unreadable: pd.DataFrame) -> None:
-    counts = predictions["classifier_class"].value_counts()
+    # Of classes that train lacks, there is no classifier.
+    is_known = "classifier_class" in predictions
+    searched = "training images" if is_known else "images of the run"
+    counts = predictions["classifier_class" if is_known else "knn_class"].value_counts()
     classes = ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items())
     others = f" and {len(counts) - 10} other classes" if len(counts) > 10 else ""
     far = int((predictions["distance_percentile"] >= 99).sum())
     console.print(f"\n{len(predictions):,} images: {classes}{others}", soft_wrap=True, markup=False)
-    console.print(f"{far:,} are farther from the training images than 99 % of the validation images")
+    console.print(f"{far:,} are farther from the {searched} than 99 % of the validation images")
     if len(unreadable):
         console.print(f"[bold]{len(unreadable):,} could not be read[/bold]: see unreadable_images")
 

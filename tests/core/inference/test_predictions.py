@@ -108,7 +108,7 @@ def test_an_index_of_other_images_is_refused(samples):
     index = build_index(np.eye(3, dtype=np.float32), 10, 2, 1, 1)
     with pytest.raises(
         ValueError,
-        match="train_index must hold the 2 training images, got 3; type: kedro run --pipelines index",
+        match="train_index must hold the 2 images that are searched, got 3; type: kedro run --pipelines index",
     ):
         find_neighbours(index, np.ones((1, 3), np.float32), samples, 1)
 

@@ -179,6 +179,15 @@ def rows_of(samples: pd.DataFrame, *splits: str) -> Int[np.ndarray, " m"]:
     return np.flatnonzero(samples["split"].isin(splits))
 
 
+def searched_rows(samples: pd.DataFrame) -> Int[np.ndarray, " m"]:
+    """Where the samples are that new images are searched among, ascending.
+
+    Those of train; where train lacks the classes that are held out, all in use.
+    """
+    labels, splits = samples["label"].to_numpy(), samples["split"].to_numpy()
+    return rows_of(samples, *(SPLITS if has_unseen_classes(labels, splits) else ["train"]))
+
+
 def spread_evenly(indices: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
     """At most `count` of the indices, in their order and evenly spread over all of them.
 

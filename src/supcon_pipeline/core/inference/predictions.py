@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from supcon_pipeline.core.data.images import rows_of
+from supcon_pipeline.core.data.images import rows_of, searched_rows
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.metrics.logits import require_finite_logits
 from supcon_pipeline.core.models.encoder import restore_model
@@ -40,7 +40,7 @@ def classify_embeddings(
 
 
 def tabulate_predictions(
-    samples: pd.DataFrame, logits: Float[np.ndarray, "n classes"], class_names: Sequence[str]
+    samples: pd.DataFrame, logits: Float[Tensor, "n classes"], class_names: Sequence[str]
 ) -> pd.DataFrame:
     """The samples with the likeliest class of each, `predicted` and `predicted_class`, and its `probability`.
 
@@ -52,8 +52,8 @@ def tabulate_predictions(
     Raises:
         InputError: where a logit is not finite.
     """
-    require_finite_logits(logits)
-    probability, predicted = torch.from_numpy(logits).softmax(dim=1).max(dim=1)
+    require_finite_logits(logits.numpy())
+    probability, predicted = logits.softmax(dim=1).max(dim=1)
     names = np.array(class_names)[predicted.numpy()]
     return samples.assign(predicted=predicted.numpy(), predicted_class=names, probability=probability.numpy())
 
@@ -100,10 +100,10 @@ def search_report(
     calibration: float,
     params: InferenceParameters,
 ) -> pd.DataFrame:
-    """What the training images say of each query: class by k-NN, distance, its percentile, the nearest.
+    """What the images searched say of each query: class by k-NN, distance, its percentile, the nearest.
 
     Args:
-        index: of the embeddings of the training images.
+        index: of the embeddings of the images that are searched.
         queries: embeddings of new images.
         validation: embeddings of the validation images, whose distances give the percentile its meaning.
         samples: of the run.
@@ -119,7 +119,7 @@ def search_report(
     voting = similarities[:, : within.knn.k], samples["label"].to_numpy()[rows[:, : within.knn.k]]
     votes = softmax(log_votes(*voting, len(class_names), within.knn.temperature) / calibration, axis=1)
     distances = neighbour_distances(similarities, within.distance_k)
-    known, _ = find_neighbours(index, validation, samples, within.distance_k)
+    known = _search_validation(index, validation, samples, within.distance_k)
     scores = pd.DataFrame(
         {
             "knn_class": np.array(class_names)[votes.argmax(axis=1)],
@@ -173,19 +173,30 @@ def tabulate_neighbours(
     return pd.DataFrame(columns)
 
 
+def _search_validation(
+    index: Any, validation: Float[np.ndarray, "n dim"], samples: pd.DataFrame, k: int
+) -> Float[np.ndarray, "n k"]:
+    """Similarities of the nearest images of each validation image, which may be in the index itself."""
+    own = rows_of(samples, "validation")
+    num_own = int(np.isin(own, searched_rows(samples)).any())
+    similarities, rows = find_neighbours(index, validation, samples, k + num_own)
+    order = np.argsort(rows == own[:, None], axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, axis=1)
+
+
 def find_neighbours(
     index: Any, queries: Float[np.ndarray, "n dim"], samples: pd.DataFrame, k: int
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
-    """The nearest training images: similarities, and rows in the samples.
+    """The nearest of the images that are searched: similarities, and rows in the samples.
 
     Raises:
-        InputError: as `search_index` does, and where the index is not of the training images.
+        InputError: as `search_index` does, and where the index is not of these images.
     """
-    train = rows_of(samples, "train")
-    if index.ntotal != len(train):
+    searched = searched_rows(samples)
+    if index.ntotal != len(searched):
         raise InputError(
-            f"train_index must hold the {len(train)} training images, got {index.ntotal}; "
+            f"train_index must hold the {len(searched)} images that are searched, got {index.ntotal}; "
             "type: kedro run --pipelines index"
         )
     similarities, found = search_index(index, queries, k)
-    return similarities, train[found]
+    return similarities, searched[found]

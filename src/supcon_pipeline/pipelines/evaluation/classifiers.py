@@ -122,12 +122,14 @@ def _tabulate(
     logits_of: LogitsOf, labelled: LabelledEmbeddings, samples: pd.DataFrame, dataset_card: dict[str, Any]
 ) -> pd.DataFrame:
     """What logits say of the test images."""
+    import torch
+
     from supcon_pipeline.core.inference.predictions import tabulate_predictions
 
     tested = samples.iloc[labelled.rows_of("test")]
     if labelled.has_unseen_classes:
         return tested.iloc[:0].assign(predicted=0, predicted_class="", probability=0.0)
-    return tabulate_predictions(tested, logits_of("test"), dataset_card["class_names"])
+    return tabulate_predictions(tested, torch.from_numpy(logits_of("test")), dataset_card["class_names"])
 
 
 def _score_logits(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import rows_of, spread_evenly
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint, require_encoder
 from supcon_pipeline.core.parameters.inference import ExportParameters
 
@@ -31,6 +32,11 @@ def export_classifier(
     """Encoder and classifier as one program, with calibrated probabilities."""
     from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
 
+    if not classifier.tensors:
+        raise InputError(
+            "classifier must have weights, got none, as train lacks the classes held out; export the "
+            "encoder alone: kedro run --pipelines export --nodes export.export_encoder,export.convert_encoder"
+        )
     require_encoder(classifier, fingerprint(encoder))
     module = assemble_outputs(encoder, classifier, classifier_metrics["calibrated"]["temperature"])
     return trace_program(module, describe_export(module, encoder, dataset_card["class_names"]))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from supcon_pipeline.core.data.images import LabelledEmbeddings, spread_evenly
+from supcon_pipeline.core.data.images import LabelledEmbeddings, searched_rows, spread_evenly
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.inference import IndexParameters
 
@@ -13,11 +13,11 @@ FaissIndex = Any
 
 
 def index_embeddings(embeddings: NamedTensors, samples: pd.DataFrame, params: IndexParameters) -> FaissIndex:
-    """A faiss index of the embeddings of the training images, in the order of the samples."""
+    """A faiss index of the embeddings of the images that are searched, in the order of the samples."""
     from supcon_pipeline.core.search.index import build_index
 
-    references, _ = LabelledEmbeddings.of(embeddings, samples).select("embedding", "train")
-    return build_index(references, params.hnsw_above, **params.hnsw.model_dump())
+    rows = LabelledEmbeddings.of(embeddings, samples).outputs["embedding"]
+    return build_index(rows[searched_rows(samples)], params.hnsw_above, **params.hnsw.model_dump())
 
 
 def measure_index(
@@ -27,7 +27,7 @@ def measure_index(
     from supcon_pipeline.core.search.index import describe_index
 
     labelled = LabelledEmbeddings.of(embeddings, samples)
-    references, _ = labelled.select("embedding", "train")
+    references = labelled.outputs["embedding"][searched_rows(samples)]
     held_out = spread_evenly(labelled.rows_of("validation", "test"), params.num_queries)
     recall_k = params.within(len(references)).recall_k
     card = describe_index(train_index, references, labelled.outputs["embedding"][held_out], recall_k)

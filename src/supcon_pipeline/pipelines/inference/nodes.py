@@ -52,7 +52,9 @@ def search_new_images(
     require_origin("train_index", train_index_card, "model_hash", model_hash, f"{again} index")
     validation, _ = LabelledEmbeddings.of(embeddings, samples).select("embedding", "validation")
     queries = new_embeddings.tensors["embedding"].numpy()
-    names, calibration = dataset_card["class_names"], knn_metrics["calibrated"]["temperature"]
+    # Votes on classes that train lacks were not calibrated.
+    calibration = knn_metrics["calibrated"]["temperature"] if knn_metrics else 1.0
+    names = dataset_card["class_names"]
     report = search_report(train_index, queries, validation, samples, names, calibration, params)
     return new_samples.join(report)
 
@@ -64,9 +66,14 @@ def predict_new_images(
     classifier_metrics: dict[str, Any],
     dataset_card: dict[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row per new image, for programs and for people; probabilities are calibrated."""
+    """One row per new image, for programs and for people; probabilities are calibrated.
+
+    Without the columns of the classifier where there is none.
+    """
     from supcon_pipeline.core.inference.predictions import add_classes, classify_embeddings
 
+    if not classifier.tensors:
+        return new_neighbours, new_neighbours
     embeddings = new_embeddings.tensors["embedding"].numpy()
     logits = classify_embeddings(classifier, embeddings, new_embeddings.metadata["model_hash"])
     temperature = classifier_metrics["calibrated"]["temperature"]

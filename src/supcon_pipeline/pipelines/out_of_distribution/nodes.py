@@ -31,22 +31,38 @@ def score_outside_images(
     samples: pd.DataFrame,
     params: OutOfDistributionParameters,
 ) -> pd.DataFrame:
-    """One row per test image and image of another kind: its distance to the training images."""
+    """One row per test image and image of another kind: its distance to the training images.
+
+    Of classes that train lacks, to the other test images.
+    """
     from supcon_pipeline.core.inference.predictions import neighbour_distances
-    from supcon_pipeline.core.search.neighbours import search_neighbours
 
     labelled, model_hash = LabelledEmbeddings.of(embeddings, samples), embeddings.metadata["model_hash"]
     outside_origin, remedy = outside_embeddings.metadata, "type: kedro run --pipelines out_of_distribution"
     require_origin("outside embeddings", outside_origin, "model_hash", model_hash, remedy)
-    references, _ = labelled.select("embedding", "train")
-    inside, _ = labelled.select("embedding", "test")
-    queries = np.concatenate([inside, outside_embeddings.tensors["embedding"].numpy()])
-    distance_k = params.within(len(references)).distance_k
-    similarities, _ = search_neighbours(queries, references, distance_k)
+    outside = outside_embeddings.tensors["embedding"].numpy()
+    similarities = _search_both(labelled, outside, params)
     names = [*samples["id"].iloc[labelled.rows_of("test")], *outside_samples["image"]]
-    distance = neighbour_distances(similarities, distance_k)
-    is_outside = np.arange(len(names)) >= len(inside)
+    distance = neighbour_distances(similarities, similarities.shape[1])
+    is_outside = np.arange(len(names)) >= len(names) - len(outside)
     return pd.DataFrame({"image": names, "is_outside": is_outside, "distance": distance})
+
+
+def _search_both(
+    labelled: LabelledEmbeddings, outside: np.ndarray, params: OutOfDistributionParameters
+) -> np.ndarray:
+    """Similarities of the nearest images of the run, of test images and then of the others."""
+    from supcon_pipeline.core.search.neighbours import search_among, search_neighbours
+
+    inside, _ = labelled.select("embedding", "test")
+    if labelled.has_unseen_classes:
+        near, _ = search_among(inside, params.distance_k, labelled.copies[labelled.rows_of("test")])
+        far, _ = search_neighbours(outside, inside, near.shape[1])
+        return np.concatenate([near, far])
+    references, _ = labelled.select("embedding", "train")
+    k = params.within(len(references)).distance_k
+    similarities, _ = search_neighbours(np.concatenate([inside, outside]), references, k)
+    return similarities
 
 
 def measure_detection(
