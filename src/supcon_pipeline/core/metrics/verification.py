@@ -200,7 +200,7 @@ def verification_metrics(counts: PairCounts, rates: Sequence[float]) -> dict[str
 
     Source:
         Hanley and McNeil 1982 for the area as a probability; ISO/IEC 19795-1:2021 for the rates; Doddington
-        et al. 2000, The NIST speaker recognition evaluation, section 3, for the rule of 30 errors.
+        et al. 2000, The NIST speaker recognition evaluation, for the rule of 30 errors.
     """
     wrong = [rate for rate in rates if not 0 < rate <= 1]
     if wrong:
