@@ -11,7 +11,7 @@ import cv2
 import faiss
 import pytest
 import torch
-from benchmarks import loss, metrics
+from benchmarks import loss, metrics, retrieval
 from benchmarks.seeds import aggregate, headline_metrics, side_by_side
 
 from supcon_pipeline.core.checksums import checksum_path
@@ -26,6 +26,7 @@ SMALLEST = {
     "memory": "--rounds 1 --backbone resnet_narrow --image-size 32 --batch-size 2",
     "metrics": "--queries 40 --references 60 --dims 8 --classes 2 --ways ours",
     "packing": "--counts 8",
+    "retrieval": "--rows 60 --dims 8 --ways search",
     "tsne": "--points 100 --threads 1",
     "views": "--images 60 --repeats 1 --epochs 1 --workers 0 --threads 1",
 }
@@ -123,6 +124,17 @@ def test_all_ways_to_compute_a_metric_give_the_same() -> None:
     for name in ("precision_at_1", "r_precision", "mean_average_precision", "silhouette", "ami"):
         assert len(found[name]) > 1, name
         assert found[name] == pytest.approx([found[name][0]] * len(found[name]), abs=1e-5), name
+
+
+@pytest.mark.usefixtures("_threads")
+def test_all_ways_to_search_and_to_verify_give_the_same() -> None:
+    found: dict[str, list[float]] = {}
+    for way in retrieval.WAYS:
+        for name, value in retrieval.measure(way, 300, 8)["metrics"].items():
+            found.setdefault(name, []).append(value)
+    for name in ("precision_at_1", "recall_at_10", "mean_average_precision", "auc", "equal_error_rate"):
+        assert len(found[name]) > 1, name
+        assert found[name] == pytest.approx([found[name][0]] * len(found[name]), abs=1e-4), name
 
 
 def test_numbers_of_a_metrics_file_have_dotted_names():
