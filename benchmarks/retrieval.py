@@ -108,9 +108,6 @@ def resident_mib(field: str) -> float:
 
 def measure(way: str, num_rows: int, dim: int) -> dict[str, Any]:
     """Seconds, peak memory above the embeddings in MiB, and the metrics."""
-    import torch
-
-    torch.set_num_threads(NUM_THREADS)
     # Starting threads and late imports are not part of the metrics.
     WAYS[way](*make_embeddings(64, 8))
     embeddings = make_embeddings(num_rows, dim)

@@ -126,7 +126,6 @@ def test_all_ways_to_compute_a_metric_give_the_same() -> None:
         assert found[name] == pytest.approx([found[name][0]] * len(found[name]), abs=1e-5), name
 
 
-@pytest.mark.usefixtures("_threads")
 def test_all_ways_to_search_and_to_verify_give_the_same() -> None:
     found: dict[str, list[float]] = {}
     for way in retrieval.WAYS:
