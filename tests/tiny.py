@@ -1,6 +1,7 @@
 """Real images, few of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,15 +10,20 @@ from supcon_pipeline.datasets.digits import DigitsDataset
 
 
 class TinyImagesDataset(DigitsDataset):
-    """The first 40 digits of each of the first three classes."""
+    """The first 40 digits of each of the first three classes, or as many as asked for."""
+
+    def __init__(self, num_classes: int = 3, num_images: int = 40, metadata: Any = None):
+        super().__init__(metadata=metadata)
+        self.num_classes, self.num_images = num_classes, num_images
 
     def load(self) -> RawImages:
         raw = super().load()
-        chosen = np.concatenate([np.flatnonzero(raw.labels == label)[:40] for label in range(3)])
+        labels = range(self.num_classes)
+        chosen = np.concatenate([np.flatnonzero(raw.labels == label)[: self.num_images] for label in labels])
         return RawImages(
             images=[raw.images[index] for index in chosen],
             labels=raw.labels[chosen],
-            class_names=raw.class_names[:3],
+            class_names=raw.class_names[: self.num_classes],
             ids=[raw.ids[index] for index in chosen],
             source=raw.source,
         )

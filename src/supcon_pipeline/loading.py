@@ -70,13 +70,19 @@ def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "
     run = _choose_run(book, run_id or os.environ.get(RUN_ID_VARIABLE))
     book.pin(run.artifacts)
     # A run may have stopped before stage 2 or evaluation; its encoder is still of use.
-    optional = {"classifier", "classifier_metrics"} & run.artifacts.keys()
+    optional = {"classifier", "classifier_metrics", "verification_metrics"} & run.artifacts.keys()
     # Not by `catalog.load`, which hides a refusal in an error of its own.
     found = {name: catalog.get(name).load() for name in ("encoder", "dataset_card", *optional)}
-    metrics = found.get("classifier_metrics")
-    temperature = metrics["calibrated"]["temperature"] if metrics else 1.0
-    class_names = found["dataset_card"]["class_names"]
-    return encoder_of_states(found["encoder"], found.get("classifier"), class_names, temperature)
+    metrics, verification = found.get("classifier_metrics"), found.get("verification_metrics")
+    classifier = found.get("classifier")
+    return encoder_of_states(
+        found["encoder"],
+        # There is none of classes that train lacks.
+        classifier if classifier and classifier.tensors else None,
+        found["dataset_card"]["class_names"],
+        metrics["calibrated"]["temperature"] if metrics else 1.0,
+        match_threshold=verification["threshold"] if verification else None,
+    )
 
 
 def _choose_run(book: RunBook, run_id: str | None) -> Run:

@@ -102,9 +102,9 @@ def _print_predictions(console: Console, predictions: pd.DataFrame, unreadable: 
     counts = predictions["classifier_class" if is_known else "knn_class"].value_counts()
     classes = ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items())
     others = f" and {len(counts) - 10} other classes" if len(counts) > 10 else ""
-    far = int((predictions["distance_percentile"] >= 99).sum())
+    unknown = int(predictions["is_unknown"].sum())
     console.print(f"\n{len(predictions):,} images: {classes}{others}", soft_wrap=True, markup=False)
-    console.print(f"{far:,} are farther from the {searched} than 99 % of the validation images")
+    console.print(f"{unknown:,} are unknown: unlike the {searched}")
     if len(unreadable):
         console.print(f"[bold]{len(unreadable):,} could not be read[/bold]: see unreadable_images")
 
@@ -126,7 +126,7 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     for column in ("contrastive", "95 % interval", *others):
         table.add_column(column, justify="right")
     for group, metric, short, _ in headlines_of(metrics):
-        ends = metrics[group]["intervals"].get(metric)
+        ends = metrics[group].get("intervals", {}).get(metric)
         interval = f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else ""
         values = (models.get(group, {}).get(metric) for models in (metrics, *others.values()))
         value, *beside = ("" if x is None else f"{x:.4f}" for x in values)

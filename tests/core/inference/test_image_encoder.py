@@ -40,6 +40,28 @@ def test_every_image_is_classified_in_input_order_whatever_the_batch(batch_size)
     assert [prediction.probability for prediction in predictions] == pytest.approx([0.8, 0.8, 1.0])
 
 
+def test_two_images_match_from_the_threshold_on():
+    def directions(images):
+        angle = images.mean(axis=(1, 2, 3)) * np.pi / 180
+        return {"embedding": np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)}
+
+    encoder = ImageEncoder(directions, {**METADATA, "outputs": ["embedding"]}, match_threshold=0.5)
+    found = encoder.verify([flat(10), flat(10)], [flat(55), flat(90)])
+    assert [each.is_match for each in found] == [True, False]
+    assert [each.similarity for each in found] == pytest.approx([np.sqrt(0.5), np.cos(80 * np.pi / 180)])
+    (alone,) = encoder.verify(flat(3), flat(3))
+    assert alone.similarity == pytest.approx(1)
+    with pytest.raises(ValueError, match="first and second must be as many images, got 1 and 2"):
+        encoder.verify(flat(1), [flat(1), flat(2)])
+
+
+def test_without_a_threshold_nothing_is_verified():
+    with pytest.raises(
+        ValueError, match=r"match_threshold must be known, got none, .*--pipelines evaluation"
+    ):
+        ImageEncoder(brightness, METADATA).verify(flat(1), flat(2))
+
+
 def test_classes_of_an_encoder_without_classifier_and_no_images_are_refused():
     alone = ImageEncoder(brightness, {**METADATA, "outputs": ["embedding"]})
     with pytest.raises(ValueError, match="outputs of the model must include probabilities, got embedding"):

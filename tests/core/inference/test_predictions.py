@@ -104,11 +104,42 @@ def test_an_approximate_index_that_looks_at_all_says_what_an_exact_one_says(rng)
     assert report["nearest_1_similarity"].tolist() == pytest.approx([1] * 5, abs=1e-5)
 
 
+def test_classes_that_train_lacks_are_searched_among_all_images_and_none_finds_itself(rng):
+    samples = pd.DataFrame({"id": [f"i{row}" for row in range(40)], "label": np.arange(40) // 10})
+    samples["split"] = np.array(["train", "train", "validation", "test"])[samples["label"]]
+    samples["class_name"] = np.array(list("abcd"))[samples["label"]]
+    rows = rng.normal(size=(40, 6)).astype(np.float32)
+    index = build_index(rows, 100, 2, 1, 1)
+    params = InferenceParameters(
+        path=None,
+        num_workers=0,
+        batch_size=8,
+        num_neighbours=1,
+        knn={"k": 1, "temperature": 0.1},
+        distance_k=1,
+        max_gallery_images=9,
+    )
+    validation = rows[20:30]
+    # As far away as the validation image that is farthest from all others.
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -1)
+    farthest = cosines[20:30].max(axis=1).min()
+    report = search_report(index, rows[30:], validation, samples, list("abcd"), 1.0, params, farthest)
+    # A test image is in the index; its own percentile is that of distance 0.
+    assert report["nearest_1_id"].tolist() == samples["id"][30:].tolist()
+    assert report["distance_percentile"].max() == 0
+    assert not report["is_unknown"].any()
+    other = search_report(index, -rows[30:], validation, samples, list("abcd"), 1.0, params, farthest)
+    expected = (-unit[30:] @ unit.T).max(axis=1) < farthest
+    assert other["is_unknown"].tolist() == expected.tolist()
+
+
 def test_an_index_of_other_images_is_refused(samples):
     index = build_index(np.eye(3, dtype=np.float32), 10, 2, 1, 1)
     with pytest.raises(
         ValueError,
-        match="train_index must hold the 2 images that are searched, got 3; type: kedro run --pipelines index",
+        match=r"train_index must hold the 2 images that are searched, got 3; type: .* --pipelines index",
     ):
         find_neighbours(index, np.ones((1, 3), np.float32), samples, 1)
 

@@ -20,6 +20,7 @@ def parts(rng):
     near = {"nearest_1_id": "b", "nearest_1_class": "dog", "nearest_1_similarity": 0.5}
     rows = [
         {"image": f"<b>{number}.png", **row, "distance": 0.5, "distance_percentile": percentile, **near}
+        | {"is_unknown": percentile == 100}
         for number, percentile in enumerate([10.0, 100.0])
     ]
     return {
@@ -57,6 +58,13 @@ def test_an_image_unlike_the_training_images_and_an_unreadable_one_are_named(par
     page = render_gallery(**parts)
     assert page.count("unlike the training images") == 1
     assert "<td>c.png</td><td>cut short</td>" in page
+
+
+def test_without_a_classifier_the_page_says_nothing_of_one(parts):
+    columns = ["classifier_class", "classifier_probability"]
+    page = render_gallery(**{**parts, "predictions": parts["predictions"].drop(columns=columns)})
+    assert "classifier" not in page
+    assert page.count("unlike the images of the run") == 1
 
 
 def test_the_page_says_how_many_of_all_it_shows(parts):

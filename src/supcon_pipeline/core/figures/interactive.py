@@ -131,7 +131,8 @@ def _scatter(part: pd.DataFrame, split: str, name: str, style: Mapping[str, Any]
     import plotly.graph_objects as go
 
     predictions = part["predicted_class"]
-    columns = (part["id"], part["class_name"], predictions.fillna(""))
+    # All are missing where no class is known, and are then no words.
+    columns = (part["id"], part["class_name"], predictions.astype(object).where(predictions.notna(), ""))
     identity, class_name, predicted = (column.astype(str).map(_as_text) for column in columns)
     prediction_lines = np.where(predictions.isna(), "", "<br>predicted " + predicted)
     line = {"width": 0.4, "color": "#444"}

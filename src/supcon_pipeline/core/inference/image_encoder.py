@@ -35,6 +35,13 @@ class Prediction(NamedTuple):
     probability: float
 
 
+class Verification(NamedTuple):
+    """Whether two images are of one class, and the cosine similarity of their embeddings."""
+
+    is_match: bool
+    similarity: float
+
+
 class ImageEncoder:
     """Images in, embeddings and classes out.
 
@@ -45,12 +52,18 @@ class ImageEncoder:
         run: computes outputs by name from packed images.
         metadata: that of a `core.inference.export.ModelProgram`.
         batch_size: images per forward pass.
+        match_threshold: the cosine similarity from which two images are of one class, where it is known.
     """
 
     def __init__(
-        self, run: Callable[[np.ndarray], Arrays], metadata: Mapping[str, Any], batch_size: int = 256
+        self,
+        run: Callable[[np.ndarray], Arrays],
+        metadata: Mapping[str, Any],
+        batch_size: int = 256,
+        match_threshold: float | None = None,
     ):
         self._run, self.metadata, self.batch_size = run, dict(metadata), batch_size
+        self.match_threshold = match_threshold
 
     @property
     def class_names(self) -> list[str]:
@@ -77,6 +90,29 @@ class ImageEncoder:
         names, likeliest = self.class_names, probabilities.argmax(axis=1)
         return [Prediction(names[c], float(row[c])) for c, row in zip(likeliest, probabilities, strict=True)]
 
+    def verify(self, first: Any, second: Any) -> list[Verification]:
+        """Whether each image of the first is of the class of that at the same place in the second.
+
+        The threshold is that which evaluation chose on validation images, for the rate of false matches in
+        `evaluation.verification.false_match_rate`.
+
+        Raises:
+            InputError: as for `embed`, where the numbers of images differ, and where no threshold was chosen.
+            OSError: where a file cannot be read.
+        """
+        if self.match_threshold is None:
+            raise InputError(
+                "match_threshold must be known, got none, as the encoder comes from no evaluated run; "
+                "load one with load_encoder(<project>), after kedro run --pipelines evaluation"
+            )
+        sides = [list_images(images) for images in (first, second)]
+        if len(sides[0]) != len(sides[1]):
+            raise InputError(
+                f"first and second must be as many images, got {len(sides[0])} and {len(sides[1])}"
+            )
+        similarities = (self.embed(sides[0]) * self.embed(sides[1])).sum(axis=1)
+        return [Verification(bool(value >= self.match_threshold), float(value)) for value in similarities]
+
     def _outputs(self, images: Any, name: str) -> np.ndarray:
         if name not in self.metadata["outputs"]:
             outputs = ", ".join(self.metadata["outputs"])
@@ -101,6 +137,7 @@ def encoder_of_states(
     class_names: Sequence[str] = (),
     temperature: float = 1.0,
     name: str = "encoder",
+    match_threshold: float | None = None,
 ) -> ImageEncoder:
     """From the weights of a run, on a GPU if there is one; the temperature calibrates the classifier.
 
@@ -110,6 +147,7 @@ def encoder_of_states(
         class_names: the name of each class, by its index.
         temperature: divides the logits before the softmax.
         name: what the encoder is called in messages.
+        match_threshold: as for `ImageEncoder`.
 
     Raises:
         InputError: where the weights are not those of an encoder.
@@ -121,7 +159,8 @@ def encoder_of_states(
             "choose encoder.safetensors or baseline_model.safetensors"
         )
     module = assemble_outputs(encoder, classifier, temperature).to(pick_device())
-    return ImageEncoder(partial(run_module, module), describe_export(module, encoder, class_names))
+    metadata = describe_export(module, encoder, class_names)
+    return ImageEncoder(partial(run_module, module), metadata, match_threshold=match_threshold)
 
 
 def encoder_of_onnx(model: Any, name: str = "model") -> ImageEncoder:

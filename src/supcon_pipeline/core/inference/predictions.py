@@ -19,6 +19,9 @@ from supcon_pipeline.core.search.index import search_index
 from supcon_pipeline.core.search.knn import log_votes
 from supcon_pipeline.core.vectors import require_finite
 
+# The percentile of the distance from which an image is unlike those of the run.
+FAR = 99
+
 
 def classify_embeddings(
     classifier: NamedTensors, embeddings: Float[np.ndarray, "n dim"], encoder_hash: str
@@ -99,6 +102,7 @@ def search_report(
     class_names: Sequence[str],
     calibration: float,
     params: InferenceParameters,
+    acceptance: float | None = None,
 ) -> pd.DataFrame:
     """What the images searched say of each query: class by k-NN, distance, its percentile, the nearest.
 
@@ -110,6 +114,8 @@ def search_report(
         class_names: one name per class.
         calibration: the temperature by which evaluation found the votes of k-NN calibrated.
         params: of `inference`.
+        acceptance: the cosine similarity to the nearest image below which a query is of an unknown class; if
+            none, it is where the query is farther than 99 % of the validation images.
     """
     from scipy.special import softmax
 
@@ -127,6 +133,9 @@ def search_report(
             "distance": distances,
             "distance_percentile": percentiles(distances, neighbour_distances(known, within.distance_k)),
         }
+    )
+    scores["is_unknown"] = (
+        scores["distance_percentile"] >= FAR if acceptance is None else similarities[:, 0] < acceptance
     )
     return scores.join(tabulate_neighbours(similarities, rows, samples, within.num_neighbours))
 

@@ -75,12 +75,11 @@ def classification_metrics(
 
 
 def without_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers and intervals of `classification_metrics`, without tables that grow with the classes."""
-    calibrated = {name: value for name, value in metrics["calibrated"].items() if name != "reliability"}
-    tables = ("reliability", "per_class", "confusion_matrix")
+    """The numbers and intervals of metrics, in all their groups, without tables and curves."""
     return {
-        **{name: value for name, value in metrics.items() if name not in tables},
-        "calibrated": calibrated,
+        name: without_tables(value) if isinstance(value, Mapping) else value
+        for name, value in metrics.items()
+        if name not in ("reliability", "per_class", "confusion_matrix", "curve")
     }
 
 

@@ -22,20 +22,18 @@ class Headline(NamedTuple):
 
 _NEAREST = "nearest neighbour among the training images has the same class"
 _NEAREST_OTHER = "nearest of the other test images has the same class, which train lacks"
-# Precision@1 of classes that train has, among its images; recall of classes that it lacks.
-HEADLINES = (
+_MAP_AT_R = Headline(
+    "embedding",
+    "mean_average_precision_at_r",
+    "mAP@R",
+    "average precision within the first R neighbours, R being the images of the class that are searched",
+)
+# Of classes that train has.
+_KNOWN = (
     Headline("embedding", "precision_at_1", "precision@1", _NEAREST),
-    Headline("embedding", "recall_at_1", "recall@1", _NEAREST_OTHER),
-    Headline("embedding", "recall_at_10", "recall@10", "one of the ten nearest others has the same class"),
-    Headline(
-        "embedding",
-        "mean_average_precision_at_r",
-        "mAP@R",
-        "average precision within the first R neighbours, R being the images of the class that are searched",
-    ),
+    _MAP_AT_R,
     Headline("embedding", "knn_accuracy", "k-NN accuracy", "weighted vote of the nearest training images"),
     Headline("projection", "precision_at_1", "precision@1", _NEAREST),
-    Headline("projection", "recall_at_1", "recall@1", _NEAREST_OTHER),
     Headline("classifier", "accuracy", "accuracy", "linear classifier"),
     Headline("classifier", "macro_f1", "macro F1", "linear classifier, mean over classes"),
     Headline(
@@ -47,13 +45,31 @@ HEADLINES = (
 )
 
 
+# Of classes that train lacks.
+_UNSEEN = (
+    Headline("embedding", "recall_at_1", "recall@1", _NEAREST_OTHER),
+    Headline("embedding", "recall_at_10", "recall@10", "one of the ten nearest others has the same class"),
+    _MAP_AT_R,
+    Headline("projection", "recall_at_1", "recall@1", _NEAREST_OTHER),
+    Headline("verification", "auc", "AUC", "a pair of one class is more similar than a pair of two"),
+    Headline(
+        "verification",
+        "equal_error_rate",
+        "EER",
+        "where as many pairs of one class are missed as pairs of two are taken for one, lower is better",
+    ),
+)
+HEADLINES = tuple(dict.fromkeys((*_KNOWN, *_UNSEEN)))
+
+
 def headlines_of(metrics: Mapping[str, Any]) -> list[Headline]:
-    """The headline metrics that a run has, in their order.
+    """The headline metrics of a run, in their order.
 
     Args:
         metrics: as `evaluation` gives them.
     """
-    return [headline for headline in HEADLINES if headline.metric in metrics.get(headline.group, {})]
+    headlines = _UNSEEN if "recall_at_1" in metrics.get("embedding", {}) else _KNOWN
+    return [headline for headline in headlines if headline.metric in metrics.get(headline.group, {})]
 
 
 def describe_without_near_duplicates(metrics: Mapping[str, Any]) -> str:

@@ -35,6 +35,10 @@ PICTURES = {
         "Calibration",
         "Accuracy against confidence, before and after temperature scaling",
     ),
+    "verification_curve": Picture(
+        "Are two images of one class?",
+        "Share of the matches that are missed against the share of false matches, with the chosen threshold",
+    ),
     "learning_curve_figure": Picture(
         "Does more labelling help?",
         "Accuracy of k-NN, class centres and logistic regression on test images by labelled images per class",

@@ -4,7 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from supcon_pipeline.core.parameters.base import Count, KnnParameters, Parameters, SearchParameters, Seed
+from supcon_pipeline.core.parameters.base import (
+    Count,
+    Fraction,
+    KnnParameters,
+    Parameters,
+    SearchParameters,
+    Seed,
+)
 
 
 class BootstrapParameters(Parameters):
@@ -21,6 +28,14 @@ class LearningCurveParameters(Parameters):
     num_draws: Count
 
 
+class VerificationParameters(Parameters):
+    """Thresholds that validation chooses, and where errors are stated."""
+
+    false_match_rate: Fraction = 0.01
+    false_match_rates: tuple[Fraction, ...] = (0.1, 0.01, 0.001, 0.0001)
+    false_accept_rate: Fraction = 0.05
+
+
 class EvaluationParameters(SearchParameters):
     """Parameters of `evaluation`."""
 
@@ -30,5 +45,6 @@ class EvaluationParameters(SearchParameters):
     knn: KnnParameters
     num_neighbours: Count
     num_suspicious: Count
+    verification: VerificationParameters = VerificationParameters()
     learning_curve: LearningCurveParameters
     bootstrap: BootstrapParameters

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from supcon_pipeline.core.parameters.base import Count, KnnParameters, Parameters, SearchParameters
+from supcon_pipeline.core.parameters.base import Count, Fraction, KnnParameters, Parameters, SearchParameters
 
 
 class ExportParameters(Parameters):
@@ -40,6 +40,7 @@ class InferenceParameters(SearchParameters):
     num_neighbours: Count
     knn: KnnParameters
     distance_k: Count
+    false_accept_rate: Fraction = 0.05
     max_gallery_images: Count
 
 

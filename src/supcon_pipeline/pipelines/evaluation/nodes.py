@@ -70,6 +70,25 @@ def _score_unseen(labelled: LabelledEmbeddings, name: str, params: EvaluationPar
     return unseen_feature_metrics(*labelled.select(name, "test"), copies, params.recall_ks, **bootstrap)
 
 
+def score_verification(
+    embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
+) -> dict[str, Any]:
+    """Whether the similarity of two test images says that they are of one class.
+
+    Where train lacks classes, also whether that of the nearest image says that one is of an unknown class.
+    """
+    from supcon_pipeline.core.metrics.same_class import unknown_report, verification_report
+
+    labelled, rates = LabelledEmbeddings.of(embeddings, samples), params.verification
+    rows, labels, copies = labelled.outputs["embedding"], labelled.labels, labelled.copies
+    splits = labelled.rows_of("validation"), labelled.rows_of("test")
+    asked = rates.false_match_rate, rates.false_match_rates
+    report = verification_report(rows, labels, *splits, copies, *asked)
+    if labelled.has_unseen_classes:
+        report["unknown"] = unknown_report(rows, labels, *splits, copies, rates.false_accept_rate)
+    return report
+
+
 def score_pixels(
     prepared_images: np.ndarray, samples: pd.DataFrame, params: EvaluationParameters
 ) -> dict[str, Any]:
@@ -106,7 +125,8 @@ def score_published(
         return {}
     scores = score_own_logits(published_embeddings, samples, dataset_card, params)
     features = score_features(published_embeddings, samples, params)
-    return {**features, "classifier": scores} if scores else features
+    verification = score_verification(published_embeddings, samples, params)
+    return {**features, **_present({"classifier": scores, "verification": verification})}
 
 
 def score_without_near_duplicates(
@@ -192,23 +212,17 @@ def _group_scores(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The metrics by features and classifier, those of the baseline in a group of their own."""
     from supcon_pipeline.core.metrics.classification import without_tables
 
-    classifier, knn, of_baseline = (
-        {group: without_tables(scores[name])} if scores[name] else {}
-        for group, name in (
-            ("classifier", "classifier_metrics"),
-            ("knn", "knn_metrics"),
-            ("classifier", "baseline_classifier_metrics"),
-        )
-    )
-    published = dict(scores["published_metrics"])
-    if "classifier" in published:
-        published["classifier"] = without_tables(published["classifier"])
-    optional = {"published": published, "without_near_duplicates": scores["near_duplicate_metrics"]}
-    return {
+    beside = {kind: scores[f"baseline_{kind}_metrics"] for kind in ("classifier", "verification")}
+    groups = {
         **scores["feature_metrics"],
         "pixels": scores["pixel_metrics"],
-        **{group: found for group, found in optional.items() if found},
-        "baseline": {**scores["baseline_feature_metrics"], **of_baseline},
-        **classifier,
-        **knn,
+        "published": scores["published_metrics"],
+        "without_near_duplicates": scores["near_duplicate_metrics"],
+        "baseline": {**scores["baseline_feature_metrics"], **_present(beside)},
+        **{kind: scores[f"{kind}_metrics"] for kind in ("classifier", "knn", "verification")},
     }
+    return without_tables(_present(groups))
+
+
+def _present(groups: dict[str, Any]) -> dict[str, Any]:
+    return {name: group for name, group in groups.items() if group}

@@ -22,6 +22,7 @@ from supcon_pipeline.pipelines.evaluation.nodes import (
     score_features,
     score_pixels,
     score_published,
+    score_verification,
     score_without_near_duplicates,
 )
 
@@ -35,6 +36,8 @@ _COLLECTED = (
     "near_duplicate_metrics",
     "baseline_feature_metrics",
     "baseline_classifier_metrics",
+    "verification_metrics",
+    "baseline_verification_metrics",
     "embeddings",
     "baseline_embeddings",
     "classifier",
@@ -79,6 +82,12 @@ def _score(model: str, prefix: str) -> list[Node]:
             inputs=[f"{prefix}embeddings", "samples", "params:evaluation"],
             outputs=f"{prefix}feature_metrics",
             name=f"score_{prefix}features",
+        ),
+        Node(
+            func=score_verification,
+            inputs=[f"{prefix}embeddings", "samples", "params:evaluation"],
+            outputs=f"{prefix}verification_metrics",
+            name=f"score_{prefix}verification",
         ),
     ]
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.data.images import LabelledEmbeddings, RawImages
+from supcon_pipeline.core.data.images import LabelledEmbeddings, RawImages, searched_rows
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.inference import InferenceParameters
 
@@ -55,8 +55,28 @@ def search_new_images(
     # Votes on classes that train lacks were not calibrated.
     calibration = knn_metrics["calibrated"]["temperature"] if knn_metrics else 1.0
     names = dataset_card["class_names"]
-    report = search_report(train_index, queries, validation, samples, names, calibration, params)
+    acceptance = _find_acceptance(embeddings, samples, params)
+    report = search_report(train_index, queries, validation, samples, names, calibration, params, acceptance)
     return new_samples.join(report)
+
+
+def _find_acceptance(
+    embeddings: NamedTensors, samples: pd.DataFrame, params: InferenceParameters
+) -> float | None:
+    """How similar the nearest image must be, of classes that training has not seen; none if it has seen all.
+
+    Validation images are searched for among all images of other classes, as new ones of an unknown class are.
+    """
+    from supcon_pipeline.core.metrics.acceptance import acceptance_threshold
+    from supcon_pipeline.core.metrics.same_class import lowest_rate
+
+    labelled = LabelledEmbeddings.of(embeddings, samples)
+    if not labelled.has_unseen_classes:
+        return None
+    validation, searched = labelled.rows_of("validation"), searched_rows(samples)
+    rate = lowest_rate(labelled.labels[validation], params.false_accept_rate)
+    parts = (labelled.outputs["embedding"], labelled.labels, validation)
+    return acceptance_threshold(*parts, rate, searched, labelled.copies)
 
 
 def predict_new_images(

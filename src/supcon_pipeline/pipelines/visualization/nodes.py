@@ -80,9 +80,10 @@ def collect_projector_points(
     from supcon_pipeline.core.figures.projector import ProjectorPoints, small_pictures
 
     test = LabelledEmbeddings.of(embeddings, samples).rows_of("test")
-    predicted = predictions.set_index("id")["predicted_class"]
+    predicted = dict(zip(predictions["id"], predictions["predicted_class"], strict=True))
     table = samples.iloc[test][["class_name", "id"]].reset_index(drop=True)
-    table.insert(1, "predicted_class", table["id"].map(predicted).fillna(""))
+    # Classes that train lacks have no predictions.
+    table.insert(1, "predicted_class", [predicted.get(name, "") for name in table["id"]])
     vectors = embeddings.tensors["embedding"][test]
     return ProjectorPoints(vectors, table, small_pictures(prepared_images, test))
 
@@ -146,6 +147,19 @@ def draw_calibration_curves(
     return draw_calibration(
         {"linear": classifier_metrics, "k-NN": knn_metrics, "baseline": baseline_classifier_metrics}
     )
+
+
+def draw_verification_curve(
+    verification_metrics: dict[str, Any], baseline_verification_metrics: dict[str, Any]
+) -> Figure:
+    """Missed matches against false ones, of the contrastive encoder and of the baseline."""
+    from supcon_pipeline.core.figures.verification import draw_errors
+    from supcon_pipeline.core.figures.words import draw_words
+
+    if not verification_metrics or not baseline_verification_metrics:
+        return draw_words("There is no curve: validation or test has no two images of one class")
+    models = {"contrastive": verification_metrics, "cross-entropy baseline": baseline_verification_metrics}
+    return draw_errors(models)
 
 
 def draw_learning_curve(learning_curve: pd.DataFrame) -> Figure:

@@ -14,6 +14,7 @@ from supcon_pipeline.pipelines.visualization.nodes import (
     draw_retrieval_gallery,
     draw_suspicious_gallery,
     draw_training_curves,
+    draw_verification_curve,
     map_embeddings,
     write_report,
 )
@@ -123,6 +124,12 @@ def _draw_evidence() -> list[Node]:
             inputs=["classifier_metrics", "knn_metrics", "baseline_classifier_metrics"],
             outputs="calibration_curves",
             name="draw_calibration_curves",
+        ),
+        Node(
+            func=draw_verification_curve,
+            inputs=["verification_metrics", "baseline_verification_metrics"],
+            outputs="verification_curve",
+            name="draw_verification_curve",
         ),
         Node(
             func=draw_learning_curve,

@@ -1,0 +1,108 @@
+"""What the similarity of embeddings decides: whether two images are of one class, and one of an unknown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from supcon_pipeline.core.metrics.acceptance import acceptance_threshold, nearest_similarities
+from supcon_pipeline.core.metrics.unseen import has_others
+from supcon_pipeline.core.metrics.verification import (
+    count_pairs,
+    error_rates,
+    match_threshold,
+    rates_at,
+    thin_curve,
+    verification_metrics,
+)
+
+
+def verification_report(
+    embeddings: Float[np.ndarray, "n dim"],
+    labels: Int[np.ndarray, " n"],
+    validation: Int[np.ndarray, " v"],
+    test: Int[np.ndarray, " t"],
+    copies: Int[np.ndarray, " n"],
+    false_match_rate: float,
+    false_match_rates: Sequence[float],
+) -> dict[str, Any]:
+    """Are two images of one class? With a threshold that validation chooses and test tries.
+
+    Args:
+        embeddings: float, one row per image.
+        labels: the class of each row.
+        validation: rows whose pairs choose the threshold.
+        test: rows whose pairs are scored.
+        copies: a number for each row, the same for images that are copies of one another and make no pair.
+        false_match_rate: highest share of the validation pairs of two classes above the threshold.
+        false_match_rates: at which the rate of false non-matches is stated.
+
+    Returns:
+        `verification_metrics` of test; `threshold` (cosine similarity) for the `false_match_rate`, with
+        `validation` and `test` holding `fmr` and `fnmr` there; `curve` with `fmr` and `fnmr`. Empty where
+        validation or test have no pair of one class or none of two.
+
+    Raises:
+        ValueError: as for `count_pairs` and `verification_metrics`.
+    """
+    if not (_has_pairs(labels[validation], copies[validation]) and _has_pairs(labels[test], copies[test])):
+        return {}
+    chosen, scored = (count_pairs(embeddings, labels, rows, copies) for rows in (validation, test))
+    threshold = match_threshold(chosen, false_match_rate)
+    curve = thin_curve(error_rates(scored))
+    return {
+        **verification_metrics(scored, false_match_rates),
+        "threshold": threshold,
+        "false_match_rate": false_match_rate,
+        "validation": rates_at(chosen, threshold),
+        "test": rates_at(scored, threshold),
+        "curve": {"fmr": curve.fmr.tolist(), "fnmr": curve.fnmr.tolist()},
+    }
+
+
+def _has_pairs(labels: Int[np.ndarray, " n"], copies: Int[np.ndarray, " n"]) -> bool:
+    """Whether there are two images of one class, and two of different ones."""
+    return bool(has_others(labels, copies).any()) and len(np.unique(labels)) > 1
+
+
+def unknown_report(
+    embeddings: Float[np.ndarray, "n dim"],
+    labels: Int[np.ndarray, " n"],
+    validation: Int[np.ndarray, " v"],
+    test: Int[np.ndarray, " t"],
+    copies: Int[np.ndarray, " n"],
+    false_accept_rate: float,
+) -> dict[str, Any]:
+    """Is an image of a class that no other has? With a threshold that validation chooses and test tries.
+
+    Args:
+        embeddings: float, one row per image.
+        labels: the class of each row.
+        validation: rows of classes that training has not seen, which choose the threshold.
+        test: rows of other such classes.
+        copies: a number for each row, the same for images that are copies of one another and never meet.
+        false_accept_rate: share of the images of unknown classes that may be taken for known ones.
+
+    Returns:
+        `threshold`, the cosine similarity to the nearest other image below which an image is unknown;
+        `promised_false_accept_rate`, higher than asked for if validation has too few classes; on test
+        `false_accept_rate` (of each image searched among other classes) and `false_reject_rate` (of each
+        that has another image of its class).
+    """
+    promised = lowest_rate(labels[validation], false_accept_rate)
+    threshold = acceptance_threshold(embeddings, labels, validation, promised, copies=copies)
+    unknown = nearest_similarities(embeddings, labels, test, test, copies, other_classes=True)
+    known_rows = test[has_others(labels[test], copies[test])]
+    known = nearest_similarities(embeddings, labels, known_rows, test, copies)
+    return {
+        "threshold": threshold,
+        "promised_false_accept_rate": promised,
+        "false_accept_rate": float(np.mean(unknown >= threshold)),
+        "false_reject_rate": float(np.mean(known < threshold)),
+    }
+
+
+def lowest_rate(labels: Int[np.ndarray, " n"], rate: float) -> float:
+    """The rate, or the lowest that can be promised with so few classes."""
+    return max(rate, 1 / (len(np.unique(labels)) + 1))
