@@ -79,6 +79,9 @@ VALID = {
         "batch_size": 1, "ks": (1,), "recall_ks": (1,), "knn": {"k": 1, "temperature": 0.1},
         "num_neighbours": 1, "num_suspicious": 1, "learning_curve": {"counts": (1,), "num_draws": 1},
         "bootstrap": {"num_resamples": 10, "seed": 0},
+        "verification": {
+            "false_match_rate": 0.01, "false_match_rates": (0.1,), "false_accept_rate": 0.05,
+        },
     },
     VisualizationParameters: {
         "tsne": {"perplexity": 2, "num_iterations": 500, "seeds": [0], "max_points": 10, "num_jobs": 1},
