@@ -18,6 +18,10 @@ _LAST = 2**24
 Relation = Callable[[Int[np.ndarray, " q"]], tuple[Bool[np.ndarray, "q m"], Bool[np.ndarray, "q m"] | None]]
 
 
+# The similarity in [-1, 1] of each of the given queries to each reference.
+Similarities = Callable[[Int[np.ndarray, " q"]], Float[np.ndarray, "q m"]]
+
+
 @dataclass(frozen=True)
 class SearchValues:
     """Retrieval metrics of the queries that can be scored.
@@ -77,15 +81,12 @@ def retrieval_values(
     rows = np.flatnonzero(np.isin(query_labels, reference_labels))
     if not len(rows):
         raise ValueError("reference_labels must hold the class of a query, got none; search other references")
-    _, _, values = _scored_values(
-        queries,
-        rows,
-        references,
-        lambda tile: (query_labels[tile, None] == reference_labels, None),
-        ks,
-        tile_size,
-    )
-    return values
+
+    def relate(tile: Int[np.ndarray, " q"]) -> tuple[Bool[np.ndarray, "q m"], None]:
+        return query_labels[tile, None] == reference_labels, None
+
+    similarities = _cosine_similarities(queries, references)
+    return _scored_values(rows, similarities, relate, ks, max(1, tile_size // len(references)))[2]
 
 
 def search_values(
@@ -96,6 +97,7 @@ def search_values(
     ks: Sequence[int] = (1,),
     groups: Int[np.ndarray, " n"] | None = None,
     copies: Int[np.ndarray, " n"] | None = None,
+    similarities: Similarities | None = None,
     tile_size: int = TILE_SIZE,
 ) -> SearchValues:
     """Retrieval metrics of rows that search a gallery, or one another: of classes that training never saw.
@@ -111,6 +113,8 @@ def search_values(
         ks: values of k, at least 1; those above the number of rows that a query searches are left out.
         groups: a number for each row, such as its camera or shop.
         copies: a number for each row, the same for images that are copies of one another.
+        similarities: gives those in [-1, 1] of given queries to all of the gallery, such as the method of a
+            `Reranker`; the cosine similarities if not given.
         tile_size: similarities held at once.
 
     Returns:
@@ -134,16 +138,33 @@ def search_values(
     if min(ks, default=1) < 1:
         raise ValueError(f"k must be at least 1, got {min(ks)}")
     relation = _relation(labels, gallery_rows, groups, copies)
-    rows, num_searched, values = _scored_values(
-        embeddings, query_rows, embeddings[gallery_rows], relation, ks, tile_size
-    )
-    ks = [k for k in ks if k <= num_searched]
-    # The first positive ranks at most k where its reciprocal rank is at least 1 / k, rounded alike.
-    recalls = {f"recall_at_{k}": (values["mean_reciprocal_rank"] >= 1 / k).astype(float) for k in ks}
-    kept = {name for name in values if not name.startswith("precision_at_")} | {
-        f"precision_at_{k}" for k in ks
-    }
-    return SearchValues(rows, recalls | {name: values[name] for name in values if name in kept})
+    similarities = similarities or _cosine_similarities(embeddings, np.asarray(embeddings)[gallery_rows])
+    num_rows = max(1, tile_size // len(gallery_rows))
+    rows, num_searched, values = _scored_values(query_rows, similarities, relation, ks, num_rows)
+    for k in ks:
+        precision = values.pop(f"precision_at_{k}", None)
+        if precision is not None and k <= num_searched:
+            # The first positive ranks at most k where its reciprocal rank is at least 1 / k, rounded alike.
+            values[f"recall_at_{k}"] = (values["mean_reciprocal_rank"] >= 1 / k).astype(float)
+            values[f"precision_at_{k}"] = precision
+    return SearchValues(rows, values)
+
+
+def _cosine_similarities(
+    queries: Float[np.ndarray, "n dim"], references: Float[np.ndarray, "m dim"]
+) -> Similarities:
+    """What gives the exact cosine similarities of given queries, in memory that the next call uses again."""
+    queries, columns = np.asarray(queries), short_rows(references).T
+    # Taking a large block of new memory costs more than filling it.
+    products = np.empty((0, columns.shape[1]))
+
+    def similarities(rows: Int[np.ndarray, " q"]) -> Float[np.ndarray, "q m"]:
+        nonlocal products
+        if len(products) < len(rows):
+            products = np.empty((len(rows), columns.shape[1]))
+        return np.matmul(short_rows(queries[rows]), columns, out=products[: len(rows)])
+
+    return similarities
 
 
 def _relation(
@@ -183,23 +204,18 @@ def _codes(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 def _scored_values(
-    embeddings: Float[np.ndarray, "n dim"],
     query_rows: Int[np.ndarray, " q"],
-    references: Float[np.ndarray, "m dim"],
+    similarities: Similarities,
     relation: Relation,
     ks: Sequence[int],
-    tile_size: int,
+    num_rows: int,
 ) -> tuple[Int[np.ndarray, " scored"], int, dict[str, Float[np.ndarray, " scored"]]]:
     """The queries that have a positive, the least number of references one of them searches, and the metrics.
 
     Raises:
         ValueError: if no query has a positive.
     """
-    columns = short_rows(references).T
-    num_rows = max(1, tile_size // len(references))
-    # Used again and again: taking a large block of new memory costs more than filling it.
-    products = np.empty((min(num_rows, len(query_rows)), len(references)))
-    scored, num_searched, tiles = [], len(references), []
+    scored, searched, tiles = [], [], []
     for start in range(0, len(query_rows), num_rows):
         rows = query_rows[start : start + num_rows]
         is_positive, is_left_out = relation(rows)
@@ -209,15 +225,14 @@ def _scored_values(
         if len(chosen) < len(rows):
             rows, is_positive = rows[chosen], is_positive[chosen]
             is_left_out = None if is_left_out is None else is_left_out[chosen]
-        similarities = np.matmul(short_rows(embeddings[rows]), columns, out=products[: len(rows)])
-        tiles.append(_tile_values(similarities, is_positive, is_left_out, ks))
+        tiles.append(_tile_values(similarities(rows), is_positive, is_left_out, ks))
         scored.append(rows)
-        if is_left_out is not None:
-            num_searched = min(num_searched, len(references) - int(is_left_out.sum(axis=1).max()))
+        most_left_out = 0 if is_left_out is None else int(is_left_out.sum(axis=1).max())
+        searched.append(is_positive.shape[1] - most_left_out)
     if not tiles:
         raise ValueError("query_rows must hold a query with another image of its class to find, got none")
     values = {name: np.concatenate([tile[name] for tile in tiles]) for name in tiles[0]}
-    return np.concatenate(scored), num_searched, values
+    return np.concatenate(scored), min(searched), values
 
 
 def _tile_values(
