@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int, Int32
 from supcon_pipeline.core.metrics.similarities import SIMILARITY_STEP, TILE_SIZE, short_rows
 from supcon_pipeline.core.vectors import require_labels, require_rows
 
-# Similarities from -1 to 1 in steps, and a few more at either end for rounding.
-_NUM_STEPS = int(2 / SIMILARITY_STEP) + 16
+# Steps of similarity from 0 to 1, and some more for rounding.
+HALF_STEPS = int(1 / SIMILARITY_STEP) + 2**6
 # So few are sorted faster than all that could occur are counted.
 _FEW_STEPS = 2**17
 # An error rate is stated where at least so many errors are expected.
@@ -80,12 +80,12 @@ def count_pairs(
     require_rows("rows", rows, len(embeddings))
     short, classes = short_rows(np.asarray(embeddings)[rows]), np.asarray(labels)[rows]
     numbers = np.arange(len(rows)) if copies is None else np.asarray(copies)[rows]
-    pairs, matches = np.zeros((2, _NUM_STEPS), dtype=np.int64)
+    pairs, matches = np.zeros((2, 2 * HALF_STEPS), dtype=np.int64)
     start = 0
     while start < len(rows):
         stop = min(len(rows), start + max(1, tile_size // (len(rows) - start)))
         # Pairs with rows before these were counted with those.
-        steps = _similarity_steps(short[start:stop], short[start:])
+        steps = similarity_steps(short[start:stop], short[start:])
         is_pair = numbers[start:stop, None] != numbers[start:]
         is_pair[:, : stop - start] &= ~np.tri(stop - start, dtype=bool)
         _count(pairs, steps.ravel(), 1)
@@ -96,7 +96,7 @@ def count_pairs(
     return _tabulate(pairs, matches)
 
 
-def _similarity_steps(
+def similarity_steps(
     rows: Float[np.ndarray, "r dim"], others: Float[np.ndarray, "s dim"]
 ) -> Int32[np.ndarray, "r s"]:
     """Cosine similarities of short rows, counted in steps from below the lowest."""
@@ -104,7 +104,7 @@ def _similarity_steps(
     similarities = (rows / SIMILARITY_STEP) @ others.T
     steps = np.empty(similarities.shape, dtype=np.int32)
     np.rint(similarities, out=steps, casting="unsafe")
-    steps += _NUM_STEPS // 2
+    steps += HALF_STEPS
     return steps
 
 
@@ -123,7 +123,7 @@ def _tabulate(pairs: Int[np.ndarray, " t"], matches: Int[np.ndarray, " t"]) -> P
     """Numbers by step of similarity as those of the similarities that occur."""
     occurring = np.flatnonzero(pairs)[::-1]
     counts = PairCounts(
-        (occurring - _NUM_STEPS // 2) * SIMILARITY_STEP,
+        (occurring - HALF_STEPS) * SIMILARITY_STEP,
         matches[occurring],
         pairs[occurring] - matches[occurring],
     )
@@ -212,7 +212,7 @@ def verification_metrics(counts: PairCounts, rates: Sequence[float]) -> dict[str
         "num_matches": int(counts.matches.sum()),
         "num_non_matches": num_non_matches,
         "auc": float(np.trapezoid(1 - points.fnmr, points.fmr)),
-        "equal_error_rate": _equal_error_rate(points),
+        "equal_error_rate": equal_error_rate(points),
         "fnmr_at_fmr": [
             {"fmr": rate, "threshold": float(points.thresholds[place]), "fnmr": float(points.fnmr[place])}
             for rate, place in zip(stated, places, strict=True)
@@ -220,7 +220,7 @@ def verification_metrics(counts: PairCounts, rates: Sequence[float]) -> dict[str
     }
 
 
-def _equal_error_rate(rates: ErrorRates) -> float:
+def equal_error_rate(rates: ErrorRates) -> float:
     """The rate at which a straight line between two points of the curve has equal errors."""
     after = int(np.argmax(rates.fmr >= rates.fnmr))
     before = after - 1
