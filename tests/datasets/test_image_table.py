@@ -38,6 +38,18 @@ def test_a_row_is_an_image_with_its_label_and_split(folder: Path, ending: str) -
     assert raw.splits == ["train", "validation", "test"]
 
 
+def test_queries_and_their_gallery_are_test_images_with_groups(folder: Path) -> None:
+    path = write(
+        folder / "table.csv",
+        path=["a.png", "b.png", "c.png"], label=["cat", "dog", "dog"],
+        split=["train", "Query", "gallery"], group=["", "shop 1", " shop 1"],
+    )  # fmt: skip
+    raw = ImageTableDataset(str(path)).load()
+    assert raw.splits == ["train", "test", "test"]
+    assert raw.roles == ["", "query", "gallery"]
+    assert raw.groups == ["", "shop 1", "shop 1"]
+
+
 def test_columns_and_folder_have_the_names_of_the_catalog(folder: Path) -> None:
     (folder / "tables").mkdir()
     path = write(folder / "tables/t.csv", file=["a.png", "b.png"], kind=["01", "NA"])
@@ -78,7 +90,7 @@ def test_a_relative_folder_is_that_beside_the_table_from_wherever_it_is_read(
         (
             "t.csv",
             {"path": ["a.png"], "label": ["cat"], "split": ["dev"]},
-            "split must be one of train, valid, validation, val, test, got dev",
+            "split must be one of train, valid, validation, val, test, query, gallery, got dev",
         ),
         (
             "t.csv",

@@ -13,6 +13,10 @@ from supcon_pipeline.datasets.csv_table import read_csv
 from supcon_pipeline.datasets.image_folder import SPLIT_FOLDERS, FilePaths
 from supcon_pipeline.datasets.image_source import ImageSource, clean_words, is_missing, require_one_class
 
+# Of test images: those that are searched for, and those they are searched among.
+ROLES = ("query", "gallery")
+_MARKS = {**SPLIT_FOLDERS, **dict.fromkeys(ROLES, "test")}
+
 
 class ImageTableDataset(ImageSource):
     """Images listed in a CSV or Parquet table with a path, a label and optionally a split.
@@ -27,7 +31,10 @@ class ImageTableDataset(ImageSource):
         path_column: name of the column with the paths.
         label_column: name of the column with the labels.
         split_column: name of the column with the splits, whose values are train, valid (or validation, val)
-            and test; if the table has no such column, images are split at random by the seed.
+            and test, or for test images query and gallery, where some are searched for among the others; if
+            the table has no such column, images are split at random by the seed.
+        group_column: name of the column with the camera, shop or the like, if the table has one: an image is
+            not to be found by another of its class and group.
         metadata: for plugins.
     """
 
@@ -38,11 +45,17 @@ class ImageTableDataset(ImageSource):
         path_column: str = "path",
         label_column: str = "label",
         split_column: str = "split",
+        group_column: str = "group",
         metadata: dict[str, Any] | None = None,
     ):
         self.filepath = Path(filepath)
         self.folder = self.filepath.parent / (folder or "")
-        self.columns = {"path": path_column, "label": label_column, "split": split_column}
+        self.columns = {
+            "path": path_column,
+            "label": label_column,
+            "split": split_column,
+            "group": group_column,
+        }
         self.metadata = metadata
 
     def load(self) -> RawImages:
@@ -52,6 +65,7 @@ class ImageTableDataset(ImageSource):
             self._require(column, table)
         require_one_class(table[self.columns["label"]], self.columns["label"])
         names = [self._as_here(name) for name in table[self.columns["path"]].astype(str).str.strip()]
+        marks = self._read_marks(table)
         class_names, labels = np.unique(clean_words(table[self.columns["label"]]), return_inverse=True)
         return RawImages(
             images=FilePaths(self.folder.absolute(), names),
@@ -59,7 +73,9 @@ class ImageTableDataset(ImageSource):
             class_names=class_names.tolist(),
             ids=names,
             source=str(self.filepath),
-            splits=self._read_splits(table),
+            splits=[_MARKS[mark] for mark in marks] or None,
+            roles=[mark if mark in ROLES else "" for mark in marks] if set(ROLES) & set(marks) else None,
+            groups=self._read_groups(table),
         )
 
     def _as_here(self, name: str) -> str:
@@ -113,19 +129,29 @@ class ImageTableDataset(ImageSource):
         """The argument of this dataset that names a column."""
         return next(f"{kind}_column" for kind, name in self.columns.items() if name == column)
 
-    def _read_splits(self, table: pd.DataFrame) -> list[str] | None:
+    def _read_marks(self, table: pd.DataFrame) -> list[str]:
+        """The split of each row as it stands there, or nothing without such a column."""
         column = self.columns["split"]
         if column not in table:
-            return None
+            return []
         self._require(column, table)
         given = clean_words(table[column]).str.lower()
-        unknown = sorted(set(given) - set(SPLIT_FOLDERS))
+        unknown = sorted(set(given) - set(_MARKS))
         if unknown:
             raise InputError(
-                f"{column} must be one of {', '.join(SPLIT_FOLDERS)}, got {name_some(unknown)}; "
-                f"{suggest(unknown[0], SPLIT_FOLDERS)}"
+                f"{column} must be one of {', '.join(_MARKS)}, got {name_some(unknown)}; "
+                f"{suggest(unknown[0], _MARKS)}"
             )
-        return given.map(SPLIT_FOLDERS).tolist()
+        marks: list[str] = given.tolist()
+        return marks
+
+    def _read_groups(self, table: pd.DataFrame) -> list[str] | None:
+        """The group of each row; empty where it has none."""
+        column = self.columns["group"]
+        if column not in table:
+            return None
+        groups: list[str] = clean_words(table[column]).mask(is_missing(table[column]), "").tolist()
+        return groups
 
     def _exists(self) -> bool:
         return self.filepath.is_file()

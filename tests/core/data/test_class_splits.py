@@ -5,11 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supcon_pipeline.core.data.class_splits import (
+    Search,
     describe_unseen,
     has_unseen_classes,
     split_by_class,
     split_classes,
 )
+from supcon_pipeline.core.data.splits import split_by_image
 
 TEN = np.repeat([f"class{number}" for number in range(10)], 4)
 
@@ -115,3 +117,29 @@ def test_what_was_held_out_is_told_with_the_classes_that_cannot_be_scored():
     assert second.startswith("1 held-out classes have one image")
     assert second.endswith(": d")
     assert describe_unseen(make_samples(["a", "a", "a"], ["train", "validation", "test"])) == []
+
+
+def marked_samples():
+    samples = make_samples(["a", "a", "b", "b", "b", "c", "c"], ["train"] * 2 + ["test"] * 5)
+    roles = ["", "", "query", "gallery", "gallery", "query", "gallery"]
+    return samples.assign(role=roles, duplicate_group=range(7))
+
+
+def test_queries_are_searched_in_the_gallery_where_a_source_marks_them():
+    search = Search.of(marked_samples(), "test")
+    assert (search.queries.tolist(), search.gallery.tolist()) == ([2, 5], [3, 4, 6])
+    plain = Search.of(marked_samples().drop(columns="role"), "test")
+    assert plain.queries.tolist() == plain.gallery.tolist() == [2, 3, 4, 5, 6]
+
+
+def test_images_of_one_class_and_group_do_not_find_each_other_and_those_without_group_do():
+    samples = marked_samples().assign(group=["", "", "shop", "shop", "other", "shop", ""])
+    groups = Search.of(samples, "test").groups
+    assert groups[2] == groups[3]
+    assert len(set(groups)) == 6
+    assert Search.of(marked_samples(), "test").exclusions[0].tolist() == list(range(7))
+
+
+def test_a_gallery_needs_classes_that_train_lacks():
+    with pytest.raises(ValueError, match=r"got query and gallery; add --params data_prep\.split_by=class"):
+        split_by_image(marked_samples(), 0.2, 0.2, 0)

@@ -3,13 +3,16 @@ import pytest
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.neighbors import NearestNeighbors
 
+from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.metrics.unseen import (
-    has_others,
+    has_matches,
     unseen_feature_metrics,
     unseen_metrics,
     unseen_pixel_metrics,
 )
 
+ALL = np.arange(60)
+AMONG = Search(ALL, ALL, ALL)
 BOOTSTRAP = {"num_resamples": 50, "seed": 0}
 
 
@@ -34,14 +37,14 @@ def test_rows_that_search_one_another_score_as_in_pytorch_metric_learning(rows):
     found = unseen_metrics(embeddings, labels, np.arange(60))
     for name, theirs in names.items():
         assert found[name] == pytest.approx(expected[theirs], abs=1e-6)
-    metrics = unseen_feature_metrics(embeddings, labels, np.arange(60), (1, 4), **BOOTSTRAP)
+    metrics = unseen_feature_metrics(embeddings, labels, AMONG, (1, 4), **BOOTSTRAP)
     assert metrics["recall_at_1"] == found["precision_at_1"]
     assert metrics["mean_average_precision_at_r"] == found["mean_average_precision_at_r"]
 
 
 def test_recall_rises_with_k_and_a_k_above_the_other_images_is_left_out(rows):
     embeddings, labels = rows
-    metrics = unseen_feature_metrics(embeddings, labels, np.arange(60), (1, 5, 59, 60), **BOOTSTRAP)
+    metrics = unseen_feature_metrics(embeddings, labels, AMONG, (1, 5, 59, 60), **BOOTSTRAP)
     recalls = [metrics[f"recall_at_{k}"] for k in (1, 5, 59)]
     assert recalls == sorted(recalls)
     assert recalls[-1] == 1
@@ -60,19 +63,42 @@ def test_copies_do_not_find_each_other(rows):
     assert unseen_metrics(doubled, both, copies)["precision_at_1"] == once < 1
 
 
+def test_queries_are_searched_in_the_gallery_without_those_of_their_group(rows):
+    embeddings, labels = rows
+    queries, gallery = ALL[:20], ALL[20:]
+    groups = np.where(ALL % 4 == 0, labels, 100 + ALL)
+    search = Search(queries, gallery, ALL, groups)
+    metrics = unseen_feature_metrics(embeddings, labels, search, (1,), **BOOTSTRAP)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    hits = []
+    for query in queries:
+        candidates = [row for row in gallery if groups[row] != groups[query]]
+        if any(labels[row] == labels[query] for row in candidates):
+            nearest = max(candidates, key=lambda row: unit[row] @ unit[query])
+            hits.append(labels[nearest] == labels[query])
+    assert metrics["recall_at_1"] == pytest.approx(np.mean(hits))
+
+
 def test_pixels_are_searched_as_scikit_learn_does(rng):
     pixels = rng.integers(0, 256, (40, 12), dtype=np.uint8)
     labels, test = rng.integers(0, 4, 40), np.arange(10, 40)
     _, nearest = NearestNeighbors(n_neighbors=2).fit(pixels[test].astype(float)).kneighbors()
     expected = np.mean(labels[test] == labels[test][nearest[:, 0]])
-    found = unseen_pixel_metrics(pixels, test, labels, np.arange(40), **BOOTSTRAP)
+    found = unseen_pixel_metrics(pixels, labels, Search(test, test, np.arange(40)), **BOOTSTRAP)
     assert found["recall_at_1"] == pytest.approx(expected)
     assert set(found["intervals"]) == {"recall_at_1"}
 
 
-def test_an_image_has_others_if_one_of_its_class_is_no_copy_of_it():
+def test_a_query_has_matches_if_one_of_its_class_may_be_found():
     labels, copies = np.array([0, 0, 1, 1, 2, 3, 3, 3]), np.array([5, 6, 7, 7, 5, 8, 8, 9])
-    assert has_others(labels, copies).tolist() == [True, True, False, False, False, True, True, True]
+    rows = np.arange(8)
+    found = has_matches(labels, Search(rows, rows, copies))
+    assert found.tolist() == [True, True, False, False, False, True, True, True]
+    assert has_matches(labels, Search(rows[:2], rows[1:])).tolist() == [True, True]
+    groups = np.array([1, 1, 2, 3, 4, 5, 6, 7])
+    assert has_matches(labels, Search(rows, rows, rows, groups)).tolist() == [
+        *(False, False, True, True, False, True, True, True)
+    ]
 
 
 def test_classes_of_one_image_are_not_scored_but_searched():

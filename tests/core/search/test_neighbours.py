@@ -6,7 +6,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from supcon_pipeline.core.search.neighbours import (
     find_nearest,
-    search_among,
+    search_gallery,
     search_neighbours,
     search_other_neighbours,
 )
@@ -130,37 +130,52 @@ def test_pixels_of_any_number_are_searched_in_the_memory_of_a_tile(rng):
     assert peak < 1_000_000
 
 
-def test_rows_that_search_one_another_find_neither_themselves_nor_their_copies(rng):
+def test_a_gallery_is_searched_without_what_a_query_may_not_find(rng):
     rows = rng.normal(size=(30, 8)).astype(np.float32)
-    copies = rng.integers(0, 12, 30)
-    similarities, found = search_among(rows, 6, copies)
+    exclusions = (rng.integers(0, 12, 30), rng.integers(0, 15, 30))
+    queries, gallery = np.arange(3, 30), np.arange(25)
+    similarities, found = search_gallery(rows, queries, gallery, 4, exclusions)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    for row in range(30):
-        cosines = unit @ unit[row]
-        others = [other for other in np.argsort(-cosines) if copies[other] != copies[row]]
-        assert found[row].tolist() == others[:6]
-        assert similarities[row] == pytest.approx(cosines[others[:6]], abs=1e-6)
+    for place, query in enumerate(queries):
+        cosines = unit @ unit[query]
+        others = [
+            row
+            for row in np.argsort(-cosines)
+            if row < 25 and all(numbers[row] != numbers[query] for numbers in exclusions)
+        ]
+        assert found[place].tolist() == others[:4]
+        assert similarities[place] == pytest.approx(cosines[others[:4]], abs=1e-6)
 
 
-def test_no_more_others_are_found_than_every_row_has():
-    rows = np.eye(5, dtype=np.float32)
-    assert search_among(rows, 9, np.array([0, 0, 0, 1, 2]))[1].shape == (5, 2)
-    with pytest.raises(ValueError, match="rows not all copies, got 1 and 5 rows"):
-        search_among(rows, 1, np.zeros(5, int))
+def test_no_more_are_found_than_every_query_may_find():
+    rows, everything = np.eye(5, dtype=np.float32), np.arange(5)
+    assert search_gallery(rows, everything, everything, 9, [np.array([0, 0, 0, 1, 2])])[1].shape == (5, 2)
+    with pytest.raises(ValueError, match=r"fewer than the 5 rows of the gallery be left out, got 1 and 5"):
+        search_gallery(rows, everything, everything, 1, [np.zeros(5, int)])
+
+
+def test_a_search_without_exclusions_is_the_plain_one(queries, references):
+    rows = np.concatenate([queries, references])
+    places = np.arange(len(queries)), np.arange(len(queries), len(rows))
+    similarities, found = search_gallery(rows, *places, 5, ())
+    expected, indices = search_neighbours(queries, references, 5)
+    assert np.array_equal(similarities, expected)
+    assert np.array_equal(found, indices + len(queries))
 
 
 @pytest.mark.parametrize("tile_size", [1, 24, 2**25])
-def test_the_nearest_that_is_no_copy_is_found_whatever_the_tiles(rng, tile_size):
+def test_the_nearest_that_a_query_may_find_is_found_whatever_the_tiles(rng, tile_size):
     rows = rng.integers(0, 256, (40, 4), dtype=np.uint8)
-    copies = rng.integers(0, 15, 40)
-    nearest = find_nearest(rows, np.arange(30), np.arange(40), tile_size, copies)
+    exclusions = (rng.integers(0, 15, 40), rng.integers(0, 20, 40))
+    nearest = find_nearest(rows, np.arange(30), np.arange(40), tile_size, exclusions)
     for query in range(30):
         distances = np.square(rows.astype(float) - rows[query]).sum(axis=1)
-        distances[copies == copies[query]] = np.inf
+        for numbers in exclusions:
+            distances[numbers == numbers[query]] = np.inf
         assert distances[nearest[query]] == distances.min()
 
 
-def test_a_query_of_which_all_are_copies_is_refused(rng):
+def test_a_query_that_may_find_nothing_is_refused(rng):
     rows = rng.normal(size=(3, 2))
-    with pytest.raises(ValueError, match="that is no copy of it, got none"):
-        find_nearest(rows, np.arange(3), np.arange(3), copies=np.zeros(3, int))
+    with pytest.raises(ValueError, match="that each query may find, got none for some"):
+        find_nearest(rows, np.arange(3), np.arange(3), exclusions=[np.zeros(3, int)])

@@ -1,9 +1,12 @@
 """Splits by class: validation and test hold classes that training never sees."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from supcon_pipeline.core.messages import InputError, name_some
 
@@ -100,6 +103,55 @@ def has_unseen_classes(labels: np.ndarray, splits: np.ndarray) -> bool:
     """
     train, held_out = labels[splits == "train"], labels[np.isin(splits, ("validation", "test"))]
     return bool(len(held_out)) and not np.isin(held_out, train).any()
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which rows are searched for, and which each may find.
+
+    Args:
+        queries: indices of the rows that are searched for.
+        gallery: indices of the rows that are searched; the same, or others.
+        copies: a number for each row, the same for duplicates, of which none finds the other.
+        groups: a number for each row, the same for those of one class and one camera, shop or the like, of
+            which none finds the other.
+    """
+
+    queries: Int[np.ndarray, " q"]
+    gallery: Int[np.ndarray, " m"]
+    copies: Int[np.ndarray, " n"] | None = None
+    groups: Int[np.ndarray, " n"] | None = None
+
+    @classmethod
+    def of(cls, samples: pd.DataFrame, split: str) -> Self:
+        """The images of a split among one another, or the queries among the gallery where those are marked.
+
+        Args:
+            samples: with `split` and `duplicate_group`, and `role` and `group` where the source has them.
+            split: the split that is searched.
+        """
+        rows = np.flatnonzero(samples["split"] == split)
+        queries, gallery = (
+            rows[(samples["role"].iloc[rows] == role).to_numpy()] if "role" in samples else rows[:0]
+            for role in ("query", "gallery")
+        )
+        is_marked = len(queries) and len(gallery)
+        places = (queries, gallery) if is_marked else (rows, rows)
+        return cls(*places, samples["duplicate_group"].to_numpy(), _number_groups(samples))
+
+    @property
+    def exclusions(self) -> tuple[Int[np.ndarray, " n"], ...]:
+        """Numbers for each row: two rows that share one of them do not find each other."""
+        return tuple(numbers for numbers in (self.copies, self.groups) if numbers is not None)
+
+
+def _number_groups(samples: pd.DataFrame) -> Int[np.ndarray, " n"] | None:
+    """A number for each class and group, and one of its own for each row without a group."""
+    if "group" not in samples:
+        return None
+    numbers = samples.groupby(["label", "group"]).ngroup().to_numpy()
+    has_none = (samples["group"] == "").to_numpy()
+    return np.where(has_none, len(samples) + np.arange(len(samples)), numbers)
 
 
 def describe_unseen(samples: pd.DataFrame) -> list[str]:

@@ -32,6 +32,10 @@ class RawImages:
         ids: one name per image, unique.
         source: where the images come from, in words.
         splits: `train`, `validation` or `test` for each image, where the source has a split of its own.
+        roles: `query`, `gallery` or nothing for each image, where the source says which test images are
+            searched for, and among which.
+        groups: a name for each image, such as its camera or shop, where the source has them: an image is not
+            to be found by another of its class and group.
         ignored: what else the source holds and is not taken, kind to count.
 
     Raises:
@@ -44,13 +48,16 @@ class RawImages:
     ids: Sequence[str]
     source: str
     splits: Sequence[str] | None = None
+    roles: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("class_names", "ids"):
             object.__setattr__(self, name, list(map(printable, getattr(self, name))))
         counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
-        counts |= {} if self.splits is None else {"splits": len(self.splits)}
+        optional = {name: getattr(self, name) for name in ("splits", "roles", "groups")}
+        counts |= {name: len(column) for name, column in optional.items() if column is not None}
         if not len(self.ids):
             raise InputError(f"raw images must be at least one, got none in {self.source}")
         if len(set(counts.values())) != 1:

@@ -71,8 +71,13 @@ def split_by_image(
         seed: as for `split_samples`.
 
     Raises:
-        InputError: as for `split_samples`.
+        InputError: as for `split_samples`, and where the source marks queries and their gallery.
     """
+    if "role" in samples:
+        raise InputError(
+            "split must be train, validation or test where training sees every class, got query and gallery; "
+            "add --params data_prep.split_by=class"
+        )
     given, groups = samples["split"].tolist(), samples["duplicate_group"].to_numpy()
     labels = samples["class_name"].to_numpy()
     chosen = split_samples(labels, validation_fraction, test_fraction, seed, given, groups)

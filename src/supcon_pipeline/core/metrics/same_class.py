@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.metrics.acceptance import acceptance_threshold, nearest_similarities
-from supcon_pipeline.core.metrics.unseen import has_others
+from supcon_pipeline.core.metrics.unseen import has_matches
 from supcon_pipeline.core.metrics.verification import (
     count_pairs,
     error_rates,
@@ -46,7 +47,7 @@ def verification_report(
     Raises:
         ValueError: as for `count_pairs` and `verification_metrics`.
     """
-    if not (_has_pairs(labels[validation], copies[validation]) and _has_pairs(labels[test], copies[test])):
+    if not all(_has_pairs(labels, rows, copies) for rows in (validation, test)):
         return {}
     chosen, scored = (count_pairs(embeddings, labels, rows, copies) for rows in (validation, test))
     threshold = match_threshold(chosen, false_match_rate)
@@ -61,9 +62,11 @@ def verification_report(
     }
 
 
-def _has_pairs(labels: Int[np.ndarray, " n"], copies: Int[np.ndarray, " n"]) -> bool:
+def _has_pairs(
+    labels: Int[np.ndarray, " n"], rows: Int[np.ndarray, " m"], copies: Int[np.ndarray, " n"]
+) -> bool:
     """Whether there are two images of one class, and two of different ones."""
-    return bool(has_others(labels, copies).any()) and len(np.unique(labels)) > 1
+    return bool(has_matches(labels, Search(rows, rows, copies)).any()) and len(np.unique(labels[rows])) > 1
 
 
 def unknown_report(
@@ -93,7 +96,7 @@ def unknown_report(
     promised = lowest_rate(labels[validation], false_accept_rate)
     threshold = acceptance_threshold(embeddings, labels, validation, promised, copies=copies)
     unknown = nearest_similarities(embeddings, labels, test, test, copies, other_classes=True)
-    known_rows = test[has_others(labels[test], copies[test])]
+    known_rows = test[has_matches(labels, Search(test, test, copies))]
     known = nearest_similarities(embeddings, labels, known_rows, test, copies)
     return {
         "threshold": threshold,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
 from supcon_pipeline.core.metrics.intervals import class_intervals
 from supcon_pipeline.core.metrics.retrieval import RETRIEVAL_METRICS, search_values
@@ -38,7 +39,7 @@ def unseen_metrics(
 def unseen_feature_metrics(
     rows: Float[np.ndarray, "n dim"],
     labels: Int[np.ndarray, " n"],
-    copies: Int[np.ndarray, " n"],
+    search: Search,
     ks: Sequence[int],
     num_resamples: int,
     seed: int,
@@ -48,35 +49,35 @@ def unseen_feature_metrics(
     Args:
         rows: float, one per image.
         labels: the class of each.
-        copies: a number for each, the same for duplicates, which do not find each other.
-        ks: values of k for recall@k; those above the number of other rows are left out.
+        search: which rows are searched for, and among which.
+        ks: values of k for recall@k; those above the number of rows to find are left out.
         num_resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
 
     Returns:
-        The means of `recall_at_<k>` and of the other `search_values`; `clustering_metrics` and `silhouette`;
-        95 % `intervals` of the means, over resamples of the classes: images of one class are not independent.
+        The means of `recall_at_<k>` and of the other `search_values`; `clustering_metrics` and `silhouette`
+        of all rows that are searched for or among; 95 % `intervals` of the means, over resamples of the
+        classes: images of one class are not independent.
 
     Raises:
         ValueError: where no row has another of its class, or one is not finite.
     """
-    everything = np.arange(len(rows))
-    found = search_values(rows, labels, everything, everything, ks, copies=copies)
+    found = search_values(rows, labels, search.queries, search.gallery, ks, search.groups, search.copies)
     # Precision@k says nothing of classes with fewer images.
     values = {name: column for name, column in found.values.items() if not name.startswith("precision_at_")}
-    clustering = clustering_metrics(rows, labels)
+    part = np.union1d(search.queries, search.gallery)
+    clustering = clustering_metrics(rows[part], labels[part])
     return {
         **{name: float(column.mean()) for name, column in values.items()},
-        **({**clustering, "silhouette": silhouette(rows, labels)} if clustering else {}),
+        **({**clustering, "silhouette": silhouette(rows[part], labels[part])} if clustering else {}),
         "intervals": class_intervals(values, labels[found.rows], num_resamples, seed),
     }
 
 
 def unseen_pixel_metrics(
     pixels: Shaped[np.ndarray, "n dim"],
-    rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " n"],
-    copies: Int[np.ndarray, " n"],
+    search: Search,
     num_resamples: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -84,21 +85,29 @@ def unseen_pixel_metrics(
 
     Args:
         pixels: of any type, may be memory-mapped.
-        rows: indices of the rows that are searched among one another.
-        labels: the class of each row of pixels.
-        copies: a number for each, the same for duplicates, which do not find each other.
+        labels: the class of each row.
+        search: which rows are searched for, and among which.
         num_resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
     """
-    queries = rows[has_others(labels[rows], copies[rows])]
-    is_right = labels[queries] == labels[find_nearest(pixels, queries, rows, copies=copies)]
+    queries = search.queries[has_matches(labels, search)]
+    nearest = find_nearest(pixels, queries, search.gallery, exclusions=search.exclusions)
+    is_right = labels[queries] == labels[nearest]
     intervals = class_intervals({"recall_at_1": is_right}, labels[queries], num_resamples, seed)
     return {"recall_at_1": float(is_right.mean()), "intervals": intervals}
 
 
-def has_others(labels: Int[np.ndarray, " n"], copies: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Which rows have another of their class that is not their copy: the others cannot be found."""
-    pairs = np.unique(np.stack([labels, copies]), axis=1)
-    found, num_different = np.unique(pairs[0], return_counts=True)
-    enough: np.ndarray = num_different[np.searchsorted(found, labels)] > 1
-    return enough
+def has_matches(labels: Int[np.ndarray, " n"], search: Search) -> Bool[np.ndarray, " q"]:
+    """Which queries may find a row of their class; for the others, nothing right could be found."""
+    by_label: dict[Any, list[int]] = {}
+    for row in search.gallery.tolist():
+        by_label.setdefault(labels[row], []).append(row)
+
+    def has_match(query: int) -> bool:
+        candidates = np.array(by_label.get(labels[query], []), dtype=np.int64)
+        is_left_out = np.zeros(len(candidates), dtype=bool)
+        for numbers in search.exclusions:
+            is_left_out |= numbers[candidates] == numbers[query]
+        return bool((~is_left_out).any())
+
+    return np.array([has_match(query) for query in search.queries.tolist()], dtype=bool)

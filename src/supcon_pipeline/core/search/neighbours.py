@@ -1,5 +1,7 @@
 """Nearest neighbours with faiss."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
@@ -51,7 +53,7 @@ def find_nearest(
     query_rows: Int[np.ndarray, " q"],
     reference_rows: Int[np.ndarray, " m"],
     tile_size: int = TILE_SIZE,
-    copies: Int[np.ndarray, " n"] | None = None,
+    exclusions: Sequence[Int[np.ndarray, " n"]] = (),
 ) -> Int[np.ndarray, " q"]:
     """The reference nearest to each query by Euclidean distance, as an index into the rows.
 
@@ -62,7 +64,7 @@ def find_nearest(
         query_rows: indices of the queries.
         reference_rows: indices of the rows that are searched.
         tile_size: numbers per tile.
-        copies: a number for each row; a row with the number of the query is not found, nor is the query.
+        exclusions: numbers for each row; a row that shares one of them with the query is not found.
 
     Raises:
         ValueError: if there is no reference, or none that a query may find.
@@ -71,7 +73,7 @@ def find_nearest(
     if not len(reference_rows):
         raise ValueError("reference_rows must hold at least one row, got none")
     num_rows = max(1, tile_size // rows.shape[1])
-    num_own = 0 if copies is None else int(np.unique(copies[reference_rows], return_counts=True)[1].max())
+    num_own = _most_shared(reference_rows, exclusions)
     nearest = np.full(len(query_rows), -1)
     for start in range(0, len(query_rows), num_rows):
         tile = slice(start, start + num_rows)
@@ -81,8 +83,8 @@ def find_nearest(
             searched = reference_rows[first : first + num_rows]
             k = min(1 + num_own, len(searched))
             similarities, found = search_neighbours(queries, rows[searched], k, "euclidean")
-            if copies is not None:
-                similarities[copies[searched[found]] == copies[query_rows[tile], None]] = -np.inf
+            for numbers in exclusions:
+                similarities[numbers[searched[found]] == numbers[query_rows[tile], None]] = -np.inf
             # The first of equal ones.
             chosen = similarities.argmax(axis=1)[:, None]
             highest = np.take_along_axis(similarities, chosen, axis=1)[:, 0]
@@ -90,30 +92,47 @@ def find_nearest(
             best[is_nearer] = highest[is_nearer]
             nearest[tile][is_nearer] = searched[np.take_along_axis(found, chosen, axis=1)[is_nearer, 0]]
     if (nearest < 0).any():
-        raise ValueError("reference_rows must hold a row for every query that is no copy of it, got none")
+        raise ValueError("reference_rows must hold a row that each query may find, got none for some")
     return nearest
 
 
-def search_among(
-    rows: Float[np.ndarray, "n dim"], k: int, copies: Int[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
-    """Cosine similarities and indices of the `k` rows nearest to each row, without itself and its copies.
+def _most_shared(rows: Int[np.ndarray, " m"], exclusions: Sequence[Int[np.ndarray, " n"]]) -> int:
+    """As many of the rows as a query cannot find, at most."""
+    return sum(int(np.unique(numbers[rows], return_counts=True)[1].max()) for numbers in exclusions)
+
+
+def search_gallery(
+    rows: Float[np.ndarray, "n dim"],
+    query_rows: Int[np.ndarray, " q"],
+    gallery_rows: Int[np.ndarray, " m"],
+    k: int,
+    exclusions: Sequence[Int[np.ndarray, " n"]],
+) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+    """Cosine similarities and rows of the `k` nearest of a gallery, without what a query may not find.
 
     Args:
-        rows: float32; each is a query.
-        k: at least 1; no more are found than every row has others.
-        copies: a number for each row, the same for copies of one image.
+        rows: float32.
+        query_rows: indices of the queries.
+        gallery_rows: indices of the rows that are searched; may be the queries.
+        k: at least 1; no more are found than every query may find.
+        exclusions: numbers for each row; a row that shares one of them with the query is not found.
 
     Raises:
-        ValueError: if `k` is out of range, or all rows are copies of one.
+        ValueError: if `k` is out of range, or there may be a query that can find nothing.
         InputError: if a row is not finite.
     """
-    num_own = int(np.unique(copies, return_counts=True)[1].max())
-    if k < 1 or num_own == len(rows):
-        raise ValueError(f"k must be at least 1 and rows not all copies, got {k} and {len(rows)} rows")
-    k = min(k, len(rows) - num_own)
-    similarities, found = search_neighbours(rows, rows, k + num_own)
-    is_own = copies[found] == copies[:, None]
+    num_own = _most_shared(gallery_rows, exclusions)
+    if k < 1 or num_own >= len(gallery_rows):
+        raise ValueError(
+            f"k must be at least 1, and fewer than the {len(gallery_rows)} rows of the gallery be left out, "
+            f"got {k} and {num_own}"
+        )
+    k = min(k, len(gallery_rows) - num_own)
+    similarities, found = search_neighbours(rows[query_rows], rows[gallery_rows], k + num_own)
+    found = gallery_rows[found]
+    is_own = np.zeros(found.shape, dtype=bool)
+    for numbers in exclusions:
+        is_own |= numbers[found] == numbers[query_rows, None]
     order = np.argsort(is_own, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(found, order, axis=1)
 

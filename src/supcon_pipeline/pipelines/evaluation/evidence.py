@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.data import DataPrepParameters
@@ -19,24 +20,21 @@ def find_neighbours(
 ) -> pd.DataFrame:
     """The nearest training images of each test image, by cosine similarity of the embeddings.
 
-    Of classes that train lacks, the nearest other test images.
+    Of classes that train lacks, the nearest test images that it may find.
     """
-    from supcon_pipeline.core.search.neighbours import search_among, search_neighbours
+    from supcon_pipeline.core.search.neighbours import search_gallery
 
     labelled = LabelledEmbeddings.of(embeddings, samples)
-    rows, train, test = labelled.outputs["embedding"], labelled.rows_of("train"), labelled.rows_of("test")
+    search = Search(labelled.rows_of("test"), labelled.rows_of("train"))
     if labelled.has_unseen_classes:
-        similarities, nearest = search_among(rows[test], params.num_neighbours, labelled.copies[test])
-        references = test[nearest]
-    else:
-        num_neighbours = params.within(len(train)).num_neighbours
-        similarities, nearest = search_neighbours(rows[test], rows[train], num_neighbours)
-        references = train[nearest]
+        search = Search.of(samples, "test")
+    rows, places = labelled.outputs["embedding"], (search.queries, search.gallery)
+    similarities, references = search_gallery(rows, *places, params.num_neighbours, search.exclusions)
     num_found = references.shape[1]
     return pd.DataFrame(
         {
-            "query": test.repeat(num_found),
-            "rank": np.tile(np.arange(num_found), len(test)),
+            "query": search.queries.repeat(num_found),
+            "rank": np.tile(np.arange(num_found), len(search.queries)),
             "reference": references.ravel(),
             "similarity": similarities.ravel(),
         }

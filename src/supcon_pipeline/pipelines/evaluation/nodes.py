@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.data.class_splits import has_unseen_classes
-from supcon_pipeline.core.data.images import LabelledEmbeddings, copies_of, rows_of
+from supcon_pipeline.core.data.class_splits import Search, has_unseen_classes
+from supcon_pipeline.core.data.images import LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation.classifiers import score_classifier, score_own_logits
@@ -43,9 +43,11 @@ def score_features(
     Test images of classes that train lacks are searched among the other test images.
     """
     labelled = LabelledEmbeddings.of(embeddings, samples)
-    score = _score_unseen if labelled.has_unseen_classes else _score_known
-    outputs = (name for name in ("embedding", "projection") if name in labelled.outputs)
-    return {name: score(labelled, name, params) for name in outputs}
+    outputs = [name for name in ("embedding", "projection") if name in labelled.outputs]
+    if labelled.has_unseen_classes:
+        search = Search.of(samples, "test")
+        return {name: _score_unseen(labelled, name, search, params) for name in outputs}
+    return {name: _score_known(labelled, name, params) for name in outputs}
 
 
 def _score_known(labelled: LabelledEmbeddings, name: str, params: EvaluationParameters) -> dict[str, Any]:
@@ -62,12 +64,13 @@ def _score_known(labelled: LabelledEmbeddings, name: str, params: EvaluationPara
     )
 
 
-def _score_unseen(labelled: LabelledEmbeddings, name: str, params: EvaluationParameters) -> dict[str, Any]:
+def _score_unseen(
+    labelled: LabelledEmbeddings, name: str, search: Search, params: EvaluationParameters
+) -> dict[str, Any]:
     from supcon_pipeline.core.metrics.unseen import unseen_feature_metrics
 
-    copies = labelled.copies[labelled.rows_of("test")]
-    bootstrap = params.bootstrap.model_dump()
-    return unseen_feature_metrics(*labelled.select(name, "test"), copies, params.recall_ks, **bootstrap)
+    rows, bootstrap = labelled.outputs[name], params.bootstrap.model_dump()
+    return unseen_feature_metrics(rows, labelled.labels, search, params.recall_ks, **bootstrap)
 
 
 def score_verification(
@@ -103,7 +106,7 @@ def score_pixels(
     labels, bootstrap = samples["label"].to_numpy(), params.bootstrap.model_dump()
     train, test = rows_of(samples, "train"), rows_of(samples, "test")
     if has_unseen_classes(labels, samples["split"].to_numpy()):
-        return unseen_pixel_metrics(pixels, test, labels, copies_of(samples), **bootstrap)
+        return unseen_pixel_metrics(pixels, labels, Search.of(samples, "test"), **bootstrap)
     is_right = labels[test] == labels[find_nearest(pixels, test, train)]
     intervals = mean_intervals({"precision_at_1": is_right}, **bootstrap)
     return {"precision_at_1": float(is_right.mean()), "intervals": intervals}

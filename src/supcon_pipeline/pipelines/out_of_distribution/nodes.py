@@ -52,11 +52,12 @@ def _search_both(
     labelled: LabelledEmbeddings, outside: np.ndarray, params: OutOfDistributionParameters
 ) -> np.ndarray:
     """Similarities of the nearest images of the run, of test images and then of the others."""
-    from supcon_pipeline.core.search.neighbours import search_among, search_neighbours
+    from supcon_pipeline.core.search.neighbours import search_gallery, search_neighbours
 
     inside, _ = labelled.select("embedding", "test")
     if labelled.has_unseen_classes:
-        near, _ = search_among(inside, params.distance_k, labelled.copies[labelled.rows_of("test")])
+        rows, test = labelled.outputs["embedding"], labelled.rows_of("test")
+        near, _ = search_gallery(rows, test, test, params.distance_k, (labelled.copies,))
         far, _ = search_neighbours(outside, inside, near.shape[1])
         return np.concatenate([near, far])
     references, _ = labelled.select("embedding", "train")
