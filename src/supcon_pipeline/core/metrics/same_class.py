@@ -17,6 +17,7 @@ from supcon_pipeline.core.metrics.verification import (
     thin_curve,
     verification_metrics,
 )
+from supcon_pipeline.core.metrics.verification_intervals import verification_intervals
 
 
 def verification_report(
@@ -27,6 +28,8 @@ def verification_report(
     copies: Int[np.ndarray, " n"],
     false_match_rate: float,
     false_match_rates: Sequence[float],
+    num_resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Are two images of one class? With a threshold that validation chooses and test tries.
 
@@ -38,11 +41,13 @@ def verification_report(
         copies: a number for each row, the same for images that are copies of one another and make no pair.
         false_match_rate: highest share of the validation pairs of two classes above the threshold.
         false_match_rates: at which the rate of false non-matches is stated.
+        num_resamples: number of bootstrap resamples of the classes.
+        seed: seed of the bootstrap.
 
     Returns:
-        `verification_metrics` of test; `threshold` (cosine similarity) for the `false_match_rate`, with
-        `validation` and `test` holding `fmr` and `fnmr` there; `curve` with `fmr` and `fnmr`. Empty where
-        validation or test have no pair of one class or none of two.
+        `verification_metrics` of test with 95 % `intervals` over the classes; `threshold` (cosine similarity)
+        for the `false_match_rate`, with `validation` and `test` holding `fmr` and `fnmr` there; `curve` with
+        `fmr` and `fnmr`. Empty where validation or test have no pair of one class or none of two.
 
     Raises:
         ValueError: as for `count_pairs` and `verification_metrics`.
@@ -51,9 +56,12 @@ def verification_report(
         return {}
     chosen, scored = (count_pairs(embeddings, labels, rows, copies) for rows in (validation, test))
     threshold = match_threshold(chosen, false_match_rate)
-    curve = thin_curve(error_rates(scored))
+    curve, metrics = thin_curve(error_rates(scored)), verification_metrics(scored, false_match_rates)
+    stated = [point["fmr"] for point in metrics["fnmr_at_fmr"]]
+    bootstrap = {"num_resamples": num_resamples, "seed": seed, "copies": copies}
     return {
-        **verification_metrics(scored, false_match_rates),
+        **metrics,
+        "intervals": verification_intervals(embeddings, labels, test, scored, stated, **bootstrap),
         "threshold": threshold,
         "false_match_rate": false_match_rate,
         "validation": rates_at(chosen, threshold),

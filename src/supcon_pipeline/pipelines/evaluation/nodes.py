@@ -85,8 +85,8 @@ def score_verification(
     labelled, rates = LabelledEmbeddings.of(embeddings, samples), params.verification
     rows, labels, copies = labelled.outputs["embedding"], labelled.labels, labelled.copies
     splits = labelled.rows_of("validation"), labelled.rows_of("test")
-    asked = rates.false_match_rate, rates.false_match_rates
-    report = verification_report(rows, labels, *splits, copies, *asked)
+    asked, bootstrap = (rates.false_match_rate, rates.false_match_rates), params.bootstrap.model_dump()
+    report = verification_report(rows, labels, *splits, copies, *asked, **bootstrap)
     if labelled.has_unseen_classes:
         report["unknown"] = unknown_report(rows, labels, *splits, copies, rates.false_accept_rate)
     return report
