@@ -142,7 +142,7 @@ def test_the_example_of_the_documentation_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code = code_block((ROOT / "docs/use.md").read_text())
-    assert len([line for line in code.splitlines() if line]) == 5
+    assert len([line for line in code.splitlines() if line]) == 6
     first, second, *_ = write_digits(tmp_path)
     first.rename(project / "query.png")
     second.rename(project / "other.png")
