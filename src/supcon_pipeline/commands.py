@@ -19,7 +19,13 @@ from supcon_pipeline.core.messages import InputError
 
 RUN_ID_VARIABLE = "SUPCON_RUN_ID"
 # Parameters that hold a path.
-_PATHS = ("images.path", "inference.path", "out_of_distribution.path", "stage1.backbone.weights")
+_PATHS = (
+    "images.path",
+    "inference.path",
+    "enrol.path",
+    "out_of_distribution.path",
+    "stage1.backbone.weights",
+)
 
 
 class CommandError(click.ClickException, InputError):

@@ -6,6 +6,7 @@ from kedro.pipeline import Pipeline
 
 from supcon_pipeline.pipelines.baseline.pipeline import create_pipeline as create_baseline
 from supcon_pipeline.pipelines.data_prep.pipeline import create_pipeline as create_data_prep
+from supcon_pipeline.pipelines.enrol.pipeline import create_pipeline as create_enrol
 from supcon_pipeline.pipelines.evaluation.pipeline import create_pipeline as create_evaluation
 from supcon_pipeline.pipelines.export.pipeline import create_pipeline as create_export
 from supcon_pipeline.pipelines.index.pipeline import create_pipeline as create_index
@@ -53,6 +54,7 @@ def _pipelines() -> dict[str, Pipeline]:
         **range_tests,
         "lr_finder": sum(range_tests.values(), Pipeline([])),
         "export": create_export(),
+        "enrol": create_enrol(),
         "inference": create_inference(),
         "out_of_distribution": create_outside(),
     }

@@ -20,6 +20,7 @@ SHARED = ("seed", "images")
 SOURCES = {
     "images": "raw_images",
     "inference": "inference_images",
+    "enrol": "enrol_images",
     "out_of_distribution": "outside_images",
 }
 

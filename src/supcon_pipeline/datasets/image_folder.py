@@ -55,21 +55,24 @@ class ImageFolderDataset(ImageSource):
 
     Args:
         path: the folder; none as long as it has not been set.
+        parameter: name of the parameter that sets the path, for messages.
         metadata: for plugins.
     """
 
-    def __init__(self, path: str | None, metadata: dict[str, Any] | None = None):
-        self.path, self.metadata = path, metadata
+    def __init__(
+        self, path: str | None, parameter: str = "images.path", metadata: dict[str, Any] | None = None
+    ):
+        self.path, self.parameter, self.metadata = path, parameter, metadata
 
     def load(self) -> RawImages:
         """The paths and labels of the images; no image is read."""
-        folder = require_folder(self.path)
+        folder = require_folder(self.path, self.parameter)
         ignored: Counter[str] = Counter()
         names: list[str] = []
         classes: list[str] = []
         splits: list[str] = []
         empty: list[str] = []
-        for split, class_folder in _class_folders(folder, ignored):
+        for split, class_folder in _class_folders(folder, ignored, self.parameter):
             class_name = decode_name(unicodedata.normalize("NFC", class_folder.name))
             files = [os.path.relpath(file, folder) for file in walk_images(class_folder, ignored)]
             empty += [] if files else [decode_name(os.path.relpath(class_folder, folder))]
@@ -80,7 +83,7 @@ class ImageFolderDataset(ImageSource):
             ignored[f"class folders without an image ({name_some(empty, 10)})"] = len(empty)
         if not names:
             raise InputError(
-                f"images.path must hold images in <class>/ or train/<class>/, got none in {folder}"
+                f"{self.parameter} must hold images in <class>/ or train/<class>/, got none in {folder}"
                 f"{_count_words(ignored)}; images end in {', '.join(ENDINGS)}"
             )
         class_names, labels = np.unique(np.array(classes), return_inverse=True)
@@ -101,31 +104,31 @@ class ImageFolderDataset(ImageSource):
         return {"path": self.path}
 
 
-def require_folder(path: str | None) -> Path:
-    """The path as an absolute folder.
+def require_folder(path: str | None, parameter: str = "images.path") -> Path:
+    """The path as an absolute folder; the parameter that sets it is named in messages.
 
     Raises:
         InputError: where it is not set or not a folder.
     """
     if path is None:
         raise InputError(
-            "images.path must be given, got nothing; add --params images.path=<folder>, "
+            f"{parameter} must be given, got nothing; add --params {parameter}=<folder>, "
             "or set it in conf/<experiment>/parameters.yml"
         )
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "does not exist"
-        raise InputError(f"images.path must be a folder, got {folder}, which {state}")
+        raise InputError(f"{parameter} must be a folder, got {folder}, which {state}")
     return folder
 
 
-def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, Path]]:
+def _class_folders(folder: Path, ignored: Counter[str], parameter: str) -> Iterator[tuple[str, Path]]:
     """Split and folder of each class, sorted by name; the split is empty where there are none.
 
     Raises:
         InputError: where it is ambiguous which folders are splits and which are classes.
     """
-    children = _folders(folder, ignored)
+    children = _folders(folder, ignored, parameter)
     splits = [child for child in children if child.name.lower() in SPLIT_FOLDERS]
     others = [child for child in children if child not in splits]
     if any(child.name.lower() == "train" for child in splits):
@@ -133,17 +136,18 @@ def _class_folders(folder: Path, ignored: Counter[str]) -> Iterator[tuple[str, P
         ignored["folders beside train"] += len(others)
         for child in splits:
             split = SPLIT_FOLDERS[child.name.lower()]
-            yield from ((split, class_folder) for class_folder in _folders(child, ignored))
+            yield from ((split, class_folder) for class_folder in _folders(child, ignored, parameter))
         return
     if children and all(child.name.lower() in (*SPLIT_FOLDERS, *_OTHER_SPLIT_FOLDERS) for child in children):
         found = ", ".join(child.name for child in children)
         raise InputError(
-            f"images.path must hold the folder train beside other splits, got {found} in {folder}; "
+            f"{parameter} must hold the folder train beside other splits, got {found} in {folder}; "
             f"name the folders of splits {', '.join(SPLIT_FOLDERS)}"
         )
-    if len(children) == 1 and "train" in {child.name.lower() for child in _folders(children[0], Counter())}:
+    below = _folders(children[0], Counter(), parameter) if len(children) == 1 else []
+    if "train" in {child.name.lower() for child in below}:
         raise InputError(
-            f"images.path must hold train or folders of classes, got {folder}; did you mean {children[0]}?"
+            f"{parameter} must hold train or folders of classes, got {folder}; did you mean {children[0]}?"
         )
     yield from (("", child) for child in children)
 
@@ -157,7 +161,7 @@ def _require_no_images(folders: Sequence[Path]) -> None:
         )
 
 
-def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
+def _folders(folder: Path, ignored: Counter[str], parameter: str) -> list[Path]:
     """The folders in a folder; files beside them belong to no class and are counted.
 
     Raises:
@@ -166,7 +170,7 @@ def _folders(folder: Path, ignored: Counter[str]) -> list[Path]:
     try:
         entries = list_entries(folder, ignored)
     except OSError as error:
-        raise InputError(f"images.path must be readable, got {folder}: {error.strerror}") from error
+        raise InputError(f"{parameter} must be readable, got {folder}: {error.strerror}") from error
     folders = [Path(entry.path) for entry in entries if is_folder(entry)]
     ignored["outside the class folders"] += len(entries) - len(folders)
     return folders

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from supcon_pipeline.core.inference.galleries import gallery_of
 from supcon_pipeline.core.inference.predictions import (
     add_classes,
     classify_embeddings,
@@ -68,9 +69,11 @@ def test_percentiles_among_nothing_are_refused():
 def test_neighbours_are_rows_of_the_samples_and_training_images_alone(samples):
     rows = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
     index = build_index(rows, 10, 2, 1, 1)
-    similarities, found = find_neighbours(index, np.array([[1.0, 0.1]], np.float32), samples, 2)
-    assert found.tolist() == [[3, 1]]
-    table = tabulate_neighbours(similarities, found, samples, 1)
+    gallery = gallery_of(samples)
+    assert gallery["row"].tolist() == [1, 3]
+    similarities, found = find_neighbours(index, np.array([[1.0, 0.1]], np.float32), gallery, 2)
+    assert found.tolist() == [[1, 0]]
+    table = tabulate_neighbours(similarities, found, gallery, 1)
     assert table.columns.tolist() == ["nearest_1_id", "nearest_1_class", "nearest_1_similarity"]
     assert table.iloc[0, :2].tolist() == ["d", "dog"]
 
@@ -94,13 +97,14 @@ def test_an_approximate_index_that_looks_at_all_says_what_an_exact_one_says(rng)
     reports = []
     for hnsw_above in (80, 0):
         index = build_index(rows[samples["split"] == "train"], hnsw_above, 16, 80, 80)
-        validation = rows[samples["split"] == "validation"]
-        reports.append(search_report(index, queries, validation, samples, ["cat", "dog"], 1.0, params))
+        is_validation = samples["split"] == "validation"
+        known = (rows[is_validation], samples.loc[is_validation, "id"].tolist(), gallery_of(samples))
+        reports.append(search_report(index, queries, *known, ["cat", "dog"], 1.0, params))
     pd.testing.assert_frame_equal(*reports, atol=1e-5)
     # Among images that it knows, the nearest is the image itself.
-    known = np.flatnonzero(samples["split"] == "train")[:5]
-    report = search_report(index, rows[known], validation, samples, ["cat", "dog"], 1.0, params)
-    assert report["nearest_1_id"].tolist() == samples["id"].iloc[known].tolist()
+    train = np.flatnonzero(samples["split"] == "train")[:5]
+    report = search_report(index, rows[train], *known, ["cat", "dog"], 1.0, params)
+    assert report["nearest_1_id"].tolist() == samples["id"].iloc[train].tolist()
     assert report["nearest_1_similarity"].tolist() == pytest.approx([1] * 5, abs=1e-5)
 
 
@@ -119,18 +123,18 @@ def test_classes_that_train_lacks_are_searched_among_all_images_and_none_finds_i
         distance_k=1,
         max_gallery_images=9,
     )
-    validation = rows[20:30]
+    known = (rows[20:30], samples["id"][20:30].tolist(), gallery_of(samples), list("abcd"), 1.0)
     # As far away as the validation image that is farthest from all others.
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -1)
     farthest = cosines[20:30].max(axis=1).min()
-    report = search_report(index, rows[30:], validation, samples, list("abcd"), 1.0, params, farthest)
+    report = search_report(index, rows[30:], *known, params, farthest)
     # A test image is in the index; its own percentile is that of distance 0.
     assert report["nearest_1_id"].tolist() == samples["id"][30:].tolist()
     assert report["distance_percentile"].max() == 0
     assert not report["is_unknown"].any()
-    other = search_report(index, -rows[30:], validation, samples, list("abcd"), 1.0, params, farthest)
+    other = search_report(index, -rows[30:], *known, params, farthest)
     expected = (-unit[30:] @ unit.T).max(axis=1) < farthest
     assert other["is_unknown"].tolist() == expected.tolist()
 
@@ -141,7 +145,7 @@ def test_an_index_of_other_images_is_refused(samples):
         ValueError,
         match=r"train_index must hold the 2 images that are searched, got 3; type: .* --pipelines index",
     ):
-        find_neighbours(index, np.ones((1, 3), np.float32), samples, 1)
+        find_neighbours(index, np.ones((1, 3), np.float32), gallery_of(samples), 1)
 
 
 def test_a_temperature_changes_the_probability_and_not_the_class():

@@ -26,8 +26,7 @@ def parts(rng):
     return {
         "predictions": pd.DataFrame(rows),
         "images": rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8),
-        "train_images": rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8),
-        "samples": pd.DataFrame({"id": ["a", "b"]}),
+        "known": [(["a", "b"], rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8))],
         "unreadable": pd.DataFrame({"image": ["c.png"], "reason": ["cut short"]}),
         "run_id": "mine",
         "max_images": 10,
@@ -50,7 +49,7 @@ def test_every_image_stands_with_its_nearest_and_nothing_is_fetched(parts):
     pictures = re.findall(r'<img alt="(.*?)" src="(.*?)"', page)
     assert [title for title, _ in pictures] == ["&lt;b&gt;0.png", "b", "&lt;b&gt;1.png", "b"]
     assert pictures[0][1] == encode_picture(parts["images"][0])
-    assert pictures[1][1] == encode_picture(parts["train_images"][1])
+    assert pictures[1][1] == encode_picture(parts["known"][0][1][1])
     assert not re.search(r'(src|href)="(?!data:)|https?://|@import|url\(|<b>', page)
 
 

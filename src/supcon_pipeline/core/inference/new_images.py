@@ -122,6 +122,11 @@ def pack_readable(
     return images[: len(items) - len(unreadable)], unreadable
 
 
+def name_by_path(raw: RawImages) -> RawImages:
+    """The images with ids that begin with their source, so that they differ from those of any run."""
+    return replace(raw, ids=[f"{raw.source}/{name}" for name in raw.ids])
+
+
 def held_out_images(raw: RawImages) -> RawImages:
     """The test images if the source has such a split, else all images."""
     from torch.utils.data import Subset

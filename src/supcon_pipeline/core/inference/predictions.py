@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from supcon_pipeline.core.data.images import rows_of, searched_rows
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.metrics.logits import require_finite_logits
 from supcon_pipeline.core.models.encoder import restore_model
@@ -98,7 +97,8 @@ def search_report(
     index: Any,
     queries: Float[np.ndarray, "n dim"],
     validation: Float[np.ndarray, "m dim"],
-    samples: pd.DataFrame,
+    validation_ids: Sequence[str],
+    gallery: pd.DataFrame,
     class_names: Sequence[str],
     calibration: float,
     params: InferenceParameters,
@@ -110,8 +110,9 @@ def search_report(
         index: of the embeddings of the images that are searched.
         queries: embeddings of new images.
         validation: embeddings of the validation images, whose distances give the percentile its meaning.
-        samples: of the run.
-        class_names: one name per class.
+        validation_ids: the id of each.
+        gallery: `id`, `class_name` and `label` of each row of the index.
+        class_names: one name per class, those of the gallery among them.
         calibration: the temperature by which evaluation found the votes of k-NN calibrated.
         params: of `inference`.
         acceptance: the cosine similarity to the nearest image below which a query is of an unknown class; if
@@ -121,11 +122,11 @@ def search_report(
 
     within = params.within(index.ntotal)
     k = max(within.knn.k, within.distance_k, within.num_neighbours)
-    similarities, rows = find_neighbours(index, queries, samples, k)
-    voting = similarities[:, : within.knn.k], samples["label"].to_numpy()[rows[:, : within.knn.k]]
+    similarities, rows = find_neighbours(index, queries, gallery, k)
+    voting = similarities[:, : within.knn.k], gallery["label"].to_numpy()[rows[:, : within.knn.k]]
     votes = softmax(log_votes(*voting, len(class_names), within.knn.temperature) / calibration, axis=1)
     distances = neighbour_distances(similarities, within.distance_k)
-    known = _search_validation(index, validation, samples, within.distance_k)
+    known = _search_validation(index, validation, validation_ids, gallery, within.distance_k)
     scores = pd.DataFrame(
         {
             "knn_class": np.array(class_names)[votes.argmax(axis=1)],
@@ -137,7 +138,7 @@ def search_report(
     scores["is_unknown"] = (
         scores["distance_percentile"] >= FAR if acceptance is None else similarities[:, 0] < acceptance
     )
-    return scores.join(tabulate_neighbours(similarities, rows, samples, within.num_neighbours))
+    return scores.join(tabulate_neighbours(similarities, rows, gallery, within.num_neighbours))
 
 
 def add_classes(
@@ -163,19 +164,19 @@ def add_classes(
 
 
 def tabulate_neighbours(
-    similarities: Float[np.ndarray, "n k"], rows: Int[np.ndarray, "n k"], samples: pd.DataFrame, count: int
+    similarities: Float[np.ndarray, "n k"], rows: Int[np.ndarray, "n k"], gallery: pd.DataFrame, count: int
 ) -> pd.DataFrame:
-    """The nearest training images of each image: `nearest_1_id`, `_class`, `_similarity`, and so on.
+    """The nearest images of each image: `nearest_1_id`, `_class`, `_similarity`, and so on.
 
     Args:
         similarities: cosine, nearest first.
-        rows: of the neighbours in the samples.
-        samples: of the run.
+        rows: of the neighbours in the gallery.
+        gallery: `id` and `class_name` of each row of the index.
         count: how many neighbours to list, from 1 to `k`.
     """
     columns: dict[str, Any] = {}
     for rank in range(count):
-        nearest = samples.iloc[rows[:, rank]]
+        nearest = gallery.iloc[rows[:, rank]]
         columns[f"nearest_{rank + 1}_id"] = nearest["id"].to_numpy()
         columns[f"nearest_{rank + 1}_class"] = nearest["class_name"].to_numpy()
         columns[f"nearest_{rank + 1}_similarity"] = similarities[:, rank]
@@ -183,29 +184,27 @@ def tabulate_neighbours(
 
 
 def _search_validation(
-    index: Any, validation: Float[np.ndarray, "n dim"], samples: pd.DataFrame, k: int
+    index: Any, validation: Float[np.ndarray, "n dim"], ids: Sequence[str], gallery: pd.DataFrame, k: int
 ) -> Float[np.ndarray, "n k"]:
     """Similarities of the nearest images of each validation image, which may be in the index itself."""
-    own = rows_of(samples, "validation")
-    num_own = int(np.isin(own, searched_rows(samples)).any())
-    similarities, rows = find_neighbours(index, validation, samples, k + num_own)
+    own = pd.Index(gallery["id"]).get_indexer(pd.Index(ids))
+    num_own = int((own >= 0).any())
+    similarities, rows = find_neighbours(index, validation, gallery, k + num_own)
     order = np.argsort(rows == own[:, None], axis=1, kind="stable")[:, :k]
     return np.take_along_axis(similarities, order, axis=1)
 
 
 def find_neighbours(
-    index: Any, queries: Float[np.ndarray, "n dim"], samples: pd.DataFrame, k: int
+    index: Any, queries: Float[np.ndarray, "n dim"], gallery: pd.DataFrame, k: int
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
-    """The nearest of the images that are searched: similarities, and rows in the samples.
+    """The nearest of the images that are searched: similarities, and rows in the gallery.
 
     Raises:
         InputError: as `search_index` does, and where the index is not of these images.
     """
-    searched = searched_rows(samples)
-    if index.ntotal != len(searched):
+    if index.ntotal != len(gallery):
         raise InputError(
-            f"train_index must hold the {len(searched)} images that are searched, got {index.ntotal}; "
+            f"train_index must hold the {len(gallery)} images that are searched, got {index.ntotal}; "
             "type: kedro run --pipelines index"
         )
-    similarities, found = search_index(index, queries, k)
-    return similarities, searched[found]
+    return search_index(index, queries, k)

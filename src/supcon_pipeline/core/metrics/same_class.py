@@ -58,10 +58,11 @@ def verification_report(
     threshold = match_threshold(chosen, false_match_rate)
     curve, metrics = thin_curve(error_rates(scored)), verification_metrics(scored, false_match_rates)
     stated = [point["fmr"] for point in metrics["fnmr_at_fmr"]]
-    bootstrap = {"num_resamples": num_resamples, "seed": seed, "copies": copies}
     return {
         **metrics,
-        "intervals": verification_intervals(embeddings, labels, test, scored, stated, **bootstrap),
+        "intervals": verification_intervals(
+            embeddings, labels, test, scored, stated, num_resamples, seed, copies
+        ),
         "threshold": threshold,
         "false_match_rate": false_match_rate,
         "validation": rates_at(chosen, threshold),

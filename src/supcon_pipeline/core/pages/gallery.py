@@ -1,5 +1,6 @@
 """The gallery of new images, a self-contained page."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,7 @@ from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 def render_gallery(
     predictions: pd.DataFrame,
     images: UInt8[np.ndarray, "n h w c"],
-    train_images: UInt8[np.ndarray, "m h w c"],
-    samples: pd.DataFrame,
+    known: Sequence[tuple[Iterable[str], UInt8[np.ndarray, "m h w c"]]],
     unreadable: pd.DataFrame,
     run_id: str,
     max_images: int,
@@ -23,15 +23,14 @@ def render_gallery(
     Args:
         predictions: the predictions of `inference`, one row per image.
         images: the new images, packed, in the same order.
-        train_images: all packed images of the run that trained, in the order of `samples`.
-        samples: samples of that run.
+        known: the images among which they were searched: ids, and packed images in the same order.
         unreadable: `image` and `reason` of each image that could not be read.
         run_id: the run that predicts.
         max_images: most images to show.
     """
-    rows = pd.Series(np.arange(len(samples)), index=samples["id"])
+    places = {name: (part, row) for names, part in known for row, name in enumerate(names)}
     cards = [
-        {**row, "picture": encode_picture(images[number]), "nearest": _nearest(row, train_images, rows)}
+        {**row, "picture": encode_picture(images[number]), "nearest": _nearest(row, places)}
         for number, row in enumerate(predictions.head(max_images).to_dict("records"))
     ]
     template = open_templates().get_template("gallery.html")
@@ -48,14 +47,16 @@ def encode_picture(image: UInt8[np.ndarray, "h w c"]) -> str:
     return embed_png(cv2.imencode(".png", colors)[1].tobytes())
 
 
-def _nearest(row: dict[Any, Any], train_images: np.ndarray, rows: pd.Series) -> list[dict[str, Any]]:
+def _nearest(row: dict[Any, Any], places: Mapping[str, tuple[np.ndarray, int]]) -> list[dict[str, Any]]:
+    """The nearest known images of a new one, with their pictures."""
     ranks = [rank for rank in range(1, len(row)) if f"nearest_{rank}_id" in row]
     return [
         {
             "id": row[f"nearest_{rank}_id"],
             "class_name": row[f"nearest_{rank}_class"],
             "similarity": row[f"nearest_{rank}_similarity"],
-            "picture": encode_picture(train_images[rows[row[f"nearest_{rank}_id"]]]),
+            "picture": encode_picture(images[place]),
         }
         for rank in ranks
+        for images, place in [places[row[f"nearest_{rank}_id"]]]
     ]

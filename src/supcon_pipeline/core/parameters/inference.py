@@ -44,6 +44,14 @@ class InferenceParameters(SearchParameters):
     max_gallery_images: Count
 
 
+class EnrolParameters(Parameters):
+    """Parameters of `enrol`."""
+
+    path: str | None
+    num_workers: Annotated[int, Field(ge=0)]
+    batch_size: Count
+
+
 class OutOfDistributionParameters(SearchParameters):
     """Parameters of `out_of_distribution`."""
 

@@ -98,7 +98,7 @@ def describe_index(
         k: neighbours of each query, from 1 to the number of references.
 
     Returns:
-        `kind`, `size`, `dim`, `bytes`, `k`, `num_queries`; `recall` in [0, 1], the share of what it finds
+        What `describe_rows` says, `k`, `num_queries`; `recall` in [0, 1], the share of what it finds
         that is as near as the exact `k` nearest; `time_ratio`, its time per query divided by that of the
         exact search.
 
@@ -114,14 +114,30 @@ def describe_index(
     truth, exact_seconds = _timed(exact, queries, k)
     found, seconds = _timed(index, queries, k)
     return {
-        "kind": "flat" if isinstance(index, faiss.IndexFlat) else "hnsw",
-        "size": index.ntotal,
-        "dim": index.d,
-        "bytes": int(faiss.serialize_index(index).nbytes),
+        **describe_rows(index),
         "k": k,
         "num_queries": len(queries),
         "recall": recall(truth, found),
         "time_ratio": seconds / exact_seconds,
+    }
+
+
+def describe_rows(index: Any) -> dict[str, Any]:
+    """What a program that searches an index needs to know.
+
+    Returns:
+        `kind` (`flat` is exact, `hnsw` approximate), `size`, `dim`, `bytes`; `metric` and `normalisation`, in
+        words: inner products of rows of length 1 are cosines if queries have length 1 as well.
+    """
+    import faiss
+
+    return {
+        "kind": "flat" if isinstance(index, faiss.IndexFlat) else "hnsw",
+        "size": index.ntotal,
+        "dim": index.d,
+        "bytes": int(faiss.serialize_index(index).nbytes),
+        "metric": "inner product",
+        "normalisation": "rows of Euclidean length 1",
     }
 
 

@@ -20,6 +20,13 @@ def index_embeddings(embeddings: NamedTensors, samples: pd.DataFrame, params: In
     return build_index(rows[searched_rows(samples)], params.hnsw_above, **params.hnsw.model_dump())
 
 
+def tabulate_index(samples: pd.DataFrame) -> pd.DataFrame:
+    """Which image each row of the index is: id, class, split, and row in the samples."""
+    from supcon_pipeline.core.inference.galleries import gallery_of
+
+    return gallery_of(samples)
+
+
 def measure_index(
     train_index: FaissIndex, embeddings: NamedTensors, samples: pd.DataFrame, params: IndexParameters
 ) -> dict[str, Any]:

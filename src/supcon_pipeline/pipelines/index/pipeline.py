@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from supcon_pipeline.pipelines.index.nodes import index_embeddings, measure_index
+from supcon_pipeline.pipelines.index.nodes import index_embeddings, measure_index, tabulate_index
 
 
 def create_pipeline() -> Pipeline:
@@ -14,6 +14,12 @@ def create_pipeline() -> Pipeline:
                 inputs=["embeddings", "samples", "params:index"],
                 outputs="train_index",
                 name="index_embeddings",
+            ),
+            Node(
+                func=tabulate_index,
+                inputs="samples",
+                outputs="train_index_rows",
+                name="tabulate_index",
             ),
             Node(
                 func=measure_index,

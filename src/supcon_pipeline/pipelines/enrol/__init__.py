@@ -1,0 +1,1 @@
+"""Classes that come after training, added to the index of a run."""

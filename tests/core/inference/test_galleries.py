@@ -1,0 +1,34 @@
+import pandas as pd
+
+from supcon_pipeline.core.inference.galleries import class_names_of, extend_gallery, gallery_of
+
+SAMPLES = pd.DataFrame(
+    {
+        "id": list("abcdef"),
+        "class_name": ["cat", "cat", "dog", "dog", "cat", "dog"],
+        "label": [0, 0, 1, 1, 0, 1],
+        "split": ["train", "test", "train", "validation", "train", "removed"],
+    }
+)
+
+
+def test_new_images_are_searched_among_those_of_train():
+    gallery = gallery_of(SAMPLES)
+    assert gallery["id"].tolist() == ["a", "c", "e"]
+    assert gallery["row"].tolist() == [0, 2, 4]
+
+
+def test_or_among_all_in_use_where_train_lacks_the_other_classes():
+    labels, splits = [0, 0, 1, 2, 0, 1], ["train", "train", "test", "validation", "train", "removed"]
+    assert gallery_of(SAMPLES.assign(label=labels, split=splits))["id"].tolist() == list("abcde")
+
+
+def test_enrolled_images_of_new_and_known_classes_follow_those_of_the_run():
+    enrolled = pd.DataFrame({"id": ["x", "y", "z"], "class_name": ["owl", "cat", "bat"]})
+    extended = extend_gallery(gallery_of(SAMPLES), enrolled, ["cat", "dog"])
+    assert extended["id"].tolist() == ["a", "c", "e", "x", "y", "z"]
+    assert extended["label"].tolist() == [0, 1, 0, 3, 0, 2]
+    assert extended["split"].tolist() == ["train"] * 3 + ["enrolled"] * 3
+    assert extended["row"].tolist() == [0, 2, 4, 0, 1, 2]
+    assert class_names_of(extended, ["cat", "dog"]) == ["cat", "dog", "bat", "owl"]
+    assert class_names_of(gallery_of(SAMPLES), ["cat", "dog"]) == ["cat", "dog"]
