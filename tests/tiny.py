@@ -1,5 +1,6 @@
 """Real images, few of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ class TinyImagesDataset(DigitsDataset):
         )
 
 
-def write_digits(folder: Path, count: int = 6) -> list[Path]:
+def write_digits(folder: Path, count: int = 6, classes: Sequence[int] = (0, 1, 2)) -> list[Path]:
     """Real digits the tiny project was not given, as PNG files of some size, named by their class."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    chosen = [index for index in np.flatnonzero(digits.target < 3) if index > 600][:count]
+    chosen = [index for index in np.flatnonzero(np.isin(digits.target, classes)) if index > 600][:count]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{digits.target[index]}-{index}.png" for index in chosen]
     for path, index in zip(paths, chosen, strict=True):

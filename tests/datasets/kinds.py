@@ -29,6 +29,7 @@ WITHOUT_CHECKSUM = {
     "packing.PackingDataset",
     "digits.DigitsDataset",
     "image_files.ImageFilesDataset",
+    "image_folder.ImageFolderDataset",
 }
 
 
@@ -57,20 +58,34 @@ def figure() -> Figure:
     return drawn
 
 
+def index() -> Any:
+    return build_index(np.eye(9, dtype=np.float32), 0, num_links=4, ef_construction=20, ef_search=33)
+
+
+def packed() -> np.ndarray:
+    return np.full((9, 8, 8, 3), 7, np.uint8)
+
+
+def tensors() -> NamedTensors:
+    return NamedTensors({"a": torch.ones(9, 9)}, {"epoch": 1})
+
+
 VALUES: dict[str, Callable[[], Any]] = {
     "documents.JSONDataset": lambda: {str(number): number / 7 for number in range(99)},
     "optional.OptionalJSONDataset": lambda: {str(number): number / 7 for number in range(99)},
     "documents.TextDataset": lambda: "A page of many words. " * 99,
     "tables.CSVDataset": table,
     "tables.ParquetDataset": table,
+    "optional.OptionalParquetDataset": table,
     "figure.FigureDataset": figure,
     "optional.OptionalFigureDataset": figure,
     "figure.InteractiveFigureDataset": lambda: InteractiveFigure(Scatter(y=list(range(99)))),
-    "packed_images.PackedImagesDataset": lambda: np.full((9, 8, 8, 3), 7, np.uint8),
-    "named_tensors.NamedTensorsDataset": lambda: NamedTensors({"a": torch.ones(9, 9)}, {"epoch": 1}),
-    "faiss_index.FaissIndexDataset": lambda: build_index(
-        np.eye(9, dtype=np.float32), 0, num_links=4, ef_construction=20, ef_search=33
-    ),
+    "packed_images.PackedImagesDataset": packed,
+    "optional.OptionalPackedImagesDataset": packed,
+    "named_tensors.NamedTensorsDataset": tensors,
+    "optional.OptionalNamedTensorsDataset": tensors,
+    "faiss_index.FaissIndexDataset": index,
+    "optional.OptionalFaissIndexDataset": index,
     "exported.ProgramDataset": program,
     "exported.OnnxDataset": onnx_model,
 }

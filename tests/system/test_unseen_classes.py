@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from kedro.io import DatasetError
 
 from supcon_pipeline import load_encoder
 from supcon_pipeline.core.messages import InputError
-from tests.conftest import make_project, read_catalog, run_session
+from tests.conftest import copy_project, make_project, read_catalog, run_session
 from tests.tiny import write_digits
 
 CATALOG = """
@@ -121,3 +122,56 @@ def test_the_metrics_can_be_compared_with_those_of_another_run(unseen: Path, ked
     assert "embedding.recall_at_1" in run["metrics"]
     shown = kedro(unseen, "runs", "show", "a", "--env", "tiny").stdout
     assert "embedding recall@1" in shown
+
+
+@pytest.fixture(scope="module")
+def enrolled(unseen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after two classes were enrolled, and new images of these were searched for."""
+    project = copy_project(unseen, tmp_path_factory.mktemp("enrolled"))
+    later, new = tmp_path_factory.mktemp("later"), tmp_path_factory.mktemp("query")
+    for digit in (8, 9):
+        files = write_digits(later / f"digit {digit}", 16, [digit])
+        for file in files[10:]:
+            file.rename(new / file.name)
+    (later / "digit 9/broken.png").write_bytes(b"no image")
+    given = {"enrol": {"path": str(later)}, "inference": {"path": str(new)}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUPCON_RUN_ID", "b")
+        run_session(project, pipeline_names=["enrol"], runtime_params=given)
+        patch.setenv("SUPCON_RUN_ID", "c")
+        run_session(project, pipeline_names=["inference"], runtime_params=given)
+    return project
+
+
+def test_enrolled_classes_are_found_and_the_old_index_stays(enrolled: Path) -> None:
+    catalog = read_catalog(enrolled)
+    num_images = len(catalog.load("samples"))
+    assert catalog.load("train_index").ntotal == num_images
+    assert catalog.load("gallery_index").ntotal == num_images + 20
+    assert catalog.load("unreadable_enrolled_images")["image"].str.endswith("broken.png").tolist() == [True]
+    table = catalog.load("inference_predictions")
+    assert len(table) == 12
+    expected = "digit " + table["image"].map(lambda name: Path(name).name[0])
+    assert np.mean(table["nearest_1_class"] == expected) > 0.7
+    assert set(table["knn_class"]) & {"digit 8", "digit 9"}
+    assert "later" in catalog.load("inference_gallery")
+
+
+def test_the_index_can_be_searched_by_faiss_alone(enrolled: Path) -> None:
+    import faiss
+
+    (path,) = enrolled.glob("data/06_models/tiny/gallery_index.faiss/b/gallery_index.faiss")
+    (rows,) = enrolled.glob("data/06_models/tiny/gallery_rows.parquet/b/gallery_rows.parquet")
+    index, table = faiss.read_index(str(path)), pd.read_parquet(rows)
+    card = read_catalog(enrolled).load("gallery_index_card")
+    assert (card["metric"], card["size"], card["num_enrolled"]) == ("inner product", index.ntotal, 20)
+    query = load_encoder(enrolled, env="tiny").embed(table["id"].iloc[-1])
+    similarities, found = index.search(query, 2)
+    assert found[0, 0] == len(table) - 1
+    assert similarities[0, 0] == pytest.approx(1, abs=1e-5)
+    assert table["class_name"].iloc[-1] == "digit 9"
+
+
+def test_enrolling_nothing_is_refused_with_what_to_type(unseen: Path) -> None:
+    with pytest.raises(DatasetError, match=r"enrol\.path must be given, .* --params enrol\.path="):
+        read_catalog(unseen).load("enrol_images")
