@@ -100,5 +100,7 @@ def test_a_reranking_that_cannot_be_is_refused(embeddings):
         Reranker(embeddings, rows, rows, 5, 2, 1.5)
     with pytest.raises(ValueError, match="gallery_rows must be from 0 to 39, got 0 to 40"):
         Reranker(embeddings, rows, np.arange(41))
+    with pytest.raises(ValueError, match="query_rows must be among those that were given, got 30"):
+        Reranker(embeddings, rows[:20], rows[:20], 5, 2).similarities(np.array([3, 30]))
     with pytest.raises(ValueError, match="queries must be finite, got NaN"):
         Reranker(embeddings * np.nan, rows, rows, 5, 2)

@@ -76,7 +76,17 @@ class Reranker:
         self._having = self._codes[self._gallery].tocsc()
 
     def similarities(self, query_rows: Int[np.ndarray, " q"]) -> Float[np.ndarray, "q m"]:
-        """The similarity of each of these queries to each row of the gallery, in [-1, 1], float64."""
+        """The similarity of each of these queries to each row of the gallery, in [-1, 1], float64.
+
+        Args:
+            query_rows: some of the queries, as indices into the embeddings.
+
+        Raises:
+            ValueError: if one is neither among the queries nor in the gallery.
+        """
+        strangers = np.setdiff1d(query_rows, self._members)
+        if len(strangers):
+            raise ValueError(f"query_rows must be among those that were given, got {strangers[0]}")
         queries = np.searchsorted(self._members, query_rows)
         common = np.stack([self._common(query) for query in queries])
         totals = self._totals[queries, None] + self._totals[self._gallery]
