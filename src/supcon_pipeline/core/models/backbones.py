@@ -76,14 +76,33 @@ def build_backbone(
             f"stage1.backbone.pretrained must be false if stage1.backbone.weights is set, got {weights!r}; "
             "use --params stage1.backbone.pretrained=false"
         )
-    if name in OWN:
-        network = build_own(name, stem, num_channels, pretrained, weights, drop_path)
-        native_size = _PHOTOGRAPH
-    else:
-        build = build_timm if name.startswith(TIMM) else build_torchvision
-        network, native_size = build(name, stem, num_channels, pretrained, weights, image_size, drop_path)
+    network, native_size = _build(name, stem, num_channels, pretrained, weights, image_size, drop_path)
     size = image_size or (_SMALL_IMAGE if stem == "small_image" else native_size)
     return network, count_features(network, f"{name} with the {stem} stem", num_channels, size)
+
+
+def build_skeleton(name: str) -> nn.Module:
+    """A headless network as published, without memory for its weights: for names and shapes alone."""
+    import torch
+
+    with torch.device("meta"):
+        return _build(name, "imagenet", 3, False, None, None, None)[0]
+
+
+def _build(
+    name: str,
+    stem: str,
+    num_channels: int,
+    pretrained: bool,
+    weights: str | None,
+    image_size: int | None,
+    drop_path: float | None,
+) -> tuple[nn.Module, int]:
+    """The network and the image size that it is made for."""
+    if name in OWN:
+        return build_own(name, stem, num_channels, pretrained, weights, drop_path), _PHOTOGRAPH
+    build = build_timm if name.startswith(TIMM) else build_torchvision
+    return build(name, stem, num_channels, pretrained, weights, image_size, drop_path)
 
 
 def published_statistics(name: str, num_channels: int) -> tuple[list[float], list[float]] | None:
