@@ -5,6 +5,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from supcon_pipeline.core.optim.low_rank import FIRST_FACTOR
+
 # Backbone and neck; all else are heads.
 _BLENDED = ("encoder.backbone.", "encoder.neck.")
 
@@ -25,7 +27,12 @@ class StartBlend:
 
     def __init__(self, model: nn.Module, start_share: float):
         state = model.state_dict()
-        self._start = {name: value.clone() for name, value in state.items() if name.startswith(_BLENDED)}
+        # The product of two factors is blended by blending one of them, the one that starts at zero.
+        self._start = {
+            name: value.clone()
+            for name, value in state.items()
+            if name.startswith(_BLENDED) and not name.endswith(FIRST_FACTOR)
+        }
         self._blended, self.start_share = deepcopy(model), start_share
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ from torch import nn
 
 from supcon_pipeline.core.optim.averaging import batch_norms
 from supcon_pipeline.core.optim.groups import BACKBONE
+from supcon_pipeline.core.optim.low_rank import trained_parameters
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Freezing:
     def apply(self, model: nn.Module, epoch: int) -> None:
         """Set gradients and mode of the backbone of a model in training mode, for an epoch counted from 0."""
         backbone, is_frozen = model.get_submodule(BACKBONE), epoch < self.freeze_epochs
-        backbone.requires_grad_(not is_frozen)
+        for parameter in trained_parameters(backbone):
+            parameter.requires_grad_(not is_frozen)
         if is_frozen:
             backbone.eval()
         elif self.freeze_batch_norm:

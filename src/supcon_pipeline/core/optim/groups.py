@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from supcon_pipeline.core.optim.depths import parameter_depths
+from supcon_pipeline.core.optim.low_rank import has_low_rank_updates
 
 logger = logging.getLogger(__name__)
 # Where the models of this project have their backbone; all else are heads.
@@ -28,7 +29,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def groups_by_depth(
     model: nn.Module, weight_decay: float, lr: float, layer_decay: float, head_lr_factor: float
 ) -> list[dict[str, Any]]:
-    """Two groups as of `parameter_groups` for each layer, the deepest first, and for the heads.
+    """Two groups as of `parameter_groups` for each trained layer, the deepest first, and for the heads.
 
     The deepest layer has the rate `lr`, and each layer before it `layer_decay` times that of the next.
 
@@ -45,11 +46,16 @@ def groups_by_depth(
     depths = parameter_depths(model.get_submodule(BACKBONE))
     deepest = max(depths.values())
     by_depth: dict[int, list[str]] = {depth: [] for depth in range(deepest, -1, -1)}
+    backbone = dict(model.get_submodule(BACKBONE).named_parameters())
     for name, depth in depths.items():
-        by_depth[depth].append(f"{BACKBONE}.{name}")
+        if backbone[name].requires_grad:
+            by_depth[depth].append(f"{BACKBONE}.{name}")
     heads = [name for name, _ in model.named_parameters() if not name.startswith(f"{BACKBONE}.")]
+    kind = "LoRA of layer" if has_low_rank_updates(model) else "layer"
     layers = [
-        (f"layer {depth}", names, lr * layer_decay ** (deepest - depth)) for depth, names in by_depth.items()
+        (f"{kind} {depth}", names, lr * layer_decay ** (deepest - depth))
+        for depth, names in by_depth.items()
+        if names
     ]
     groups = []
     for title, names, rate in [*layers, ("heads", heads, lr * head_lr_factor)]:
