@@ -56,7 +56,7 @@ VALID = {
         "backbone": {"name": "resnet18", "stem": "small_image", "pretrained": False, "weights": None},
         "finetune": {
             "layer_decay": 1.0, "head_lr_factor": 0.5, "freeze_epochs": 0, "freeze_batch_norm": True,
-            "drop_path": 0.0, "start_images": 0,
+            "drop_path": 0.0, "start_images": 0, "lora": None,
         },
         "view_size": 8, "view_sizes": (8, 4096), "center_crop": 1.0,
         "embedding_dim": 2, "mirror_average": False,

@@ -82,6 +82,20 @@ class ScheduleParameters(Parameters):
         return self
 
 
+class LoraParameters(Parameters):
+    """Updates of low rank that are trained in place of the weights of linear layers.
+
+    Args:
+        rank: of each update.
+        alpha: strength: `alpha / rank` stands in front of an update.
+        dropout: probability that an input is left out of an update in a training step.
+    """
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    dropout: Decay = 0.0
+
+
 class FinetuneParameters(Parameters):
     """How an encoder that starts from weights is trained further.
 
@@ -94,6 +108,7 @@ class FinetuneParameters(Parameters):
             None for what the network has.
         start_images: how many training images the weights that it starts from count for in the encoder that
             is validated and kept; 0 keeps nothing of them.
+        lora: what of the backbone is trained in place of its weights; None trains the weights.
     """
 
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -102,6 +117,7 @@ class FinetuneParameters(Parameters):
     freeze_batch_norm: bool = False
     drop_path: Decay | None = None
     start_images: Annotated[int, Field(ge=0)] = 0
+    lora: LoraParameters | None = None
 
     def start_share(self, num_images: int) -> float:
         """The share of the start in what is kept of a training on so many images, from 0 to below 1."""

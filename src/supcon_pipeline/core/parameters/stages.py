@@ -102,6 +102,16 @@ class EncoderTraining(TrainingParameters):
             )
         return self
 
+    @model_validator(mode="after")
+    def _backbone_takes_lora(self) -> Self:
+        lora = self.finetune.lora if self.finetune else None
+        if lora is not None:
+            from supcon_pipeline.core.models.backbones import build_skeleton
+            from supcon_pipeline.core.optim.low_rank import require_linear_layers
+
+            require_linear_layers(build_skeleton(self.backbone.name), self.backbone.name, lora.rank)
+        return self
+
 
 class Stage1Parameters(EncoderTraining):
     """Parameters of `stage1`."""

@@ -45,7 +45,7 @@ def published_features(
         in the metadata has the parameters that name the weights.
     """
     stage = contrastive_stage(data, dataset_card, stage1.model_copy(update={"embedding_dim": None}))
-    start = NamedTensors(dict(stage.model.state_dict()), stage.metadata(run_id))
+    start = NamedTensors(dict(stage.state_of(stage.model)), stage.metadata(run_id))
     embeddings = embed_by(start, data.images, stage1.validation_batch_size, pick_device())
     tensors = {"embedding": embeddings.tensors["embedding"]}
     if not data.has_unseen_classes:

@@ -1,5 +1,6 @@
 """The trainings of this project: contrastive pretraining, linear classifier, cross-entropy baseline."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, build_model, restore_model
 from supcon_pipeline.core.models.whitening import start_neck
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
+from supcon_pipeline.core.optim.low_rank import add_low_rank_updates
+from supcon_pipeline.core.parameters.optim import FinetuneParameters
 from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
     BaselineTraining,
@@ -32,6 +35,7 @@ from supcon_pipeline.core.training.precision import choose_precision
 from supcon_pipeline.core.training.stage import Stage
 from supcon_pipeline.core.training.validation import validate_classifier, validate_features
 
+logger = logging.getLogger(__name__)
 # The dataset card.
 Card = Mapping[str, Any]
 # What chooses the baseline's checkpoints where its classifier knows no class of validation.
@@ -177,9 +181,17 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
 def _build_start(description: Card, data: LabelledImages, params: EncoderTraining) -> nn.Module:
     """A model with the weights that a training starts from."""
     weights = {"pretrained": params.backbone.pretrained, "weights": params.backbone.weights}
-    drop_path = params.finetune.drop_path if params.finetune else None
-    model = build_model({**description, **weights, "drop_path": drop_path})
+    finetune = params.finetune or FinetuneParameters()
+    model = build_model({**description, **weights, "drop_path": finetune.drop_path})
     if params.backbone.is_loaded:
         encoder: Encoder = model.encoder  # type: ignore[assignment]
         start_neck(encoder, data.images, data.labels, data.indices("train"), params.validation_batch_size)
+    elif finetune.lora:
+        logger.warning(
+            "stage1.finetune.lora leaves the weights of %s as they are, and those are random; start from "
+            "others with --params stage1.backbone.pretrained=true",
+            params.backbone.name,
+        )
+    if finetune.lora:
+        add_low_rank_updates(model.encoder.backbone, **finetune.lora.model_dump())  # type: ignore[union-attr, arg-type]
     return model

@@ -15,6 +15,7 @@ from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.blending import StartBlend
 from supcon_pipeline.core.optim.freezing import Freezing
+from supcon_pipeline.core.optim.low_rank import merged_state
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
 from supcon_pipeline.core.parameters.batches import LoaderParameters
@@ -63,7 +64,7 @@ class Stage:
     description: dict[str, Any]
     origin: Mapping[str, Any]
     parameter_group: str = ""
-    state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict
+    state_of: Callable[[nn.Module], Mapping[str, Tensor]] = merged_state
     micro_batch_size: int | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
     has_positives_by_class: bool = False
