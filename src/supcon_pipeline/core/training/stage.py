@@ -1,6 +1,5 @@
 """A stage: what it trains and how, and the objects built from its parameters."""
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,15 @@ from supcon_pipeline.core.optim.freezing import Freezing
 from supcon_pipeline.core.optim.low_rank import merged_state
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
-from supcon_pipeline.core.parameters.batches import LoaderParameters
 from supcon_pipeline.core.parameters.optim import FinetuneParameters
 from supcon_pipeline.core.parameters.stages import EncoderTraining, TrainingParameters
 from supcon_pipeline.core.training.identity import code_hash, library_versions
 from supcon_pipeline.core.training.precision import choose_precision
+from supcon_pipeline.core.training.small_sets import warn_of_small_sets
 from supcon_pipeline.core.training.state import Criterion, Metrics, Training
 from supcon_pipeline.core.views.loading import Batch, ViewDataset, ViewLoader, build_loader
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,9 +138,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
 def _build_loader(stage: Stage, data: LabelledImages, parameter_group: str) -> ViewLoader:
     params = stage.params
     policy, mixing = build_views(params, stage.num_views, data, stage.view_sizes)
-    if stage.has_positives_by_class:
-        _warn_of_rare_class(stage.key, params.loader, data)
-    return build_loader(
+    loader = build_loader(
         data.images if stage.inputs is None else stage.inputs,
         data.labels,
         data.indices("train"),
@@ -153,6 +148,8 @@ def _build_loader(stage: Stage, data: LabelledImages, parameter_group: str) -> V
         mixing=mixing,
         parameter_group=parameter_group,
     )
+    warn_of_small_sets(stage.parameter_group or stage.key, params, data, stage.has_positives_by_class)
+    return loader
 
 
 def _rates_by_depth(finetune: FinetuneParameters | None) -> dict[str, Any]:
@@ -160,28 +157,6 @@ def _rates_by_depth(finetune: FinetuneParameters | None) -> dict[str, Any]:
     if finetune is None:
         return {}
     return {"layer_decay": finetune.layer_decay, "head_lr_factor": finetune.head_lr_factor}
-
-
-def _warn_of_rare_class(key: str, loader: LoaderParameters, data: LabelledImages) -> None:
-    """Warn if a shuffled batch holds, on average, fewer than two images of the rarest class."""
-    labels, counts = np.unique(data.labels[data.indices("train")], return_counts=True)
-    rarest, total, batch_size = counts.argmin(), counts.sum(), loader.batch_size
-    if loader.sampler == "shuffled" and counts[rarest] * batch_size < 2 * total:
-        # A batch takes as many images of each of its classes, of which there must be enough.
-        least = max(2, -(-batch_size // len(labels)))
-        images_per_class = next((size for size in range(least, batch_size) if batch_size % size == 0), None)
-        logger.warning(
-            "%s has %s of %s training images: a shuffled batch of %s often holds one of them or none, and an "
-            "image alone has no positives but its own views%s",
-            data.class_names.get(int(labels[rarest]), f"class {labels[rarest]}"),
-            f"{counts[rarest]:,}",
-            f"{total:,}",
-            f"{batch_size:,}",
-            f"; balance the classes with --params {key}.loader.sampler=class_balanced,"
-            f"{key}.loader.images_per_class={images_per_class}"
-            if images_per_class
-            else "",
-        )
 
 
 def build_views(
