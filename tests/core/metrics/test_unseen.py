@@ -49,6 +49,8 @@ def test_recall_rises_with_k_and_a_k_above_the_other_images_is_left_out(rows):
     assert recalls == sorted(recalls)
     assert recalls[-1] == 1
     assert "recall_at_60" not in metrics
+    # What is asked for first stands first.
+    assert list(metrics)[:3] == ["recall_at_1", "recall_at_5", "recall_at_59"]
     assert not any(name.startswith("precision_at") for name in metrics)
     for name, (low, high) in metrics["intervals"].items():
         assert low <= metrics[name] <= high

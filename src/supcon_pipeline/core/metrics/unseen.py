@@ -63,8 +63,10 @@ def unseen_feature_metrics(
         ValueError: where no row has another of its class, or one is not finite.
     """
     found = search_values(rows, labels, search.queries, search.gallery, ks, search.groups, search.copies)
-    # Precision@k says nothing of classes with fewer images.
-    values = {name: column for name, column in found.values.items() if not name.startswith("precision_at_")}
+    # Precision@k says nothing of classes with fewer images. Recall is what is asked for first.
+    names = [name for name in found.values if not name.startswith("precision_at_")]
+    names.sort(key=lambda name: not name.startswith("recall_at_"))
+    values = {name: found.values[name] for name in names}
     part = np.union1d(search.queries, search.gallery)
     clustering = clustering_metrics(rows[part], labels[part])
     return {

@@ -27,6 +27,9 @@ _TITLES = {
     "published classifier": "linear classifier on these weights",
     "baseline embedding": "encoder trained by cross-entropy",
     "baseline classifier": "trained with that encoder",
+    "verification": "are two images of one class? By the similarity of their embeddings",
+    "published verification": "by the weights that training starts from",
+    "baseline verification": "by the encoder trained by cross-entropy",
     "pixels": "nearest neighbour on raw pixels",
 }
 _REQUIRED = ("projection", "embedding", "classifier", "pixels")
@@ -34,6 +37,7 @@ _REQUIRED = ("projection", "embedding", "classifier", "pixels")
 _TABLES = {
     "Features": ("projection", "embedding", "published embedding", "baseline embedding", "pixels"),
     "Classifiers": ("classifier", "knn", "published classifier", "baseline classifier"),
+    "Pairs of images": ("verification", "published verification", "baseline verification"),
 }
 
 
@@ -66,7 +70,13 @@ def render_report(
     models = {"published": metrics.get("published", {}), "baseline": metrics["baseline"]}
     beside = {f"{model} {name}": group for model, groups in models.items() for name, group in groups.items()}
     groups = {**metrics, **beside}
-    compared = list(_TABLES) if classifier_metrics else ["Features"]
+    # Without classes that train knows, there is no classifier; without two images of one class, no pair.
+    is_there = {
+        "Features": True,
+        "Classifiers": classifier_metrics,
+        "Pairs of images": "verification" in groups,
+    }
+    compared = [title for title in _TABLES if is_there[title]]
     # Those of the trainings: the run that draws may have others and have trained nothing.
     parameters = {name: checkpoint["parameters"] for name, checkpoint in metrics["checkpoint"].items()}
     template = open_templates().get_template("report.html")
