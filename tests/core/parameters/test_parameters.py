@@ -82,6 +82,7 @@ VALID = {
         "verification": {
             "false_match_rate": 0.01, "false_match_rates": (0.1,), "false_accept_rate": 0.05,
         },
+        "reranking": {"k1": 2, "k2": 2, "weight": 0.0}, "query_expansion": {"k": 1, "alpha": 0.0},
     },
     VisualizationParameters: {
         "tsne": {"perplexity": 2, "num_iterations": 500, "seeds": [0], "max_points": 10, "num_jobs": 1},

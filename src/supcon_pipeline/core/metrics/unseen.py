@@ -1,6 +1,6 @@
 """Metrics of features on classes that training never saw: images searched among the others of their split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
 from supcon_pipeline.core.metrics.intervals import class_intervals
-from supcon_pipeline.core.metrics.retrieval import RETRIEVAL_METRICS, search_values
+from supcon_pipeline.core.metrics.retrieval import RETRIEVAL_METRICS, SearchValues, search_values
+from supcon_pipeline.core.search.expansion import expand_queries
 from supcon_pipeline.core.search.neighbours import find_nearest
+from supcon_pipeline.core.search.reranking import Reranker
 
 
 def unseen_metrics(
@@ -63,15 +65,85 @@ def unseen_feature_metrics(
         ValueError: where no row has another of its class, or one is not finite.
     """
     found = search_values(rows, labels, search.queries, search.gallery, ks, search.groups, search.copies)
+    part = np.union1d(search.queries, search.gallery)
+    clustering = clustering_metrics(rows[part], labels[part])
+    structure = {**clustering, "silhouette": silhouette(rows[part], labels[part])} if clustering else {}
+    return {**_means(found, labels, num_resamples, seed), **structure}
+
+
+def reranked_metrics(
+    rows: Float[np.ndarray, "n dim"],
+    labels: Int[np.ndarray, " n"],
+    search: Search,
+    ks: Sequence[int],
+    reranking: Mapping[str, Any],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The search metrics of `unseen_feature_metrics` when neighbours in common count as well.
+
+    Args:
+        rows: as for `unseen_feature_metrics`, like the next three.
+        labels: the class of each.
+        search: which rows are searched for, and among which.
+        ks: values of k for recall@k.
+        reranking: `k1`, `k2` and `weight` of a `Reranker`; neighbours are at most as many as there are.
+        num_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+    """
+    most = len(np.union1d(search.queries, search.gallery)) - 1
+    k1 = min(reranking["k1"], most)
+    options = {"k1": k1, "k2": min(reranking["k2"], k1), "weight": reranking["weight"]}
+    reranker = Reranker(rows, search.queries, search.gallery, **options)
+    parts = (search.queries, search.gallery, ks, search.groups, search.copies)
+    found = search_values(rows, labels, *parts, similarities=reranker.similarities)
+    return _means(found, labels, num_resamples, seed)
+
+
+def expanded_metrics(
+    rows: Float[np.ndarray, "n dim"],
+    labels: Int[np.ndarray, " n"],
+    search: Search,
+    ks: Sequence[int],
+    expansion: Mapping[str, Any],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The search metrics of `unseen_feature_metrics` when queries are expanded by what they find.
+
+    Args:
+        rows: as for `unseen_feature_metrics`, like the next three.
+        labels: the class of each.
+        search: which rows are searched for, and among which.
+        ks: values of k for recall@k.
+        expansion: `k` and `alpha` of `expand_queries`.
+        num_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+    """
+    queries, gallery = search.queries, search.gallery
+    expanded = expand_queries(rows, queries, gallery, **expansion, copies=search.copies)
+    # Behind the rows, each with all that is known of its query.
+    behind = len(rows) + np.arange(len(queries))
+    everything = np.concatenate([labels, labels[queries]])
+    groups, copies = (
+        None if numbers is None else np.concatenate([numbers, numbers[queries]])
+        for numbers in (search.groups, search.copies)
+    )
+    vectors = np.concatenate([rows, expanded])
+    found = search_values(vectors, everything, behind, gallery, ks, groups, copies)
+    return _means(found, everything, num_resamples, seed)
+
+
+def _means(
+    found: SearchValues, labels: Int[np.ndarray, " n"], num_resamples: int, seed: int
+) -> dict[str, Any]:
+    """The means of what a search gives, with intervals over classes."""
     # Precision@k says nothing of classes with fewer images. Recall is what is asked for first.
     names = [name for name in found.values if not name.startswith("precision_at_")]
     names.sort(key=lambda name: not name.startswith("recall_at_"))
     values = {name: found.values[name] for name in names}
-    part = np.union1d(search.queries, search.gallery)
-    clustering = clustering_metrics(rows[part], labels[part])
     return {
         **{name: float(column.mean()) for name, column in values.items()},
-        **({**clustering, "silhouette": silhouette(rows[part], labels[part])} if clustering else {}),
         "intervals": class_intervals(values, labels[found.rows], num_resamples, seed),
     }
 

@@ -23,6 +23,8 @@ _TITLES = {
     "embedding": "before the projection head",
     "classifier": "linear classifier on the frozen encoder",
     "knn": "weighted k-NN on the embedding, no second stage",
+    "reranked": "the embedding, with neighbours in common counted",
+    "expanded": "the embedding, with queries expanded by what they find",
     "published embedding": "the weights that training starts from, before it",
     "published classifier": "linear classifier on these weights",
     "baseline embedding": "encoder trained by cross-entropy",
@@ -35,7 +37,10 @@ _TITLES = {
 _REQUIRED = ("projection", "embedding", "classifier", "pixels")
 # What is set side by side.
 _TABLES = {
-    "Features": ("projection", "embedding", "published embedding", "baseline embedding", "pixels"),
+    "Features": (
+        *("projection", "embedding", "reranked", "expanded"),
+        *("published embedding", "baseline embedding", "pixels"),
+    ),
     "Classifiers": ("classifier", "knn", "published classifier", "baseline classifier"),
     "Pairs of images": ("verification", "published verification", "baseline verification"),
 }

@@ -1,9 +1,10 @@
 """Parameters of `evaluation`."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
     Count,
     Fraction,
@@ -36,6 +37,27 @@ class VerificationParameters(Parameters):
     false_accept_rate: Fraction = 0.05
 
 
+class RerankingParameters(Parameters):
+    """Re-ranking by reciprocal neighbours."""
+
+    k1: Annotated[int, Field(ge=2)] = 20
+    k2: Count = 6
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+    @model_validator(mode="after")
+    def _averages_over_neighbours(self) -> Self:
+        if self.k2 > self.k1:
+            raise InputError(f"k2 must be at most k1 ({self.k1}), got {self.k2}; set k2={self.k1}")
+        return self
+
+
+class QueryExpansionParameters(Parameters):
+    """Expansion of queries by what they find."""
+
+    k: Count = 5
+    alpha: Annotated[float, Field(ge=0)] = 3.0
+
+
 class EvaluationParameters(SearchParameters):
     """Parameters of `evaluation`."""
 
@@ -45,6 +67,8 @@ class EvaluationParameters(SearchParameters):
     knn: KnnParameters
     num_neighbours: Count
     num_suspicious: Count
+    reranking: RerankingParameters | None = None
+    query_expansion: QueryExpansionParameters | None = None
     verification: VerificationParameters = VerificationParameters()
     learning_curve: LearningCurveParameters
     bootstrap: BootstrapParameters

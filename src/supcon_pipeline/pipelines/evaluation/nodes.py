@@ -46,7 +46,8 @@ def score_features(
     outputs = [name for name in ("embedding", "projection") if name in labelled.outputs]
     if labelled.has_unseen_classes:
         search = Search.of(samples, "test")
-        return {name: _score_unseen(labelled, name, search, params) for name in outputs}
+        scores = {name: _score_unseen(labelled, name, search, params) for name in outputs}
+        return {**scores, **_score_other_searches(labelled, search, params)}
     return {name: _score_known(labelled, name, params) for name in outputs}
 
 
@@ -71,6 +72,25 @@ def _score_unseen(
 
     rows, bootstrap = labelled.outputs[name], params.bootstrap.model_dump()
     return unseen_feature_metrics(rows, labelled.labels, search, params.recall_ks, **bootstrap)
+
+
+def _score_other_searches(
+    labelled: LabelledEmbeddings, search: Search, params: EvaluationParameters
+) -> dict[str, Any]:
+    """The embedding searched in the other ways that were asked for."""
+    from supcon_pipeline.core.metrics.unseen import expanded_metrics, reranked_metrics
+
+    known = (labelled.outputs["embedding"], labelled.labels, search, params.recall_ks)
+    ways = {
+        "reranked": (reranked_metrics, params.reranking),
+        "expanded": (expanded_metrics, params.query_expansion),
+    }
+    bootstrap = params.bootstrap.model_dump()
+    return {
+        name: score(*known, options.model_dump(), **bootstrap)
+        for name, (score, options) in ways.items()
+        if options is not None
+    }
 
 
 def score_verification(
