@@ -139,11 +139,12 @@ def _score_logits(
     params: EvaluationParameters,
 ) -> dict[str, Any]:
     """The metrics of logits on test and validation."""
+    from supcon_pipeline.core.metrics.class_sizes import accuracy_by_size
     from supcon_pipeline.core.metrics.classification import classification_metrics
 
     if labelled.has_unseen_classes:
         return {}
-    return classification_metrics(
+    metrics = classification_metrics(
         logits_of("test"),
         labelled.labels[labelled.rows_of("test")],
         logits_of("validation"),
@@ -151,3 +152,4 @@ def _score_logits(
         dataset_card["class_names"],
         **params.bootstrap.model_dump(),
     )
+    return {**metrics, **accuracy_by_size(metrics["per_class"], dataset_card["counts"]["train"])}
