@@ -37,15 +37,28 @@ def test_validation_chooses_the_threshold_and_test_tries_it(classes):
     assert low <= report["auc"] <= high
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 0, 0, 0]])
-def test_without_two_kinds_of_pairs_there_is_no_report(labels):
-    rows, parts = np.eye(4, dtype=np.float32), (np.arange(4), np.arange(4), np.arange(4))
+@pytest.mark.parametrize(
+    ("labels", "copies"),
+    [([0, 1, 2, 3], [0, 1, 2, 3]), ([0, 0, 0, 0], [0, 1, 2, 3]), ([0, 0, 1, 1], [7, 7, 7, 7])],
+)
+def test_without_two_kinds_of_pairs_there_is_no_report(labels, copies):
+    rows, parts = np.eye(4, dtype=np.float32), (np.arange(4), np.arange(4), np.array(copies))
     assert verification_report(rows, np.array(labels), *parts, 0.1, (0.1,), **BOOTSTRAP) == {}
+
+
+def test_each_class_weighs_the_same_among_the_unknown(rng):
+    labels = np.array([0, 0, 1, 1, 2, 3, 3, 3, 3, 3])
+    rows = rng.normal(size=(10, 4)).astype(np.float32)
+    validation, test = np.arange(5), np.arange(5, 10)
+    parts = (rows, np.where(labels == 3, [3, 3, 3, 3, 3, 3, 3, 3, 3, 4], labels), validation, test)
+    report = unknown_report(*parts, np.arange(10), 0.5, **BOOTSTRAP)
+    # Four images of one class and one of another.
+    assert report["false_accept_rate"] in {share / 8 + other / 2 for share in range(5) for other in (0, 1)}
 
 
 def test_the_threshold_of_validation_tells_unknown_from_known_as_a_slow_loop_does(classes):
     rows, labels, validation, test, copies = classes
-    report = unknown_report(rows, labels, validation, test, copies, 0.1)
+    report = unknown_report(rows, labels, validation, test, copies, 0.1, **BOOTSTRAP)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     accepted, rejected = [], []
     for row in test:
@@ -54,8 +67,11 @@ def test_the_threshold_of_validation_tells_unknown_from_known_as_a_slow_loop_doe
         accepted.append(nearest_other_class >= report["threshold"])
         rejected.append(max(unit[row] @ unit[other] for other in others) < report["threshold"])
     assert report["promised_false_accept_rate"] == 0.1
+    # All classes have five images here.
     assert report["false_accept_rate"] == pytest.approx(np.mean(accepted))
     assert report["false_reject_rate"] == pytest.approx(np.mean(rejected))
+    for name, (low, high) in report["intervals"].items():
+        assert low <= report[name] <= high
 
 
 def test_few_classes_can_promise_no_low_rate():

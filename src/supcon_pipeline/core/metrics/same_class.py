@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.metrics.acceptance import acceptance_threshold, nearest_similarities
+from supcon_pipeline.core.metrics.intervals import mean_intervals
 from supcon_pipeline.core.metrics.unseen import has_matches
 from supcon_pipeline.core.metrics.verification import (
     count_pairs,
@@ -75,7 +76,9 @@ def _has_pairs(
     labels: Int[np.ndarray, " n"], rows: Int[np.ndarray, " m"], copies: Int[np.ndarray, " n"]
 ) -> bool:
     """Whether there are two images of one class, and two of different ones."""
-    return bool(has_matches(labels, Search(rows, rows, copies)).any()) and len(np.unique(labels[rows])) > 1
+    has_match = bool(has_matches(labels, Search(rows, rows, copies)).any())
+    # Of two classes and two images that are no copies, some pair is of both.
+    return has_match and min(len(np.unique(numbers[rows])) for numbers in (labels, copies)) > 1
 
 
 def unknown_report(
@@ -85,6 +88,8 @@ def unknown_report(
     test: Int[np.ndarray, " t"],
     copies: Int[np.ndarray, " n"],
     false_accept_rate: float,
+    num_resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Is an image of a class that no other has? With a threshold that validation chooses and test tries.
 
@@ -95,24 +100,41 @@ def unknown_report(
         test: rows of other such classes.
         copies: a number for each row, the same for images that are copies of one another and never meet.
         false_accept_rate: share of the images of unknown classes that may be taken for known ones.
+        num_resamples: number of bootstrap resamples of the classes.
+        seed: seed of the bootstrap.
 
     Returns:
         `threshold`, the cosine similarity to the nearest other image below which an image is unknown;
         `promised_false_accept_rate`, higher than asked for if validation has too few classes; on test
         `false_accept_rate` (of each image searched among other classes) and `false_reject_rate` (of each
-        that has another image of its class).
+        that has another image of its class), in which each class weighs the same, with 95 % `intervals`.
     """
     promised = lowest_rate(labels[validation], false_accept_rate)
     threshold = acceptance_threshold(embeddings, labels, validation, promised, copies=copies)
     unknown = nearest_similarities(embeddings, labels, test, test, copies, other_classes=True)
     known_rows = test[has_matches(labels, Search(test, test, copies))]
     known = nearest_similarities(embeddings, labels, known_rows, test, copies)
+    rates = {
+        "false_accept_rate": _class_means(unknown >= threshold, labels[test]),
+        "false_reject_rate": _class_means(known < threshold, labels[known_rows]),
+    }
     return {
         "threshold": threshold,
         "promised_false_accept_rate": promised,
-        "false_accept_rate": float(np.mean(unknown >= threshold)),
-        "false_reject_rate": float(np.mean(known < threshold)),
+        **{name: float(means.mean()) for name, means in rates.items()},
+        "intervals": {
+            name: mean_intervals({name: means}, num_resamples, seed)[name] for name, means in rates.items()
+        },
     }
+
+
+def _class_means(
+    values: Bool[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " classes"]:
+    """The mean of each class."""
+    codes, counts = np.unique(labels, return_inverse=True, return_counts=True)[1:]
+    means: np.ndarray = np.bincount(codes, values) / counts
+    return means
 
 
 def lowest_rate(labels: Int[np.ndarray, " n"], rate: float) -> float:

@@ -108,7 +108,8 @@ def score_verification(
     asked, bootstrap = (rates.false_match_rate, rates.false_match_rates), params.bootstrap.model_dump()
     report = verification_report(rows, labels, *splits, copies, *asked, **bootstrap)
     if labelled.has_unseen_classes:
-        report["unknown"] = unknown_report(rows, labels, *splits, copies, rates.false_accept_rate)
+        asked_rate = rates.false_accept_rate
+        report["unknown"] = unknown_report(rows, labels, *splits, copies, asked_rate, **bootstrap)
     return report
 
 
