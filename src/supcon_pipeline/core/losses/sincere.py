@@ -7,6 +7,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, check_inputs, class_sizes
+from supcon_pipeline.core.ranks import ALONE, Ranks
 
 # A tile has all columns and about 2^20 elements, but enough rows to be worth a gradient accumulation.
 SINCERE_TILE = 2**20
@@ -17,6 +18,7 @@ def sincere_loss(
     projections: Float[Tensor, "batch views dim"],
     labels: Int[Tensor, " batch"] | None,
     temperature: float = 0.1,
+    ranks: Ranks = ALONE,
 ) -> Float[Tensor, ""]:
     """Supervised contrastive loss in which no positive repels another, over the anchors that have a positive.
 
@@ -27,6 +29,8 @@ def sincere_loss(
         projections: L2-normalised rows.
         labels: the class of each image, any integers; None if every image is its own class.
         temperature: above 0.
+        ranks: processes that share the work, all with the same input; the loss is then one share, and values
+            and gradients of all shares add up to those of the whole.
 
     Raises:
         ValueError: if a shape or dtype is wrong or the temperature is not above 0.
@@ -46,8 +50,10 @@ def sincere_loss(
         classes = anchor_classes(labels, projections).repeat_interleave(projections.shape[1])
         num_positives = class_sizes(classes) - 1
         height = max(MIN_SINCERE_ROWS, SINCERE_TILE // max(len(rows), 1))
+        if ranks.count > 1:
+            height = min(height, -(-len(rows) // ranks.count))
         total = rows.sum() * 0
-        for start in range(0, len(rows), height):
+        for start in range(ranks.rank * height, len(rows), ranks.count * height):
             total = total + checkpoint(
                 _sincere_tile,
                 rows,

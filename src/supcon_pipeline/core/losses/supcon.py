@@ -1,5 +1,6 @@
 """Supervised contrastive loss: exact, with memory linear in the batch."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, check_inputs, class_sizes
+from supcon_pipeline.core.ranks import ALONE, Ranks
 
 # Rows and columns of a tile: a CPU prefers small buffers, a GPU fewer and larger kernels.
 # CPU time for 8,192 rows: 0.57 s at 768, 0.64 at 1024, 0.90 at 2048. On a busy machine, where each operation
@@ -25,6 +27,7 @@ def supcon_loss(
     projections: Float[Tensor, "batch views dim"],
     labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"] | None,
     temperature: float = 0.1,
+    ranks: Ranks = ALONE,
 ) -> Float[Tensor, ""]:
     """Supervised contrastive loss, averaged over the anchors that have a positive.
 
@@ -40,6 +43,8 @@ def supcon_loss(
         labels: the class of each image, any integers; or its class probabilities, at least 0; or None if
             every image is its own class (SimCLR).
         temperature: above 0.
+        ranks: processes that share the work, all with the same input; the loss is then one share, and values
+            and gradients of all shares add up to those of the whole.
 
     Raises:
         ValueError: if a shape or dtype is wrong or the temperature is not above 0.
@@ -56,8 +61,8 @@ def supcon_loss(
         attraction, has_positive = _attraction(projections, labels)
         num_views = projections.shape[1]
         is_anchor = has_positive.repeat_interleave(num_views)
-        repulsion: Tensor = _LogNormaliser.apply(projections.flatten(0, 1), is_anchor, temperature)
-        return repulsion - (attraction / temperature).to(repulsion.dtype)
+        repulsion: Tensor = _LogNormaliser.apply(projections.flatten(0, 1), is_anchor, temperature, ranks)
+        return repulsion - (attraction / temperature / ranks.count).to(repulsion.dtype)
 
 
 def _attraction(
@@ -104,13 +109,16 @@ class _LogNormaliser(torch.autograd.Function):
     products of two full similarity matrices; autograd on the plain formula needs three. Exponentials are in
     base 2 (`exp2` takes under half the time of `exp`) and relative to the largest of their row, so that no
     temperature or row length overflows or loses a row.
+
+    Processes that share the work take turns at the tiles. The value is divided by their number; the gradient
+    is that of the process's own tiles.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, is_anchor: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, is_anchor: Tensor, temperature: float, ranks: Ranks) -> Tensor:
         scale = math.log2(math.e) / temperature
         is_bounded = _is_bounded(rows, scale)
-        maxima, sums = _log2_sums(rows, scale, is_bounded)
+        maxima, sums = _log2_sums(rows, scale, is_bounded, ranks)
         log2_normalisers = maxima + sums.log2()
         # softmax = 2^similarity * inverse, or 2^(similarity + offset); that of a row that is no anchor is 0.
         # Not a round trip through the logarithm where it can be left out, nor a common factor in the offset:
@@ -122,17 +130,19 @@ class _LogNormaliser(torch.autograd.Function):
         )
         num_anchors = is_anchor.sum().clamp(min=1)
         ctx.save_for_backward(rows, softmax_terms, num_anchors)
-        ctx.temperature, ctx.is_bounded = temperature, is_bounded
-        return torch.where(is_anchor, log2_normalisers, 0.0).sum() * math.log(2) / num_anchors
+        ctx.temperature, ctx.is_bounded, ctx.ranks = temperature, is_bounded, ranks
+        mean = torch.where(is_anchor, log2_normalisers, 0.0).sum() * math.log(2) / num_anchors
+        return mean / ranks.count
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         rows, softmax_terms, num_anchors = ctx.saved_tensors
         # The caller may be inside autocast, which would compute the products in half precision.
         with torch.autocast(rows.device.type, enabled=False):
-            gradient = _gradient(rows, softmax_terms, math.log2(math.e) / ctx.temperature, ctx.is_bounded)
-        return gradient.mul_(grad_output / ctx.temperature / num_anchors), None, None
+            scale = math.log2(math.e) / ctx.temperature
+            gradient = _gradient(rows, softmax_terms, scale, ctx.is_bounded, ctx.ranks)
+        return gradient.mul_(grad_output / ctx.temperature / num_anchors), None, None, None
 
 
 def _is_bounded(rows: Float[Tensor, "n dim"], scale: float) -> bool:
@@ -141,13 +151,13 @@ def _is_bounded(rows: Float[Tensor, "n dim"], scale: float) -> bool:
 
 
 def _log2_sums(
-    rows: Float[Tensor, "n dim"], scale: float, is_bounded: bool
+    rows: Float[Tensor, "n dim"], scale: float, is_bounded: bool, ranks: Ranks
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Maxima m and sums s of each row; its normaliser is 2^m s. Where they are bounded, all m are 0."""
     # Not -inf, so that a single row gives log2(0) instead of infinity minus infinity.
     maxima = rows.new_full((len(rows),), 0.0 if is_bounded else torch.finfo(rows.dtype).min)
     sums = rows.new_zeros(len(rows))
-    for row_range, column_range, tile, spare in _similarity_tiles(rows, scale):
+    for row_range, column_range, tile, spare in _similarity_tiles(rows, scale, ranks):
         sides = [(row_range, 1)] if row_range == column_range else [(row_range, 1), (column_range, 0)]
         if is_bounded:
             tile.exp2_()
@@ -156,7 +166,12 @@ def _log2_sums(
                 sums[side] += tile.sum(dim=dim)
             else:
                 _stream(maxima[side], sums[side], tile, spare, dim)
-    return maxima, sums
+    highest = maxima.clone()
+    ranks.max_(highest)
+    if not is_bounded and ranks.count > 1:
+        sums.mul_(torch.exp2(maxima - highest))
+    ranks.sum_(sums)
+    return highest, sums
 
 
 def _stream(maxima: Tensor, sums: Tensor, tile: Tensor, spare: Tensor, dim: int) -> None:
@@ -168,10 +183,10 @@ def _stream(maxima: Tensor, sums: Tensor, tile: Tensor, spare: Tensor, dim: int)
 
 
 def _gradient(
-    rows: Float[Tensor, "n dim"], terms: Float[Tensor, " n"], scale: float, is_bounded: bool
+    rows: Float[Tensor, "n dim"], terms: Float[Tensor, " n"], scale: float, is_bounded: bool, ranks: Ranks
 ) -> Float[Tensor, "n dim"]:
     gradient = torch.zeros_like(rows)
-    for row_range, column_range, tile, spare in _similarity_tiles(rows, scale):
+    for row_range, column_range, tile, spare in _similarity_tiles(rows, scale, ranks):
         # The weight of a pair is the softmax with one row as the anchor plus that with the other.
         if is_bounded:
             pull = tile.exp2_().mul_(torch.add(terms[row_range, None], terms[column_range], out=spare))
@@ -185,17 +200,25 @@ def _gradient(
 
 
 def _similarity_tiles(
-    rows: Float[Tensor, "n dim"], scale: float
+    rows: Float[Tensor, "n dim"], scale: float, ranks: Ranks
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Rows, columns, scaled similarities (-inf on the diagonal), spare buffer; both buffers are reused."""
-    size = min(CPU_TILE if rows.device.type == "cpu" else GPU_TILE, max(len(rows), 1))
+    """Rows, columns, scaled similarities (-inf on the diagonal), spare buffer; both buffers are reused.
+
+    Of processes that share them, each gets equally many.
+    """
+    # With two rows of tiles for each of several processes, the number of tiles divides by theirs.
+    most = len(rows) if ranks.count == 1 else -(-len(rows) // (2 * ranks.count))
+    size = min(CPU_TILE if rows.device.type == "cpu" else GPU_TILE, max(most, 1))
     buffers = rows.new_empty(2, size * size)
     starts, root = range(0, len(rows), size), math.sqrt(scale)
+    turns = itertools.cycle(range(ranks.count))
     for start in starts:
         row_range = slice(start, min(start + size, len(rows)))
         # The root on both sides: a pair must have the same bits from either row, whose normaliser it enters.
         scaled = rows[row_range] * root
         for other in starts[start // size :]:
+            if next(turns) != ranks.rank:
+                continue
             column_range = slice(other, min(other + size, len(rows)))
             shape = (row_range.stop - row_range.start, column_range.stop - column_range.start)
             tile, spare = buffers[:, : shape[0] * shape[1]].unflatten(1, shape)
