@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
 
 from supcon_pipeline.core.data.class_splits import has_unseen_classes
+from supcon_pipeline.core.data.mapping import MappedFile, file_of
 from supcon_pipeline.core.messages import InputError, printable
 from supcon_pipeline.core.named_tensors import NamedTensors, require_order
 
@@ -101,6 +102,14 @@ class LabelledImages:
     splits: np.ndarray
     class_names: Mapping[int, str] = field(default_factory=dict)
     copies: Int[np.ndarray, " n"] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send memory-mapped images to another process as the place of their file, not as pixels."""
+        return {**self.__dict__, "images": file_of(self.images)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        images = state["images"]
+        self.__dict__.update(state, images=images.open() if isinstance(images, MappedFile) else images)
 
     @classmethod
     def of(cls, images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame) -> Self:
