@@ -1,7 +1,6 @@
 """Batches of views, made in worker processes."""
 
 import itertools
-import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,7 +11,9 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from supcon_pipeline.core.data.mapping import MappedFile, file_of
 from supcon_pipeline.core.data.workers import prepare_worker, require_short_temporary_folder
+from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
 from supcon_pipeline.core.views.sampling import Batches, ClassBalancedBatches, ShuffledBatches
@@ -26,15 +27,33 @@ _TIME_LIMIT = 600
 class Batch:
     """Views and labels of a batch of images: `[batch, views, h, w, c]` uint8 and `[batch]` int64.
 
-    Labels of mixed images are class probabilities, `[batch, classes]` float32.
+    Labels of mixed images are class probabilities, `[batch, classes]` float32. Where processes share a batch,
+    each has the labels of all its images and the views of its own part.
     """
 
     views: Tensor
     labels: Tensor
+    ranks: Ranks = ALONE
+
+    @property
+    def share(self) -> float:
+        """The share of the images whose views this process has."""
+        return len(self.views) / len(self.labels)
+
+    @property
+    def view_labels(self) -> Tensor:
+        """The label of each view that this process has, those of one image after the other."""
+        own = self.labels[self.ranks.part(len(self.labels))]
+        return own.repeat_interleave(self.views.shape[1], dim=0)
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on a device."""
+        views, labels = (tensor.to(device, non_blocking=True) for tensor in (self.views, self.labels))
+        return type(self)(views, labels, self.ranks)
 
     def pin_memory(self) -> Self:
         """The same batch in page-locked memory, which a GPU copies from asynchronously."""
-        return type(self)(self.views.pin_memory(), self.labels.pin_memory())
+        return type(self)(self.views.pin_memory(), self.labels.pin_memory(), self.ranks)
 
 
 class ViewDataset(Dataset[Batch]):
@@ -60,28 +79,24 @@ class ViewDataset(Dataset[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Send memory-mapped images to a spawned worker as the place of their file, not as pixels."""
-        images = self.images
-        # A slice of a map has another map as its base and does not know its offset in the file.
-        if not (isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)):
-            return self.__dict__
-        place = {"filename": images.filename, "offset": images.offset, "shape": images.shape}
-        return {**self.__dict__, "images": place}
+        return {**self.__dict__, "images": file_of(self.images)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if isinstance(state["images"], dict):
-            state = {**state, "images": np.memmap(**state["images"], dtype=np.uint8, mode="r")}
-        self.__dict__.update(state)
+        images = state["images"]
+        self.__dict__.update(state, images=images.open() if isinstance(images, MappedFile) else images)
 
 
 class ViewLoader:
     """Batches of views, epoch by epoch.
 
     The views of a batch depend only on its seed: the number of workers changes nothing but the speed.
-    Workers persist across epochs and make the first batches of the next one during validation.
+    Workers persist across epochs and make the first batches of the next one during validation. Of processes
+    that share each batch, every one makes whole batches in turn and deals them out, because what a view draws
+    follows on what the view before has drawn.
     """
 
-    def __init__(self, dataset: ViewDataset, batches: Batches, num_workers: int = 0):
-        self.dataset, self.batches, self.num_workers = dataset, batches, num_workers
+    def __init__(self, dataset: ViewDataset, batches: Batches, num_workers: int = 0, ranks: Ranks = ALONE):
+        self.dataset, self.batches, self.num_workers, self.ranks = dataset, batches, num_workers, ranks
         # The epoch whose views an epoch gets; a training of limited time may be ahead of its passes.
         self.view_epoch: Callable[[int], int] = lambda epoch: epoch
         self._stream: Iterator[Batch] = iter(())
@@ -93,7 +108,8 @@ class ViewLoader:
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch (counted from 0), starting at `first_batch`."""
         if self._position != (epoch, first_batch):
-            self._stream = iter(self._loader(epoch, first_batch))
+            stream = iter(self._loader(epoch, first_batch))
+            self._stream = stream if self.ranks.count == 1 else _deal(stream, self.ranks)
         for index in range(first_batch, len(self)):
             batch = next(self._stream)
             self._position = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)
@@ -108,7 +124,9 @@ class ViewLoader:
             require_short_temporary_folder()
         return DataLoader(
             self.dataset,
-            sampler=self._items(epoch, first_batch),
+            sampler=itertools.islice(
+                self._items(epoch, first_batch), self.ranks.rank, None, self.ranks.count
+            ),
             batch_size=None,
             num_workers=self.num_workers,
             timeout=_TIME_LIMIT if self.num_workers else 0,
@@ -124,6 +142,17 @@ class ViewLoader:
             yield from ((seed, indices, self.view_epoch(epoch)) for seed, indices in batches)
 
 
+def _deal(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
+    """This process's part of each batch; `batches` are those that it makes itself, in its turn."""
+    for made in batches:
+        for source in range(ranks.count):
+            own = made if source == ranks.rank else None
+            head = (own.labels, own.views.shape, own.views.dtype) if own else None
+            labels, shape, dtype = ranks.agree(head, source)
+            views = ranks.scatter(own.views if own else None, shape, dtype, source)
+            yield Batch(views, labels, ranks)
+
+
 def build_loader(
     images: UInt8[np.ndarray, "n h w c"],
     labels: Int[np.ndarray, " n"],
@@ -136,10 +165,11 @@ def build_loader(
     images_per_class: int | None = None,
     mixing: Mixing | None = None,
     parameter_group: str = "",
+    ranks: Ranks = ALONE,
 ) -> ViewLoader:
     """Batches of views of the images at `indices`, `shuffled` or, with `images_per_class`, `class_balanced`.
 
-    `parameter_group` stands before the names of parameters in messages.
+    `parameter_group` stands before the names of parameters in messages; `ranks` share each batch.
 
     Raises:
         InputError: if the sizes of a class-balanced batch do not fit together.
@@ -155,4 +185,4 @@ def build_loader(
             "sampler must be shuffled, or class_balanced with images_per_class, "
             f"got {sampler!r} with {images_per_class}"
         )
-    return ViewLoader(ViewDataset(images, labels, policy, mixing), batches, num_workers)
+    return ViewLoader(ViewDataset(images, labels, policy, mixing), batches, num_workers, ranks)
