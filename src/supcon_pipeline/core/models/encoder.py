@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from supcon_pipeline.core.losses.inputs import at_least_float32
 from supcon_pipeline.core.models.backbones import build_backbone
 from supcon_pipeline.core.models.weights import with_versions
 from supcon_pipeline.core.named_tensors import NamedTensors
@@ -130,7 +131,7 @@ class ContrastiveModel(nn.Module):
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Outputs:
         """Embedding, projection and logits of channels-last images, 0 to 255."""
         embedding = self.encoder(images)
-        projection = functional.normalize(self.projection_head(embedding).float(), dim=1)
+        projection = functional.normalize(at_least_float32(self.projection_head(embedding)), dim=1)
         outputs = {"embedding": embedding, "projection": projection}
         return outputs if self.classifier is None else {**outputs, "logits": self.classifier(embedding)}
 
