@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.device import pick_device
@@ -108,8 +108,13 @@ def classifier_stage(
         view_sizes=(encoder.metadata["model"]["image_size"],),
         inputs=inputs,
         parameter_group="stage2",
-        state_of=lambda probe: probe.classifier.state_dict(),  # type: ignore[union-attr]
+        state_of=_classifier_state,
     )
+
+
+def _classifier_state(probe: nn.Module) -> Mapping[str, Tensor]:
+    """The weights that are kept of a linear probe."""
+    return probe.get_submodule("classifier").state_dict()
 
 
 def _embed_once(

@@ -1,6 +1,7 @@
 """The validation metrics that choose the checkpoints of a stage."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,49 +22,45 @@ def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Mod
     Each image passes through the network once. Keys are `embedding.<metric>` and `projection.<metric>`.
     """
     if data.has_unseen_classes:
-        return _validate_unseen(data, batch_size)
+        return partial(_metrics_of_unseen, data, batch_size)
+    return partial(_metrics_of_features, data, batch_size)
+
+
+def _metrics_of_features(data: LabelledImages, batch_size: int, model: nn.Module) -> Metrics:
     train, validation = data.indices("train"), data.indices("validation")
-
-    def validate(model: nn.Module) -> Metrics:
-        outputs = embed_images(model, data.images, np.concatenate([validation, train]), batch_size)
-        metrics = {}
-        for name in ("embedding", "projection"):
-            queries, references = np.split(outputs[name].numpy(), [len(validation)])
-            scores = embedding_metrics(queries, data.labels[validation], references, data.labels[train])
-            metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
-        return metrics
-
-    return validate
+    outputs = embed_images(model, data.images, np.concatenate([validation, train]), batch_size)
+    metrics = {}
+    for name in ("embedding", "projection"):
+        queries, references = np.split(outputs[name].numpy(), [len(validation)])
+        scores = embedding_metrics(queries, data.labels[validation], references, data.labels[train])
+        metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
+    return metrics
 
 
-def _validate_unseen(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
+def _metrics_of_unseen(data: LabelledImages, batch_size: int, model: nn.Module) -> Metrics:
     """Retrieval metrics of what a model gives besides logits: validation images against one another."""
     validation = data.indices("validation")
     labels = data.labels[validation]
     copies = np.arange(len(labels)) if data.copies is None else data.copies[validation]
-
-    def validate(model: nn.Module) -> Metrics:
-        outputs = embed_images(model, data.images, validation, batch_size)
-        metrics = {}
-        for name in sorted(outputs.keys() & {"embedding", "projection"}):
-            scores = unseen_metrics(outputs[name].numpy(), labels, copies)
-            metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
-        return metrics
-
-    return validate
+    outputs = embed_images(model, data.images, validation, batch_size)
+    metrics = {}
+    for name in sorted(outputs.keys() & {"embedding", "projection"}):
+        scores = unseen_metrics(outputs[name].numpy(), labels, copies)
+        metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
+    return metrics
 
 
 def validate_classifier(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
     """Accuracy and log-loss on the validation images; of classes that train lacks, as `validate_features`."""
     if data.has_unseen_classes:
-        return _validate_unseen(data, batch_size)
+        return partial(_metrics_of_unseen, data, batch_size)
+    return partial(_metrics_of_classifier, data, batch_size)
+
+
+def _metrics_of_classifier(data: LabelledImages, batch_size: int, model: nn.Module) -> Metrics:
     validation = data.indices("validation")
     labels = torch.from_numpy(data.labels[validation].astype(np.int64))
-
-    def validate(model: nn.Module) -> Metrics:
-        logits = embed_images(model, data.images, validation, batch_size)["logits"]
-        log_loss = functional.cross_entropy(logits, labels)
-        predicted = logits.argmax(dim=1).numpy()
-        return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
-
-    return validate
+    logits = embed_images(model, data.images, validation, batch_size)["logits"]
+    log_loss = functional.cross_entropy(logits, labels)
+    predicted = logits.argmax(dim=1).numpy()
+    return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
