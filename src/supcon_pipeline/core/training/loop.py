@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from supcon_pipeline.core.messages import DivergenceError
 from supcon_pipeline.core.metrics.direction import score
+from supcon_pipeline.core.optim.averaging import batch_norms
 from supcon_pipeline.core.training.gradient_caching import cached_backward
 from supcon_pipeline.core.training.state import EpochRecord, Metrics, StepRecord, Training
 from supcon_pipeline.core.views.loading import Batch
@@ -70,9 +71,12 @@ def _train_epoch(training: Training, num_epochs: int) -> Iterator[StepRecord]:
         if training.collapse_loss is not None:
             collapse = training.collapse_loss(batch.labels, batch.views.shape[1])
             training.collapse_losses.append(collapse)
+        batch.ranks.draw_apart(training.step)
         loss, grad_norm = train_step(training, batch, at_least=training.time_share * num_steps)
         training.step += 1
-        training.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        # All processes must agree on when the time is up.
+        training.seconds += batch.ranks.agree(seconds) if training.max_seconds else seconds
         training.losses.append(loss)
         training.lrs.append(lr)
         training.grad_norm = grad_norm
@@ -114,11 +118,19 @@ def _with_validation(
 
 
 def _validate(training: Training, validate: Callable[[nn.Module], Metrics], metric: str) -> Metrics:
+    """The metrics; of several processes, the first finds them while the others wait."""
+    ranks = training.loader.ranks
+    found = _metrics(training, validate) if ranks.is_first else None
+    metrics: Metrics = ranks.agree(found, is_patient=True)
+    training.schedule.observe(score(metrics, metric))
+    return metrics
+
+
+def _metrics(training: Training, validate: Callable[[nn.Module], Metrics]) -> Metrics:
     with training.precision.autocast():
         metrics = validate(training.validated)
         is_raw_asked = training.ema is not None and training.is_raw_validated
         raw = validate(training.model) if is_raw_asked else {}
-    training.schedule.observe(score(metrics, metric))
     return {**metrics, **{f"raw.{name}": value for name, value in raw.items()}}
 
 
@@ -168,9 +180,10 @@ def train_step(
         The loss before the step and the norm of its gradient, on the device.
     """
     device = next(training.model.parameters()).device
-    batch = Batch(batch.views.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True))
+    batch = batch.to(device)
     training.optimizer.zero_grad(set_to_none=True)
     loss = backward(training, batch)
+    add_up(training.model, loss, batch)
     scaler = training.precision.scaler
     scaler.unscale_(training.optimizer)
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
@@ -187,10 +200,13 @@ def train_step(
 
 
 def backward(training: Training, batch: Batch) -> Tensor:
-    """Put the gradient of a batch into the parameters, times the scale of the precision; returns the loss."""
+    """Put the gradient of a batch into the parameters, times the scale of the precision; returns the loss.
+
+    Of processes that share the batch, each has a share of both.
+    """
     rows = batch.views.flatten(0, 1)
     micro = training.micro_batch_size
-    if micro is not None and micro < len(batch.labels):
+    if micro is not None and micro < len(batch.views):
         num_rows = micro * batch.views.shape[1]
         criterion = partial(training.criterion, batch=batch)
         return cached_backward(training.model, rows, num_rows, criterion, training.precision)
@@ -198,3 +214,19 @@ def backward(training: Training, batch: Batch) -> Tensor:
         loss = training.criterion(training.model(rows), batch)
     training.precision.scaler.scale(loss).backward()
     return loss.detach()
+
+
+def add_up(model: nn.Module, loss: Tensor, batch: Batch) -> None:
+    """Add up loss and gradient of the processes that share a batch, and take the mean of their statistics.
+
+    Batch-norm has seen the part of each process. Moving averages are linear: their mean, weighted by the
+    images, is what one process gets that has seen the parts as micro-batches.
+    """
+    if batch.ranks.count == 1:
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norms = [norm for norm in batch_norms(model) if norm.training]
+    statistics = [norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")]
+    for buffer in statistics:
+        buffer.mul_(batch.share)
+    batch.ranks.sum_(loss, *gradients, *statistics)

@@ -28,6 +28,25 @@ class ScalarLog(Protocol):
         """Log one number."""
 
 
+class NoLog:
+    """Logs nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        """Do nothing."""
+
+    def add_images(self, tag: str, images: Any, global_step: int, dataformats: str) -> None:
+        """Do nothing."""
+
+    def add_hparams(self, parameters: Any, metrics: Any, run_name: str) -> None:
+        """Do nothing."""
+
+
 class Monitor:
     """Shows the records of a training as they come: on a terminal by a bar, else by a log line per epoch.
 
@@ -42,6 +61,7 @@ class Monitor:
         first_step: steps done before, in a resumed training.
         log_every: steps between two reads.
         seconds_left: how long the training may still go on; by default, as long as it takes.
+        is_shown: whether there is a bar on a terminal.
     """
 
     def __init__(
@@ -54,6 +74,7 @@ class Monitor:
         first_step: int = 0,
         log_every: int = 10,
         seconds_left: Callable[[], float] = lambda: math.inf,
+        is_shown: bool = True,
     ):
         self.seconds_left = seconds_left
         self.title, self.log, self.log_every = title, log, log_every
@@ -69,7 +90,7 @@ class Monitor:
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
         )
-        self._progress.disable = not self._progress.console.is_terminal
+        self._progress.disable = not (is_shown and self._progress.console.is_terminal)
         self._task = self._progress.add_task(title, total=num_steps, completed=first_step, numbers="")
 
     def __enter__(self) -> Self:

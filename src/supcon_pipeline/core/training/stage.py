@@ -19,8 +19,9 @@ from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
 from supcon_pipeline.core.parameters.optim import FinetuneParameters
 from supcon_pipeline.core.parameters.stages import EncoderTraining, TrainingParameters
+from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.training.identity import code_hash, library_versions
-from supcon_pipeline.core.training.precision import choose_precision
+from supcon_pipeline.core.training.precision import Precision, choose_precision
 from supcon_pipeline.core.training.small_sets import warn_of_small_sets
 from supcon_pipeline.core.training.state import Criterion, Metrics, Training
 from supcon_pipeline.core.views.loading import Batch, ViewDataset, ViewLoader, build_loader
@@ -70,6 +71,11 @@ class Stage:
     is_start_validated: bool = False
 
     @property
+    def group(self) -> str:
+        """The group of parameters that holds loader and precision, for messages."""
+        return self.parameter_group or self.key
+
+    @property
     def title(self) -> str:
         """The name of the stage for display: `stage 1` for `stage1`."""
         return re.sub(r"(?<=\D)(?=\d)", " ", self.key)
@@ -89,8 +95,12 @@ class Stage:
 
     def identity(self) -> dict[str, Any]:
         """What a saved training must have in common with this one to be resumed."""
-        # How often or by how many processes something is done changes no weight.
-        unrelated = {"progress_minutes": True, "validation_batch_size": True, "loader": {"num_workers"}}
+        # How often or by how many processes something is done changes no weight. Processes that share a batch
+        # change what batch-norm sees, but who comes back to a machine with more GPUs wants to go on.
+        unrelated = {
+            **dict.fromkeys(("processes", "progress_minutes", "validation_batch_size"), True),
+            "loader": {"num_workers"},
+        }
         weights = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
         return {
             "stage": self.key,
@@ -103,10 +113,16 @@ class Stage:
         }
 
 
-def build_training(stage: Stage, data: LabelledImages) -> Training:
-    """The model, loader, optimizer, schedule and average of a stage, before the first step."""
-    params, device, group = stage.params, pick_device(), stage.parameter_group or stage.key
-    model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.")
+def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> Training:
+    """The model, loader, optimizer, schedule and average of a stage, before the first step.
+
+    Args:
+        stage: what to train.
+        data: with the images to train on.
+        ranks: the processes that share each batch.
+    """
+    params, device, group = stage.params, pick_device(), stage.group
+    model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.", ranks)
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
@@ -123,7 +139,7 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
         loader,
         optimizer,
         schedule,
-        choose_precision(params.precision, device, f"{group}.precision"),
+        _choose_precision(params.precision, f"{group}.precision", ranks),
         ema=ema,
         is_raw_validated=params.ema is not None and params.ema.is_raw_validated,
         micro_batch_size=stage.micro_batch_size,
@@ -135,7 +151,13 @@ def build_training(stage: Stage, data: LabelledImages) -> Training:
     )
 
 
-def _build_loader(stage: Stage, data: LabelledImages, parameter_group: str) -> ViewLoader:
+def _choose_precision(name: str, parameter: str, ranks: Ranks) -> Precision:
+    """The same precision in all processes, though `auto` measures."""
+    chosen = choose_precision(name, pick_device(), parameter)
+    return choose_precision(ranks.agree(chosen.name), chosen.device, parameter)
+
+
+def _build_loader(stage: Stage, data: LabelledImages, parameter_group: str, ranks: Ranks) -> ViewLoader:
     params = stage.params
     policy, mixing = build_views(params, stage.num_views, data, stage.view_sizes)
     loader = build_loader(
@@ -147,8 +169,9 @@ def _build_loader(stage: Stage, data: LabelledImages, parameter_group: str) -> V
         seed=params.seed,
         mixing=mixing,
         parameter_group=parameter_group,
+        ranks=ranks,
     )
-    warn_of_small_sets(stage.parameter_group or stage.key, params, data, stage.has_positives_by_class)
+    warn_of_small_sets(stage.group, params, data, stage.has_positives_by_class)
     return loader
 
 
