@@ -15,8 +15,8 @@ from supcon_pipeline.runs import RECORD, Run, RunBook
 from supcon_pipeline.validation import parameter_groups
 
 logger = logging.getLogger(__name__)
-# Parameters that change nothing but the speed. With fewer workers a run goes on that lacked memory.
-_OF_SPEED = ("num_workers", "progress_minutes")
+# Parameters that are there for the speed. With fewer workers a run goes on that lacked memory.
+_OF_SPEED = ("num_workers", "processes", "progress_minutes")
 
 
 def open_run(

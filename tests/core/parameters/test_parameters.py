@@ -41,6 +41,7 @@ SCHEDULED = {
     "compile": False,
     "early_stopping": {"patience": 1},
     "max_minutes": 0.5,
+    "processes": "auto",
     "validation_batch_size": 1,
     "validation_interval": 1,
     "progress_minutes": 0.0,

@@ -36,7 +36,7 @@ def test_the_baseline_has_every_parameter_of_stage_1_but_those_of_its_head_and_l
 def test_one_mapping_of_parameters_feeds_metadata_and_identity_of_the_baseline(name: str) -> None:
     stage = baseline_stage(uneven_data(30, {}), CARD, stage1_parameters(), BASELINE)
     assert name in stage.metadata("r1")["parameters"]
-    is_without_effect = name in ("validation_batch_size", "progress_minutes")
+    is_without_effect = name in ("processes", "validation_batch_size", "progress_minutes")
     assert (name in stage.identity()["parameters"]) != is_without_effect
 
 

@@ -23,6 +23,11 @@ def prepare_worker(_worker: int = 0) -> None:
     # Ctrl-C reaches every process of a terminal. The parent stops its workers, and one message is enough.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A worker waits for work without end: nothing else tells it that its parent was killed.
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as its parent does, however that ends."""
     Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
 

@@ -40,9 +40,11 @@ class TrainingParameters(Parameters):
     Args:
         max_minutes: the training ends after as many, if that is sooner; learning rate and size of the views
             then follow the share of the time that is used up. Validation does not count.
+        processes: how many share each batch; `auto` is one for each GPU, 1 where there is none.
     """
 
     seed: Seed
+    processes: Count | Literal["auto"] = 1
     transforms: Transforms
     mixing: MixingParameters | None = None
     loader: LoaderParameters

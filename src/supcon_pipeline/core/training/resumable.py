@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+import torch
+
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.messages import DivergenceError
+from supcon_pipeline.core.messages import DivergenceError, InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.stages import TrainingParameters
+from supcon_pipeline.core.ranks import Ranks
 from supcon_pipeline.core.training.checkpoints import TopCheckpoints, should_stop
+from supcon_pipeline.core.training.launching import launch
 from supcon_pipeline.core.training.loop import fit, is_over, require_all_finite
-from supcon_pipeline.core.training.monitoring import Monitor, log_epoch, warn_of_collapse
+from supcon_pipeline.core.training.monitoring import Monitor, NoLog, log_epoch, warn_of_collapse
 from supcon_pipeline.core.training.progress import Progress, ProgressStore, flatten
 from supcon_pipeline.core.training.stage import Stage, build_training, sample_views
 from supcon_pipeline.core.training.state import EpochRecord, StepRecord, Training
@@ -45,9 +49,74 @@ def run_stage(
     Raises:
         DivergenceError: where a loss is not finite.
     """
-    training, params = build_training(stage, data), stage.params
-    top = TopCheckpoints(params.checkpoints.metric, params.checkpoints.top_k, stage.metadata(run_id))
+    count = count_processes(stage, data)
+    if count == 1:
+        training = build_training(stage, data)
+        return train(training, stage, data, log, store.open(stage.identity()), run_id)
     progress = store.open(stage.identity())
+    parameter, seed = f"{stage.group}.processes", stage.params.seed
+    launch(_train_in_process, count, parameter, seed, stage, data, log.log_dir, progress, run_id)
+    # The processes have left it there.
+    state, top = progress.latest(), top_checkpoints(stage, run_id)
+    if state is None:
+        raise RuntimeError(f"progress of {stage.title} must be saved at its end, got none")
+    top.load_state_dict(state["top"])
+    return top.checkpoints, state["history"]
+
+
+def count_processes(stage: Stage, data: LabelledImages) -> int:
+    """How many processes train a stage: as many as the parameters say, or one for each GPU that is of use.
+
+    Raises:
+        InputError: where there are more than GPUs, or than images in the smallest batch.
+    """
+    params, num_gpus = stage.params, torch.cuda.device_count()
+    num_images, size = len(data.indices("train")), params.loader.batch_size
+    # Shuffled batches are of nearly equal size.
+    is_shuffled = params.loader.sampler == "shuffled"
+    smallest = num_images // -(-num_images // size) if is_shuffled else size
+    if params.processes == "auto":
+        return max(1, min(num_gpus, smallest))
+    limits = {"images of a batch": smallest, **({"GPUs": num_gpus} if num_gpus else {})}
+    for things, most in limits.items():
+        if params.processes > most > 0:
+            name = f"{stage.group}.processes"
+            raise InputError(
+                f"{name} must be at most {most} ({things}), got {params.processes}; "
+                f"add --params {name}={most}"
+            )
+    return params.processes
+
+
+def top_checkpoints(stage: Stage, run_id: str) -> TopCheckpoints:
+    """What keeps the best checkpoints of a stage."""
+    params = stage.params.checkpoints
+    return TopCheckpoints(params.metric, params.top_k, stage.metadata(run_id))
+
+
+def _train_in_process(
+    ranks: Ranks, stage: Stage, data: LabelledImages, log_folder: str, progress: Progress, run_id: str
+) -> None:
+    """Train a stage together with others; what is reached is in the progress."""
+    from supcon_pipeline.core.training.tensorboard import TrainingLog
+
+    training = build_training(stage, data, ranks)
+    with TrainingLog(log_folder) if ranks.is_first else NoLog() as log:
+        train(training, stage, data, log, progress, run_id)
+
+
+def train(
+    training: Training, stage: Stage, data: LabelledImages, log: Any, progress: Progress, run_id: str
+) -> tuple[list[NamedTensors], History]:
+    """Train a stage from its progress on, in this process alone or together with others.
+
+    Only the first of several saves, logs and shows; the others do as it does, without.
+
+    Raises:
+        DivergenceError: where a loss is not finite.
+    """
+    params = stage.params
+    top = top_checkpoints(stage, run_id)
     resumable = ResumableTraining(training, top, progress, params)
     resumable.resume(stage.title, log)
     views = sample_views(params, stage.num_views, data, stage.view_sizes)[1].views
@@ -62,6 +131,7 @@ def run_stage(
         Monitor(
             *(stage.title, log, num_steps, num_epochs, metric, training.step),
             seconds_left=lambda: training.seconds_left,
+            is_shown=training.loader.ranks.is_first,
         ) as monitor,
     ):
         try:
@@ -116,7 +186,8 @@ class ResumableTraining:
 
     def resume(self, title: str, log: Any) -> None:
         """Restore the saved progress if there is any, and say so."""
-        state = self.progress.latest()
+        ranks = self.training.loader.ranks
+        state = ranks.agree(self.progress.latest() if ranks.is_first else None)
         if state is None:
             return
         self.training.load_state_dict(state["training"])
@@ -126,6 +197,12 @@ class ResumableTraining:
         for row in self.history:
             log_epoch(log, row)
         logger.warning("Resuming %s after epoch %d, step %d", title, self.training.epoch, self.training.step)
+        if (before := state.get("processes", 1)) != ranks.count:
+            logger.warning(
+                "Going on with %d processes instead of %d: the same batches, in other parts for batch-norm",
+                ranks.count,
+                before,
+            )
 
     def take_epoch(self, record: EpochRecord) -> None:
         """Add an epoch to checkpoints and history; save the state if it is time to."""
@@ -161,15 +238,19 @@ class ResumableTraining:
         return self.top.checkpoints[0].metadata["epoch"] if self.top.checkpoints else None
 
     def _save(self) -> None:
-        start = time.monotonic()
-        state = {
+        start, ranks = time.monotonic(), self.training.loader.ranks
+        if ranks.is_first:
+            self.progress.save(self._state(ranks.count))
+        self._saved_at, self._saved_best = time.monotonic(), self._best_epoch()
+        self._saving_seconds = self._saved_at - start
+
+    def _state(self, num_processes: int) -> dict[str, Any]:
+        return {
+            "processes": num_processes,
             "training": self.training.state_dict(),
             "top": self.top.state_dict(),
             "history": self.history,
         }
-        self.progress.save(state)
-        self._saved_at, self._saved_best = time.monotonic(), self._best_epoch()
-        self._saving_seconds = self._saved_at - start
 
     @property
     def is_finished(self) -> bool:

@@ -1,0 +1,205 @@
+"""Several processes for one piece of work, started again together where one of them is lost."""
+
+import logging
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging.handlers import QueueHandler
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from supcon_pipeline.core.atomic import atomic_path
+from supcon_pipeline.core.data.workers import end_with_parent
+from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.ranks import LostProcessError, join_ranks
+
+logger = logging.getLogger(__name__)
+# How often the processes are started again before the work is given up.
+MAX_RESTARTS = 3
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+_LAUNCHERS = ("torch.distributed.elastic", "torch.multiprocessing", "torchelastic-events-null")
+_PACKAGE = __name__.partition(".")[0]
+
+
+def launch(work: Callable[..., None], count: int, parameter: str, seed: int, *arguments: Any) -> None:
+    """Call `work(ranks, *arguments)` in each of several processes, and wait until all have ended.
+
+    Where one is killed, all are started again. An error is that of this process; what the first of them logs
+    is logged here.
+
+    Args:
+        work: a function of a module. It must find by itself where it left off.
+        count: number of processes.
+        parameter: dotted name of the parameter that chose it, for messages.
+        seed: of what each process draws for itself.
+        arguments: anything that pickles.
+
+    Raises:
+        InputError: where processes are killed again and again; or what one of them raises.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # By pickle and not by torch, which would let all processes train the same weights in shared memory.
+    packed = pickle.dumps((work, count, seed, arguments))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _showing_log() as log_end,
+        _silent_launcher(),
+        _own_signals() as signals,
+    ):
+        config = LaunchConfig(
+            *(1, 1, count),
+            run_id=uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=MAX_RESTARTS,
+            signals_to_handle=",".join(signals),
+            local_addr="localhost",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        failure = Path(folder, "failure")
+        try:
+            elastic_launch(config, _enter)(packed, str(failure), log_end)
+        except ChildFailedError as error:
+            if not failure.exists():
+                _raise_if_killed(error, parameter)
+                raise
+        if failure.exists():
+            raise pickle.loads(failure.read_bytes())
+
+
+def _raise_if_killed(error: Any, parameter: str) -> None:
+    """Tell that processes were killed in one line.
+
+    Raises:
+        InputError: unless the first failure is none of the system.
+    """
+    number = -error.get_first_failure()[1].exitcode
+    if number > 0:
+        raise InputError(
+            f"{parameter} must be processes that live to the end, got {MAX_RESTARTS + 1} ended by "
+            f"{signal.Signals(number).name}, as a system does that lacks memory; add --params {parameter}=1"
+        ) from error
+
+
+def _enter(packed: bytes, failure: str, log_end: Connection) -> None:
+    """What each process does."""
+    if Path(failure).exists():
+        # It would happen again.
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
+    _log_to(log_end)
+    try:
+        work, count, seed, arguments = pickle.loads(packed)
+        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        ranks = join_ranks(seed, attempt)
+        if attempt:
+            logger.warning("A process was lost: all %d go on from what was saved last", count)
+        work(ranks, *arguments)
+        torch.distributed.destroy_process_group()
+    except LostProcessError:
+        raise
+    except Exception as error:
+        with atomic_path(Path(failure)) as temporary:
+            temporary.write_bytes(pack_error(error))
+        raise
+
+
+def pack_error(error: Exception) -> bytes:
+    """An error for another process, pickled; a fault of the program has its traceback as a note."""
+    if not isinstance(error, InputError):
+        error.add_note("".join(traceback.format_exception(error)))
+    return pickle.dumps(error)
+
+
+@contextmanager
+def _own_signals() -> Iterator[list[str]]:
+    """Names of the signals that the launcher may handle; what handled them does so again afterwards."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {name: signal.getsignal(getattr(signal, name)) for name in _ENDING if is_main}
+    handled = {name: handler for name, handler in handlers.items() if handler != signal.SIG_IGN}
+    stopped_by = None
+    try:
+        yield list(handled)
+    except SignalException as stopped:
+        stopped_by = stopped.sigval
+    finally:
+        for name, handler in handled.items():
+            signal.signal(getattr(signal, name), handler)
+    if stopped_by is not None:
+        signal.raise_signal(stopped_by)
+
+
+class _LogEnd:
+    """A connection as the queue that logging writes to."""
+
+    def __init__(self, connection: Connection):
+        self.put_nowait = connection.send
+
+
+def _log_to(log_end: Connection) -> None:
+    """Send what the first process logs; the others would say the same."""
+    is_first = os.environ["RANK"] == "0"
+    handler = QueueHandler(_LogEnd(log_end)) if is_first else logging.NullHandler()  # type: ignore[arg-type]
+    logging.getLogger().addHandler(handler)
+    logging.getLogger(_PACKAGE).setLevel(logging.INFO)
+
+
+@contextmanager
+def _showing_log() -> Iterator[Connection]:
+    """An end of a pipe for records, which are logged in this process.
+
+    A record is written at once if it has no more than 4,096 bytes: no process that is killed leaves a part.
+    """
+    reader, writer = Pipe(duplex=False)
+    thread = threading.Thread(target=_show_log, args=(reader,), name="log of processes", daemon=True)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        writer.close()
+        thread.join()
+        reader.close()
+
+
+@contextmanager
+def _silent_launcher() -> Iterator[None]:
+    """Do not show what the launcher says of processes that end: it ends in an error, or they go on."""
+    launchers = [logging.getLogger(name) for name in _LAUNCHERS]
+    silence = logging.NullHandler()
+    for launcher in launchers:
+        launcher.addHandler(silence)
+        launcher.propagate = False
+    try:
+        yield
+    finally:
+        for launcher in launchers:
+            launcher.removeHandler(silence)
+            launcher.propagate = True
+
+
+def _show_log(reader: Connection) -> None:
+    while True:
+        try:
+            record = reader.recv()
+        except (EOFError, OSError):
+            return
+        shown = logging.getLogger(record.name)
+        if shown.isEnabledFor(record.levelno):
+            shown.handle(record)

@@ -1,0 +1,92 @@
+"""What launched processes do in the tests. As a script: it launches some that wait, until it is interrupted.
+
+Usage: launched.py FOLDER
+"""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+import torch.distributed as dist
+from tests.core.training.trainings import CARD, make_data, stage1_parameters
+
+from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.encoder import Outputs
+from supcon_pipeline.core.ranks import ALONE, Ranks
+from supcon_pipeline.core.training.launching import launch
+from supcon_pipeline.core.training.monitoring import NoLog
+from supcon_pipeline.core.training.progress import Progress
+from supcon_pipeline.core.training.recipes import contrastive_stage
+from supcon_pipeline.core.training.resumable import train
+from supcon_pipeline.core.training.stage import Stage, build_training
+from supcon_pipeline.core.training.state import Criterion
+from supcon_pipeline.core.views.loading import Batch
+
+
+@dataclass
+class KillingOnce:
+    """A loss that once kills its process, of that rank, at that step."""
+
+    criterion: Criterion
+    rank: int
+    step: int
+    mark: Path
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
+        if batch.ranks.rank == self.rank and not self.mark.exists():
+            self.step -= 1
+            if not self.step:
+                self.mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self.criterion(outputs, batch)
+
+
+def make_stage(**changes: Any) -> Stage:
+    """Two epochs of three steps, saved after each."""
+    schedule = {"name": "cosine", "num_epochs": 2, "warmup_epochs": 1}
+    params = stage1_parameters(schedule=schedule, progress_minutes=0, **changes)
+    return contrastive_stage(make_data(), CARD, params)
+
+
+def make_killing_stage(rank: int, step: int, mark: Path, **changes: Any) -> Stage:
+    """The same, one of whose processes dies once."""
+    stage = make_stage(**changes)
+    return replace(stage, criterion=KillingOnce(stage.criterion, rank, step, mark))
+
+
+def train_together(rank: int, count: int, folder: Path, stage: Stage) -> None:
+    """Train as one of several processes that no launcher looks after."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=count)
+    ranks = replace(ALONE, rank=rank, count=count, control=dist.group.WORLD, patient=dist.group.WORLD)
+    data = make_data()
+    train(build_training(stage, data, ranks), stage, data, NoLog(), Progress(folder), "run")
+    dist.destroy_process_group()
+
+
+def fail(ranks: Ranks) -> None:
+    """Fail in the second process while the first waits for it."""
+    if ranks.rank == 1:
+        _ = 1 / 0
+    ranks.agree(None, source=1)
+
+
+def wait(ranks: Ranks, folder: Path) -> None:
+    """Leave the process's number and wait."""
+    (folder / str(os.getpid())).touch()
+    ranks.agree(None)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    try:
+        launch(wait, 2, "stage1.processes", 0, Path(sys.argv[1]))
+    except (KeyboardInterrupt, InputError) as error:
+        print(type(error).__name__)

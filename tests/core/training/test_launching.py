@@ -1,0 +1,169 @@
+import logging
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import ROOT
+from tests.core.training import launched
+from tests.core.training.trainings import make_data
+
+from supcon_pipeline.core.messages import DivergenceError, InputError
+from supcon_pipeline.core.training import launching
+from supcon_pipeline.core.training.launching import launch, pack_error
+from supcon_pipeline.core.training.progress import Progress, ProgressStore
+from supcon_pipeline.core.training.resumable import count_processes, run_stage
+from supcon_pipeline.core.training.tensorboard import TrainingLog
+
+
+def train_forked(folder: Path, stage: Any, count: int = 2) -> dict[str, Any]:
+    """The last saved state of processes that are not looked after; one may die."""
+    folder.mkdir(exist_ok=True)
+    (folder / "store").unlink(missing_ok=True)
+    context = torch.multiprocessing.start_processes(
+        launched.train_together, (count, folder, stage), nprocs=count, join=False, start_method="fork"
+    )
+    try:
+        while not context.join():
+            pass
+    except (torch.multiprocessing.ProcessExitedException, torch.multiprocessing.ProcessRaisedException):
+        pass
+    state = Progress(folder).latest()
+    assert state is not None
+    return state
+
+
+@pytest.fixture(scope="module")
+def unhurt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The last state of two processes that nothing happened to."""
+    return train_forked(tmp_path_factory.mktemp("unhurt"), launched.make_stage(processes=2))
+
+
+def assert_same_state(state: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert state["history"] == expected["history"]
+    assert len(state["history"]) == 2
+    for name, value in expected["training"]["model"].items():
+        assert torch.equal(state["training"]["model"][name], value), name
+    for ours, theirs in zip(state["top"], expected["top"], strict=True):
+        assert all(torch.equal(ours["tensors"][name], value) for name, value in theirs["tensors"].items())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_that_go_on_after_one_was_killed_end_with_the_same_weights_bit_for_bit(
+    rank: int, tmp_path: Path, unhurt: dict[str, Any]
+) -> None:
+    stage = launched.make_killing_stage(rank, 5, tmp_path / "mark", processes=2)
+    assert train_forked(tmp_path, stage)["training"]["step"] == 4
+    assert_same_state(train_forked(tmp_path, stage), unhurt)
+
+
+def test_another_number_of_processes_goes_on_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = launched.make_killing_stage(1, 5, tmp_path / "mark", processes=2)
+    before = train_forked(tmp_path / Progress(tmp_path).path.parent, stage)
+    data, store = make_data(), ProgressStore(tmp_path / "progress")
+    alone = launched.make_stage()
+    assert alone.identity() == stage.identity()
+    store.open(alone.identity()).save(before)
+    caplog.clear()
+    _, history = run_stage(alone, data, launched.NoLog(), store, "run")
+    assert "Going on with 1 processes instead of 2" in caplog.text
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history[0] == before["history"][0]
+
+
+def test_the_launcher_starts_all_again_where_one_was_killed(
+    tmp_path: Path, unhurt: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = launched.make_killing_stage(1, 5, tmp_path / "mark", processes=2)
+    store = ProgressStore(tmp_path / "progress")
+    with caplog.at_level(logging.INFO), TrainingLog(str(tmp_path / "log")) as log:
+        checkpoints, history = run_stage(stage, make_data(), log, store, "run")
+    state = store.open(stage.identity()).latest()
+    assert state is not None
+    assert_same_state(state, unhurt)
+    assert history == unhurt["history"]
+    assert [part.metadata["run_id"] for part in checkpoints] == ["run", "run"]
+    said = [record.getMessage() for record in caplog.records]
+    assert "A process was lost: all 2 go on from what was saved last" in said
+    assert "Resuming stage 1 after epoch 1, step 4" in said
+    # The first process alone has spoken, and once for each epoch.
+    assert len([line for line in said if line.startswith("stage 1: epoch")]) == 2
+    signals = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert signals == (signal.default_int_handler, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(
+    ("loader", "most"),
+    [
+        # 36 images to train on are four batches of 9.
+        ({"batch_size": 10}, 9),
+        ({"batch_size": 4, "sampler": "class_balanced", "images_per_class": 2}, 4),
+    ],
+)
+def test_more_processes_than_images_of_a_batch_are_refused(loader: dict[str, Any], most: int) -> None:
+    loader = {**loader, "num_workers": 0}
+    data = make_data()
+    assert count_processes(launched.make_stage(processes=most, loader=loader), data) == most
+    expected = (
+        f"stage1.processes must be at most {most} (images of a batch), got {most + 1}; "
+        f"add --params stage1.processes={most}"
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        count_processes(launched.make_stage(processes=most + 1, loader=loader), data)
+
+
+@pytest.mark.parametrize(("num_gpus", "count"), [(0, 1), (2, 2), (50, 12)])
+def test_auto_is_one_process_for_each_gpu_that_is_of_use(
+    num_gpus: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = launched.make_stage(processes="auto")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    assert count_processes(stage, make_data()) == count
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = launched.make_stage(processes=3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"at most 2 \(GPUs\), got 3; add --params stage1.processes=2"):
+        count_processes(stage, make_data())
+
+
+def test_an_error_of_a_process_is_that_of_its_parent_and_says_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launching, "MAX_RESTARTS", 0)
+    with pytest.raises(ZeroDivisionError, match=r"^division by zero") as caught:
+        launch(launched.fail, 2, "stage1.processes", 0)
+    assert "in fail" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("kind", [InputError, DivergenceError])
+def test_what_the_user_did_wrong_crosses_a_process_as_one_line(kind: type[Exception]) -> None:
+    error = pickle.loads(pack_error(kind("lr must be lower")))
+    assert type(error) is kind
+    assert (str(error), getattr(error, "__notes__", [])) == ("lr must be lower", [])
+
+
+def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
+    script = Path(launched.__file__)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    parent = subprocess.Popen(
+        [sys.executable, script, tmp_path], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while len(children := list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(children) == 2
+    parent.send_signal(signal.SIGINT)
+    output, errors = parent.communicate(timeout=60)
+    assert (output, errors) == (b"KeyboardInterrupt\n", b"")
+    assert not any(Path("/proc", path.name).exists() for path in children)
