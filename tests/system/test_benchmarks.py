@@ -26,6 +26,7 @@ SMALLEST = {
     "memory": "--rounds 1 --backbone resnet_narrow --image-size 32 --batch-size 2",
     "metrics": "--queries 40 --references 60 --dims 8 --classes 2 --ways ours",
     "packing": "--counts 8",
+    "processes": "--counts 2 --batch 4 --rows 64 --gradient 10 --repeats 1 --threads 1",
     "retrieval": "--rows 60 --dims 8 --ways search",
     "tsne": "--points 100 --threads 1",
     "views": "--images 60 --repeats 1 --epochs 1 --workers 0 --threads 1",
