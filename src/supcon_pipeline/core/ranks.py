@@ -93,13 +93,38 @@ class Ranks:
         """As `gather`, without a gradient."""
         if self.count == 1:
             return rows
-        # A group exchanges equal sizes only.
-        own = rows.new_zeros(-(-size // self.count), *rows.shape[1:])
-        own[: len(rows)] = rows
-        padded = [torch.empty_like(own) for _ in range(self.count)]
+        own = self._padded(rows, size)
+        parts = [torch.empty_like(own) for _ in range(self.count)]
         with _noticing_losses():
-            dist.all_gather(padded, own)
-        return torch.cat([part[: self.share_of(size, rank)] for rank, part in enumerate(padded)])
+            dist.all_gather(parts, own)
+        return self._without_padding(parts, size)
+
+    def bring(self, rows: Tensor, size: int) -> Tensor:
+        """The rows of all processes, in order, at the first; elsewhere the own rows.
+
+        Args:
+            rows: of this process, on the CPU.
+            size: of all rows.
+
+        Raises:
+            LostProcessError: if a process has ended.
+        """
+        if self.count == 1:
+            return rows
+        own = self._padded(rows, size)
+        parts = [torch.empty_like(own) for _ in range(self.count)] if self.is_first else None
+        with _noticing_losses():
+            dist.gather(own, parts, group=self.patient)
+        return rows if parts is None else self._without_padding(parts, size)
+
+    def _padded(self, rows: Tensor, size: int) -> Tensor:
+        """The rows with zeros behind them, as many in every process: a group exchanges equal sizes only."""
+        padded = rows.new_zeros(-(-size // self.count), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        return padded
+
+    def _without_padding(self, parts: Sequence[Tensor], size: int) -> Tensor:
+        return torch.cat([part[: self.share_of(size, rank)] for rank, part in enumerate(parts)])
 
     def scatter(self, rows: Tensor | None, shape: Sequence[int], dtype: torch.dtype, source: int) -> Tensor:
         """This process's part of the rows of one process.

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 import torch.distributed as dist
 from tests.core.losses.rows import soft_labels, unit_rows
 from tests.core.training.trainings import CARD, make_data, read_parameters, stage1_parameters
 
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
+from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.training.criteria import contrastive_criterion
@@ -127,11 +129,20 @@ def limited_time(ranks: Ranks) -> list[float]:
     data = make_data()
     schedule = {"name": "cosine", "num_epochs": 1000, "warmup_epochs": 1}
     params = stage1_parameters(max_minutes=0.01, schedule=schedule)
-    training = build_training(contrastive_stage(data, CARD, params), data, ranks)
-    metric = {params.checkpoints.metric: 1.0}
-    records = list(fit(training, 1000, lambda _model: metric, params.checkpoints.metric))
+    stage = contrastive_stage(data, CARD, params)
+    training = build_training(stage, data, ranks)
+    records = list(fit(training, 1000, stage.validate, params.checkpoints.metric))
     training.loader.close()
     return [record.lr for record in records if record.lr is not None]
+
+
+def embedded(ranks: Ranks) -> list[torch.Tensor]:
+    """Embeddings of many images, and of fewer than there may be processes; those of the first process."""
+    data, params = make_data(), stage1_parameters()
+    model = contrastive_stage(data, CARD, params).model.double()
+    images = [np.arange(59)[::-1], np.arange(2)]
+    outputs = [embed_images(model, data.images, indices, 7, ranks)["embedding"] for indices in images]
+    return outputs if ranks.is_first else []
 
 
 def everything(ranks: Ranks, count: int) -> dict[str, Any]:
@@ -146,6 +157,7 @@ def everything(ranks: Ranks, count: int) -> dict[str, Any]:
         "steps": {size: steps(ranks, micro[size]) for size in MICRO_BATCHES},
         "uneven": steps(ranks, None, 10),
         "limited": [] if is_alone else limited_time(ranks),
+        "embedded": embedded(ranks),
         "agreed": ranks.agree({"rank": ranks.rank}, source=count - 1 if not is_alone else 0),
     }
 

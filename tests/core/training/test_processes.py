@@ -83,6 +83,13 @@ def assert_same_weights(found: list[dict[str, torch.Tensor]], expected: dict[str
         torch.testing.assert_close(found[0][name], value, rtol=1e-8, atol=1e-8)
 
 
+def test_shared_embeddings_are_in_order_at_the_first_process(
+    together: list[dict[str, Any]], alone: dict[str, Any]
+) -> None:
+    for ours, theirs in zip(together[0]["embedded"], alone["embedded"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
 def test_all_end_at_the_same_step_where_time_is_limited(together: list[dict[str, Any]]) -> None:
     rates = [found["limited"] for found in together]
     assert 0 < len(rates[0]) < 3000

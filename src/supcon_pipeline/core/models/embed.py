@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from supcon_pipeline.core.models.encoder import Outputs, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
+from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.vectors import require_finite
 
 
@@ -29,6 +30,7 @@ def embed_images(
     images: UInt8[np.ndarray, "n h w c"],
     indices: Int[np.ndarray, " m"],
     batch_size: int,
+    ranks: Ranks = ALONE,
 ) -> Outputs:
     """The outputs of a model for the images at `indices`, in that order, on the CPU, float32.
 
@@ -40,21 +42,25 @@ def embed_images(
         images: uint8, may be memory-mapped.
         indices: which images.
         batch_size: images per forward pass.
+        ranks: processes that share the images; the first gets all outputs, the others their own.
     """
+    # A process without an image would not know the shape of its outputs.
+    ranks = ranks if len(indices) >= ranks.count else ALONE
+    own = indices[ranks.part(len(indices))]
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     rows: Outputs = {}
     filled = 0
-    for batch in iterate_images(images, indices, batch_size, device):
+    for batch in iterate_images(images, own, batch_size, device):
         outputs = model(batch)
         if not rows:
-            rows = {name: torch.empty(len(indices), *part.shape[1:]) for name, part in outputs.items()}
+            rows = {name: torch.empty(len(own), *part.shape[1:]) for name, part in outputs.items()}
         for name, part in outputs.items():
             rows[name][filled : filled + len(part)] = part
         filled += len(batch)
     model.train(was_training)
-    return rows
+    return {name: ranks.bring(part, len(indices)) for name, part in rows.items()}
 
 
 def embed_by(

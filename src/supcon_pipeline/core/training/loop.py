@@ -14,14 +14,14 @@ from supcon_pipeline.core.messages import DivergenceError
 from supcon_pipeline.core.metrics.direction import score
 from supcon_pipeline.core.optim.averaging import batch_norms
 from supcon_pipeline.core.training.gradient_caching import cached_backward
-from supcon_pipeline.core.training.state import EpochRecord, Metrics, StepRecord, Training
+from supcon_pipeline.core.training.state import EpochRecord, Metrics, StepRecord, Training, Validation
 from supcon_pipeline.core.views.loading import Batch
 
 
 def fit(
     training: Training,
     num_epochs: int,
-    validate: Callable[[nn.Module], Metrics],
+    validate: Validation,
     metric: str,
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = nn.Module.state_dict,
     validation_interval: int = 1,
@@ -106,7 +106,7 @@ def _finish_epoch(training: Training) -> EpochRecord:
 def _with_validation(
     record: EpochRecord,
     training: Training,
-    validate: Callable[[nn.Module], Metrics],
+    validate: Validation,
     metric: str,
     state_of: Callable[[nn.Module], Mapping[str, Tensor]],
 ) -> EpochRecord:
@@ -117,11 +117,11 @@ def _with_validation(
     return replace(record, metrics=metrics, tensors=tensors)
 
 
-def _validate(training: Training, validate: Callable[[nn.Module], Metrics], metric: str) -> Metrics:
-    """The metrics; of several processes, the first finds them while the others wait."""
+def _validate(training: Training, validate: Validation, metric: str) -> Metrics:
+    """The metrics; several processes share the images, and the first ranks them while the others wait."""
     ranks = training.loader.ranks
-    found = _metrics(training, validate) if ranks.is_first else None
-    metrics: Metrics = ranks.agree(found, is_patient=True)
+    shared = validate if ranks.count == 1 else partial(validate, ranks=ranks)
+    metrics: Metrics = ranks.agree(_metrics(training, shared), is_patient=True)
     training.schedule.observe(score(metrics, metric))
     return metrics
 

@@ -23,7 +23,7 @@ from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.training.identity import code_hash, library_versions
 from supcon_pipeline.core.training.precision import Precision, choose_precision
 from supcon_pipeline.core.training.small_sets import warn_of_small_sets
-from supcon_pipeline.core.training.state import Criterion, Metrics, Training
+from supcon_pipeline.core.training.state import Criterion, Training, Validation
 from supcon_pipeline.core.views.loading import Batch, ViewDataset, ViewLoader, build_loader
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
@@ -57,7 +57,7 @@ class Stage:
     model: nn.Module
     criterion: Criterion
     num_views: int
-    validate: Callable[[nn.Module], Metrics]
+    validate: Validation
     params: TrainingParameters
     description: dict[str, Any]
     origin: Mapping[str, Any]

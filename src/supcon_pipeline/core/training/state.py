@@ -13,6 +13,7 @@ from supcon_pipeline.core.optim.averaging import MovingAverage
 from supcon_pipeline.core.optim.blending import StartBlend
 from supcon_pipeline.core.optim.freezing import Freezing
 from supcon_pipeline.core.optim.schedules import Schedule
+from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.training.precision import Precision, choose_precision
 from supcon_pipeline.core.training.random_states import random_states, set_random_states
 from supcon_pipeline.core.views.loading import Batch, ViewLoader
@@ -26,6 +27,15 @@ class Criterion(Protocol):
 
 
 Metrics = dict[str, float]
+
+
+class Validation(Protocol):
+    """The metrics of a model."""
+
+    def __call__(self, model: nn.Module, *, ranks: Ranks = ALONE) -> Metrics:
+        """The metrics; of processes that share the work, the first finds them, and the others nothing."""
+
+
 _POSITION = ("epoch", "step", "seconds", "losses", "lrs", "grad_norm", "collapse_losses")
 
 

@@ -1,6 +1,5 @@
 """The validation metrics that choose the checkpoints of a stage."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -13,10 +12,11 @@ from supcon_pipeline.core.metrics.classification import accuracy
 from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.metrics.unseen import unseen_metrics
 from supcon_pipeline.core.models.embed import embed_images
-from supcon_pipeline.core.training.state import Metrics
+from supcon_pipeline.core.ranks import ALONE, Ranks
+from supcon_pipeline.core.training.state import Metrics, Validation
 
 
-def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
+def validate_features(data: LabelledImages, batch_size: int) -> Validation:
     """Retrieval metrics of embedding and projection: validation images against training images.
 
     Each image passes through the network once. Keys are `embedding.<metric>` and `projection.<metric>`.
@@ -26,9 +26,13 @@ def validate_features(data: LabelledImages, batch_size: int) -> Callable[[nn.Mod
     return partial(_metrics_of_features, data, batch_size)
 
 
-def _metrics_of_features(data: LabelledImages, batch_size: int, model: nn.Module) -> Metrics:
+def _metrics_of_features(
+    data: LabelledImages, batch_size: int, model: nn.Module, ranks: Ranks = ALONE
+) -> Metrics:
     train, validation = data.indices("train"), data.indices("validation")
-    outputs = embed_images(model, data.images, np.concatenate([validation, train]), batch_size)
+    outputs = embed_images(model, data.images, np.concatenate([validation, train]), batch_size, ranks)
+    if not ranks.is_first:
+        return {}
     metrics = {}
     for name in ("embedding", "projection"):
         queries, references = np.split(outputs[name].numpy(), [len(validation)])
@@ -37,12 +41,16 @@ def _metrics_of_features(data: LabelledImages, batch_size: int, model: nn.Module
     return metrics
 
 
-def _metrics_of_unseen(data: LabelledImages, batch_size: int, model: nn.Module) -> Metrics:
+def _metrics_of_unseen(
+    data: LabelledImages, batch_size: int, model: nn.Module, ranks: Ranks = ALONE
+) -> Metrics:
     """Retrieval metrics of what a model gives besides logits: validation images against one another."""
     validation = data.indices("validation")
     labels = data.labels[validation]
     copies = np.arange(len(labels)) if data.copies is None else data.copies[validation]
-    outputs = embed_images(model, data.images, validation, batch_size)
+    outputs = embed_images(model, data.images, validation, batch_size, ranks)
+    if not ranks.is_first:
+        return {}
     metrics = {}
     for name in sorted(outputs.keys() & {"embedding", "projection"}):
         scores = unseen_metrics(outputs[name].numpy(), labels, copies)
@@ -50,17 +58,21 @@ def _metrics_of_unseen(data: LabelledImages, batch_size: int, model: nn.Module) 
     return metrics
 
 
-def validate_classifier(data: LabelledImages, batch_size: int) -> Callable[[nn.Module], Metrics]:
+def validate_classifier(data: LabelledImages, batch_size: int) -> Validation:
     """Accuracy and log-loss on the validation images; of classes that train lacks, as `validate_features`."""
     if data.has_unseen_classes:
         return partial(_metrics_of_unseen, data, batch_size)
     return partial(_metrics_of_classifier, data, batch_size)
 
 
-def _metrics_of_classifier(data: LabelledImages, batch_size: int, model: nn.Module) -> Metrics:
+def _metrics_of_classifier(
+    data: LabelledImages, batch_size: int, model: nn.Module, ranks: Ranks = ALONE
+) -> Metrics:
     validation = data.indices("validation")
     labels = torch.from_numpy(data.labels[validation].astype(np.int64))
-    logits = embed_images(model, data.images, validation, batch_size)["logits"]
+    logits = embed_images(model, data.images, validation, batch_size, ranks)["logits"]
+    if not ranks.is_first:
+        return {}
     log_loss = functional.cross_entropy(logits, labels)
     predicted = logits.argmax(dim=1).numpy()
     return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
