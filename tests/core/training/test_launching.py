@@ -153,6 +153,15 @@ def test_what_the_user_did_wrong_crosses_a_process_as_one_line(kind: type[Except
     assert (str(error), getattr(error, "__notes__", [])) == ("lr must be lower", [])
 
 
+def test_an_error_that_does_not_cross_a_process_is_told_in_words() -> None:
+    class LocalError(Exception):
+        pass
+
+    error = pickle.loads(pack_error(LocalError("five")))
+    assert (type(error), str(error)) == (RuntimeError, "LocalError: five")
+    assert "LocalError: five" in error.__notes__[0]
+
+
 def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
     script = Path(launched.__file__)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}

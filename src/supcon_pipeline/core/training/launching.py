@@ -6,6 +6,7 @@ import pickle
 import signal
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from supcon_pipeline.core.ranks import LostProcessError, join_ranks
 logger = logging.getLogger(__name__)
 # How often the processes are started again before the work is given up.
 MAX_RESTARTS = 3
+# It looks ten times a second.
+_LAUNCHER_SECONDS = 5
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 _LAUNCHERS = ("torch.distributed.elastic", "torch.multiprocessing", "torchelastic-events-null")
 _PACKAGE = __name__.partition(".")[0]
@@ -112,6 +115,8 @@ def _enter(packed: bytes, failure: str, log_end: Connection) -> None:
         work(ranks, *arguments)
         torch.distributed.destroy_process_group()
     except LostProcessError:
+        # So that the launcher first sees who was lost, and ends this one.
+        time.sleep(_LAUNCHER_SECONDS)
         raise
     except Exception as error:
         with atomic_path(Path(failure)) as temporary:
@@ -123,7 +128,15 @@ def pack_error(error: Exception) -> bytes:
     """An error for another process, pickled; a fault of the program has its traceback as a note."""
     if not isinstance(error, InputError):
         error.add_note("".join(traceback.format_exception(error)))
-    return pickle.dumps(error)
+    try:
+        packed = pickle.dumps(error)
+        pickle.loads(packed)
+    except Exception:
+        # Not every error of a library pickles.
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        told.add_note("".join(traceback.format_exception(error)))
+        return pickle.dumps(told)
+    return packed
 
 
 @contextmanager
