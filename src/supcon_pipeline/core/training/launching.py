@@ -23,6 +23,7 @@ from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.workers import end_with_parent
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.ranks import LostProcessError, join_ranks
+from supcon_pipeline.core.training.pickling import to_bytes
 
 logger = logging.getLogger(__name__)
 # How often the processes are started again before the work is given up.
@@ -54,8 +55,7 @@ def launch(work: Callable[..., None], count: int, parameter: str, seed: int, *ar
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # By pickle and not by torch, which would let all processes train the same weights in shared memory.
-    packed = pickle.dumps((work, count, seed, arguments))
+    packed = to_bytes((work, count, seed, arguments))
     with (
         tempfile.TemporaryDirectory() as folder,
         _showing_log() as log_end,

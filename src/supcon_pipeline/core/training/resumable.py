@@ -18,6 +18,7 @@ from supcon_pipeline.core.training.launching import launch
 from supcon_pipeline.core.training.loop import fit, is_over, require_all_finite
 from supcon_pipeline.core.training.monitoring import Monitor, NoLog, log_epoch, warn_of_collapse
 from supcon_pipeline.core.training.progress import Progress, ProgressStore, flatten
+from supcon_pipeline.core.training.random_states import random_states, set_random_states
 from supcon_pipeline.core.training.stage import Stage, build_training, sample_views
 from supcon_pipeline.core.training.state import EpochRecord, StepRecord, Training
 
@@ -55,7 +56,8 @@ def run_stage(
         return train(training, stage, data, log, store.open(stage.identity()), run_id)
     progress = store.open(stage.identity())
     parameter, seed = f"{stage.group}.processes", stage.params.seed
-    launch(_train_in_process, count, parameter, seed, stage, data, log.log_dir, progress, run_id)
+    arguments = (random_states(), stage, data, log.log_dir, progress, run_id)
+    launch(_train_in_process, count, parameter, seed, *arguments)
     # The processes have left it there.
     state, top = progress.latest(), top_checkpoints(stage, run_id)
     if state is None:
@@ -95,11 +97,21 @@ def top_checkpoints(stage: Stage, run_id: str) -> TopCheckpoints:
 
 
 def _train_in_process(
-    ranks: Ranks, stage: Stage, data: LabelledImages, log_folder: str, progress: Progress, run_id: str
+    ranks: Ranks,
+    states: Mapping[str, Any],
+    stage: Stage,
+    data: LabelledImages,
+    log_folder: str,
+    progress: Progress,
+    run_id: str,
 ) -> None:
-    """Train a stage together with others; what is reached is in the progress."""
+    """Train a stage together with others; what is reached is in the progress.
+
+    The states are of the random generators of the process that made the stage, from which the first goes on.
+    """
     from supcon_pipeline.core.training.tensorboard import TrainingLog
 
+    set_random_states(states)
     training = build_training(stage, data, ranks)
     with TrainingLog(log_folder) if ranks.is_first else NoLog() as log:
         train(training, stage, data, log, progress, run_id)
