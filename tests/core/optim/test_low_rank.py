@@ -207,7 +207,13 @@ def test_the_moving_average_follows_the_factors():
 
 @pytest.mark.parametrize(
     ("name", "share"),
-    [("resnet18", 0), ("vgg11", 0), ("timm/tf_efficientnet_lite0", 0), ("resnet_narrow", 0)],
+    [
+        ("resnet18", 0),
+        ("vgg11", 0),
+        ("timm/tf_efficientnet_lite0", 0),
+        ("resnet_narrow", 0),
+        ("regnet_y_400mf", 0),
+    ],
 )
 def test_a_network_without_linear_layers_is_refused(name, share):
     message = rf"finetune\.lora must be null for {name}, got rank 8; {share}% of its weights .*lora=null$"
