@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -23,6 +24,9 @@ SOURCES = {
     "enrol": "enrol_images",
     "out_of_distribution": "outside_images",
 }
+
+# By how much a name of the same group may be less like the one that was typed.
+_BESIDE = 0.1
 
 
 class _Filter(NamedTuple):
@@ -278,11 +282,21 @@ def _unknown(path: str, known: Sequence[str]) -> str:
 
 
 def _nearest_path(name: str, group: str, known: Sequence[str]) -> str | None:
-    """The dotted name whose last part is most like `name`; of several, the one nearest to the group."""
+    """The dotted name whose last part is most like `name`; of several, the one nearest to the group.
+
+    A name of the group itself may be a little less alike: `lr` of an optimizer is meant by its `rl`, and no
+    name elsewhere that ends in `rol`.
+    """
     ends = dict.fromkeys(path.rpartition(".")[2] for path in known)
-    nearest = nearest_names(name, ends)
+    nearest = nearest_names(name, ends, most=len(ends))
     candidates = [path for path in known if path.rpartition(".")[2] in nearest]
-    return max(candidates, key=lambda path: _count_shared(path, group), default=None)
+
+    def rank(path: str) -> tuple[float, int]:
+        own_group, _, last = path.rpartition(".")
+        likeness = SequenceMatcher(None, last, name).ratio()
+        return likeness + _BESIDE * (own_group == group), _count_shared(path, group)
+
+    return max(candidates, key=rank, default=None)
 
 
 def _count_shared(path: str, group: str) -> int:

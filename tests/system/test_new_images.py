@@ -104,7 +104,9 @@ def test_an_index_of_another_encoder_is_refused(catalog: Any) -> None:
     from supcon_pipeline.pipelines.inference.nodes import search_new_images
 
     names = ("new_embeddings", "embeddings", "train_index", "train_index_card", "samples", "new_samples")
-    parts = {name: catalog.load(name) for name in (*names, "dataset_card", "knn_metrics")}
+    enrolled = ("gallery_index", "gallery_rows", "enrolled_embeddings")
+    parts = {name: catalog.load(name) for name in (*names, *enrolled, "dataset_card", "knn_metrics")}
+    assert all(parts[name] is None for name in enrolled)
     params = InferenceParameters.model_validate(catalog.load("run_record")["parameters"]["inference"])
     assert len(search_new_images(**parts, params=params)) == 7
     parts["train_index_card"] = {**parts["train_index_card"], "model_hash": "another"}

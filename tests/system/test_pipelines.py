@@ -23,7 +23,9 @@ def run_alone(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) 
     def run(name: str) -> tuple[Path, str]:
         project = copy_project(finished_project, tmp_path_factory.mktemp(name))
         write_digits(project / "new")
+        write_digits(project / "later/other", 3, [8])
         params = {task: {"path": str(project / "new")} for task in ("inference", "out_of_distribution")}
+        params["enrol"] = {"path": str(project / "later")}
         return project, run_session(project, pipeline_names=[name], runtime_params=params)
 
     return run

@@ -41,5 +41,5 @@ def create_pipeline() -> Pipeline:
         ],
         namespace="enrol",
         prefix_datasets_with_namespace=False,
-        tags="inference",
+        tags="enrol",
     )
