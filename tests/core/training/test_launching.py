@@ -85,6 +85,7 @@ def test_the_launcher_starts_all_again_where_one_was_killed(
 ) -> None:
     stage = launched.make_killing_stage(1, 5, tmp_path / "mark", processes=2)
     store = ProgressStore(tmp_path / "progress")
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with caplog.at_level(logging.INFO), TrainingLog(str(tmp_path / "log")) as log:
         checkpoints, history = run_stage(stage, make_data(), log, store, "run")
     state = store.open(stage.identity()).latest()
@@ -97,8 +98,7 @@ def test_the_launcher_starts_all_again_where_one_was_killed(
     assert "Resuming stage 1 after epoch 1, step 4" in said
     # The first process alone has spoken, and once for each epoch.
     assert len([line for line in said if line.startswith("stage 1: epoch")]) == 2
-    signals = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert signals == (signal.default_int_handler, signal.SIG_DFL)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,9 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
         time.sleep(0.1)
     assert len(children) == 2
     parent.send_signal(signal.SIGINT)
-    output, errors = parent.communicate(timeout=60)
+    try:
+        output, errors = parent.communicate(timeout=60)
+    finally:
+        parent.kill()
     assert (output, errors) == (b"KeyboardInterrupt\n", b"")
     assert not any(Path("/proc", path.name).exists() for path in children)
