@@ -29,7 +29,7 @@ _TITLES = {
     "published classifier": "linear classifier on these weights",
     "baseline embedding": "encoder trained by cross-entropy",
     "baseline classifier": "trained with that encoder",
-    "verification": "are two images of one class? By the similarity of their embeddings",
+    "verification": "are two images of one class? By their similarity, with intervals over the classes",
     "published verification": "by the weights that training starts from",
     "baseline verification": "by the encoder trained by cross-entropy",
     "pixels": "nearest neighbour on raw pixels",
