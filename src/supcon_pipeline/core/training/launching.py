@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pickle
 import signal
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.workers import end_with_parent
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.ranks import LostProcessError, join_ranks
-from supcon_pipeline.core.training.pickling import to_bytes
+from supcon_pipeline.core.training.pickling import from_bytes, to_bytes
 
 logger = logging.getLogger(__name__)
 # How often the processes are started again before the work is given up.
@@ -80,7 +79,8 @@ def launch(work: Callable[..., None], count: int, parameter: str, seed: int, *ar
                 _raise_if_killed(error, parameter)
                 raise
         if failure.exists():
-            raise pickle.loads(failure.read_bytes())
+            # Written by the processes alone: a temporary folder is closed to other users.
+            raise from_bytes(failure.read_bytes())
 
 
 def _raise_if_killed(error: Any, parameter: str) -> None:
@@ -106,7 +106,7 @@ def _enter(packed: bytes, failure: str, log_end: Connection) -> None:
     end_with_parent()
     _log_to(log_end)
     try:
-        work, count, seed, arguments = pickle.loads(packed)
+        work, count, seed, arguments = from_bytes(packed)
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
         attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
         ranks = join_ranks(seed, attempt)
@@ -129,13 +129,13 @@ def pack_error(error: Exception) -> bytes:
     if not isinstance(error, InputError):
         error.add_note("".join(traceback.format_exception(error)))
     try:
-        packed = pickle.dumps(error)
-        pickle.loads(packed)
+        packed = to_bytes(error)
+        from_bytes(packed)
     except Exception:
         # Not every error of a library pickles.
         told = RuntimeError(f"{type(error).__name__}: {error}")
         told.add_note("".join(traceback.format_exception(error)))
-        return pickle.dumps(told)
+        return to_bytes(told)
     return packed
 
 

@@ -42,7 +42,16 @@ def _restore(
 
 
 def to_bytes(value: Any) -> bytes:
-    """An object as bytes, which `pickle.loads` makes again."""
+    """An object as bytes, which `from_bytes` makes again."""
     buffer = io.BytesIO()
     _Pickler(buffer).dump(value)
     return buffer.getvalue()
+
+
+def from_bytes(packed: bytes) -> Any:
+    """What was given to `to_bytes`.
+
+    Making it again runs code that the bytes name. They must come from this process or from one that it has
+    started, by an argument or in a folder that no other user can enter; never from an artifact or a network.
+    """
+    return pickle.loads(packed)
