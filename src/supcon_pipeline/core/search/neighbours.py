@@ -130,6 +130,7 @@ def search_gallery(
     k = min(k, len(gallery_rows) - num_own)
     similarities, found = search_neighbours(rows[query_rows], rows[gallery_rows], k + num_own)
     found = gallery_rows[found]
+    # They are moved to the end, where as many neighbours are cut off.
     is_own = np.zeros(found.shape, dtype=bool)
     for numbers in exclusions:
         is_own |= numbers[found] == numbers[query_rows, None]
@@ -153,9 +154,5 @@ def search_other_neighbours(
     """
     if not 1 <= k < len(reference_rows):
         raise ValueError(f"k must be from 1 to {len(reference_rows) - 1}, the other references, got {k}")
-    similarities, found = search_neighbours(rows, rows[reference_rows], k + 1)
-    neighbours = reference_rows[found]
-    # The row itself is moved to the end, where the extra neighbour is cut off.
-    is_self = neighbours == np.arange(len(rows))[:, None]
-    order = np.argsort(is_self, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(neighbours, order, axis=1)
+    everything = np.arange(len(rows))
+    return search_gallery(rows, everything, reference_rows, k, (everything,))
