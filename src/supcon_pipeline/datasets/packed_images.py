@@ -1,6 +1,5 @@
 """Images packed in one array, memory-mapped when loaded."""
 
-import mmap
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from supcon_pipeline.core.checksums import read_checksums
+from supcon_pipeline.core.data.mapping import MappedFile, file_of
 from supcon_pipeline.datasets.versioned_path import VersionedFileDataset
 
 
@@ -56,8 +56,8 @@ def _require_images(data: np.ndarray) -> None:
 
 def _file_of(data: np.ndarray) -> Path | None:
     """The file that an array is the whole of, memory-mapped; none for any other array."""
-    is_whole = isinstance(data, np.memmap) and isinstance(data.base, mmap.mmap)
-    return Path(data.filename) if is_whole and data.filename else None  # type: ignore[attr-defined]
+    mapped = file_of(data)
+    return Path(mapped.filename) if isinstance(mapped, MappedFile) else None
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

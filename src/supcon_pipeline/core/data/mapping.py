@@ -32,6 +32,7 @@ def file_of(array: np.ndarray) -> MappedFile | np.ndarray:
 
     A slice of a map has another map as its base and does not know its offset in the file.
     """
-    if not (isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)):
+    # The map of a file without a name has none either.
+    if not (isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.filename):
         return array
     return MappedFile(str(array.filename), array.offset, array.shape, array.dtype.str)
