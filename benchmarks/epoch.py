@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.data.splits import split_samples
+from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.models.encoder import ContrastiveModel, build_model
 from supcon_pipeline.core.parameters.stages import Stage1Parameters
@@ -85,7 +86,7 @@ class PlainNetwork(nn.Module):
 def plain_loss(projections: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
     """Khosla et al. 2020, Eq. 2, with the full similarity matrix."""
     labels = labels.repeat_interleave(2)
-    itself = torch.eye(len(labels), dtype=torch.bool)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positives = (labels[:, None] == labels) & ~itself
     similarity = (projections @ projections.T / temperature).masked_fill(itself, -1e9)
     log_probability = similarity - similarity.logsumexp(1, keepdim=True)
@@ -109,26 +110,32 @@ def parts_of(train: float, wait: float, validate: float) -> dict[str, float]:
     return {"wait": wait, "step": train - wait, "validate": validate}
 
 
-def plain_epoch(data: LabelledImages, params: Stage1Parameters) -> Callable[[], dict[str, float]]:
+def plain_epoch(
+    data: LabelledImages, params: Stage1Parameters, num_workers: int = 0
+) -> Callable[[], dict[str, float]]:
     """The straightforward loop; it returns the seconds of its parts."""
-    stage = contrastive_stage(data, CARD, params)
-    network = PlainNetwork(build_model(stage.description))
+    stage, device = contrastive_stage(data, CARD, params), pick_device()
+    network = PlainNetwork(build_model(stage.description)).to(device)
     policy = ViewPolicy([spec.model_dump() for spec in params.transforms], 2)
     train, validation = data.indices("train"), data.indices("validation")
-    loader = DataLoader(PlainViews(data, train, policy), params.loader.batch_size, shuffle=True)
+    loader = DataLoader(
+        PlainViews(data, train, policy), params.loader.batch_size, shuffle=True, num_workers=num_workers
+    )
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
     def embed(indices: np.ndarray, has_projection: bool) -> np.ndarray:
         plain = DataLoader(PlainViews(data, indices, None), params.validation_batch_size)
         with torch.no_grad():
-            return torch.cat([network(views[:, 0], has_projection) for views, _ in plain]).numpy()
+            rows = [network(views[:, 0].to(device), has_projection) for views, _ in plain]
+        return torch.cat(rows).cpu().numpy()
 
     def run() -> dict[str, float]:
         start, waits = time.perf_counter(), []
         network.train()
         for views, labels in timed(loader, waits):
             optimizer.zero_grad()
-            loss = plain_loss(network(views.flatten(0, 1)), labels, params.loss.temperature)
+            projections = network(views.flatten(0, 1).to(device))
+            loss = plain_loss(projections, labels.to(device), params.loss.temperature)
             loss.backward()
             optimizer.step()
             loss.item()
@@ -198,7 +205,7 @@ def main() -> None:
         raw = yaml.safe_load(file.read().replace("${seed}", "0"))["stage1"]
     raw["loader"]["num_workers"] = arguments.num_workers
     raw["ema"]["is_raw_validated"] = arguments.raw_validated
-    precision = choose_precision(arguments.precision, torch.device("cpu")).name
+    precision = choose_precision(arguments.precision, pick_device()).name
     data = load_digits(arguments.images)
     table = Table("backbone", "loop", "wait s", "step s", "validate s", "epoch s", "ratio")
     ratios = {}

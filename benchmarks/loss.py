@@ -34,7 +34,7 @@ def loss_function(way: str) -> Callable:
 
     def plain_formula(projections: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         rows, row_labels = projections.flatten(0, 1), labels.repeat_interleave(2)
-        is_self = torch.eye(len(rows), dtype=torch.bool)
+        is_self = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
         is_positive = (row_labels[:, None] == row_labels[None, :]) & ~is_self
         similarity = rows @ rows.T / TEMPERATURE
         log_normaliser = similarity.masked_fill(is_self, -torch.inf).logsumexp(dim=1)

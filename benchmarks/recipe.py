@@ -1,0 +1,121 @@
+"""Stage 1 of an environment for so many minutes, without the pipelines: how far does a recipe come?
+
+    python -m benchmarks.recipe --env cifar10 --images cifar10.npz --minutes 5 --changes optimizer.lr=0.2
+
+The file holds `images` (uint8, [n, h, w, c]), `labels` and `is_test`; a tenth of what is not for testing
+validates. Without a file, the digits. Recipes are chosen by validation; `--test` scores the test images too.
+A line `CASE {json}` follows each validation.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.epoch import load_digits
+from omegaconf import OmegaConf
+
+from supcon_pipeline.config import ExperimentConfigLoader
+from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.data.splits import split_samples
+from supcon_pipeline.core.models.embed import embed_images
+from supcon_pipeline.core.parameters.stages import Stage1Parameters
+from supcon_pipeline.core.search.knn import classify_by_prefixes
+from supcon_pipeline.core.training.loop import fit
+from supcon_pipeline.core.training.recipes import contrastive_stage
+from supcon_pipeline.core.training.stage import build_training
+from supcon_pipeline.core.training.state import EpochRecord, Training
+from supcon_pipeline.settings import CONFIG_LOADER_ARGS
+
+
+def stage1_parameters(env: str, changes: list[str]) -> dict[str, Any]:
+    """The parameters of stage 1 in an environment, with changes such as `loader.batch_size=512`."""
+    loader = ExperimentConfigLoader("conf", env=env, **CONFIG_LOADER_ARGS)
+    merged = OmegaConf.merge(loader["parameters"]["stage1"], OmegaConf.from_dotlist(changes))
+    stage1: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
+    return stage1
+
+
+def load_images(path: Path | None) -> LabelledImages:
+    """The images of a file with their splits; without one, the digits."""
+    if path is None:
+        return load_digits(None)
+    arrays = np.load(path)
+    labels = arrays["labels"].astype(np.int64)
+    given = np.where(arrays["is_test"], "test", "train").astype(object)
+    return LabelledImages(arrays["images"], labels, split_samples(labels, 0.1, 0, 0, given))
+
+
+def card_of(data: LabelledImages) -> dict[str, Any]:
+    """The part of a dataset card that a stage uses."""
+    images = data.images[data.indices("train")]
+    shares = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[3])]
+    levels = np.arange(256) / 255
+    means = [float(np.average(levels, weights=share)) for share in shares]
+    spreads = [
+        float(np.average((levels - mean) ** 2, weights=share) ** 0.5)
+        for mean, share in zip(means, shares, strict=True)
+    ]
+    return {"mean": means, "std": spreads, "data_hash": "benchmark", "crop": "pad"}
+
+
+def train(data: LabelledImages, params: Stage1Parameters) -> Iterator[tuple[Training, dict[str, Any]]]:
+    """The training after each validation, and what it found."""
+    stage = contrastive_stage(data, card_of(data), params)
+    training, metric = build_training(stage, data), params.checkpoints.metric
+    interval = params.validation_interval
+    records = fit(training, params.schedule.num_epochs, stage.validate, metric, validation_interval=interval)
+    for record in records:
+        if isinstance(record, EpochRecord) and record.metrics:
+            found = {
+                name: record.metrics[name] for name in dict.fromkeys([metric, "embedding.precision_at_1"])
+            }
+            yield training, {"case": f"epoch {record.epoch}", "loss": record.loss, **found}
+    training.loader.close()
+
+
+def scores(training: Training, data: LabelledImages, split: str, batch_size: int) -> dict[str, float]:
+    """Accuracy of the nearest neighbour, of weighted k-NN, and of the classifier head where there is one."""
+    train, chosen = data.indices("train"), data.indices(split)
+    with training.precision.autocast():
+        outputs = embed_images(training.validated, data.images, np.concatenate([chosen, train]), batch_size)
+    queries, references = np.split(outputs["embedding"].numpy(), [len(chosen)])
+    votes = classify_by_prefixes(queries, references, data.labels[train], (1, 20), 0.07)
+    accuracy = {f"knn_{k}": float((found == data.labels[chosen]).mean()) for k, found in votes.items()}
+    if "logits" in outputs:
+        predicted = outputs["logits"][: len(chosen)].argmax(dim=1).numpy()
+        accuracy["classifier"] = float((predicted == data.labels[chosen]).mean())
+    return accuracy
+
+
+def main() -> None:
+    """Train, and print what was found as it is found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--env", default="base")
+    parser.add_argument("--images", type=Path, help="file of arrays; by default the digits")
+    parser.add_argument("--minutes", type=float, help="of training; by default as the environment says")
+    parser.add_argument("--workers", type=int, help="processes that make views")
+    parser.add_argument("--changes", nargs="*", default=[], metavar="NAME=VALUE", help="of stage 1")
+    parser.add_argument("--test", action="store_true", help="score the test images too")
+    options = parser.parse_args()
+    limits = {"max_minutes": options.minutes, "loader.num_workers": options.workers}
+    changes = [f"{name}={value}" for name, value in limits.items() if value is not None]
+    params = Stage1Parameters.model_validate(stage1_parameters(options.env, [*changes, *options.changes]))
+    data, start = load_images(options.images), time.perf_counter()
+    cases = []
+    training: Training
+    for training, found in train(data, params):  # noqa: B007 (the last is scored)
+        cases.append({**found, "seconds": time.perf_counter() - start})
+        print("CASE", json.dumps(cases[-1]), flush=True)
+    for split in ("validation", "test") if options.test else ("validation",):
+        found = {"case": split, **scores(training, data, split, params.validation_batch_size)}
+        cases.append({**found, "seconds": time.perf_counter() - start, "epochs": training.epoch})
+        print("CASE", json.dumps(cases[-1]), flush=True)
+    print("RESULT", json.dumps(cases))
+
+
+if __name__ == "__main__":
+    main()
