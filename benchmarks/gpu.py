@@ -37,23 +37,14 @@ Save = Callable[[Mapping[str, Any]], None]
 
 
 def run_tests(options: argparse.Namespace, save: Save) -> None:
-    """How the tests end; their output goes to the log of the part."""
+    """How the tests end; the log of the part says how each does."""
     workers = ["-n", str(options.workers), "--dist", "worksteal"] if options.workers > 1 else []
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-rfE",
-        "-p",
-        "no:cacheprovider",
-        *workers,
-        *options.tests,
-    ]
-    start = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    print(done.stdout)
-    save({"ends": done.stdout.strip().splitlines()[-1], "seconds": time.perf_counter() - start})
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *workers, *options.tests]
+    start, line = time.perf_counter(), ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tests:
+        for line in tests.stdout or ():
+            print(line, end="", flush=True)
+    save({"ends": line.strip(" =\n"), "seconds": time.perf_counter() - start})
 
 
 def measure_loss(options: argparse.Namespace, save: Save) -> None:
