@@ -7,7 +7,8 @@ from sklearn.metrics import (
 from tests.core.metrics.angles import at_degrees, retrieval_by_loop
 
 from supcon_pipeline.core.metrics.features import embedding_metrics
-from supcon_pipeline.core.metrics.retrieval import _sort_by_similarity, retrieval_values
+from supcon_pipeline.core.metrics.ranking import sort_by_similarity
+from supcon_pipeline.core.metrics.retrieval import retrieval_values
 
 
 def test_retrieval_metrics_of_one_query_are_as_by_hand():
@@ -110,7 +111,7 @@ def test_similarities_of_either_sign_are_ranked_and_those_within_rounding_are_eq
     for _ in range(20):
         is_positive = rng.integers(0, 2, (1, 10)).astype(bool)
         order = sorted(range(10), key=lambda i: (-told_apart[i], is_positive[0, i]))
-        assert np.array_equal(_sort_by_similarity(similarities, is_positive), is_positive[:, order])
+        assert np.array_equal(sort_by_similarity(similarities, is_positive), is_positive[:, order])
 
 
 def test_a_query_whose_class_no_reference_has_is_left_out(embeddings):

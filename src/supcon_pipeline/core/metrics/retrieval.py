@@ -1,25 +1,16 @@
 """Retrieval metrics, exact for every k: among references, in a gallery, or of a set among itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from supcon_pipeline.core.metrics.similarities import SIMILARITY_STEP, TILE_SIZE, short_rows
+from supcon_pipeline.core.metrics.ranking import RankSums, Relation, Similarities, rank_positives
+from supcon_pipeline.core.metrics.similarities import TILE_SIZE, CosineSimilarities
 from supcon_pipeline.core.vectors import require_labels, require_rows
 
 RETRIEVAL_METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
-# An even number above every similarity in steps: ranks last, and is no positive.
-_LAST = 2**24
-
-# Which references of each of the given queries are positives, and which are left out.
-Relation = Callable[[Int[np.ndarray, " q"]], tuple[Bool[np.ndarray, "q m"], Bool[np.ndarray, "q m"] | None]]
-
-
-# The similarity in [-1, 1] of each of the given queries to each reference.
-Similarities = Callable[[Int[np.ndarray, " q"]], Float[np.ndarray, "q m"]]
 
 
 @dataclass(frozen=True)
@@ -82,11 +73,9 @@ def retrieval_values(
     if not len(rows):
         raise ValueError("reference_labels must hold the class of a query, got none; search other references")
 
-    def relate(tile: Int[np.ndarray, " q"]) -> tuple[Bool[np.ndarray, "q m"], None]:
-        return query_labels[tile, None] == reference_labels, None
-
-    similarities = _cosine_similarities(queries, references)
-    return _scored_values(rows, similarities, relate, ks, max(1, tile_size // len(references)))[2]
+    similarities = CosineSimilarities(queries, references)
+    relation = Relation((query_labels, reference_labels))
+    return _scored_values(rows, similarities, relation, ks, tile_size)[2]
 
 
 def search_values(
@@ -138,9 +127,8 @@ def search_values(
     if min(ks, default=1) < 1:
         raise ValueError(f"k must be at least 1, got {min(ks)}")
     relation = _relation(labels, gallery_rows, groups, copies)
-    similarities = similarities or _cosine_similarities(embeddings, np.asarray(embeddings)[gallery_rows])
-    num_rows = max(1, tile_size // len(gallery_rows))
-    rows, num_searched, values = _scored_values(query_rows, similarities, relation, ks, num_rows)
+    similarities = similarities or CosineSimilarities(embeddings, np.asarray(embeddings)[gallery_rows])
+    rows, num_searched, values = _scored_values(query_rows, similarities, relation, ks, tile_size)
     for k in ks:
         precision = values.pop(f"precision_at_{k}", None)
         if precision is not None and k <= num_searched:
@@ -148,23 +136,6 @@ def search_values(
             values[f"recall_at_{k}"] = (values["mean_reciprocal_rank"] >= 1 / k).astype(float)
             values[f"precision_at_{k}"] = precision
     return SearchValues(rows, values)
-
-
-def _cosine_similarities(
-    queries: Float[np.ndarray, "n dim"], references: Float[np.ndarray, "m dim"]
-) -> Similarities:
-    """What gives the exact cosine similarities of given queries, in memory that the next call uses again."""
-    queries, columns = np.asarray(queries), short_rows(references).T
-    # Taking a large block of new memory costs more than filling it.
-    products = np.empty((0, columns.shape[1]))
-
-    def similarities(rows: Int[np.ndarray, " q"]) -> Float[np.ndarray, "q m"]:
-        nonlocal products
-        if len(products) < len(rows):
-            products = np.empty((len(rows), columns.shape[1]))
-        return np.matmul(short_rows(queries[rows]), columns, out=products[: len(rows)])
-
-    return similarities
 
 
 def _relation(
@@ -187,14 +158,9 @@ def _relation(
     if groups is not None:
         numbers = _codes(groups)
         apart.append(_codes(classes * (numbers.max() + 1) + numbers))
-
-    def relate(rows: Int[np.ndarray, " q"]) -> tuple[Bool[np.ndarray, "q m"], Bool[np.ndarray, "q m"]]:
-        is_left_out = np.zeros((len(rows), len(gallery_rows)), dtype=bool)
-        for codes in apart:
-            is_left_out |= codes[rows, None] == codes[gallery_rows]
-        return (classes[rows, None] == classes[gallery_rows]) & ~is_left_out, is_left_out
-
-    return relate
+    return Relation(
+        (classes, classes[gallery_rows]), tuple((numbers, numbers[gallery_rows]) for numbers in apart)
+    )
 
 
 def _codes(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -208,78 +174,31 @@ def _scored_values(
     similarities: Similarities,
     relation: Relation,
     ks: Sequence[int],
-    num_rows: int,
+    tile_size: int,
 ) -> tuple[Int[np.ndarray, " scored"], int, dict[str, Float[np.ndarray, " scored"]]]:
     """The queries that have a positive, the least number of references one of them searches, and the metrics.
 
     Raises:
         ValueError: if no query has a positive.
     """
-    scored, searched, tiles = [], [], []
-    for start in range(0, len(query_rows), num_rows):
-        rows = query_rows[start : start + num_rows]
-        is_positive, is_left_out = relation(rows)
-        chosen = np.flatnonzero(is_positive.any(axis=1))
-        if not len(chosen):
-            continue
-        if len(chosen) < len(rows):
-            rows, is_positive = rows[chosen], is_positive[chosen]
-            is_left_out = None if is_left_out is None else is_left_out[chosen]
-        tiles.append(_tile_values(similarities(rows), is_positive, is_left_out, ks))
-        scored.append(rows)
-        most_left_out = 0 if is_left_out is None else int(is_left_out.sum(axis=1).max())
-        searched.append(is_positive.shape[1] - most_left_out)
+    num_rows = max(1, tile_size // relation.num_references)
+    starts = range(0, len(query_rows), num_rows)
+    parts = (query_rows[start : start + num_rows] for start in starts)
+    tiles = [tile for rows in parts for tile in rank_positives(rows, similarities, relation, ks)]
     if not tiles:
         raise ValueError("query_rows must hold a query with another image of its class to find, got none")
-    values = {name: np.concatenate([tile[name] for tile in tiles]) for name in tiles[0]}
-    return np.concatenate(scored), min(searched), values
+    metrics = [_metrics(tile) for tile in tiles]
+    values = {name: np.concatenate([part[name] for part in metrics]) for name in metrics[0]}
+    rows = np.concatenate([tile.rows for tile in tiles])
+    return rows, min(tile.num_searched for tile in tiles), values
 
 
-def _tile_values(
-    similarities: Float[np.ndarray, "q m"],
-    is_positive: Bool[np.ndarray, "q m"],
-    is_left_out: Bool[np.ndarray, "q m"] | None,
-    ks: Sequence[int],
-) -> dict[str, Float[np.ndarray, " q"]]:
-    """The metrics of a tile of queries from the ranks of their positives."""
-    num_queries, num_references = similarities.shape
-    num_positives = is_positive.sum(axis=1)
-    queries = np.repeat(np.arange(num_queries), num_positives)
-    hits = _sort_by_similarity(similarities, is_positive, is_left_out)
-    ranks = np.flatnonzero(hits) - queries * num_references + 1
-    first = np.cumsum(num_positives) - num_positives
-    precisions = (np.arange(1, len(ranks) + 1) - first[queries]) / ranks
-    is_within_r = ranks <= num_positives[queries]
-
-    def total(chosen: Bool[np.ndarray, " p"], weights: Any = None) -> Float[np.ndarray, " q"]:
-        weights = None if weights is None else weights[chosen]
-        return np.bincount(queries[chosen], weights, num_queries)
-
+def _metrics(tile: RankSums) -> dict[str, Float[np.ndarray, " q"]]:
+    """The metrics of each query of a tile."""
     return {
-        **{f"precision_at_{k}": total(ranks <= k) / k for k in ks},
-        "r_precision": total(is_within_r) / num_positives,
-        "mean_average_precision_at_r": total(is_within_r, precisions) / num_positives,
-        "mean_average_precision": np.bincount(queries, precisions, num_queries) / num_positives,
-        "mean_reciprocal_rank": 1 / ranks[first],
+        **{f"precision_at_{k}": found / k for k, found in tile.found.items()},
+        "r_precision": tile.found_within_r / tile.num_positives,
+        "mean_average_precision_at_r": tile.precisions_within_r / tile.num_positives,
+        "mean_average_precision": tile.precisions / tile.num_positives,
+        "mean_reciprocal_rank": 1 / tile.first_ranks,
     }
-
-
-def _sort_by_similarity(
-    similarities: Float[np.ndarray, "q m"],
-    is_positive: Bool[np.ndarray, "q m"],
-    is_left_out: Bool[np.ndarray, "q m"] | None = None,
-) -> Bool[np.ndarray, "q m"]:
-    """Which references of each query are positives, most similar first, positives last in ties.
-
-    References that are left out come after all others. Similarity and flag share one integer, because sorting
-    values is several times faster than indices.
-    """
-    keys = np.empty(similarities.shape, dtype=np.int32)
-    np.rint(similarities * (-1 / SIMILARITY_STEP), out=keys, casting="unsafe")
-    keys <<= 1
-    keys |= is_positive
-    if is_left_out is not None:
-        keys[is_left_out] = _LAST
-    keys.sort(axis=1)
-    keys &= 1
-    return keys.astype(bool)

@@ -1,7 +1,7 @@
 """Cosine similarities that do not depend on the order in which products are summed."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from supcon_pipeline.core.vectors import unit_rows
 
@@ -28,3 +28,24 @@ def short_rows(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
     np.rint(short, out=short)
     short /= 2**NUM_PLACES
     return short
+
+
+class CosineSimilarities:
+    """The exact cosine similarities of given queries to all references.
+
+    Attributes:
+        queries: float, the rows that queries are taken from.
+        references: short rows.
+    """
+
+    def __init__(self, queries: Float[np.ndarray, "n dim"], references: Float[np.ndarray, "m dim"]) -> None:
+        self.queries, self.references = np.asarray(queries), short_rows(references)
+        # Taking a large block of new memory costs more than filling it.
+        self._products = np.empty((0, len(references)))
+
+    def __call__(self, rows: Int[np.ndarray, " q"]) -> Float[np.ndarray, "q m"]:
+        """Those of the queries in these rows, in memory that the next call uses again."""
+        if len(self._products) < len(rows):
+            self._products = np.empty((len(rows), len(self.references)))
+        short = short_rows(self.queries[rows])
+        return np.matmul(short, self.references.T, out=self._products[: len(rows)])
