@@ -12,10 +12,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 def pick_device() -> torch.device:
     """The first GPU if PyTorch sees one, else the CPU, where freed memory is kept from then on."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
+    if gpu := find_gpu():
+        return gpu
     keep_freed_memory()
     return torch.device("cpu")
+
+
+def find_gpu() -> torch.device | None:
+    """The first GPU if PyTorch sees one."""
+    return torch.device("cuda") if torch.cuda.is_available() else None
+
+
+def free_memory(gpu: torch.device) -> int:
+    """Bytes that are free on a GPU, with those that PyTorch keeps for what it needs next."""
+    kept = torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
+    return int(torch.cuda.mem_get_info(gpu)[0]) + kept
 
 
 @cache

@@ -1,5 +1,11 @@
 import numpy as np
 import pytest
+import torch
+
+from supcon_pipeline.core import device as device_module
+from supcon_pipeline.core.metrics import device_ranking
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture
@@ -10,3 +16,21 @@ def embeddings(rng):
     queries = centers[query_labels] + rng.normal(size=(20, 4))
     references = centers[reference_labels] + rng.normal(size=(21, 4))
     return queries, query_labels, references, reference_labels
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_gpu)])
+def both_ways(request, monkeypatch):
+    """Calls a function with numpy, and again as on a GPU; returns both results.
+
+    Without a GPU, the CPU stands in for it, with the memory that is given in bytes.
+    """
+
+    def call(function, *args, memory=None, **kwargs):
+        monkeypatch.setattr(device_module, "find_gpu", lambda: None)
+        expected = function(*args, **kwargs)
+        monkeypatch.setattr(device_module, "find_gpu", lambda: torch.device(request.param))
+        if memory or request.param == "cpu":
+            monkeypatch.setattr(device_ranking, "free_memory", lambda _: memory or 2**30)
+        return function(*args, **kwargs), expected
+
+    return call

@@ -1,7 +1,8 @@
 """Retrieval metrics, exact for every k: among references, in a gallery, or of a set among itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,7 +33,7 @@ def retrieval_values(
     references: Float[np.ndarray, "m dim"],
     reference_labels: Int[np.ndarray, " m"],
     ks: Sequence[int] = (1,),
-    tile_size: int = TILE_SIZE,
+    tile_size: int | None = None,
 ) -> dict[str, Float[np.ndarray, " scored"]]:
     """Retrieval metrics of each query by name; their means are the metrics.
 
@@ -47,7 +48,7 @@ def retrieval_values(
         references: float, the rows to search; must not include the queries.
         reference_labels: the class of each reference.
         ks: values of k for `precision_at_<k>`, from 1 to the number of references.
-        tile_size: similarities held at once.
+        tile_size: similarities held at once; if not given, as many as suit the device.
 
     Returns:
         `precision_at_<k>`, `r_precision`, `mean_average_precision_at_r`, `mean_average_precision` (over all
@@ -87,7 +88,7 @@ def search_values(
     groups: Int[np.ndarray, " n"] | None = None,
     copies: Int[np.ndarray, " n"] | None = None,
     similarities: Similarities | None = None,
-    tile_size: int = TILE_SIZE,
+    tile_size: int | None = None,
 ) -> SearchValues:
     """Retrieval metrics of rows that search a gallery, or one another: of classes that training never saw.
 
@@ -104,7 +105,7 @@ def search_values(
         copies: a number for each row, the same for images that are copies of one another.
         similarities: gives those in [-1, 1] of given queries to all of the gallery, such as the method of a
             `Reranker`; the cosine similarities if not given.
-        tile_size: similarities held at once.
+        tile_size: similarities held at once; if not given, as many as suit the device.
 
     Returns:
         `recall_at_<k>` (1 if an image of the class is among the first k, else 0; its means over k are the
@@ -174,23 +175,38 @@ def _scored_values(
     similarities: Similarities,
     relation: Relation,
     ks: Sequence[int],
-    tile_size: int,
+    tile_size: int | None,
 ) -> tuple[Int[np.ndarray, " scored"], int, dict[str, Float[np.ndarray, " scored"]]]:
     """The queries that have a positive, the least number of references one of them searches, and the metrics.
 
     Raises:
         ValueError: if no query has a positive.
     """
-    num_rows = max(1, tile_size // relation.num_references)
+    rank, num_rows = _ranker(similarities, relation, ks)
+    if tile_size:
+        num_rows = max(1, tile_size // relation.num_references)
     starts = range(0, len(query_rows), num_rows)
-    parts = (query_rows[start : start + num_rows] for start in starts)
-    tiles = [tile for rows in parts for tile in rank_positives(rows, similarities, relation, ks)]
+    tiles = [tile for start in starts for tile in rank(query_rows[start : start + num_rows])]
     if not tiles:
         raise ValueError("query_rows must hold a query with another image of its class to find, got none")
     metrics = [_metrics(tile) for tile in tiles]
     values = {name: np.concatenate([part[name] for part in metrics]) for name in metrics[0]}
     rows = np.concatenate([tile.rows for tile in tiles])
     return rows, min(tile.num_searched for tile in tiles), values
+
+
+def _ranker(
+    similarities: Similarities, relation: Relation, ks: Sequence[int]
+) -> tuple[Callable[[Int[np.ndarray, " q"]], list[RankSums]], int]:
+    """What ranks a tile of queries, on the GPU if there is one, and how many queries make a tile."""
+    from supcon_pipeline.core.device import find_gpu
+    from supcon_pipeline.core.metrics.device_ranking import DeviceRanker
+
+    if gpu := find_gpu():
+        ranker = DeviceRanker(similarities, relation, ks, gpu)
+        return ranker, ranker.num_rows
+    rank = partial(rank_positives, similarities=similarities, relation=relation, ks=ks)
+    return rank, max(1, TILE_SIZE // relation.num_references)
 
 
 def _metrics(tile: RankSums) -> dict[str, Float[np.ndarray, " q"]]:
