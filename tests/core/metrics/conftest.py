@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from supcon_pipeline.core import device as device_module
-from supcon_pipeline.core.metrics import device_ranking
+from supcon_pipeline.core.metrics import device_pairs, device_ranking
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -30,7 +30,8 @@ def both_ways(request, monkeypatch):
         expected = function(*args, **kwargs)
         monkeypatch.setattr(device_module, "find_gpu", lambda: torch.device(request.param))
         if memory or request.param == "cpu":
-            monkeypatch.setattr(device_ranking, "free_memory", lambda _: memory or 2**30)
+            for module in (device_ranking, device_pairs):
+                monkeypatch.setattr(module, "free_memory", lambda _: memory or 2**30)
         return function(*args, **kwargs), expected
 
     return call

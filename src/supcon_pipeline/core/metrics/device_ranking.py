@@ -45,7 +45,9 @@ class DeviceRanker:
         self, similarities: Similarities, relation: Relation, ks: Sequence[int], device: torch.device
     ) -> None:
         self._similarities, self._ks, self._device = similarities, ks, device
-        self._classes, *self._apart = (_codes(pair, device) for pair in (relation.classes, *relation.apart))
+        self._classes, *self._apart = (
+            _pair_codes(pair, device) for pair in (relation.classes, *relation.apart)
+        )
         # Similarities that are given are made in the memory of the host, and as many as it holds.
         size, self._dim = TILE_SIZE, 0
         if isinstance(similarities, CosineSimilarities):
@@ -129,13 +131,19 @@ class DeviceRanker:
         return lambda block: torch.tensor(found[:, block], dtype=torch.float64, device=self._device)
 
 
-def _codes(
+def _pair_codes(
     pair: tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " m"]], device: torch.device
 ) -> tuple[Int32[Tensor, " n"], Int32[Tensor, " m"]]:
-    """The numbers of queries and references as codes that are equal where the numbers are."""
-    codes = np.unique(np.concatenate(pair), return_inverse=True)[1].astype(np.int32)
-    queries, references = torch.from_numpy(codes).to(device).split([len(numbers) for numbers in pair])
+    """The numbers of queries and of references as codes."""
+    codes = to_codes(np.concatenate(pair), device)
+    queries, references = codes.split([len(numbers) for numbers in pair])
     return queries, references
+
+
+def to_codes(numbers: Shaped[np.ndarray, " n"], device: torch.device) -> Int32[Tensor, " n"]:
+    """Codes on a device that are equal where the numbers are, which may be of any type."""
+    codes = np.unique(numbers, return_inverse=True)[1].astype(np.int32)
+    return torch.from_numpy(codes).to(device)
 
 
 def _sum_ranks(

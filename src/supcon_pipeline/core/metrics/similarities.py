@@ -11,6 +11,8 @@ TILE_SIZE = 2**23
 NUM_PLACES = 26
 # Similarities are distinguished down to 2e-7, about the rounding error of float32 embeddings.
 SIMILARITY_STEP = 2.0**-22
+# Steps of similarity from 0 to 1, and some more for rounding.
+HALF_STEPS = int(1 / SIMILARITY_STEP) + 2**6
 # Rows converted to float64 at once.
 _CONVERTED_ROWS = 2**12
 

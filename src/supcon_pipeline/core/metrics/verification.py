@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
 
-from supcon_pipeline.core.metrics.similarities import SIMILARITY_STEP, TILE_SIZE, short_rows
+from supcon_pipeline.core.metrics.similarities import HALF_STEPS, SIMILARITY_STEP, TILE_SIZE, short_rows
 from supcon_pipeline.core.vectors import require_labels, require_rows
 
-# Steps of similarity from 0 to 1, and some more for rounding.
-HALF_STEPS = int(1 / SIMILARITY_STEP) + 2**6
 # So few are sorted faster than all that could occur are counted.
 _FEW_STEPS = 2**17
 # An error rate is stated where at least so many errors are expected.
@@ -55,7 +53,7 @@ def count_pairs(
     labels: Int[np.ndarray, " n"],
     rows: Int[np.ndarray, " m"],
     copies: Int[np.ndarray, " n"] | None = None,
-    tile_size: int = TILE_SIZE,
+    tile_size: int | None = None,
 ) -> PairCounts:
     """All pairs of some rows, each once, by class and cosine similarity.
 
@@ -67,7 +65,7 @@ def count_pairs(
         labels: the class of each row.
         rows: indices of the rows that are paired, none twice.
         copies: a number for each row, the same for images that are copies of one another and make no pair.
-        tile_size: similarities held at once.
+        tile_size: similarities held at once; if not given, as many as suit the device.
 
     Raises:
         ValueError: if counts differ, a row is out of range, or there is no pair of one class, or none of two.
@@ -80,10 +78,34 @@ def count_pairs(
     require_rows("rows", rows, len(embeddings))
     short, classes = short_rows(np.asarray(embeddings)[rows]), np.asarray(labels)[rows]
     numbers = np.arange(len(rows)) if copies is None else np.asarray(copies)[rows]
+    return _tabulate(*_count_by_step(short, classes, numbers, tile_size))
+
+
+def _count_by_step(
+    short: Float[np.ndarray, "m dim"],
+    classes: Int[np.ndarray, " m"],
+    numbers: Int[np.ndarray, " m"],
+    tile_size: int | None,
+) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
+    """The number of pairs at each step of similarity, and of those of one class; on a GPU if there is one."""
+    from supcon_pipeline.core.device import find_gpu
+    from supcon_pipeline.core.metrics.device_pairs import count_on_device
+
+    if gpu := find_gpu():
+        return count_on_device(short, classes, numbers, gpu, tile_size)
+    return _count_on_cpu(short, classes, numbers, tile_size or TILE_SIZE)
+
+
+def _count_on_cpu(
+    short: Float[np.ndarray, "m dim"],
+    classes: Int[np.ndarray, " m"],
+    numbers: Int[np.ndarray, " m"],
+    tile_size: int,
+) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
     pairs, matches = np.zeros((2, 2 * HALF_STEPS), dtype=np.int64)
     start = 0
-    while start < len(rows):
-        stop = min(len(rows), start + max(1, tile_size // (len(rows) - start)))
+    while start < len(short):
+        stop = min(len(short), start + max(1, tile_size // (len(short) - start)))
         # Pairs with rows before these were counted with those.
         steps = similarity_steps(short[start:stop], short[start:])
         is_pair = numbers[start:stop, None] != numbers[start:]
@@ -93,7 +115,7 @@ def count_pairs(
         is_pair &= classes[start:stop, None] == classes[start:]
         _count(matches, steps[is_pair], 1)
         start = stop
-    return _tabulate(pairs, matches)
+    return pairs, matches
 
 
 def similarity_steps(

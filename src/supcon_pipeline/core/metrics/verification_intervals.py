@@ -6,9 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from supcon_pipeline.core.metrics.intervals import bootstrap_intervals
-from supcon_pipeline.core.metrics.similarities import SIMILARITY_STEP, TILE_SIZE, short_rows
+from supcon_pipeline.core.metrics.similarities import HALF_STEPS, SIMILARITY_STEP, TILE_SIZE, short_rows
 from supcon_pipeline.core.metrics.verification import (
-    HALF_STEPS,
     ErrorRates,
     PairCounts,
     equal_error_rate,
