@@ -1,7 +1,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+
+from supcon_pipeline.core.device import in_parts
 
 # Takes and leaves 64 MiB, over and over; prints how many pages the system had to hand out.
 TAKE_AND_LEAVE = """
@@ -28,3 +32,25 @@ def pages_taken(way):
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
 def test_memory_that_was_freed_is_not_taken_from_the_system_again():
     assert pages_taken("kept") < pages_taken("returned") / 10
+
+
+def squares_of_few(rows):
+    if len(rows) > 3:
+        raise torch.OutOfMemoryError("out of memory")
+    return rows**2
+
+
+def test_rows_for_which_memory_does_not_last_are_taken_in_parts_in_order():
+    rows = np.arange(10)
+    parts = in_parts(squares_of_few, rows)
+    assert [len(part) for part in parts] == [2, 3, 2, 3]
+    assert np.concatenate(parts).tolist() == (rows**2).tolist()
+    assert len(in_parts(squares_of_few, rows[:3])) == 1
+
+
+def test_one_row_for_which_memory_does_not_last_is_an_error():
+    def fail(_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_parts(fail, np.arange(10))

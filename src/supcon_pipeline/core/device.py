@@ -2,9 +2,15 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 from functools import cache
+from typing import TypeVar
 
+import numpy as np
 import torch
+from jaxtyping import Int
+
+_Result = TypeVar("_Result")
 
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -27,6 +33,24 @@ def free_memory(gpu: torch.device) -> int:
     """Bytes that are free on a GPU, with those that PyTorch keeps for what it needs next."""
     kept = torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
     return int(torch.cuda.mem_get_info(gpu)[0]) + kept
+
+
+def in_parts(
+    call: Callable[[Int[np.ndarray, " rows"]], _Result], rows: Int[np.ndarray, " rows"]
+) -> list[_Result]:
+    """What a call returns for all rows at once, or for each half, and so on, where the GPU's memory is short.
+
+    Raises:
+        torch.OutOfMemoryError: if memory does not last for a single row.
+    """
+    try:
+        return [call(rows)]
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    # Outside of the handler, the memory of what failed is free again.
+    half = len(rows) // 2
+    return [*in_parts(call, rows[:half]), *in_parts(call, rows[half:])]
 
 
 @cache

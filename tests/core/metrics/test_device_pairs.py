@@ -6,7 +6,6 @@ import torch
 from tests.core.metrics.angles import at_degrees
 
 from supcon_pipeline.core.metrics.device_pairs import _PairCounter
-from supcon_pipeline.core.metrics.similarities import HALF_STEPS
 from supcon_pipeline.core.metrics.verification import count_pairs
 
 
@@ -62,14 +61,3 @@ def test_a_block_that_memory_does_not_hold_is_counted_in_parts_and_no_pair_twice
     monkeypatch.setattr(_PairCounter, "_count", count_few)
     assert_same(*both_ways(count_pairs, *many, np.arange(80), tile_size=30**2))
     assert max(sizes) == 30
-
-
-def test_one_row_that_memory_does_not_hold_is_an_error(monkeypatch):
-    def count_nothing(*_):
-        raise torch.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(_PairCounter, "_count", count_nothing)
-    counter = _PairCounter(at_degrees(0, 10), np.arange(2), np.arange(2), torch.device("cpu"))
-    with pytest.raises(torch.OutOfMemoryError):
-        counter.add(range(2), range(2))
-    assert counter.counts.shape == (2, 2 * HALF_STEPS)

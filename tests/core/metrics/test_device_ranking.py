@@ -143,15 +143,6 @@ def test_a_tile_that_memory_does_not_hold_is_ranked_in_parts(many, both_ways, mo
     assert_same(found.values, expected.values)
 
 
-def test_one_query_that_memory_does_not_hold_is_an_error(embeddings, both_ways, monkeypatch):
-    def sort_nothing(*_):
-        raise torch.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(DeviceRanker, "_sort", sort_nothing)
-    with pytest.raises(torch.OutOfMemoryError):
-        both_ways(retrieval_values, *embeddings)
-
-
 def test_a_search_in_which_nothing_can_be_found_is_refused_on_a_device(both_ways):
     with pytest.raises(ValueError, match="query_rows must hold a query with another image of its class"):
         both_ways(search_values, at_degrees(0, 10, 20), np.arange(3), np.arange(3), np.arange(3))

@@ -5,10 +5,10 @@ from math import isqrt
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from supcon_pipeline.core.device import free_memory
+from supcon_pipeline.core.device import free_memory, in_parts
 from supcon_pipeline.core.metrics.device_ranking import to_codes
 from supcon_pipeline.core.metrics.similarities import HALF_STEPS, SIMILARITY_STEP
 
@@ -40,7 +40,7 @@ def count_on_device(
     counter = _PairCounter(short, classes, numbers, device)
     size = tile_size or min(MAX_TILE_SIZE, free_memory(device) // 2 // _SIMILARITY_BYTES)
     side = max(1, isqrt(size))
-    blocks = [range(start, min(len(short), start + side)) for start in range(0, len(short), side)]
+    blocks = np.split(np.arange(len(short)), range(side, len(short), side))
     for rows, others in combinations_with_replacement(blocks, 2):
         counter.add(rows, others)
     pairs, matches = counter.counts.cpu().numpy()
@@ -61,38 +61,26 @@ class _PairCounter:
         numbers: Int[np.ndarray, " m"],
         device: torch.device,
     ) -> None:
-        self._short, self._device = torch.from_numpy(short), device
+        self._short, self._device = short, device
         self._classes, self._numbers = to_codes(classes, device), to_codes(numbers, device)
         self.counts = torch.zeros((2, 2 * HALF_STEPS), dtype=torch.int64, device=device)
 
-    def add(self, rows: range, others: range) -> None:
+    def add(self, rows: Int[np.ndarray, " r"], others: Int[np.ndarray, " s"]) -> None:
         """Count the pairs of each of these rows with those of the others that come after it."""
-        try:
-            found = self._count(rows, others)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        else:
+        for found in in_parts(lambda part: self._count(part, others), rows):
             for counts, (steps, numbers) in zip(self.counts, found, strict=True):
                 counts[steps.long()] += numbers
-            return
-        # Outside of the handler, the memory of what failed is free again.
-        half = len(rows) // 2
-        self.add(rows[:half], others)
-        self.add(rows[half:], others)
 
-    def _count(self, rows: range, others: range) -> list[tuple[Int[Tensor, " u"], Int[Tensor, " u"]]]:
+    def _count(
+        self, rows: Int[np.ndarray, " r"], others: Int[np.ndarray, " s"]
+    ) -> list[tuple[Int[Tensor, " u"], Int[Tensor, " u"]]]:
         """The steps of these pairs with the number of each, and those of the pairs of one class."""
-        first, second = (slice(block.start, block.stop) for block in (rows, others))
-        steps = self._send(first).div_(SIMILARITY_STEP) @ self._send(second).T
+        steps = self._send(self._short[rows] / SIMILARITY_STEP) @ self._send(self._short[others]).T
         steps = steps.round_().to(torch.int32).add_(HALF_STEPS)
-        is_pair = self._numbers[first, None] != self._numbers[second]
-        is_pair &= self._places(rows)[:, None] < self._places(others)
-        is_match = is_pair & (self._classes[first, None] == self._classes[second])
+        first, second = self._send(rows)[:, None], self._send(others)
+        is_pair = (first < second) & (self._numbers[first] != self._numbers[second])
+        is_match = is_pair & (self._classes[first] == self._classes[second])
         return [steps[chosen].unique(return_counts=True) for chosen in (is_pair, is_match)]
 
-    def _send(self, block: slice) -> Float[Tensor, "block dim"]:
-        return self._short[block].to(self._device, copy=True)
-
-    def _places(self, block: range) -> Int[Tensor, " block"]:
-        return torch.arange(block.start, block.stop, device=self._device)
+    def _send(self, numbers: Shaped[np.ndarray, "..."]) -> Tensor:
+        return torch.from_numpy(numbers).to(self._device)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int32, Shaped
 from torch import Tensor
 
-from supcon_pipeline.core.device import free_memory
+from supcon_pipeline.core.device import free_memory, in_parts
 from supcon_pipeline.core.metrics.ranking import LAST, RankSums, Relation, Similarities
 from supcon_pipeline.core.metrics.similarities import (
     SIMILARITY_STEP,
@@ -61,28 +61,21 @@ class DeviceRanker:
 
     def __call__(self, rows: Int[np.ndarray, " q"]) -> list[RankSums]:
         """As `rank_positives`, but that a tile may be ranked in parts."""
-        try:
-            return self._rank(rows)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        # Outside of the handler, the memory of what failed is free again.
-        half = len(rows) // 2
-        return [*self(rows[:half]), *self(rows[half:])]
+        return [tile for tile in in_parts(self._rank, rows) if tile]
 
-    def _rank(self, rows: Int[np.ndarray, " q"]) -> list[RankSums]:
+    def _rank(self, rows: Int[np.ndarray, " q"]) -> RankSums | None:
         is_positive, is_left_out = self._masks(torch.tensor(rows, device=self._device))
         num_positives = is_positive.sum(dim=1)
         chosen = num_positives > 0
         if not chosen.any():
-            return []
+            return None
         if not chosen.all():
             rows, num_positives = rows[chosen.cpu().numpy()], num_positives[chosen]
             is_positive = is_positive[chosen]
             is_left_out = None if is_left_out is None else is_left_out[chosen]
         most_left_out = 0 if is_left_out is None else int(is_left_out.sum(dim=1).max())
         hits = self._sort(rows, is_positive, is_left_out)
-        return [_sum_ranks(rows, hits, num_positives, hits.shape[1] - most_left_out, self._ks)]
+        return _sum_ranks(rows, hits, num_positives, hits.shape[1] - most_left_out, self._ks)
 
     def _masks(self, rows: Int[Tensor, " q"]) -> tuple[Bool[Tensor, "q m"], Bool[Tensor, "q m"] | None]:
         """As `Relation.masks`."""
