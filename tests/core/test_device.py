@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from supcon_pipeline.core.device import in_parts
+from supcon_pipeline.core.device import find_gpu, free_memory, in_parts
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 # Takes and leaves 64 MiB, over and over; prints how many pages the system had to hand out.
 TAKE_AND_LEAVE = """
@@ -54,3 +56,12 @@ def test_one_row_for_which_memory_does_not_last_is_an_error():
 
     with pytest.raises(torch.OutOfMemoryError):
         in_parts(fail, np.arange(10))
+
+
+@needs_gpu
+def test_memory_that_pytorch_keeps_for_what_comes_next_counts_as_free():
+    gpu = find_gpu()
+    block = torch.empty(2**28, dtype=torch.uint8, device=gpu)
+    while_held = free_memory(gpu)
+    del block
+    assert free_memory(gpu) >= while_held + 2**28

@@ -64,6 +64,17 @@ def test_wide_rows_with_many_ties_rank_as_with_numpy(rng, both_ways):
     assert_same(*both_ways(retrieval_values, *search, ks=(1, 2, 3)))
 
 
+def test_thousands_of_references_rank_as_with_numpy(rng, both_ways):
+    """More than a GPU sorts by its way for short rows."""
+    labels = rng.integers(0, 10, 6000)
+    rows = (rng.normal(size=(10, 64))[labels] + 3 * rng.normal(size=(6000, 64))).astype(np.float32)
+    rows[5500:] = rows[:500]
+    search = (rows, labels, np.arange(0, 6000, 40), np.arange(6000), (1, 3, 1000))
+    found, expected = both_ways(search_values, *search, copies=np.arange(6000) // 2)
+    assert_same(found.values, expected.values)
+    assert 0.1 < found.values["r_precision"].mean() < 0.9
+
+
 def test_of_equally_similar_references_those_of_other_classes_come_first_on_a_device(both_ways):
     references = np.array([[1.0, 0], [2.0, 0], [4.0, 0], [0, 1.0], [0, -1.0]])
     found, _ = both_ways(retrieval_values, at_degrees(0), [0], references, np.array([0, 1, 0, 1, 0]))
