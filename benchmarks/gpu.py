@@ -156,23 +156,26 @@ def num_syncs(training: Any, batch: Any) -> int:
 
 
 def measure_validation(options: argparse.Namespace, save: Save) -> None:
-    """Seconds of the validation metrics on each device, which are the same."""
+    """Seconds of the ranking and of all metrics of a validation, on each device; the metrics are the same."""
     import torch
 
+    from supcon_pipeline.core import device
     from supcon_pipeline.core.metrics.features import embedding_metrics
+    from supcon_pipeline.core.metrics.retrieval import retrieval_values
 
     generator = np.random.default_rng(0)
     rows = generator.standard_normal((options.queries + options.references, 512), dtype=np.float32)
     labels = np.arange(len(rows)) % 10
-    parts = np.split(rows, [options.queries]), np.split(labels, [options.queries])
-    arguments = parts[0][0], parts[1][0], parts[0][1], parts[1][1]
-    is_available, found = torch.cuda.is_available, []
-    for device in ("cuda", "cpu") if is_available() else ("cpu",):
-        if device == "cpu":
-            torch.cuda.is_available = lambda: False
-        seconds = seconds_of(lambda: found.append(embedding_metrics(*arguments)), 1)
-        save({"case": device, "seconds": seconds, **found[-1]})
-    torch.cuda.is_available = is_available
+    (queries, references), (ours, theirs) = (np.split(array, [options.queries]) for array in (rows, labels))
+    for name in ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",):
+        if name == "cpu":
+            device.find_gpu = lambda: None
+        found: list[dict[str, float]] = []
+        ranking = seconds_of(lambda: retrieval_values(queries, ours, references, theirs), 1)
+        seconds = seconds_of(
+            lambda to=found: to.append(embedding_metrics(queries, ours, references, theirs)), 1
+        )
+        save({"case": name, "ranking_seconds": ranking, "seconds": seconds, **found[-1]})
 
 
 def run_recipe(options: argparse.Namespace, save: Save) -> None:
