@@ -2,6 +2,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from tests.gpu import hidden_gpus
 
 from supcon_pipeline.core.data.images import LabelledImages
 
@@ -16,6 +17,13 @@ def _seeded_on_one_thread():
     yield
     torch.set_num_threads(before[0])
     faiss.omp_set_num_threads(before[1])
+
+
+@pytest.fixture(scope="module")
+def no_gpu():
+    """For a module of tests that compare the bits of a CPU: without a GPU in sight."""
+    with hidden_gpus():
+        yield
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ from supcon_pipeline.core.search.index import build_index, search_index
 from supcon_pipeline.core.search.knn import classify_by_prefixes, knn_probabilities, neighbour_log_votes
 from supcon_pipeline.core.search.neighbours import find_nearest, search_neighbours, search_other_neighbours
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 GOOD = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
 LABELS, FIRST, LAST = np.arange(20) % 4, np.arange(10), np.arange(10, 20)
 TABLE = pd.DataFrame({"image": [f"i{row}" for row in range(20)]})

@@ -4,6 +4,8 @@ import pytest
 
 from supcon_pipeline.core.figures.curves import draw_curves, draw_lr_curve
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 
 def test_the_curves_of_each_stage_are_in_a_column_of_their_own():
     first = {"epoch": [1, 2], "loss": [3.0, 2.0], "lr": [0.1, 0.05], "embedding.ami": [0.2, 0.4]}

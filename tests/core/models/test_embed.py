@@ -9,6 +9,8 @@ from supcon_pipeline.core.models.embed import embed_by, embed_images, iterate_im
 from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 
 class TinyModel(nn.Module):
     """A batch norm, so that the mode matters, and two linear features."""

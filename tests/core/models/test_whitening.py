@@ -8,6 +8,8 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.models.whitening import start_neck, whiten_within_classes
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 DESCRIPTION = {
     "kind": "contrastive",
     "backbone": "resnet_narrow",

@@ -21,6 +21,7 @@ from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.training.launching import launch
 from supcon_pipeline.core.training.monitoring import NoLog
+from supcon_pipeline.core.training.pickling import from_bytes
 from supcon_pipeline.core.training.progress import Progress
 from supcon_pipeline.core.training.recipes import contrastive_stage
 from supcon_pipeline.core.training.resumable import train
@@ -60,13 +61,13 @@ def make_killing_stage(rank: int, step: int, mark: Path, **changes: Any) -> Stag
     return replace(stage, criterion=KillingOnce(stage.criterion, rank, step, mark))
 
 
-def train_together(rank: int, count: int, folder: Path, stage: Stage) -> None:
+def train_together(rank: int, count: int, folder: Path, packed: bytes) -> None:
     """Train as one of several processes that no launcher looks after."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=count)
     ranks = replace(ALONE, rank=rank, count=count, control=dist.group.WORLD, patient=dist.group.WORLD)
-    data = make_data()
+    data, stage = make_data(), from_bytes(packed)
     train(build_training(stage, data, ranks), stage, data, NoLog(), Progress(folder), "run")
     dist.destroy_process_group()
 

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from tests.gpu import needs_gpu
 from torch import nn
 from torch.nn import functional
 
@@ -246,7 +247,7 @@ def test_the_outputs_of_a_lower_precision_give_nearly_the_same_gradient(rows):
     torch.testing.assert_close(gradients(model), gradients(plain), rtol=2e-2, atol=2e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("layer", [nn.LayerNorm(8), nn.Dropout(0.4)])
 def test_on_a_gpu_random_numbers_are_replayed_and_the_gradient_is_that_of_the_whole(rows, layer):
     model = TinyModel(layer).cuda()

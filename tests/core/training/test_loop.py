@@ -22,6 +22,8 @@ from supcon_pipeline.core.training.state import EpochRecord, StepRecord, Trainin
 from supcon_pipeline.core.views.loading import Batch, build_loader
 from supcon_pipeline.core.views.policy import ViewPolicy
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 SGD = {"name": "sgd", "lr": 0.1, "weight_decay": 0.01}
 COSINE = {"name": "cosine", "num_epochs": 3, "warmup_epochs": 1}
 

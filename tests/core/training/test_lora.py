@@ -19,6 +19,8 @@ from supcon_pipeline.core.training.resumable import run_stage
 from supcon_pipeline.core.training.stage import build_training
 from supcon_pipeline.core.training.swa import average_models
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 DATA = make_data(size=32)
 # All of fine-tuning at once.
 FINETUNE = {"layer_decay": 0.8, "head_lr_factor": 2.0, "freeze_epochs": 1, "start_images": 12}

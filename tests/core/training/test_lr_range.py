@@ -14,6 +14,8 @@ from supcon_pipeline.core.training.lr_range import lr_curve, suggest_lr
 from supcon_pipeline.core.training.recipes import contrastive_stage
 from supcon_pipeline.core.training.stage import Stage, build_training
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 
 class LinearClassifier(nn.Module):
     def __init__(self):

@@ -8,6 +8,8 @@ from torch import nn
 from supcon_pipeline.core.optim.low_rank import add_low_rank_updates
 from supcon_pipeline.core.training.pickling import to_bytes
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 
 class Attending(nn.Module):
     """A network with layers of both kinds that LoRA updates."""

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.gpu import needs_gpu
 from torch import nn
 
 from supcon_pipeline.core.messages import InputError
@@ -7,7 +8,6 @@ from supcon_pipeline.core.training import precision as precision_module
 from supcon_pipeline.core.training.precision import choose_precision
 
 CPU = torch.device("cpu")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.mark.parametrize(

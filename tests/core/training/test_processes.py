@@ -6,8 +6,11 @@ import torch
 from tests.core.losses.rows import assert_same
 from tests.core.training import shared_work
 from tests.core.training.shared_work import MICRO_BATCHES, SAMPLERS
+from tests.gpu import START_METHOD
 
 from supcon_pipeline.core.ranks import ALONE, Ranks
+
+pytestmark = pytest.mark.usefixtures("no_gpu")
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -21,9 +24,9 @@ def count(request: pytest.FixtureRequest) -> int:
 def together(count: int, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What came of it, in each process."""
     folder = tmp_path_factory.mktemp("together")
-    # Forked, as importing everything anew takes longer than the work; the launcher's tests spawn them.
+    # Forked where they can be, as importing everything anew takes longer than the work.
     torch.multiprocessing.start_processes(
-        shared_work.work_together, (count, folder), nprocs=count, start_method="fork"
+        shared_work.work_together, (count, folder), nprocs=count, start_method=START_METHOD
     )
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(count)]
 

@@ -32,6 +32,8 @@ from supcon_pipeline.core.training.validation import validate_classifier, valida
 from supcon_pipeline.core.views.loading import Batch
 from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 MEAN, STD = [0.4] * 3, [0.3] * 3
 ORIGIN = {"data_hash": "d1", "crop": "pad"}
 CARD = {"mean": MEAN, "std": STD, **ORIGIN}

@@ -30,6 +30,8 @@ from supcon_pipeline.core.training.stage import Stage, build_training, sample_vi
 from supcon_pipeline.core.training.swa import average_models
 from supcon_pipeline.core.training.validation import validate_features
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 MEAN, STD = [0.5] * 3, [0.3] * 3
 ORIGIN = {"data_hash": "d1", "crop": "pad"}
 CARD = {"mean": MEAN, "std": STD, **ORIGIN}

@@ -18,6 +18,8 @@ from supcon_pipeline.core.training.progress import ProgressStore, describe_diffe
 from supcon_pipeline.core.training.recipes import contrastive_stage
 from supcon_pipeline.core.training.resumable import run_stage
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 
 def test_a_training_killed_at_many_moments_ends_with_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     script = Path(__file__).with_name("resume_process.py")

@@ -14,6 +14,8 @@ from supcon_pipeline.core.training.small_sets import warn_of_small_sets
 from supcon_pipeline.core.training.stage import build_training
 from supcon_pipeline.core.views.sampling import ClassBalancedBatches
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 BASELINE = BaselineParameters.model_validate(read_parameters("baseline"))
 NAMES = {0: "cat", 1: "dog"}
 

@@ -8,6 +8,8 @@ from supcon_pipeline.core.parameters.stages import BaselineParameters, BaselineT
 from supcon_pipeline.core.training.recipes import baseline_stage, contrastive_stage
 from supcon_pipeline.core.training.stage import build_training
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 BASELINE = BaselineParameters.model_validate(read_parameters("baseline"))
 
 
