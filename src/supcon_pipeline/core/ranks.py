@@ -210,6 +210,9 @@ class _Gathered(torch.autograd.Function):
 def _noticing_losses() -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        # An error of this process: it would happen again.
+        raise
     except RuntimeError as error:
         raise LostProcessError(" ".join(str(error).split())) from error
 

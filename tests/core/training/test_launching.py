@@ -14,13 +14,18 @@ import torch
 from tests.conftest import ROOT
 from tests.core.training import launched
 from tests.core.training.trainings import make_data
+from tests.gpu import START_METHOD
 
 from supcon_pipeline.core.messages import DivergenceError, InputError
+from supcon_pipeline.core.ranks import Ranks
 from supcon_pipeline.core.training import launching
 from supcon_pipeline.core.training.launching import launch, pack_error
+from supcon_pipeline.core.training.pickling import to_bytes
 from supcon_pipeline.core.training.progress import Progress, ProgressStore
 from supcon_pipeline.core.training.resumable import count_processes, run_stage
 from supcon_pipeline.core.training.tensorboard import TrainingLog
+
+pytestmark = pytest.mark.usefixtures("no_gpu")
 
 
 def train_forked(folder: Path, stage: Any, count: int = 2) -> dict[str, Any]:
@@ -28,7 +33,12 @@ def train_forked(folder: Path, stage: Any, count: int = 2) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     (folder / "store").unlink(missing_ok=True)
     context = torch.multiprocessing.start_processes(
-        launched.train_together, (count, folder, stage), nprocs=count, join=False, start_method="fork"
+        launched.train_together,
+        # Spawned processes would share the weights of a stage that is not packed.
+        (count, folder, to_bytes(stage)),
+        nprocs=count,
+        join=False,
+        start_method=START_METHOD,
     )
     try:
         while not context.join():
@@ -179,3 +189,16 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
         parent.kill()
     assert (output, errors) == (b"KeyboardInterrupt\n", b"")
     assert not any(Path("/proc", path.name).exists() for path in children)
+
+
+def test_a_process_that_lacks_memory_is_not_taken_for_one_that_was_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def reduce(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", reduce)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        Ranks(count=2).sum_(torch.zeros(3))
+    again = pickle.loads(pack_error(torch.OutOfMemoryError("CUDA out of memory")))
+    assert type(again) is torch.OutOfMemoryError
