@@ -4,10 +4,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tests.gpu import CUDA, needs_gpu
 
-from supcon_pipeline.core.device import find_gpu, free_memory, in_parts
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+from supcon_pipeline.core.device import find_gpu, free_memory, in_parts, pick_device, wait_for
 
 # Takes and leaves 64 MiB, over and over; prints how many pages the system had to hand out.
 TAKE_AND_LEAVE = """
@@ -65,3 +64,15 @@ def test_memory_that_pytorch_keeps_for_what_comes_next_counts_as_free():
     while_held = free_memory(gpu)
     del block
     assert free_memory(gpu) >= while_held + 2**28
+
+
+@needs_gpu
+def test_what_a_gpu_was_given_is_done_after_a_wait():
+    torch.cuda.synchronize()
+    torch.cuda._sleep(10**8)
+    done = torch.cuda.Event()
+    done.record()
+    assert not done.query()
+    wait_for(pick_device())
+    assert done.query()
+    wait_for(torch.ones(1, device=CUDA).device)

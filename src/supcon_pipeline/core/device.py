@@ -53,6 +53,12 @@ def in_parts(
     return [*in_parts(call, rows[:half]), *in_parts(call, rows[half:])]
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given; a CPU is never behind."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @cache
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees for what it needs next, as far as glibc allows.

@@ -15,6 +15,8 @@ from supcon_pipeline.core.training.stage import build_training
 from supcon_pipeline.core.training.state import EpochRecord, StepRecord, Training
 from supcon_pipeline.core.views.policy import ViewPolicy
 
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,3 +92,13 @@ def test_the_time_that_was_used_up_is_part_of_the_state() -> None:
     assert [record.lr for record in remaining] == [
         record.lr for record in records_of(whole) if isinstance(record, StepRecord)
     ][3:]
+
+
+@pytest.mark.parametrize(("max_minutes", "num_waits"), [(5 / 60, 5), (None, 0)])
+def test_where_time_is_limited_each_step_counts_with_what_its_device_has_still_to_do(
+    max_minutes: float | None, num_waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[Any] = []
+    monkeypatch.setattr(loop, "wait_for", waits.append)
+    records_of(build(max_minutes))
+    assert [device.type for device in waits] == ["cpu"] * num_waits

@@ -10,6 +10,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from supcon_pipeline.core.device import wait_for
 from supcon_pipeline.core.messages import DivergenceError
 from supcon_pipeline.core.metrics.direction import score
 from supcon_pipeline.core.optim.averaging import batch_norms
@@ -74,9 +75,7 @@ def _train_epoch(training: Training, num_epochs: int) -> Iterator[StepRecord]:
         batch.ranks.draw_apart(training.step)
         loss, grad_norm = train_step(training, batch, at_least=training.time_share * num_steps)
         training.step += 1
-        seconds = time.perf_counter() - started
-        # All processes must agree on when the time is up.
-        training.seconds += batch.ranks.agree(seconds) if training.max_seconds else seconds
+        training.seconds += _seconds_since(started, training, loss.device)
         training.losses.append(loss)
         training.lrs.append(lr)
         training.grad_norm = grad_norm
@@ -91,6 +90,17 @@ def _train_epoch(training: Training, num_epochs: int) -> Iterator[StepRecord]:
             is_gradient_trusted=training.is_gradient_trusted,
         )
         started = time.perf_counter()
+
+
+def _seconds_since(started: float, training: Training, device: torch.device) -> float:
+    """How long a step has taken; where time is limited, with what its device has still to do."""
+    if not training.max_seconds:
+        return time.perf_counter() - started
+    # A GPU is behind, and what it still has to do would count nowhere.
+    wait_for(device)
+    # All processes must agree on when the time is up.
+    seconds: float = training.loader.ranks.agree(time.perf_counter() - started)
+    return seconds
 
 
 def _finish_epoch(training: Training) -> EpochRecord:
