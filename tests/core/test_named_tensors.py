@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.gpu import needs_gpu
 from torch import nn
 
 from supcon_pipeline.core.models.encoder import restore_model
@@ -124,3 +125,10 @@ def test_embeddings_of_the_samples_pass_and_others_are_refused():
         match=r"embeddings must have sample 'c' at row 1, .* got 'b'; type: kedro run .*evaluation",
     ):
         require_order(embeddings, ["a", "c", "b"])
+
+
+@needs_gpu
+def test_a_fingerprint_is_the_same_on_a_gpu():
+    tensors = {"weight": torch.randn(3, 2), "count": torch.tensor(5), "half": torch.randn(4).bfloat16()}
+    on_gpu = {name: tensor.cuda() for name, tensor in tensors.items()}
+    assert fingerprint(NamedTensors(on_gpu)) == fingerprint(NamedTensors(tensors))

@@ -125,6 +125,8 @@ def _embed_once(
     device = pick_device()
     with choose_precision(params.precision, device, "stage2.precision").autocast():
         rows = embed_images(probe.to(device), data.images, used, params.validation_batch_size)["embedding"]
+    # Only processes that train need it on their GPU, each on its own.
+    probe.cpu()
     inputs = np.zeros((len(data.images), rows.shape[1]), np.float32)
     inputs[used] = rows.numpy()
     return inputs
