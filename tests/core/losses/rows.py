@@ -37,3 +37,26 @@ def assert_same(first, second, tolerance=1e-9, floor=1e-12):
         assert (
             float((one.double() - other.double()).norm()) <= tolerance * float(other.double().norm()) + floor
         )
+
+
+def assert_same_on_gpu(function, plain, projections, labels, temperature):
+    """Value and gradient on a GPU are those of the plain formula on the CPU, as well as their type can be."""
+    expected = value_and_gradient(plain, projections, labels, temperature)
+    labels = None if labels is None else labels.cuda()
+
+    def under_autocast(*arguments):
+        with torch.autocast("cuda", torch.bfloat16):
+            return function(*arguments)
+
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-5)):
+        rows = projections.to("cuda", dtype)
+        for way in (function, under_autocast):
+            value, gradient = value_and_gradient(way, rows, labels, temperature)
+            assert value.dtype == gradient.dtype == dtype
+            assert_same([value.cpu(), gradient.cpu()], expected, tolerance)
+    half = projections.cuda().bfloat16()
+    whole = value_and_gradient(function, half.float(), labels, temperature)
+    value, gradient = value_and_gradient(under_autocast, half, labels, temperature)
+    assert (value.dtype, gradient.dtype) == (torch.float32, torch.bfloat16)
+    assert_same([value], whole[:1], 1e-6)
+    assert_same([gradient], whole[1:], 4e-3)

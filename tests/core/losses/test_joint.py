@@ -2,7 +2,8 @@ import math
 
 import pytest
 import torch
-from tests.core.losses.rows import soft_labels
+from tests.core.losses.rows import assert_same, soft_labels, value_and_gradient
+from tests.gpu import needs_gpu
 
 from supcon_pipeline.core.losses import joint_loss
 
@@ -56,3 +57,22 @@ def test_joint_loss_of_half_precision_logits_is_that_of_their_float32():
 def test_joint_loss_of_wrong_shapes_or_numbers_is_refused(shape, weight, label_smoothing, message):
     with pytest.raises(ValueError, match=message):
         joint_loss(torch.tensor(1.0), torch.randn(shape), torch.arange(6) % 4, weight, label_smoothing)
+
+
+@needs_gpu
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_joint_loss_on_a_gpu_is_that_on_the_cpu(is_soft):
+    logits = torch.randn(64, 10, dtype=torch.float64)
+    labels = soft_labels(64, 10) if is_soft else torch.arange(64) % 10
+
+    def loss(rows):
+        return joint_loss(torch.tensor(0.7, device=rows.device), rows, labels.to(rows.device), 0.3, 0.1)
+
+    expected = value_and_gradient(loss, logits)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-6)):
+        found = value_and_gradient(loss, logits.to("cuda", dtype))
+        assert_same([part.cpu() for part in found], expected, tolerance)
+    with torch.autocast("cuda", torch.bfloat16):
+        half = loss(logits.bfloat16().cuda())
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(loss(logits.bfloat16().double()).item(), rel=2e-6)

@@ -6,11 +6,13 @@ from tests.core.losses.rows import (
     ANGLES,
     LABELS,
     assert_same,
+    assert_same_on_gpu,
     rows_and_weights,
     soft_labels,
     unit_rows,
     value_and_gradient,
 )
+from tests.gpu import needs_gpu
 
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 
@@ -60,3 +62,27 @@ def test_sincere_of_two_views_without_labels_is_that_of_supcon():
 def test_soft_labels_are_refused_by_sincere():
     with pytest.raises(ValueError, match=r"labels must be integers \[batch\], got .*; use supcon_loss"):
         sincere_loss(unit_rows(6), soft_labels(6))
+
+
+def plain_formula(projections, labels, temperature):
+    """The whole similarity matrix at once."""
+    num_views = projections.shape[1]
+    labels = torch.arange(len(projections)) if labels is None else labels
+    rows, row_labels = projections.flatten(0, 1), labels.repeat_interleave(num_views)
+    is_same = row_labels[:, None] == row_labels
+    is_positive = is_same & ~torch.eye(len(rows), dtype=torch.bool)
+    similarity = rows @ rows.T / temperature
+    negatives = similarity.masked_fill(is_same, -torch.inf).logsumexp(dim=1, keepdim=True)
+    losses = torch.logaddexp(similarity, negatives) - similarity
+    return ((losses * is_positive).sum(dim=1) / is_positive.sum(dim=1)).mean()
+
+
+@needs_gpu
+@pytest.mark.parametrize("kind", ["hard", "none"])
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+# Of two views each: in several tiles, and in many.
+@pytest.mark.parametrize("num_images", [50, 1100])
+def test_sincere_on_a_gpu_is_the_plain_formula_on_the_cpu(kind, temperature, num_images):
+    labels = torch.arange(num_images) % 7 if kind == "hard" else None
+    projections = unit_rows(num_images, dim=32)
+    assert_same_on_gpu(sincere_loss, plain_formula, projections, labels, temperature)

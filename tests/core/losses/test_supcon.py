@@ -8,11 +8,13 @@ from tests.core.losses.rows import (
     ANGLES,
     LABELS,
     assert_same,
+    assert_same_on_gpu,
     rows_and_weights,
     soft_labels,
     unit_rows,
     value_and_gradient,
 )
+from tests.gpu import needs_gpu
 from torch.nn import functional
 
 from supcon_pipeline.core.losses import supcon, supcon_loss
@@ -173,3 +175,28 @@ def test_supcon_is_that_of_pytorch_metric_learning():
         return library(rows.flatten(0, 1), labels.repeat_interleave(2))
 
     assert_same(value_and_gradient(ours, rows), value_and_gradient(theirs, rows), 1e-5)
+
+
+def plain_formula_of_any_labels(projections, labels, temperature):
+    """The whole matrices of similarities and of label weights at once."""
+    num_views = projections.shape[1]
+    labels = torch.arange(len(projections)) if labels is None else labels
+    rows, row_labels = projections.flatten(0, 1), labels.repeat_interleave(num_views, dim=0)
+    is_self = torch.eye(len(rows), dtype=torch.bool)
+    is_soft = labels.is_floating_point()
+    weights = row_labels @ row_labels.T if is_soft else (row_labels[:, None] == row_labels).double()
+    weights = weights.masked_fill(is_self, 0.0)
+    similarity = rows @ rows.T / temperature
+    log_normaliser = similarity.masked_fill(is_self, -torch.inf).logsumexp(dim=1)
+    return (log_normaliser - (similarity * weights).sum(dim=1) / weights.sum(dim=1)).mean()
+
+
+@needs_gpu
+@pytest.mark.parametrize("kind", ["hard", "soft", "none"])
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+# Of two views each: in one tile of a GPU, and in four.
+@pytest.mark.parametrize("num_images", [100, supcon.GPU_TILE // 2 + 50])
+def test_supcon_on_a_gpu_is_the_plain_formula_on_the_cpu(kind, temperature, num_images):
+    labels = {"hard": torch.arange(num_images) % 7, "soft": soft_labels(num_images), "none": None}[kind]
+    projections = unit_rows(num_images, dim=32)
+    assert_same_on_gpu(supcon_loss, plain_formula_of_any_labels, projections, labels, temperature)
