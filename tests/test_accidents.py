@@ -21,6 +21,7 @@ from supcon_pipeline.core.parameters.data import ImagesParameters
 from supcon_pipeline.pipeline_registry import register_pipelines
 from supcon_pipeline.validation import parameter_models, validate_parameters
 from tests.conftest import make_project
+from tests.gpu import needs_gpu
 from tests.test_validation import read_parameters
 
 MODELS = {**parameter_models(), "images": ImagesParameters}
@@ -132,8 +133,9 @@ def test_too_little_memory_is_one_line_with_what_to_type(error: Exception) -> No
         lambda: np.empty(10**16, np.uint8),
         lambda: torch.empty(10**16, dtype=torch.uint8),
         lambda: __import__("cv2").resize(np.zeros((2, 2), np.uint8), (2**20, 2**20)),
+        pytest.param(lambda: torch.empty(2**41, dtype=torch.uint8, device="cuda"), marks=needs_gpu),
     ],
-    ids=["numpy", "torch", "opencv"],
+    ids=["numpy", "torch", "opencv", "GPU"],
 )
 def test_an_array_that_no_memory_holds_is_an_accident_whichever_library_wants_it(call: Any) -> None:
     line = str(explain_accident(error_of(call)))

@@ -1,5 +1,6 @@
 """What processes do together in the tests, and what one does alone that should come to the same."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,13 @@ import torch
 import torch.distributed as dist
 from tests.core.losses.rows import soft_labels, unit_rows
 from tests.core.training.trainings import CARD, make_data, read_parameters, stage1_parameters
+from torch.utils._pytree import tree_map_only
 
+from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
-from supcon_pipeline.core.ranks import ALONE, Ranks
+from supcon_pipeline.core.ranks import ALONE, Ranks, join_ranks
 from supcon_pipeline.core.training.criteria import contrastive_criterion
 from supcon_pipeline.core.training.loop import fit, train_step
 from supcon_pipeline.core.training.recipes import contrastive_stage
@@ -37,13 +40,14 @@ MICRO_BATCHES = (None, 2)
 def losses(ranks: Ranks) -> dict[str, list[torch.Tensor]]:
     """Value and gradient of each loss."""
     torch.manual_seed(1)
-    rows, soft = unit_rows(NUM_IMAGES), soft_labels(NUM_IMAGES)
+    device = pick_device()
+    rows, soft = unit_rows(NUM_IMAGES).to(device), soft_labels(NUM_IMAGES).to(device)
     kinds: dict[str, Any] = {
-        "supcon": (supcon_loss, LABELS),
+        "supcon": (supcon_loss, LABELS.to(device)),
         "soft": (supcon_loss, soft),
         "simclr": (supcon_loss, None),
-        "sincere": (sincere_loss, LABELS),
-        "lonely": (supcon_loss, torch.arange(NUM_IMAGES)),
+        "sincere": (sincere_loss, LABELS.to(device)),
+        "lonely": (supcon_loss, torch.arange(NUM_IMAGES, device=device)),
     }
     found = {}
     for name, (function, labels) in kinds.items():
@@ -171,4 +175,25 @@ def work_together(rank: int, count: int, folder: Path) -> None:
     ranks = replace(ALONE, rank=rank, count=count, control=group, patient=group)
     torch.save(everything(ranks, count), folder / f"{rank}.pt")
     dist.barrier()
+    dist.destroy_process_group()
+
+
+def on_gpus(ranks: Ranks, count: int) -> dict[str, Any]:
+    """What processes on a GPU each, or one that does the work of them all, come to."""
+    found = {
+        "losses": losses(ranks),
+        "steps": {size: steps(ranks, size or 12 // count) for size in MICRO_BATCHES},
+        "batches": list(batches(ranks, "shuffled")),
+        "agreed": ranks.agree({"rank": ranks.rank}),
+    }
+    moved: dict[str, Any] = tree_map_only(torch.Tensor, torch.Tensor.cpu, found)
+    return moved
+
+
+def work_on_gpus(rank: int, count: int, folder: Path) -> None:
+    """Do so as one of several processes, as the launcher starts them."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": "29531"})
+    torch.save(on_gpus(join_ranks(0, 0), count), folder / f"{rank}.pt")
     dist.destroy_process_group()
