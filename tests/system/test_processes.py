@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Kedro, read_catalog, run_session
+from tests.gpu import hidden_gpus
 
 
+# Two processes on one GPU are refused.
+@hidden_gpus()
 def test_stage_1_by_two_processes_is_that_of_one_with_micro_batches(project: Path, kedro: Kedro) -> None:
     schedule = {"num_epochs": 1, "warmup_epochs": 0}
     # 78 images to train on are three batches of 26.
