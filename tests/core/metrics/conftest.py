@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from tests.gpu import needs_gpu
 
 from supcon_pipeline.core import device as device_module
 from supcon_pipeline.core.metrics import device_pairs, device_ranking
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture
