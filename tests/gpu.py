@@ -1,5 +1,6 @@
 """Tests that need a GPU, and tests that must not see one."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,7 +29,10 @@ def hidden_gpus() -> Iterator[None]:
 def refused_syncs() -> Iterator[None]:
     """An error where the CPU would wait for the GPU."""
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        # Torch warns that it does not notice every wait.
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
