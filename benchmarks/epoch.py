@@ -116,7 +116,7 @@ def plain_epoch(
     """The straightforward loop; it returns the seconds of its parts."""
     stage, device = contrastive_stage(data, CARD, params), pick_device()
     network = PlainNetwork(build_model(stage.description)).to(device)
-    policy = ViewPolicy([spec.model_dump() for spec in params.transforms], 2)
+    policy = ViewPolicy([spec.model_dump() for spec in params.transforms], 2, data.images.shape[1:])
     train, validation = data.indices("train"), data.indices("validation")
     loader = DataLoader(
         PlainViews(data, train, policy), params.loader.batch_size, shuffle=True, num_workers=num_workers
