@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --minutes 8
 
-tests       the tests of `tests/core`, with those that are skipped where there is no GPU
+tests       those that are skipped where there is no GPU
 loss        the contrastive loss beside the plain formula and pytorch-metric-learning, by rows and tile
 epoch       an epoch of stage 1 of `conf/cifar10` beside a straightforward loop
 validation  ranking 45,000 images for each of 5,000, on the GPU and on the CPU
@@ -28,7 +28,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from benchmarks.on_device import seconds_of
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +38,8 @@ Save = Callable[[Mapping[str, Any]], None]
 def run_tests(options: argparse.Namespace, save: Save) -> None:
     """How the tests end; the log of the part says how each does."""
     workers = ["-n", str(options.workers), "--dist", "worksteal"] if options.workers > 1 else []
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *workers, *options.tests]
+    command = [sys.executable, "-m", "pytest", "-v", "-m", options.mark, "-p", "no:cacheprovider"]
+    command += [*workers, *options.tests]
     start, line = time.perf_counter(), ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tests:
         for line in tests.stdout or ():
@@ -108,6 +108,7 @@ def measure_epoch(options: argparse.Namespace, save: Save) -> None:
 def measure_steps(raw: Mapping[str, Any], data: Any, save: Save) -> None:
     """Steps on a batch that is on the device already: what a GPU does without waiting, and its syncs."""
     import torch
+    from benchmarks.on_device import seconds_of
 
     from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.parameters.stages import Stage1Parameters
@@ -160,6 +161,7 @@ def num_syncs(training: Any, batch: Any) -> int:
 def measure_validation(options: argparse.Namespace, save: Save) -> None:
     """Seconds of the ranking and of all metrics of a validation, on each device; the metrics are the same."""
     import torch
+    from benchmarks.on_device import seconds_of
 
     from supcon_pipeline.core import device
     from supcon_pipeline.core.metrics.features import embedding_metrics
@@ -239,7 +241,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8, help="for all parts; the last gets what is left")
     parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of results and logs")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) - 1)
-    parser.add_argument("--tests", nargs="*", default=["tests/core"])
+    parser.add_argument("--tests", nargs="*", default=["tests/core", "tests/test_accidents.py"])
+    parser.add_argument("--mark", default="skipif", help="of the tests; empty for all")
     parser.add_argument("--rows", type=int, nargs="+", default=[8192, 32768, 131072], help="of the loss")
     parser.add_argument("--tiles", type=int, nargs="+", default=[2048, 4096, 8192], help="of the loss")
     parser.add_argument("--matrix", type=int, default=8192, help="rows of the product that shows the peak")
@@ -278,7 +281,9 @@ def run_apart(name: str, folder: Path, seconds: float) -> str:
     options = ["--part", name, "--seconds-left", str(seconds), *sys.argv[1:]]
     command = [sys.executable, "-m", "benchmarks.gpu", *options]
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])}
+    # A checkout is enough: the project need not be installed.
+    paths = [str(root), str(root / "src"), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with (
         (folder / f"{name}.log").open("w") as log,
         subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True) as part,

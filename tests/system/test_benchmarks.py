@@ -20,9 +20,10 @@ from tests.conftest import ROOT
 # What runs each script in a second or two; its other ways are tried without the script below.
 SMALLEST = {
     "epoch": "--rounds 1 --num-workers 0 --images 60 --precision float32",
-    "gpu": "--minutes 5 --workers 0 --tests tests/core/test_vectors.py --rows 64 --tiles 32 --matrix 64 "
-    "--steps 1 --rounds 1 --no-compile --epoch-changes backbone.name=resnet_narrow loader.batch_size=8 "
-    "--queries 20 --references 50 --recipe --changes schedule.num_epochs=1 schedule.warmup_epochs=0",
+    "gpu": "--minutes 5 --workers 0 --tests tests/core/training/test_precision.py --rows 64 --tiles 32 "
+    "--matrix 64 --steps 1 --rounds 1 --no-compile --queries 20 --references 50 "
+    "--epoch-changes backbone.name=resnet_narrow loader.batch_size=8 "
+    "--recipe --changes schedule.num_epochs=1 schedule.warmup_epochs=0",
     "gradient_caching": "--plain 4 --cached 4 --micro 2",
     "index": "--references 200 --queries 20 --dims 8 --ef-search 16",
     "loss": "--repeats 1 --rows 64 --rows-alone --beside",
