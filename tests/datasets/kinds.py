@@ -20,11 +20,12 @@ from supcon_pipeline.core.search.index import build_index
 from tests.conftest import ROOT
 
 RUN = "2026-01-01"
-# What is written by a handle, or only by and for TensorBoard; sources; the record, which has its own tests.
+# What is written by a handle, or only for other programs; sources; the record, which has its own tests.
 WITHOUT_CHECKSUM = {
     "run_record.RunRecordDataset",
     "tensorboard.TensorBoardDataset",
     "projector.ProjectorDataset",
+    "exported.BackboneDataset",
     "progress.ProgressDataset",
     "packing.PackingDataset",
     "digits.DigitsDataset",

@@ -40,7 +40,7 @@ def build_torchvision(
 
     if stem == "small_image" and name.startswith(_FIXED_SIZE):
         raise no_small_stem(name, "it is made for one image size")
-    options = _torchvision_options(name, num_channels, image_size)
+    options = torchvision_options(name, num_channels, image_size)
     with refuse_image_size(name, image_size):
         network = torchvision.models.get_model(name, weights=None, **options)
     if drop_path is not None:
@@ -62,7 +62,8 @@ def build_torchvision(
     return network, _IMAGENET_IMAGE
 
 
-def _torchvision_options(name: str, num_channels: int, image_size: int | None) -> dict[str, Any]:
+def torchvision_options(name: str, num_channels: int, image_size: int | None) -> dict[str, Any]:
+    """What torchvision builds a network with for images of a size."""
     if name in RENORMALISING:
         # Renormalisation is part of the network, so that one rebuilt without the download has it too. It is
         # written for three channels.
@@ -74,9 +75,14 @@ def _torchvision_options(name: str, num_channels: int, image_size: int | None) -
     return {}
 
 
+def head_name(network: nn.Module) -> str:
+    """The name of the classifier, or of what is left of it."""
+    return next(name for name in ("fc", "classifier", "heads", "head") if hasattr(network, name))
+
+
 def _remove_head(network: nn.Module) -> str:
     """Replace the classifier by its layers before the first dropout or linear one; returns its name."""
-    name = next(name for name in ("fc", "classifier", "heads", "head") if hasattr(network, name))
+    name = head_name(network)
     head = getattr(network, name)
     layers = list(head) if isinstance(head, nn.Sequential) else [head]
     kept = list(takewhile(lambda layer: not isinstance(layer, nn.Dropout | nn.Linear), layers))

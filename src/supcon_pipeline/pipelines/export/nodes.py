@@ -1,5 +1,6 @@
 """Nodes of `export`."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint, require_encoder
 from supcon_pipeline.core.parameters.inference import ExportParameters
 
-# A `ModelProgram`, whose module loads torch, and a `ModelProto` of onnx.
+# A `ModelProgram` and `NativeWeights`, whose modules load torch, and a `ModelProto` of onnx.
 Program = Any
+NativeWeights = Any
 OnnxModel = Any
 
 
@@ -47,6 +49,17 @@ def convert_program(program: Program) -> OnnxModel:
     from supcon_pipeline.core.inference.export import convert_to_onnx
 
     return convert_to_onnx(program)
+
+
+def export_backbone(
+    encoder: NamedTensors, dataset_card: dict[str, Any], run_record: dict[str, Any]
+) -> NativeWeights:
+    """The backbone in the form that its library reads, with a card."""
+    from supcon_pipeline.core.inference.native_weights import native_weights
+    from supcon_pipeline.core.pages.backbone_card import render_backbone_card
+
+    weights = native_weights(encoder)
+    return replace(weights, card=render_backbone_card(weights, dataset_card, run_record))
 
 
 def check_export(

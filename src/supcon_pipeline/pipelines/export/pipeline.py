@@ -5,6 +5,7 @@ from kedro.pipeline import Node, Pipeline
 from supcon_pipeline.pipelines.export.nodes import (
     check_export,
     convert_program,
+    export_backbone,
     export_classifier,
     export_encoder,
     write_model_card,
@@ -12,11 +13,17 @@ from supcon_pipeline.pipelines.export.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    """Encoder and classifier to ONNX and `torch.export` programs, their check and a model card."""
+    """Encoder and classifier as ONNX and `torch.export` programs, with check and card; the backbone alone."""
     exported = ["encoder_program", "encoder_onnx", "classifier_program", "classifier_onnx"]
     return Pipeline(
         [
             *_convert(),
+            Node(
+                func=export_backbone,
+                inputs=["encoder", "dataset_card", "run_record"],
+                outputs="backbone",
+                name="export_backbone",
+            ),
             Node(
                 func=check_export,
                 inputs=["encoder", "classifier", *exported, "prepared_images", "samples", "params:export"],
