@@ -112,7 +112,9 @@ def test_the_encoder_is_exported_alone(unseen: Path) -> None:
     with pytest.raises(InputError, match=r"classifier must have weights, .*--nodes export\.export_encoder,"):
         run_session(unseen, pipeline_names=["export"])
     run_session(
-        unseen, pipeline_names=["export"], node_names=["export.export_encoder", "export.convert_encoder"]
+        unseen,
+        pipeline_names=["export"],
+        node_names=["export.export_encoder", "export.convert_encoder", "export.export_backbone"],
     )
 
 

@@ -37,7 +37,8 @@ def export_classifier(
     if not classifier.tensors:
         raise InputError(
             "classifier must have weights, got none, as train lacks the classes held out; export the "
-            "encoder alone: kedro run --pipelines export --nodes export.export_encoder,export.convert_encoder"
+            "encoder alone: kedro run --pipelines export "
+            "--nodes export.export_encoder,export.convert_encoder,export.export_backbone"
         )
     require_encoder(classifier, fingerprint(encoder))
     module = assemble_outputs(encoder, classifier, classifier_metrics["calibrated"]["temperature"])
