@@ -132,7 +132,7 @@ def test_too_little_memory_is_one_line_with_what_to_type(error: Exception) -> No
     [
         lambda: np.empty(10**16, np.uint8),
         lambda: torch.empty(10**16, dtype=torch.uint8),
-        lambda: __import__("cv2").resize(np.zeros((2, 2), np.uint8), (2**20, 2**20)),
+        lambda: __import__("cv2").resize(np.zeros((2, 2), np.uint8), (2**24, 2**24)),
         pytest.param(lambda: torch.empty(2**41, dtype=torch.uint8, device="cuda"), marks=needs_gpu),
     ],
     ids=["numpy", "torch", "opencv", "GPU"],
