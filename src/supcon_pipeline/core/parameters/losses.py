@@ -5,9 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.parameters.base import (
-    Parameters,
-)
+from supcon_pipeline.core.parameters.base import NotNegative, Parameters
 
 
 class ContrastiveLossParameters(Parameters):
@@ -15,14 +13,17 @@ class ContrastiveLossParameters(Parameters):
 
     name: Literal["supcon", "sincere", "simclr"]
     temperature: Annotated[float, Field(gt=0)]
-    classifier_weight: Annotated[float, Field(ge=0)]
+    classifier_weight: NotNegative
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    logit_adjustment: NotNegative = 0.0
 
     @model_validator(mode="after")
-    def _smooth_only_with_a_classifier(self) -> Self:
-        if self.label_smoothing and not self.classifier_weight:
-            raise InputError(
-                f"label_smoothing must be 0 without classifier_weight, got {self.label_smoothing}; "
-                "a contrastive loss alone has no labels to smooth, set label_smoothing=0"
-            )
+    def _has_a_classifier(self) -> Self:
+        lacking = {"label_smoothing": "labels to smooth", "logit_adjustment": "logits to adjust"}
+        for name, what in lacking.items():
+            if getattr(self, name) and not self.classifier_weight:
+                raise InputError(
+                    f"{name} must be 0 without classifier_weight, got {getattr(self, name)}; "
+                    f"a contrastive loss alone has no {what}, set {name}=0"
+                )
         return self

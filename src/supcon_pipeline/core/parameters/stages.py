@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
     Count,
+    NotNegative,
     Parameters,
     Seed,
 )
@@ -157,6 +158,7 @@ class Stage2Parameters(TrainingParameters):
     """Parameters of `stage2`."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    logit_adjustment: NotNegative = 0.0
     checkpoints: ClassifierCheckpointParameters
 
 
@@ -164,6 +166,7 @@ class BaselineParameters(Parameters):
     """Parameters of `baseline`; backbone, views, batches and epochs are those of `stage1`."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    logit_adjustment: NotNegative = 0.0
     optimizer: OptimizerParameters
     checkpoints: ClassifierCheckpointParameters
 
@@ -172,6 +175,7 @@ class BaselineTraining(EncoderTraining):
     """All parameters of the baseline's training; one of stage 1 that it does not know is refused."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    logit_adjustment: NotNegative = 0.0
 
     @classmethod
     def of(cls, stage1: Stage1Parameters, baseline: BaselineParameters) -> Self:

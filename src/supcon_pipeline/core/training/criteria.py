@@ -1,28 +1,44 @@
 """The losses that stages minimise, and their value for a collapsed encoder."""
 
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss
+from supcon_pipeline.core.losses.inputs import at_least_float32
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.training.state import Criterion
 from supcon_pipeline.core.views.loading import Batch
 
+logger = logging.getLogger(__name__)
 
-def contrastive_criterion(params: ContrastiveLossParameters) -> Criterion:
+
+def contrastive_criterion(
+    params: ContrastiveLossParameters, logit_offsets: Float[Tensor, " classes"] | None = None
+) -> Criterion:
     """The contrastive loss, plus the cross-entropy of the classifier head where that has a weight.
 
     Processes that share a batch compare all its images.
+
+    Args:
+        params: of the loss.
+        logit_offsets: added to the logits of the classifier head, for the loss alone.
     """
-    return partial(_contrastive_loss, params)
+    return partial(_contrastive_loss, params, logit_offsets)
 
 
-def _contrastive_loss(params: ContrastiveLossParameters, outputs: Outputs, batch: Batch) -> Tensor:
+def _contrastive_loss(
+    params: ContrastiveLossParameters, logit_offsets: Tensor | None, outputs: Outputs, batch: Batch
+) -> Tensor:
     own = outputs["projection"].unflatten(0, batch.views.shape[:2])
     projections = batch.ranks.gather(own, len(batch.labels))
     if params.name == "sincere":
@@ -32,23 +48,73 @@ def _contrastive_loss(params: ContrastiveLossParameters, outputs: Outputs, batch
         loss = supcon_loss(projections, labels, params.temperature, batch.ranks)
     if not params.classifier_weight:
         return loss
+    logits = _with_offsets(outputs["logits"], logit_offsets)
     weight = params.classifier_weight * batch.share
-    return joint_loss(loss, outputs["logits"], batch.view_labels, weight, params.label_smoothing)
+    return joint_loss(loss, logits, batch.view_labels, weight, params.label_smoothing)
 
 
-def classification_criterion(label_smoothing: float) -> Criterion:
+def classification_criterion(
+    label_smoothing: float, logit_offsets: Float[Tensor, " classes"] | None = None
+) -> Criterion:
     """Cross-entropy over all views of a batch; of processes that share one, the part of each adds to it.
+
+    Args:
+        label_smoothing: from 0 to 1.
+        logit_offsets: added to the logits, for the loss alone.
 
     Source:
         Szegedy et al. 2015, arXiv:1512.00567, section 7, for the smoothing.
     """
-    return partial(_cross_entropy, label_smoothing)
+    return partial(_cross_entropy, label_smoothing, logit_offsets)
 
 
-def _cross_entropy(label_smoothing: float, outputs: Outputs, batch: Batch) -> Tensor:
-    logits = outputs["logits"].float()
+def _cross_entropy(
+    label_smoothing: float, logit_offsets: Tensor | None, outputs: Outputs, batch: Batch
+) -> Tensor:
+    logits = _with_offsets(outputs["logits"].float(), logit_offsets)
     mean = functional.cross_entropy(logits, batch.view_labels, label_smoothing=label_smoothing)
     return mean * batch.share
+
+
+def _with_offsets(logits: Tensor, offsets: Tensor | None) -> Tensor:
+    if offsets is None:
+        return logits
+    return at_least_float32(logits) + offsets.to(logits.device, non_blocking=True)
+
+
+def adjustment_offsets(
+    data: LabelledImages, strength: float, sampler: str, parameter: str
+) -> Float[Tensor, " classes"] | None:
+    """What logit adjustment adds to logits in training: its strength times the log of each class's share.
+
+    The model learns the rest, without what the sizes of classes alone say, and its own logits favour no class
+    for being frequent. A class without training images counts as one of the smallest, so that the loss of
+    smoothed labels is finite. Classes of equal size get equal offsets, which change no cross-entropy.
+
+    Args:
+        data: with the images to train on.
+        strength: at least 0; 1 is that of the source for equal errors on all classes.
+        sampler: how batches are drawn; `class_balanced` ones have nothing to adjust, which is said.
+        parameter: the name of the strength, for messages.
+
+    Returns:
+        None where there is nothing to add.
+
+    Source:
+        Menon et al. 2020, arXiv:2007.07314, Eq. 10.
+    """
+    if not strength:
+        return None
+    if sampler == "class_balanced":
+        logger.warning(
+            "%s changes nothing, as class-balanced batches hold all classes equally often; leave it out with "
+            "--params %s=0",
+            *(parameter, parameter),
+        )
+        return None
+    counts = np.bincount(data.labels[data.indices("train")], minlength=data.num_classes)
+    known = np.maximum(counts, counts[counts > 0].min())
+    return strength * torch.from_numpy(known / known.sum()).log().float()
 
 
 def collapse_loss(name: str) -> Callable[[Tensor, int], float]:

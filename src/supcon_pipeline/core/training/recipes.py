@@ -27,6 +27,7 @@ from supcon_pipeline.core.parameters.stages import (
     Stage2Parameters,
 )
 from supcon_pipeline.core.training.criteria import (
+    adjustment_offsets,
     classification_criterion,
     collapse_loss,
     contrastive_criterion,
@@ -52,6 +53,9 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         params: parameters of the stage.
     """
     torch.manual_seed(params.seed)
+    offsets = adjustment_offsets(
+        data, params.loss.logit_adjustment, params.loader.sampler, "stage1.loss.logit_adjustment"
+    )
     description = {
         "kind": "contrastive",
         **_encoder_description(data, dataset_card, params),
@@ -61,7 +65,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
     return Stage(
         "stage1",
         _build_start(description, data, params),
-        contrastive_criterion(params.loss),
+        contrastive_criterion(params.loss, offsets),
         params.num_views,
         validate_features(data, params.validation_batch_size),
         params,
@@ -85,6 +89,9 @@ def classifier_stage(
 ) -> Stage:
     """Stage 2: a linear classifier on the frozen encoder; `key` is the pipeline that trains it."""
     torch.manual_seed(params.seed)
+    offsets = adjustment_offsets(
+        data, params.logit_adjustment, params.loader.sampler, "stage2.logit_adjustment"
+    )
     contrastive = restore_model(encoder)
     num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
     description = {"kind": "classifier", "num_features": num_features, "num_classes": data.num_classes}
@@ -98,7 +105,7 @@ def classifier_stage(
     return Stage(
         key,
         probe,
-        classification_criterion(params.label_smoothing),
+        classification_criterion(params.label_smoothing, offsets),
         1,
         validate_classifier(data, params.validation_batch_size),
         params,
@@ -140,6 +147,9 @@ def baseline_stage(
     if data.has_unseen_classes:
         params = params.chosen_by(UNSEEN_METRIC)
     torch.manual_seed(params.seed)
+    offsets = adjustment_offsets(
+        data, params.logit_adjustment, params.loader.sampler, "baseline.logit_adjustment"
+    )
     description = {
         "kind": "image_classifier",
         **_encoder_description(data, dataset_card, params),
@@ -148,7 +158,7 @@ def baseline_stage(
     return Stage(
         "baseline",
         _build_start(description, data, params),
-        classification_criterion(params.label_smoothing),
+        classification_criterion(params.label_smoothing, offsets),
         params.num_views,
         validate_classifier(data, params.validation_batch_size),
         params,

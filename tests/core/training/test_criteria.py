@@ -1,0 +1,136 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.core.training.trainings import (
+    CARD,
+    make_data,
+    read_parameters,
+    stage1_parameters,
+    stage2_parameters,
+)
+from torch.nn import functional
+
+from supcon_pipeline.core.named_tensors import NamedTensors
+from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
+from supcon_pipeline.core.parameters.stages import BaselineParameters
+from supcon_pipeline.core.training.criteria import (
+    adjustment_offsets,
+    classification_criterion,
+    contrastive_criterion,
+)
+from supcon_pipeline.core.training.recipes import baseline_stage, classifier_stage, contrastive_stage
+from supcon_pipeline.core.views.loading import Batch
+
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
+# Of 36 training images, by class.
+COUNTS = [30, 4, 2]
+BALANCED = {"batch_size": 6, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2}
+
+
+def long_tailed(counts=COUNTS):
+    data = make_data()
+    labels = data.labels.copy()
+    labels[data.indices("train")] = np.repeat(np.arange(len(counts)), counts)
+    return replace(data, labels=labels)
+
+
+def batch_of(labels):
+    return Batch(torch.zeros(len(labels), 1, 1, 1, 1), labels)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_adjusted_cross_entropy_is_that_of_a_slow_loop(label_smoothing, is_soft):
+    logits, classes = torch.randn(6, 3), torch.tensor([0, 0, 1, 0, 2, 0])
+    labels = torch.rand(6, 3).softmax(dim=1) if is_soft else classes
+    total = 0.0
+    for row, label in zip(logits.double(), labels, strict=True):
+        raised = [
+            value + 0.7 * math.log(count / 36) for value, count in zip(row.tolist(), COUNTS, strict=True)
+        ]
+        normaliser = math.log(sum(map(math.exp, raised)))
+        for c in range(3):
+            share = float(label[c]) if is_soft else float(label == c)
+            total += ((1 - label_smoothing) * share + label_smoothing / 3) * (normaliser - raised[c])
+    offsets = adjustment_offsets(long_tailed(), 0.7, "shuffled", "")
+    loss = classification_criterion(label_smoothing, offsets)({"logits": logits}, batch_of(labels))
+    assert loss.item() == pytest.approx(total / 6, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_classifier_head_of_stage_1_is_adjusted_as_a_classifier_is(dtype):
+    params = ContrastiveLossParameters(
+        name="supcon", temperature=0.1, classifier_weight=0.5, label_smoothing=0.1, logit_adjustment=1.0
+    )
+    outputs = {
+        "projection": functional.normalize(torch.randn(6, 4), dim=1),
+        "logits": torch.randn(6, 3).to(dtype),
+    }
+    batch, offsets = (
+        batch_of(torch.tensor([0, 0, 1, 0, 2, 0])),
+        adjustment_offsets(long_tailed(), 1.0, "shuffled", ""),
+    )
+    contrastive = contrastive_criterion(params.model_copy(update={"classifier_weight": 0.0}))(outputs, batch)
+    expected = contrastive + 0.5 * classification_criterion(0.1, offsets)(outputs, batch)
+    assert contrastive_criterion(params, offsets)(outputs, batch).item() == pytest.approx(expected.item())
+
+
+def test_logits_that_know_nothing_are_at_rest_on_a_long_tail_by_an_adjustment_of_one():
+    # What is learned of the class sizes is in the offsets, and nothing of it in the logits.
+    labels = torch.from_numpy(np.repeat(np.arange(3), COUNTS))
+    for strength, is_at_rest in ((0.0, False), (0.5, False), (1.0, True)):
+        logits = torch.zeros(len(labels), 3, requires_grad=True)
+        offsets = adjustment_offsets(long_tailed(), strength, "shuffled", "")
+        classification_criterion(0.0, offsets)({"logits": logits}, batch_of(labels)).backward()
+        assert (float(logits.grad.sum(dim=0).abs().max()) < 1e-6) == is_at_rest
+
+
+def test_an_adjustment_changes_no_loss_where_classes_are_of_equal_size():
+    data, logits = long_tailed([12, 12, 12]), torch.randn(6, 3)
+    batch = batch_of(torch.arange(6) % 3)
+    plain = classification_criterion(0.1)({"logits": logits}, batch)
+    adjusted = classification_criterion(0.1, adjustment_offsets(data, 2.0, "shuffled", ""))
+    torch.testing.assert_close(adjusted({"logits": logits}, batch), plain)
+
+
+def test_a_class_that_train_lacks_is_adjusted_as_one_of_the_smallest():
+    labels = long_tailed().labels * 2
+    offsets = adjustment_offsets(replace(long_tailed(), labels=labels), 1.0, "shuffled", "")
+    expected = torch.tensor([30.0, 2, 4, 2, 2]) / 40
+    torch.testing.assert_close(offsets, expected.log())
+
+
+def test_every_classifier_is_trained_with_its_own_adjustment():
+    data, expected = long_tailed(), (torch.tensor(COUNTS) / 36).log()
+    loss = {**read_parameters("stage1")["loss"], "classifier_weight": 1.0, "logit_adjustment": 1.0}
+    first = contrastive_stage(data, CARD, stage1_parameters(loss=loss))
+    encoder = NamedTensors(first.model.state_dict(), first.metadata("r1"))
+    second = classifier_stage(encoder, data, CARD, stage2_parameters(logit_adjustment=2.0))
+    params = {**read_parameters("baseline"), "logit_adjustment": 3.0}
+    beside = baseline_stage(data, CARD, stage1_parameters(), BaselineParameters.model_validate(params))
+    for strength, stage in enumerate((first, second, beside), start=1):
+        torch.testing.assert_close(stage.criterion.args[-1], strength * expected)
+        assert stage.parameters()["loss" if stage is first else "logit_adjustment"]
+
+
+def test_without_an_adjustment_the_loss_is_bit_for_bit_that_without_offsets():
+    data, logits = long_tailed(), torch.randn(6, 3)
+    assert adjustment_offsets(data, 0.0, "shuffled", "") is None
+    batch = batch_of(torch.tensor([0, 0, 1, 0, 2, 0]))
+    plain = functional.cross_entropy(logits, batch.labels, label_smoothing=0.1)
+    assert torch.equal(classification_criterion(0.1)({"logits": logits}, batch), plain)
+
+
+def test_class_balanced_batches_are_not_adjusted_and_it_is_said(caplog):
+    data, params = long_tailed(), {**read_parameters("baseline"), "logit_adjustment": 1.0}
+    params = BaselineParameters.model_validate(params)
+    stage = baseline_stage(data, CARD, stage1_parameters(loader=BALANCED), params)
+    assert stage.criterion.args[-1] is None
+    assert caplog.messages == [
+        "baseline.logit_adjustment changes nothing, as class-balanced batches hold all classes equally "
+        "often; leave it out with --params baseline.logit_adjustment=0"
+    ]
