@@ -88,7 +88,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft", "none", "one class", "sincere"])
+@pytest.mark.parametrize("kind", ["hard", "soft", "none", "one class", "sincere", "averaged"])
 def test_no_tensor_grows_with_the_square_of_the_rows(kind, monkeypatch):
     monkeypatch.setattr(supcon, "CPU_TILE", 32)
     monkeypatch.setattr(sincere, "SINCERE_TILE", 1)
@@ -96,7 +96,8 @@ def test_no_tensor_grows_with_the_square_of_the_rows(kind, monkeypatch):
     for batch in (300, 600):
         labels = {"soft": soft_labels(batch), "none": None, "one class": torch.zeros(batch).long()}
         projections = unit_rows(batch).requires_grad_()
-        loss = sincere_loss if kind == "sincere" else supcon_loss
+        averaged = partial(supcon_loss, is_class_averaged=True)
+        loss = {"sincere": sincere_loss, "averaged": averaged}.get(kind, supcon_loss)
         with LargestTensor() as mode:
             loss(projections, labels.get(kind, torch.arange(batch) % 9)).backward()
         largest.append(mode.numel)

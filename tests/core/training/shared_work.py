@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def losses(ranks: Ranks) -> dict[str, list[torch.Tensor]]:
     kinds: dict[str, Any] = {
         "supcon": (supcon_loss, LABELS.to(device)),
         "soft": (supcon_loss, soft),
+        "averaged": (partial(supcon_loss, is_class_averaged=True), LABELS.to(device)),
+        "averaged soft": (partial(supcon_loss, is_class_averaged=True), soft),
         "simclr": (supcon_loss, None),
         "sincere": (sincere_loss, LABELS.to(device)),
         "lonely": (supcon_loss, torch.arange(NUM_IMAGES, device=device)),

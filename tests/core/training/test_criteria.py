@@ -13,12 +13,14 @@ from tests.core.training.trainings import (
 )
 from torch.nn import functional
 
+from supcon_pipeline.core.losses import supcon_loss
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.parameters.stages import BaselineParameters
 from supcon_pipeline.core.training.criteria import (
     adjustment_offsets,
     classification_criterion,
+    collapse_loss,
     contrastive_criterion,
 )
 from supcon_pipeline.core.training.recipes import baseline_stage, classifier_stage, contrastive_stage
@@ -134,3 +136,32 @@ def test_class_balanced_batches_are_not_adjusted_and_it_is_said(caplog):
         "baseline.logit_adjustment changes nothing, as class-balanced batches hold all classes equally "
         "often; leave it out with --params baseline.logit_adjustment=0"
     ]
+
+
+def test_class_averages_are_known_by_their_parameter():
+    params = {"name": "supcon", "temperature": 0.1, "classifier_weight": 0.0, "label_smoothing": 0.0}
+    params = ContrastiveLossParameters(**params, class_averaged=True)
+    projections, labels = functional.normalize(torch.randn(6, 1, 4), dim=2), torch.tensor([0, 0, 1, 0, 2, 2])
+    loss = contrastive_criterion(params)({"projection": projections[:, 0]}, batch_of(labels))
+    assert torch.equal(loss, supcon_loss(projections, labels, 0.1, is_class_averaged=True))
+    assert not torch.equal(loss, supcon_loss(projections, labels, 0.1))
+
+
+@pytest.mark.parametrize("num_views", [1, 2])
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [5, 2, 2, 2, 9, 5], [3, 1, 2], [0, 0, 0], [4], "mixed"])
+def test_the_class_averaged_loss_of_a_collapsed_encoder_is_that_of_constant_projections(labels, num_views):
+    labels = torch.rand(6, 3).softmax(dim=1) if labels == "mixed" else torch.tensor(labels)
+    row = functional.normalize(torch.randn(8, dtype=torch.float64), dim=0)
+    loss = supcon_loss(row.expand(len(labels), num_views, 8), labels, 0.5, is_class_averaged=True)
+    found = collapse_loss("supcon", is_class_averaged=True)(labels, num_views)
+    assert found == pytest.approx(loss.item(), rel=1e-6, abs=1e-9)
+
+
+def test_the_collapse_of_class_averages_is_followed_in_stage_1():
+    data = long_tailed()
+    loss = {**read_parameters("stage1")["loss"], "class_averaged": True}
+    stage = contrastive_stage(data, CARD, stage1_parameters(loss=loss))
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    # Ten rows in two classes: three images of weight 5 / 6 and two of weight 5 / 4.
+    expected = (3 * math.log(10 - 5 / 6) + 2 * math.log(10 - 5 / 4)) / 5
+    assert stage.collapse_loss(labels, 2) == pytest.approx(expected)

@@ -28,6 +28,7 @@ def supcon_loss(
     labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"] | None,
     temperature: float = 0.1,
     ranks: Ranks = ALONE,
+    is_class_averaged: bool = False,
 ) -> Float[Tensor, ""]:
     """Supervised contrastive loss, averaged over the anchors that have a positive.
 
@@ -45,6 +46,8 @@ def supcon_loss(
         temperature: above 0.
         ranks: processes that share the work, all with the same input; the loss is then one share, and values
             and gradients of all shares add up to those of the whole.
+        is_class_averaged: whether each class has the same weight in the normaliser, however many rows of it
+            are in the batch: see `class_weights`. No gradient reaches class probabilities through them.
 
     Raises:
         ValueError: if a shape or dtype is wrong or the temperature is not above 0.
@@ -54,6 +57,9 @@ def supcon_loss(
         temperature of the reference code, and as a mean instead of a sum over the anchors. As a
         cross-entropy: StableRep, arXiv:2306.00984, Eq. 1 to 3; with soft labels: GenSCL, arXiv:2206.00384.
         An anchor is left out if the label weight of its positives is below 1.5e-8 times its own.
+        Class-averaged: Zhu et al. 2022, BCL, arXiv:2207.09052, without its class centres. In its code, an
+        anchor does not count in the size of its own class; here it does, and sizes are relative to their
+        mean, which adds a constant: a batch of classes of equal size then has exactly the plain loss.
     """
     check_inputs(projections, labels, temperature)
     with torch.autocast(projections.device.type, enabled=False):
@@ -61,8 +67,31 @@ def supcon_loss(
         attraction, has_positive = _attraction(projections, labels)
         num_views = projections.shape[1]
         is_anchor = has_positive.repeat_interleave(num_views)
-        repulsion: Tensor = _LogNormaliser.apply(projections.flatten(0, 1), is_anchor, temperature, ranks)
+        weights = None
+        if is_class_averaged:
+            weights = class_weights(labels, projections).repeat_interleave(num_views)
+        rows = projections.flatten(0, 1)
+        repulsion: Tensor = _LogNormaliser.apply(rows, is_anchor, weights, temperature, ranks)
         return repulsion - (attraction / temperature / ranks.count).to(repulsion.dtype)
+
+
+def class_weights(
+    labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"] | None,
+    projections: Float[Tensor, "batch views dim"],
+) -> Float[Tensor, " batch"]:
+    """The mean number of images of a class, divided by that of an image's own; all 1 if classes are equal.
+
+    An image of several classes has the mean of their weights. Classes without images do not count.
+    """
+    if labels is not None and labels.is_floating_point():
+        shares = labels.detach().to(projections.dtype)
+        sizes = shares.sum(dim=0)
+        mean = sizes.sum() / (sizes > 0).sum()
+        return shares @ torch.where(sizes > 0, mean / sizes, 0.0)
+    sizes = class_sizes(anchor_classes(labels, projections)).to(projections.dtype)
+    # Of each class, the inverse sizes of its images add up to 1.
+    num_classes = sizes.reciprocal().sum().round()
+    return len(sizes) / (num_classes * sizes)
 
 
 def _attraction(
@@ -102,7 +131,9 @@ def _class_sums(
 
 
 class _LogNormaliser(torch.autograd.Function):
-    """Mean over anchors i of log sum_{j != i} exp(x_i . x_j / temperature); 0 without any anchor.
+    """Mean over anchors i of log sum_{j != i} w_j exp(x_i . x_j / temperature); 0 without any anchor.
+
+    The weights w are all 1 where there are none.
 
     Similarities are symmetric, so both passes visit each pair of rows once, in square tiles on and above the
     diagonal: forward streams the normalisers, backward recomputes the tiles. Together they cost the matrix
@@ -115,10 +146,12 @@ class _LogNormaliser(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, is_anchor: Tensor, temperature: float, ranks: Ranks) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, is_anchor: Tensor, weights: Tensor | None, temperature: float, ranks: Ranks
+    ) -> Tensor:
         scale = math.log2(math.e) / temperature
         is_bounded = _is_bounded(rows, scale)
-        maxima, sums = _log2_sums(rows, scale, is_bounded, ranks)
+        maxima, sums = _log2_sums(rows, weights, scale, is_bounded, ranks)
         log2_normalisers = maxima + sums.log2()
         # softmax = 2^similarity * inverse, or 2^(similarity + offset); that of a row that is no anchor is 0.
         # Not a round trip through the logarithm where it can be left out, nor a common factor in the offset:
@@ -129,20 +162,20 @@ class _LogNormaliser(torch.autograd.Function):
             else torch.where(is_anchor, -log2_normalisers, -torch.inf)
         )
         num_anchors = is_anchor.sum().clamp(min=1)
-        ctx.save_for_backward(rows, softmax_terms, num_anchors)
+        ctx.save_for_backward(rows, softmax_terms, weights, num_anchors)
         ctx.temperature, ctx.is_bounded, ctx.ranks = temperature, is_bounded, ranks
         mean = torch.where(is_anchor, log2_normalisers, 0.0).sum() * math.log(2) / num_anchors
         return mean / ranks.count
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
-        rows, softmax_terms, num_anchors = ctx.saved_tensors
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
+        rows, softmax_terms, weights, num_anchors = ctx.saved_tensors
         # The caller may be inside autocast, which would compute the products in half precision.
         with torch.autocast(rows.device.type, enabled=False):
             scale = math.log2(math.e) / ctx.temperature
-            gradient = _gradient(rows, softmax_terms, scale, ctx.is_bounded, ctx.ranks)
-        return gradient.mul_(grad_output / ctx.temperature / num_anchors), None, None, None
+            gradient = _gradient(rows, softmax_terms, weights, scale, ctx.is_bounded, ctx.ranks)
+        return gradient.mul_(grad_output / ctx.temperature / num_anchors), None, None, None, None
 
 
 def _is_bounded(rows: Float[Tensor, "n dim"], scale: float) -> bool:
@@ -151,21 +184,26 @@ def _is_bounded(rows: Float[Tensor, "n dim"], scale: float) -> bool:
 
 
 def _log2_sums(
-    rows: Float[Tensor, "n dim"], scale: float, is_bounded: bool, ranks: Ranks
+    rows: Float[Tensor, "n dim"],
+    weights: Float[Tensor, " n"] | None,
+    scale: float,
+    is_bounded: bool,
+    ranks: Ranks,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Maxima m and sums s of each row; its normaliser is 2^m s. Where they are bounded, all m are 0."""
     # Not -inf, so that a single row gives log2(0) instead of infinity minus infinity.
     maxima = rows.new_full((len(rows),), 0.0 if is_bounded else torch.finfo(rows.dtype).min)
     sums = rows.new_zeros(len(rows))
     for row_range, column_range, tile, spare in _similarity_tiles(rows, scale, ranks):
-        sides = [(row_range, 1)] if row_range == column_range else [(row_range, 1), (column_range, 0)]
+        sides = [(row_range, column_range, 1), (column_range, row_range, 0)]
         if is_bounded:
             tile.exp2_()
-        for side, dim in sides:
+        for side, others, dim in sides[:1] if row_range == column_range else sides:
+            of_others = None if weights is None else weights[others]
             if is_bounded:
-                sums[side] += tile.sum(dim=dim)
+                sums[side] += _sum(tile, of_others, dim)
             else:
-                _stream(maxima[side], sums[side], tile, spare, dim)
+                _stream(maxima[side], sums[side], tile, spare, of_others, dim)
     highest = maxima.clone()
     ranks.max_(highest)
     if not is_bounded and ranks.count > 1:
@@ -174,25 +212,47 @@ def _log2_sums(
     return highest, sums
 
 
-def _stream(maxima: Tensor, sums: Tensor, tile: Tensor, spare: Tensor, dim: int) -> None:
-    """Add the sum of 2^tile along `dim` to `sums`, which is relative to `maxima`, in place."""
+def _sum(tile: Tensor, weights: Tensor | None, dim: int) -> Tensor:
+    """The weighted sum of a tile along a dimension."""
+    if weights is None:
+        return tile.sum(dim=dim)
+    return tile @ weights if dim else weights @ tile
+
+
+def _stream(
+    maxima: Tensor, sums: Tensor, tile: Tensor, spare: Tensor, weights: Tensor | None, dim: int
+) -> None:
+    """Add the weighted sum of 2^tile along `dim` to `sums`, which is relative to `maxima`, in place."""
     raised = torch.maximum(maxima, tile.amax(dim=dim))
     torch.sub(tile, raised.unsqueeze(dim), out=spare)
-    sums.mul_(torch.exp2(maxima - raised)).add_(spare.exp2_().sum(dim=dim))
+    sums.mul_(torch.exp2(maxima - raised)).add_(_sum(spare.exp2_(), weights, dim))
     maxima.copy_(raised)
 
 
 def _gradient(
-    rows: Float[Tensor, "n dim"], terms: Float[Tensor, " n"], scale: float, is_bounded: bool, ranks: Ranks
+    rows: Float[Tensor, "n dim"],
+    terms: Float[Tensor, " n"],
+    weights: Float[Tensor, " n"] | None,
+    scale: float,
+    is_bounded: bool,
+    ranks: Ranks,
 ) -> Float[Tensor, "n dim"]:
     gradient = torch.zeros_like(rows)
     for row_range, column_range, tile, spare in _similarity_tiles(rows, scale, ranks):
         # The weight of a pair is the softmax with one row as the anchor plus that with the other.
-        if is_bounded:
-            pull = tile.exp2_().mul_(torch.add(terms[row_range, None], terms[column_range], out=spare))
+        one, other = terms[row_range, None], terms[column_range]
+        if not is_bounded:
+            torch.add(tile, one, out=spare)
+            pull, spare = tile.add_(other).exp2_(), spare.exp2_()
+            if weights is not None:
+                pull.mul_(weights[row_range, None])
+                spare.mul_(weights[column_range])
+            pull.add_(spare)
+        elif weights is None:
+            pull = tile.exp2_().mul_(torch.add(one, other, out=spare))
         else:
-            torch.add(tile, terms[row_range, None], out=spare)
-            pull = tile.add_(terms[column_range]).exp2_().add_(spare.exp2_())
+            torch.mul(one, weights[column_range], out=spare)
+            pull = tile.exp2_().mul_(spare.addcmul_(weights[row_range, None], other))
         gradient[row_range].addmm_(pull, rows[column_range])
         if row_range != column_range:
             gradient[column_range].addmm_(pull.T, rows[row_range])

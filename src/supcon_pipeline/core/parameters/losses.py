@@ -13,9 +13,19 @@ class ContrastiveLossParameters(Parameters):
 
     name: Literal["supcon", "sincere", "simclr"]
     temperature: Annotated[float, Field(gt=0)]
+    class_averaged: bool = False
     classifier_weight: NotNegative
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     logit_adjustment: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _averages_in_supcon(self) -> Self:
+        if self.class_averaged and self.name != "supcon":
+            raise InputError(
+                f"class_averaged must be false with {self.name}, got true; only supcon has class averages in "
+                "its denominator: set name=supcon or set class_averaged=false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_a_classifier(self) -> Self:

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss
-from supcon_pipeline.core.losses.inputs import at_least_float32
+from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, class_sizes
+from supcon_pipeline.core.losses.supcon import class_weights
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.training.state import Criterion
@@ -45,7 +46,7 @@ def _contrastive_loss(
         loss = sincere_loss(projections, batch.labels, params.temperature, batch.ranks)
     else:
         labels = None if params.name == "simclr" else batch.labels
-        loss = supcon_loss(projections, labels, params.temperature, batch.ranks)
+        loss = supcon_loss(projections, labels, params.temperature, batch.ranks, params.class_averaged)
     if not params.classifier_weight:
         return loss
     logits = _with_offsets(outputs["logits"], logit_offsets)
@@ -101,7 +102,7 @@ def adjustment_offsets(
         None where there is nothing to add.
 
     Source:
-        Menon et al. 2020, arXiv:2007.07314, Eq. 10.
+        Menon et al. 2020, arXiv:2007.07314, the logit-adjusted softmax cross-entropy.
     """
     if not strength:
         return None
@@ -117,14 +118,25 @@ def adjustment_offsets(
     return strength * torch.from_numpy(known / known.sum()).log().float()
 
 
-def collapse_loss(name: str) -> Callable[[Tensor, int], float]:
+def collapse_loss(name: str, is_class_averaged: bool = False) -> Callable[[Tensor, int], float]:
     """The contrastive loss of a batch if all rows had the same projection, given its labels and views.
 
     All similarities are then equal, and the loss is log(rows - 1); for SINCERE, whose denominator leaves out
-    the other positives, it is the mean of log(1 + negatives). Both are means over the rows that have a
-    positive, and 0 where none has: with one view, an image alone in its class has none.
+    the other positives, it is the mean of log(1 + negatives), and with class averages the mean of log(rows -
+    weight of the row). All are means over the rows that have a positive, and 0 where none has: with one view,
+    an image alone in its class has none.
     """
-    return partial(_collapse_loss, name)
+    return _averaged_collapse_loss if is_class_averaged else partial(_collapse_loss, name)
+
+
+def _averaged_collapse_loss(labels: Tensor, num_views: int) -> float:
+    """Mixed images have a positive each, or nearly so."""
+    weights = class_weights(labels, torch.empty(len(labels), 0, 0, dtype=torch.float64))
+    num_positives = torch.ones_like(weights)
+    if not labels.is_floating_point():
+        num_positives = class_sizes(anchor_classes(labels, labels)) * num_views - 1
+    losses = (num_views * weights.sum() - weights)[num_positives > 0].log()
+    return float(losses.mean()) if len(losses) else 0.0
 
 
 def _collapse_loss(name: str, labels: Tensor, num_views: int) -> float:

@@ -73,7 +73,9 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         _encoder_origin(dataset_card),
         micro_batch_size=params.micro_batch_size,
         # With a classifier head, the loss is not only that of the projections.
-        collapse_loss=None if params.loss.classifier_weight else collapse_loss(params.loss.name),
+        collapse_loss=None
+        if params.loss.classifier_weight
+        else collapse_loss(params.loss.name, params.loss.class_averaged),
         has_positives_by_class=params.loss.name != "simclr",
         view_sizes=params.training_sizes,
         is_start_validated=params.backbone.is_loaded,
