@@ -70,6 +70,22 @@ def test_a_class_that_is_often_alone_in_a_batch_is_named_where_batches_are_made(
     assert all("--params stage1.loader.sampler=class_balanced" in text for text in found)
 
 
+def test_of_many_classes_with_few_images_their_number_is_told_with_what_to_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = make_images(*[5] * 40, names={label: f"bottle {label}" for label in range(40)})
+    (text,) = warnings_of(data, caplog, **loader(32))
+    assert text == (
+        "40 of 40 classes have few of the 200 training images each: a shuffled batch of 32 often holds one "
+        "of them or none, and an image alone has no positives but its own views; balance the classes with "
+        "--params stage1.loader.sampler=class_balanced,stage1.loader.images_per_class=2"
+    )
+    assert warnings_of(data, caplog, **pasted(text, loader(32))) == []
+    # One rare class among many is named.
+    (text,) = warnings_of(make_images(*[20] * 20, 2, names={20: "dog"}), caplog, **loader(64))
+    assert text.startswith("dog has 2 of 402 training images: a shuffled batch of 64 often")
+
+
 @pytest.mark.parametrize(("batch_size", "images_per_class"), [(2, None), (4, 2), (6, 3), (9, None), (12, 6)])
 def test_the_suggested_balance_is_one_that_the_loader_takes(
     caplog: pytest.LogCaptureFixture, batch_size: int, images_per_class: int | None

@@ -15,6 +15,7 @@ from supcon_pipeline.core.parameters.stages import Stage1Parameters, TrainingPar
 logger = logging.getLogger(__name__)
 # With fewer images, one of them counts for more than 4 % of a metric.
 _LEAST_VALIDATION = 25
+_MANY_CLASSES = 10
 
 
 def warn_of_small_sets(
@@ -93,7 +94,10 @@ class _Classes:
             )
 
     def warn_of_rare_class(self, loader: LoaderParameters) -> None:
-        """Warn where a shuffled batch holds, on average, fewer than two images of the rarest class."""
+        """Warn where a shuffled batch holds, on average, fewer than two images of the rarest class.
+
+        Of many classes, where that is so for most of them, no single one is named.
+        """
         name, count = self._rarest()
         total, batch_size = int(self.counts.sum()), loader.batch_size
         if count == 1 or count * batch_size >= 2 * total:
@@ -101,10 +105,15 @@ class _Classes:
         # A batch takes as many images of each of its classes, of which there must be enough.
         least = max(2, -(-batch_size // len(self.counts)))
         images_per_class = next((size for size in range(least, batch_size) if batch_size % size == 0), None)
+        num_rare, num_classes = np.count_nonzero(self.counts * batch_size < 2 * total), len(self.counts)
+        is_most = num_classes >= _MANY_CLASSES and 2 * num_rare > num_classes
         logger.warning(
-            "%s has %s of %s training images: a shuffled batch of %s often holds one of them or none, and an "
-            "image alone has no positives but its own views%s",
-            *(name, f"{count:,}", f"{total:,}", f"{batch_size:,}"),
+            "%s: a shuffled batch of %s often holds one of them or none, and an image alone has no positives "
+            "but its own views%s",
+            f"{num_rare:,} of {num_classes:,} classes have few of the {total:,} training images each"
+            if is_most
+            else f"{name} has {count:,} of {total:,} training images",
+            f"{batch_size:,}",
             f"; balance the classes with --params {self.group}.loader.sampler=class_balanced,"
             f"{self.group}.loader.images_per_class={images_per_class}"
             if images_per_class
