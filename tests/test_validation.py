@@ -125,6 +125,7 @@ def test_a_group_that_is_missing_is_answered_with_its_file(models: dict[str, typ
         ("stage1.optimizer.momentum=0.0",),
         ("stage1.loader.sampler=class_balanced",),
         ("stage2.loader.images_per_class=2",),
+        ("stage1.loader.within_category=true",),
         ("stage1.loss.label_smoothing=0.1",),
         ("stage1.loss.logit_adjustment=1.0",),
         ("stage1.loss.class_averaged=true", "stage1.loss.name=sincere"),

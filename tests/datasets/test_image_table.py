@@ -38,6 +38,23 @@ def test_a_row_is_an_image_with_its_label_and_split(folder: Path, ending: str) -
     assert raw.splits == ["train", "validation", "test"]
 
 
+def test_categories_are_those_of_their_column(folder: Path) -> None:
+    names = {"path": ["a.png", "b.png", "c.png"], "label": ["cup", "cup", "cat"]}
+    plain = write(folder / "plain.csv", **names)
+    assert ImageTableDataset(str(plain)).load().categories is None
+    path = write(folder / "images.csv", **names, kind=["thing", " thing", None])
+    raw = ImageTableDataset(str(path), category_column="kind").load()
+    assert raw.categories == ["thing", "thing", ""]
+
+
+@pytest.mark.parametrize("column", ["group", "category"])
+def test_an_optional_column_that_is_there_twice_is_refused(folder: Path, column: str) -> None:
+    path = folder / "images.csv"
+    path.write_text(f"path,label,{column},{column}\na.png,cat,x,y\n")
+    with pytest.raises(DatasetError, match=f"table must have one column {column}, got 2"):
+        ImageTableDataset(str(path)).load()
+
+
 def test_queries_and_their_gallery_are_test_images_with_groups(folder: Path) -> None:
     path = write(
         folder / "table.csv",

@@ -35,6 +35,8 @@ class ImageTableDataset(ImageSource):
             the table has no such column, images are split at random by the seed.
         group_column: name of the column with the camera, shop or the like, if the table has one: an image is
             not to be found by another of its class and group.
+        category_column: name of the column with the kind of thing that a class is of, if the table has one: a
+            batch may be of classes of one category.
         metadata: for plugins.
     """
 
@@ -46,6 +48,7 @@ class ImageTableDataset(ImageSource):
         label_column: str = "label",
         split_column: str = "split",
         group_column: str = "group",
+        category_column: str = "category",
         metadata: dict[str, Any] | None = None,
     ):
         self.filepath = Path(filepath)
@@ -55,6 +58,7 @@ class ImageTableDataset(ImageSource):
             "label": label_column,
             "split": split_column,
             "group": group_column,
+            "category": category_column,
         }
         self.metadata = metadata
 
@@ -75,7 +79,8 @@ class ImageTableDataset(ImageSource):
             source=str(self.filepath),
             splits=[_MARKS[mark] for mark in marks] or None,
             roles=[mark if mark in ROLES else "" for mark in marks] if set(ROLES) & set(marks) else None,
-            groups=self._read_groups(table),
+            groups=self._read_words(table, "group"),
+            categories=self._read_words(table, "category"),
         )
 
     def _as_here(self, name: str) -> str:
@@ -111,11 +116,7 @@ class ImageTableDataset(ImageSource):
                 f"table must have a column {column}, got {', '.join(map(str, table.columns))}; "
                 f"set {self._argument_of(column)} of its entry in the catalog to one of these"
             )
-        if list(table.columns).count(column) > 1:
-            raise InputError(
-                f"table must have one column {column}, got {list(table.columns).count(column)} in "
-                f"{self.filepath.name}; rename or remove the others"
-            )
+        self._require_single(column, table)
         if not len(table):
             raise InputError(f"table must have rows, got none in {self.filepath.name}")
         rows = np.flatnonzero(is_missing(table[column]))
@@ -123,6 +124,13 @@ class ImageTableDataset(ImageSource):
             raise InputError(
                 f"{column} must be given in every row of {self.filepath.name}, got none in {len(rows)}: "
                 f"row {name_some(rows + 1)}; fill them in or remove the rows"
+            )
+
+    def _require_single(self, column: str, table: pd.DataFrame) -> None:
+        if list(table.columns).count(column) > 1:
+            raise InputError(
+                f"table must have one column {column}, got {list(table.columns).count(column)} in "
+                f"{self.filepath.name}; rename or remove the others"
             )
 
     def _argument_of(self, column: str) -> str:
@@ -145,13 +153,14 @@ class ImageTableDataset(ImageSource):
         marks: list[str] = given.tolist()
         return marks
 
-    def _read_groups(self, table: pd.DataFrame) -> list[str] | None:
-        """The group of each row; empty where it has none."""
-        column = self.columns["group"]
+    def _read_words(self, table: pd.DataFrame, kind: str) -> list[str] | None:
+        """The word of each row in an optional column; empty where it has none."""
+        column = self.columns[kind]
         if column not in table:
             return None
-        groups: list[str] = clean_words(table[column]).mask(is_missing(table[column]), "").tolist()
-        return groups
+        self._require_single(column, table)
+        words: list[str] = clean_words(table[column]).mask(is_missing(table[column]), "").tolist()
+        return words
 
     def _exists(self) -> bool:
         return self.filepath.is_file()

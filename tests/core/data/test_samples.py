@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from tests.core.data.tables import CLEAN, make_samples
 
-from supcon_pipeline.core.data.images import RawImages
+from supcon_pipeline.core.data.images import LabelledImages, RawImages
 from supcon_pipeline.core.data.pixels import channel_statistics
 from supcon_pipeline.core.data.samples import (
     check_labels,
@@ -124,3 +124,15 @@ def test_an_image_in_two_classes_gives_a_warning():
 def test_a_class_that_is_not_scored_gives_a_warning():
     rows = [row for row in CLEAN if row[1:3] != ("dog", "test")]
     assert describe_warnings(make_samples(rows)) == ["1 classes have no image in test: dog"]
+
+
+def test_the_category_of_an_image_goes_from_the_source_to_its_sample_and_to_training():
+    images = [np.zeros((2, 2), np.uint8)] * 3
+    raw = RawImages(
+        images, np.array([0, 1, 1]), ["cat", "dog"], ["a", "b", "c"], "x", categories=["k", "l", ""]
+    )
+    packed, _ = tabulate_packed(raw, [(1, "empty")])
+    assert packed["category"].tolist() == ["k", ""]
+    found = LabelledImages.of(np.zeros((2, 2, 2, 1), np.uint8), packed)
+    assert found.categories.tolist() == ["k", ""]
+    assert LabelledImages.of(found.images, packed.drop(columns="category")).categories is None

@@ -26,6 +26,7 @@ SCHEDULED = {
     "mixing": {"name": "both", "alpha": 1.0, "probability": 1.0},
     "loader": {
         "batch_size": 4, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2,
+        "within_category": True,
     },
     "optimizer": {
         "name": "sgd", "lr": 0.1, "weight_decay": 0.0, "momentum": 0.9, "nesterov": True, "betas": None,
@@ -224,6 +225,12 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
             "loader.sampler",
             "shuffled",
             "images_per_class must be null with shuffled, got 2",
+        ),
+        (
+            Stage1Parameters,
+            "loader",
+            {"batch_size": 4, "num_workers": 0, "within_category": True},
+            "within_category must be false with shuffled, got true; .* set within_category=false",
         ),
         (Stage1Parameters, "loader.images_per_class", None, "must be set with class_balanced, got None"),
         (

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from tests.core.training.trainings import CARD, read_parameters, stage1_parameters
+from tests.core.training.trainings import CARD, make_data, read_parameters, stage1_parameters
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.messages import InputError
@@ -45,3 +47,20 @@ def test_one_mapping_of_parameters_feeds_metadata_and_identity_of_the_baseline(n
 def test_the_words_of_a_stage_are_no_part_of_its_identity() -> None:
     stage = contrastive_stage(uneven_data(30, {}), CARD, stage1_parameters())
     assert (stage.identity()["stage"], stage.title) == ("stage1", "stage 1")
+
+
+def test_batches_of_one_category_need_a_category_of_every_image() -> None:
+    data = make_data(num_classes=6)
+    loader = {"batch_size": 4, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2}
+    params = stage1_parameters(loader={**loader, "within_category": True})
+    remedy = (
+        r"stage1\.loader\.within_category must be false for images without categories, got true; .* or add "
+        r"--params stage1\.loader\.within_category=false$"
+    )
+    with pytest.raises(InputError, match=remedy):
+        build_training(contrastive_stage(data, CARD, params), data)
+    data = replace(data, categories=np.array(["bag", "shoe"])[data.labels % 2])
+    training = build_training(contrastive_stage(data, CARD, params), data)
+    kinds = [set((batch.labels % 2).tolist()) for batch in training.loader.epoch(0)]
+    assert sorted(kinds, key=min)[:: len(kinds) - 1] == [{0}, {1}]
+    assert all(len(kind) == 1 for kind in kinds)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.views import loading
 from supcon_pipeline.core.views.loading import ViewDataset, build_loader
 from supcon_pipeline.core.views.policy import ViewPolicy
@@ -306,3 +307,66 @@ def test_a_balanced_loader_gives_views_and_labels_of_its_batches():
     for batch in loader.epoch(0):
         assert torch.equal(batch.labels, batch.views[:, 0, 0, 0, 0] % 3)
         assert batch.labels.unique(return_counts=True)[1].tolist() == [3, 3]
+
+
+# Of the classes of `in_categories`: twelve, five and three of them.
+KINDS = np.repeat(["bag", "shoe", ""], [12, 5, 3])
+
+
+def in_categories(seed=0, batch_size=8, images_per_class=2, kinds=KINDS):
+    labels = np.arange(20).repeat(6)
+    batches = ClassBalancedBatches(
+        *(labels, np.arange(120), batch_size, images_per_class, seed), categories=np.asarray(kinds)[labels]
+    )
+    return labels, batches
+
+
+def test_the_classes_of_a_batch_are_of_one_category_where_it_has_enough():
+    labels, batches = in_categories()
+    seen = set()
+    for epoch in range(4):
+        for _, part in batches.epoch(epoch):
+            classes, counts = np.unique(labels[part], return_counts=True)
+            kinds, numbers = np.unique(KINDS[classes], return_counts=True)
+            assert counts.tolist() == [2] * 4
+            seen |= set(kinds)
+            # Three classes have no category, and are filled up by one of another.
+            assert sorted(numbers) == ([1, 3] if "" in kinds else [4])
+    assert seen == set(KINDS)
+
+
+@pytest.mark.parametrize(("batch_size", "num_epochs"), [(8, 40), (24, 100)])
+def test_over_the_epochs_classes_of_large_and_small_categories_come_equally_often(batch_size, num_epochs):
+    # Of 4 classes each, 15 batches an epoch, or of 12 classes, 5 batches.
+    labels, batches = in_categories(batch_size=batch_size, images_per_class=2)
+    drawn = np.concatenate([part for epoch in range(num_epochs) for _, part in batches.epoch(epoch)])
+    uses = np.bincount(labels[drawn])
+    for kind in set(KINDS):
+        assert uses[kind == KINDS].mean() == pytest.approx(uses.mean(), rel=0.1)
+
+
+def test_a_category_for_all_is_no_category():
+    _, batches = in_categories(kinds=["bag"] * 20)
+    for _, part in batches.epoch(0):
+        assert len(np.unique(part)) == 8
+
+
+def test_batches_of_categories_depend_on_the_seed_and_the_epoch_alone():
+    def order(seed, epoch):
+        return [(number, *part) for number, part in in_categories(seed)[1].epoch(epoch)]
+
+    _, batches = in_categories()
+    batches.epoch(0)
+    assert order(0, 1) == [(number, *part) for number, part in batches.epoch(1)]
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+def test_a_class_of_two_categories_is_refused_with_both():
+    labels = np.arange(4).repeat(3)
+    categories = np.array(["bag", "shoe"])[np.arange(12) % 2]
+    message = "category must be the same for all images of a class, got bag, shoe for one of 4 classes"
+    with pytest.raises(InputError, match=message):
+        ClassBalancedBatches(labels, np.arange(12), 4, 2, 0, categories=categories)
+    # What is not drawn does not count.
+    ClassBalancedBatches(labels, np.arange(0, 12, 2), 4, 2, 0, categories=categories)

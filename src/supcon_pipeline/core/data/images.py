@@ -37,6 +37,7 @@ class RawImages:
             searched for, and among which.
         groups: a name for each image, such as its camera or shop, where the source has them: an image is not
             to be found by another of its class and group.
+        categories: for each image the kind of thing that its class is of, where the source has them.
         ignored: what else the source holds and is not taken, kind to count.
 
     Raises:
@@ -51,13 +52,14 @@ class RawImages:
     splits: Sequence[str] | None = None
     roles: Sequence[str] | None = None
     groups: Sequence[str] | None = None
+    categories: Sequence[str] | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("class_names", "ids"):
             object.__setattr__(self, name, list(map(printable, getattr(self, name))))
         counts = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
-        optional = {name: getattr(self, name) for name in ("splits", "roles", "groups")}
+        optional = {name: getattr(self, name) for name in ("splits", "roles", "groups", "categories")}
         counts |= {name: len(column) for name, column in optional.items() if column is not None}
         if not len(self.ids):
             raise InputError(f"raw images must be at least one, got none in {self.source}")
@@ -95,6 +97,7 @@ class LabelledImages:
         splits: `train`, `validation` or `test`.
         class_names: by label; for messages.
         copies: a number for each image, the same for duplicates; none where they are not known.
+        categories: the kind of thing that each image's class is of; none where they are not known.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
@@ -102,6 +105,7 @@ class LabelledImages:
     splits: np.ndarray
     class_names: Mapping[int, str] = field(default_factory=dict)
     copies: Int[np.ndarray, " n"] | None = None
+    categories: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Send memory-mapped images to another process as the place of their file, not as pixels."""
@@ -113,10 +117,14 @@ class LabelledImages:
 
     @classmethod
     def of(cls, images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame) -> Self:
-        """Packed images with `label`, `split` and `class_name` of the samples, one row for each."""
+        """Packed images with `label`, `split` and `class_name` of the samples, one row for each.
+
+        And with `category`, where samples have it.
+        """
         names = dict(zip(samples["label"], samples["class_name"], strict=True))
         labels, splits = (samples[name].to_numpy() for name in ("label", "split"))
-        return cls(images, labels, splits, names, copies_of(samples))
+        categories = samples["category"].to_numpy(dtype=str) if "category" in samples else None
+        return cls(images, labels, splits, names, copies_of(samples), categories)
 
     @property
     def num_classes(self) -> int:

@@ -49,14 +49,14 @@ def tabulate_packed(raw: RawImages, rejected: Sequence[tuple[int, str]]) -> tupl
 
     Returns:
         `id`, `split` (train if the source has none), `label`, `class_name` and `source` of packed images,
-        with `role` and `group` where the source has them;
+        with `role`, `group` and `category` where the source has them;
         `id`, `class_name`, `split` and `reason` of rejected ones.
     """
     columns = {"id": list(raw.ids), "split": raw.splits or "train", "label": raw.labels}
     table = pd.DataFrame(columns)
     table["class_name"] = np.array(raw.class_names)[raw.labels]
     table["source"] = raw.source
-    for column, given in (("role", raw.roles), ("group", raw.groups)):
+    for column, given in (("role", raw.roles), ("group", raw.groups), ("category", raw.categories)):
         if given is not None:
             table[column] = list(given)
     positions = [position for position, _ in rejected]

@@ -48,12 +48,14 @@ class LoaderParameters(Parameters):
         sampler: `shuffled` takes every image once per epoch, `class_balanced` equally many images of each
             class in a batch.
         images_per_class: images of each class in a batch; for `class_balanced` only.
+        within_category: whether the classes of a batch are of one category; for `class_balanced` only.
     """
 
     batch_size: Count
     num_workers: Annotated[int, Field(ge=0)]
     sampler: Literal["shuffled", "class_balanced"] = "shuffled"
     images_per_class: Count | None = None
+    within_category: bool = False
 
     @model_validator(mode="after")
     def _is_balanced_by_a_number(self) -> Self:
@@ -69,6 +71,15 @@ class LoaderParameters(Parameters):
             )
         if self.images_per_class is not None:
             require_balanced(self.batch_size, self.images_per_class)
+        return self
+
+    @model_validator(mode="after")
+    def _has_categories_of_classes(self) -> Self:
+        if self.within_category and self.sampler != "class_balanced":
+            raise InputError(
+                f"within_category must be false with {self.sampler}, got true; only class_balanced chooses "
+                "the classes of a batch: set within_category=false"
+            )
         return self
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.blending import StartBlend
@@ -165,7 +166,8 @@ def _build_loader(stage: Stage, data: LabelledImages, parameter_group: str, rank
         data.labels,
         data.indices("train"),
         policy,
-        **params.loader.model_dump(),
+        **params.loader.model_dump(exclude={"within_category"}),
+        categories=_categories(data, parameter_group) if params.loader.within_category else None,
         seed=params.seed,
         mixing=mixing,
         parameter_group=parameter_group,
@@ -173,6 +175,16 @@ def _build_loader(stage: Stage, data: LabelledImages, parameter_group: str, rank
     )
     warn_of_small_sets(stage.group, params, data, stage.has_positives_by_class)
     return loader
+
+
+def _categories(data: LabelledImages, parameter_group: str) -> np.ndarray:
+    if data.categories is None:
+        name = f"{parameter_group}within_category"
+        raise InputError(
+            f"{name} must be false for images without categories, got true; give their table a column "
+            f"category, or add --params {name}=false"
+        )
+    return data.categories
 
 
 def _rates_by_depth(finetune: FinetuneParameters | None) -> dict[str, Any]:

@@ -163,13 +163,15 @@ def build_loader(
     seed: int,
     sampler: str = "shuffled",
     images_per_class: int | None = None,
+    categories: np.ndarray | None = None,
     mixing: Mixing | None = None,
     parameter_group: str = "",
     ranks: Ranks = ALONE,
 ) -> ViewLoader:
     """Batches of views of the images at `indices`, `shuffled` or, with `images_per_class`, `class_balanced`.
 
-    `parameter_group` stands before the names of parameters in messages; `ranks` share each batch.
+    Where there are `categories`, the classes of a class-balanced batch are of one. `parameter_group` stands
+    before the names of parameters in messages; `ranks` share each batch.
 
     Raises:
         InputError: if the sizes of a class-balanced batch do not fit together.
@@ -179,7 +181,9 @@ def build_loader(
     if sampler == "shuffled":
         batches = ShuffledBatches(indices, batch_size, seed)
     elif sampler == "class_balanced" and images_per_class is not None:
-        batches = ClassBalancedBatches(labels, indices, batch_size, images_per_class, seed, parameter_group)
+        batches = ClassBalancedBatches(
+            labels, indices, batch_size, images_per_class, seed, parameter_group, categories
+        )
     else:
         raise ValueError(
             "sampler must be shuffled, or class_balanced with images_per_class, "

@@ -1,11 +1,12 @@
 """Which images each batch holds: shuffled or class-balanced."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import InputError, name_some
 
 
 class Batches(Protocol):
@@ -62,6 +63,10 @@ class ClassBalancedBatches:
     batch, and so does every image of a class: those of a rare class repeat, some of a frequent class are left
     out. The images of a batch differ unless their class has fewer than `images_per_class`.
 
+    With categories, the classes of a batch are of one category, and of another only where that has too few.
+    The category with the fewest uses for each of its classes comes next, so that over the epochs every class
+    appears about equally often.
+
     Args:
         labels: the class of every image, `[n]`.
         indices: images to draw from, `[m]`.
@@ -69,9 +74,11 @@ class ClassBalancedBatches:
         images_per_class: at least 1.
         seed: of the order and of the views.
         parameter_group: what stands before `batch_size` in messages.
+        categories: of every image, the same for all that are drawn of a class.
 
     Raises:
-        InputError: if the sizes do not fit together, or a batch would hold more classes than there are.
+        InputError: if the sizes do not fit together, a batch would hold more classes than there are, or a
+            class is of several categories.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class ClassBalancedBatches:
         images_per_class: int,
         seed: int,
         parameter_group: str = "",
+        categories: np.ndarray | None = None,
     ):
         require_balanced(batch_size, images_per_class)
         drawn_labels = np.asarray(labels)[indices]
@@ -95,6 +103,7 @@ class ClassBalancedBatches:
             )
         self.num_classes, self.images_per_class = batch_size // images_per_class, images_per_class
         self.num_batches, self.seed = -(-len(indices) // batch_size), seed
+        self.category = None if categories is None else _category_of_each(self.members, categories)
 
     def __len__(self) -> int:
         return self.num_batches
@@ -108,7 +117,8 @@ class ClassBalancedBatches:
         batches = []
         for seed in sequence.generate_state(self.num_batches, np.uint64):
             ties = generator.random(len(num_uses))
-            chosen = np.lexsort((ties, num_uses))[: self.num_classes]
+            keys = [ties, num_uses, *self._turns(num_uses, generator)]
+            chosen = np.lexsort(keys)[: self.num_classes]
             num_uses[chosen] += 1
             for label in chosen:
                 decks[label] = self._fill(decks[label], self.members[label], generator)
@@ -117,6 +127,16 @@ class ClassBalancedBatches:
                 decks[label] = decks[label][self.images_per_class :]
             batches.append((int(seed), np.concatenate(drawn)))
         return batches
+
+    def _turns(self, num_uses: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+        """When the category of each class has its turn, where there are categories."""
+        if self.category is None:
+            return []
+        sizes = np.bincount(self.category)
+        mean_uses = np.bincount(self.category, num_uses) / sizes
+        # Of those used alike, one comes first as often as it has classes: an epoch may not get to the others.
+        order = np.lexsort((generator.exponential(size=len(sizes)) / sizes, mean_uses))
+        return [np.argsort(order)[self.category]]
 
     def _fill(self, deck: np.ndarray, members: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """A deck with enough images for one draw; leftover images come first and do not repeat soon."""
@@ -127,6 +147,19 @@ class ClassBalancedBatches:
         fresh = generator.permutation(members)
         is_left = np.isin(fresh, deck)
         return np.concatenate([deck, fresh[~is_left], fresh[is_left]])
+
+
+def _category_of_each(members: Sequence[np.ndarray], categories: np.ndarray) -> Int[np.ndarray, " classes"]:
+    """A number for the category of each class."""
+    of_classes = [np.unique(categories[images]) for images in members]
+    several = [found for found in of_classes if len(found) > 1]
+    if several:
+        raise InputError(
+            f"category must be the same for all images of a class, got {name_some(several[0])} for one of "
+            f"{len(several)} classes; give each class one category in the table of images"
+        )
+    numbers: np.ndarray = np.unique(np.concatenate(of_classes), return_inverse=True)[1]
+    return numbers
 
 
 def require_balanced(batch_size: int, images_per_class: int) -> None:

@@ -88,6 +88,8 @@ def describe_dataset(
     """
     mean, std = channel_statistics(prepared_images, np.flatnonzero(samples["split"] == "train"))
     counts = count_images(samples)
+    # What may decide which images share a batch.
+    hashed = [name for name in ("id", "split", "label", "category") if name in samples]
     brightness = max(np.add(mean, std))
     found = describe_warnings(samples, len(rejected_images), ignored_files, brightness, near_duplicates)
     for warning in found:
@@ -104,5 +106,5 @@ def describe_dataset(
         "counts": counts,
         "mean": mean,
         "std": std,
-        "data_hash": content_hash(prepared_images, *(samples[column] for column in ("id", "split", "label"))),
+        "data_hash": content_hash(prepared_images, *(samples[column] for column in hashed)),
     }
