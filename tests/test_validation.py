@@ -55,7 +55,7 @@ def refusal_of(models: dict[str, type[BaseModel]], *assignments: str) -> str:
         ("evaluation.knn.temprature=1", "did you mean 'evaluation.knn.temperature'"),
         ("temperature=1", r"temperature .*did you mean '[a-z0-9.]*\.temperature'"),
         ("stage3.seed=1", "stage3 must be a known parameter, got 'stage3'; did you mean 'stage[12]'"),
-        ("stage1.loss.xyzzy=1", "got 'xyzzy'; known are name, temperature, classifier_weight, label_smo"),
+        ("stage1.loss.xyzzy=1", "got 'xyzzy'; known are name, temperature, class_averaged, memory"),
         ("stage1.loss.name=supconn", "stage1.loss.name must be 'supcon', .*; did you mean 'supcon'"),
         ("stage1.precision=float23", "stage1.precision .*; did you mean 'float32'"),
         ("visualization.tsne.seeds=[]", r"visualization.tsne.seeds must have at least 1 item"),
@@ -129,6 +129,8 @@ def test_a_group_that_is_missing_is_answered_with_its_file(models: dict[str, typ
         ("stage1.loss.label_smoothing=0.1",),
         ("stage1.loss.logit_adjustment=1.0",),
         ("stage1.loss.class_averaged=true", "stage1.loss.name=sincere"),
+        ("stage1.loss.memory={size: 9, warmup_epochs: 20}",),
+        ("stage1.loss.memory={size: 9, warmup_epochs: 0}", "stage1.loss.name=sincere"),
         ("stage1.num_views=1", "stage1.loss.name=simclr"),
         (
             "stage1.num_views=1",

@@ -47,6 +47,7 @@ SCHEDULED = {
     "validation_interval": 1,
     "progress_minutes": 0.0,
 }  # fmt: skip
+MEMORY = {"size": 9, "warmup_epochs": 0}
 VALID = {
     DataPrepParameters: {
         "image_size": 8, "split_by": "image", "num_channels": 3, "validation_fraction": 0.2,
@@ -64,7 +65,7 @@ VALID = {
         "embedding_dim": 2, "mirror_average": False,
         "projection": {"hidden_dim": 1, "dim": 2},
         "loss": {"name": "supcon", "temperature": 0.1, "classifier_weight": 0.0, "label_smoothing": 0.0,
-                 "logit_adjustment": 0.0, "class_averaged": False},
+                 "logit_adjustment": 0.0, "class_averaged": False, "memory": None},
         "num_views": 2,
         "micro_batch_size": 1,
         "checkpoints": {"metric": "embedding.ami", "top_k": 1},
@@ -207,6 +208,19 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
             {**VALID[Stage1Parameters]["loss"], "name": "sincere", "class_averaged": True},
             "class_averaged must be false with sincere, got true; .* set class_averaged=false",
         ),
+        (
+            Stage1Parameters,
+            "loss",
+            {**VALID[Stage1Parameters]["loss"], "class_averaged": True, "memory": MEMORY},
+            "memory must be null with class_averaged, got 9 projections; .* set memory=null",
+        ),
+        (
+            Stage1Parameters,
+            "loss.memory",
+            MEMORY,
+            "loss.memory must be null with mixing, got 9 projections; .* set mixing=null",
+        ),
+        (Stage1Parameters, "loss.memory", {**MEMORY, "size": 0}, "greater than or equal to 1"),
         (Stage1Parameters, "mixing.name", "mixed", "should be 'mixup', 'cutmix' or 'both'"),
         (Stage1Parameters, "mixing.alpha", 0, "greater than 0"),
         (Stage2Parameters, "mixing.probability", 0, "greater than 0"),
@@ -368,3 +382,11 @@ def test_the_recall_of_an_index_is_measured_over_no_more_images_than_it_holds():
     params = IndexParameters(hnsw_above=100, hnsw=hnsw, recall_k=10, num_queries=50)
     assert params.within(10) == params
     assert params.within(4) == params.model_copy(update={"recall_k": 4})
+
+
+def test_a_memory_that_is_never_used_is_refused():
+    values = {**changed(Stage1Parameters, "loss.memory", {"size": 9, "warmup_epochs": 1}), "mixing": None}
+    assert Stage1Parameters.model_validate(values).loss.memory.warmup_epochs == 1
+    values["loss"]["memory"]["warmup_epochs"] = 2
+    with pytest.raises(ValidationError, match=r"must be fewer than num_epochs \(2\), got 2; set .*epochs=1"):
+        Stage1Parameters.model_validate(values)

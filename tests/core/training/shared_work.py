@@ -16,7 +16,7 @@ from tests.core.training.trainings import CARD, make_data, read_parameters, stag
 from torch.utils._pytree import tree_map_only
 
 from supcon_pipeline.core.device import pick_device
-from supcon_pipeline.core.losses import sincere_loss, supcon_loss
+from supcon_pipeline.core.losses import sincere_loss, supcon_loss, supcon_memory_loss
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
 from supcon_pipeline.core.ranks import ALONE, Ranks, join_ranks
@@ -50,6 +50,7 @@ def losses(ranks: Ranks) -> dict[str, list[torch.Tensor]]:
         "averaged soft": (partial(supcon_loss, is_class_averaged=True), soft),
         "simclr": (supcon_loss, None),
         "sincere": (sincere_loss, LABELS.to(device)),
+        "remembered": (_compared_with_others, LABELS.to(device)),
         "lonely": (supcon_loss, torch.arange(NUM_IMAGES, device=device)),
     }
     found = {}
@@ -60,6 +61,12 @@ def losses(ranks: Ranks) -> dict[str, list[torch.Tensor]]:
             value.backward()
             found[f"{name} {temperature}"] = _joined(ranks, value, own)
     return found
+
+
+def _compared_with_others(rows: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    known = torch.linspace(-1, 1, 45, dtype=rows.dtype, device=rows.device).view(9, 5).sin()
+    labels = torch.tensor([7, 8, -3, 7, 40, 40, 1, 2, 7], device=rows.device)
+    return supcon_memory_loss(rows, arguments[0], known, labels, *arguments[1:])
 
 
 def joint_losses(ranks: Ranks) -> dict[str, list[torch.Tensor]]:
@@ -111,11 +118,13 @@ def batches(ranks: Ranks, sampler: str, num_workers: int = 0) -> Iterator[tuple[
 def steps(ranks: Ranks, micro_batch_size: int | None, batch_size: int = 12) -> dict[str, torch.Tensor]:
     """The weights and statistics after three steps in double precision, and the losses.
 
-    Where parts are not equally large, batch-norm takes no part.
+    Where parts are not equally large, batch-norm takes no part, but a memory of earlier batches does.
     """
     torch.manual_seed(0)
     data = make_data()
     loss = {**read_parameters("stage1")["loss"], "classifier_weight": 0.5}
+    if batch_size != 12:
+        loss["memory"] = {"size": 30, "warmup_epochs": 0}
     params = stage1_parameters(
         micro_batch_size=micro_batch_size,
         loader={"batch_size": batch_size, "num_workers": 0},
@@ -125,6 +134,8 @@ def steps(ranks: Ranks, micro_batch_size: int | None, batch_size: int = 12) -> d
     )
     training = build_training(contrastive_stage(data, CARD, params), data, ranks)
     training.model.double().train(batch_size == 12)
+    if training.memory is not None:
+        training.memory.begin_epoch(0)
     values = []
     for batch, _ in zip(training.loader.epoch(0), range(3), strict=False):
         values.append(train_step(training, batch)[0])

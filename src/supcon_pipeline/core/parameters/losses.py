@@ -5,7 +5,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.parameters.base import NotNegative, Parameters
+from supcon_pipeline.core.parameters.base import Count, NotNegative, Parameters
+
+
+class MemoryParameters(Parameters):
+    """A memory of earlier batches.
+
+    Args:
+        size: projections that are kept.
+        warmup_epochs: epochs without it.
+    """
+
+    size: Count
+    warmup_epochs: Annotated[int, Field(ge=0)]
 
 
 class ContrastiveLossParameters(Parameters):
@@ -14,6 +26,7 @@ class ContrastiveLossParameters(Parameters):
     name: Literal["supcon", "sincere", "simclr"]
     temperature: Annotated[float, Field(gt=0)]
     class_averaged: bool = False
+    memory: MemoryParameters | None = None
     classifier_weight: NotNegative
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     logit_adjustment: NotNegative = 0.0
@@ -24,6 +37,16 @@ class ContrastiveLossParameters(Parameters):
             raise InputError(
                 f"class_averaged must be false with {self.name}, got true; only supcon has class averages in "
                 "its denominator: set name=supcon or set class_averaged=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _remembers_in_plain_supcon(self) -> Self:
+        other = "class_averaged" if self.class_averaged else self.name
+        if self.memory is not None and other != "supcon":
+            raise InputError(
+                f"memory must be null with {other}, got {self.memory.size} projections; only supcon without "
+                "class averages compares with earlier batches: set memory=null"
             )
         return self
 

@@ -134,6 +134,23 @@ class Stage1Parameters(EncoderTraining):
         return self
 
     @model_validator(mode="after")
+    def _memory_is_used(self) -> Self:
+        memory, num_epochs = self.loss.memory, self.schedule.num_epochs
+        if memory is None:
+            return self
+        if self.mixing is not None:
+            raise InputError(
+                f"loss.memory must be null with mixing, got {memory.size} projections; the images of earlier "
+                "batches have one class each: set mixing=null or set loss.memory=null"
+            )
+        if memory.warmup_epochs >= num_epochs:
+            raise InputError(
+                f"loss.memory.warmup_epochs must be fewer than num_epochs ({num_epochs}), "
+                f"got {memory.warmup_epochs}; set loss.memory.warmup_epochs={num_epochs - 1}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _anchors_have_positives(self) -> Self:
         if self.num_views == 1 and self.loss.name == "simclr":
             raise InputError(

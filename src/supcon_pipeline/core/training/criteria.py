@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss
+from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss, supcon_memory_loss
 from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, class_sizes
 from supcon_pipeline.core.losses.supcon import class_weights
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
+from supcon_pipeline.core.training.memory import ProjectionMemory
 from supcon_pipeline.core.training.state import Criterion
 from supcon_pipeline.core.views.loading import Batch
 
@@ -24,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def contrastive_criterion(
-    params: ContrastiveLossParameters, logit_offsets: Float[Tensor, " classes"] | None = None
+    params: ContrastiveLossParameters,
+    logit_offsets: Float[Tensor, " classes"] | None = None,
+    memory: ProjectionMemory | None = None,
 ) -> Criterion:
     """The contrastive loss, plus the cross-entropy of the classifier head where that has a weight.
 
@@ -33,16 +36,23 @@ def contrastive_criterion(
     Args:
         params: of the loss.
         logit_offsets: added to the logits of the classifier head, for the loss alone.
+        memory: where it is used, the projections of a batch are compared with it, and then added to it.
     """
-    return partial(_contrastive_loss, params, logit_offsets)
+    return partial(_contrastive_loss, params, memory, logit_offsets)
 
 
 def _contrastive_loss(
-    params: ContrastiveLossParameters, logit_offsets: Tensor | None, outputs: Outputs, batch: Batch
+    params: ContrastiveLossParameters,
+    memory: ProjectionMemory | None,
+    logit_offsets: Tensor | None,
+    outputs: Outputs,
+    batch: Batch,
 ) -> Tensor:
     own = outputs["projection"].unflatten(0, batch.views.shape[:2])
     projections = batch.ranks.gather(own, len(batch.labels))
-    if params.name == "sincere":
+    if memory is not None and memory.is_used:
+        loss = _loss_with_memory(memory, projections, batch, params.temperature)
+    elif params.name == "sincere":
         loss = sincere_loss(projections, batch.labels, params.temperature, batch.ranks)
     else:
         labels = None if params.name == "simclr" else batch.labels
@@ -52,6 +62,18 @@ def _contrastive_loss(
     logits = _with_offsets(outputs["logits"], logit_offsets)
     weight = params.classifier_weight * batch.share
     return joint_loss(loss, logits, batch.view_labels, weight, params.label_smoothing)
+
+
+def _loss_with_memory(
+    memory: ProjectionMemory, projections: Tensor, batch: Batch, temperature: float
+) -> Tensor:
+    if len(memory):
+        known = memory.projections.to(projections.device), memory.labels.to(projections.device)
+        loss = supcon_memory_loss(projections, batch.labels, *known, temperature, batch.ranks)
+    else:
+        loss = supcon_loss(projections, batch.labels, temperature, batch.ranks)
+    memory.add(projections.flatten(0, 1), batch.labels.repeat_interleave(projections.shape[1]))
+    return loss
 
 
 def classification_criterion(
@@ -118,15 +140,25 @@ def adjustment_offsets(
     return strength * torch.from_numpy(known / known.sum()).log().float()
 
 
-def collapse_loss(name: str, is_class_averaged: bool = False) -> Callable[[Tensor, int], float]:
+def collapse_loss(
+    name: str, is_class_averaged: bool = False, memory: ProjectionMemory | None = None
+) -> Callable[[Tensor, int], float]:
     """The contrastive loss of a batch if all rows had the same projection, given its labels and views.
 
     All similarities are then equal, and the loss is log(rows - 1); for SINCERE, whose denominator leaves out
     the other positives, it is the mean of log(1 + negatives), and with class averages the mean of log(rows -
     weight of the row). All are means over the rows that have a positive, and 0 where none has: with one view,
-    an image alone in its class has none.
+    an image alone in its class has none. With a memory, its projections count as rows.
     """
+    if memory is not None:
+        return partial(_remembered_collapse_loss, memory)
     return _averaged_collapse_loss if is_class_averaged else partial(_collapse_loss, name)
+
+
+def _remembered_collapse_loss(memory: ProjectionMemory, labels: Tensor, num_views: int) -> float:
+    if not (memory.is_used and len(memory)):
+        return _collapse_loss("supcon", labels, num_views)
+    return math.log(len(labels) * num_views - 1 + len(memory))
 
 
 def _averaged_collapse_loss(labels: Tensor, num_views: int) -> float:

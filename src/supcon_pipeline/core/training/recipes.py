@@ -32,6 +32,7 @@ from supcon_pipeline.core.training.criteria import (
     collapse_loss,
     contrastive_criterion,
 )
+from supcon_pipeline.core.training.memory import ProjectionMemory
 from supcon_pipeline.core.training.precision import choose_precision
 from supcon_pipeline.core.training.stage import Stage
 from supcon_pipeline.core.training.validation import validate_classifier, validate_features
@@ -56,6 +57,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
     offsets = adjustment_offsets(
         data, params.loss.logit_adjustment, params.loader.sampler, "stage1.loss.logit_adjustment"
     )
+    memory = ProjectionMemory(**params.loss.memory.model_dump()) if params.loss.memory else None
     description = {
         "kind": "contrastive",
         **_encoder_description(data, dataset_card, params),
@@ -65,7 +67,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
     return Stage(
         "stage1",
         _build_start(description, data, params),
-        contrastive_criterion(params.loss, offsets),
+        contrastive_criterion(params.loss, offsets, memory),
         params.num_views,
         validate_features(data, params.validation_batch_size),
         params,
@@ -75,10 +77,11 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         # With a classifier head, the loss is not only that of the projections.
         collapse_loss=None
         if params.loss.classifier_weight
-        else collapse_loss(params.loss.name, params.loss.class_averaged),
+        else collapse_loss(params.loss.name, params.loss.class_averaged, memory),
         has_positives_by_class=params.loss.name != "simclr",
         view_sizes=params.training_sizes,
         is_start_validated=params.backbone.is_loaded,
+        memory=memory,
     )
 
 

@@ -22,6 +22,7 @@ from supcon_pipeline.core.parameters.optim import FinetuneParameters
 from supcon_pipeline.core.parameters.stages import EncoderTraining, TrainingParameters
 from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.training.identity import code_hash, library_versions
+from supcon_pipeline.core.training.memory import ProjectionMemory
 from supcon_pipeline.core.training.precision import Precision, choose_precision
 from supcon_pipeline.core.training.small_sets import warn_of_small_sets
 from supcon_pipeline.core.training.state import Criterion, Training, Validation
@@ -52,6 +53,7 @@ class Stage:
         inputs: what the model takes in place of the images, a row for each; without transforms or mixing.
         is_start_validated: whether the initial weights are validated as epoch 0 and may be kept; they are
             worth it where they were trained before.
+        memory: projections of earlier batches that the criterion uses.
     """
 
     key: str
@@ -70,6 +72,7 @@ class Stage:
     view_sizes: tuple[int, ...] = ()
     inputs: np.ndarray | None = None
     is_start_validated: bool = False
+    memory: ProjectionMemory | None = None
 
     @property
     def group(self) -> str:
@@ -148,6 +151,7 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
         collapse_loss=stage.collapse_loss,
         freezing=Freezing(finetune.freeze_epochs, finetune.freeze_batch_norm) if finetune else None,
         blend=blend,
+        memory=stage.memory,
         max_seconds=60 * params.max_minutes if params.max_minutes else None,
     )
 

@@ -14,6 +14,7 @@ from supcon_pipeline.core.optim.blending import StartBlend
 from supcon_pipeline.core.optim.freezing import Freezing
 from supcon_pipeline.core.optim.schedules import Schedule
 from supcon_pipeline.core.ranks import ALONE, Ranks
+from supcon_pipeline.core.training.memory import ProjectionMemory
 from supcon_pipeline.core.training.precision import Precision, choose_precision
 from supcon_pipeline.core.training.random_states import random_states, set_random_states
 from supcon_pipeline.core.views.loading import Batch, ViewLoader
@@ -93,6 +94,7 @@ class Training:
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
         freezing: what of the model is not trained in an epoch.
         blend: mixes the encoder with the weights it started from, for what is validated and kept.
+        memory: projections of earlier batches, with which the criterion compares those of a batch.
         max_seconds: training ends after as many; the schedule then follows the time where that is further.
         epoch: epochs done.
         step: steps done.
@@ -116,6 +118,7 @@ class Training:
     collapse_loss: Callable[[Tensor, int], float] | None = None
     freezing: Freezing | None = None
     blend: StartBlend | None = None
+    memory: ProjectionMemory | None = None
     max_seconds: float | None = None
     epoch: int = 0
     step: int = 0
@@ -151,6 +154,8 @@ class Training:
         self.model.train()
         if self.freezing is not None:
             self.freezing.apply(self.model, epoch)
+        if self.memory is not None:
+            self.memory.begin_epoch(epoch)
 
     def _parts(self) -> dict[str, Any]:
         parts = {
@@ -159,10 +164,11 @@ class Training:
             "schedule": self.schedule,
             "scaler": self.precision.scaler,
         }
-        return parts if self.ema is None else {**parts, "ema": self.ema}
+        optional = {"ema": self.ema, "memory": self.memory}
+        return {**parts, **{name: part for name, part in optional.items() if part is not None}}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, schedule, average, scaler, position and random states."""
+        """Weights, optimizer, schedule, average, memory, scaler, position and random states."""
         position = {name: getattr(self, name) for name in _POSITION}
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         return {**parts, **position, "precision": self.precision.name, "random": random_states()}

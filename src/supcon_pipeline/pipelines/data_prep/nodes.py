@@ -23,6 +23,8 @@ from supcon_pipeline.core.data.splits import handle_leakage, split_by_image
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 
 logger = logging.getLogger(__name__)
+# What decides, besides the pixels, what is learned from which images, and in which batch.
+_HASHED = ("id", "split", "label", "category")
 
 
 def pack_images(
@@ -88,8 +90,6 @@ def describe_dataset(
     """
     mean, std = channel_statistics(prepared_images, np.flatnonzero(samples["split"] == "train"))
     counts = count_images(samples)
-    # What may decide which images share a batch.
-    hashed = [name for name in ("id", "split", "label", "category") if name in samples]
     brightness = max(np.add(mean, std))
     found = describe_warnings(samples, len(rejected_images), ignored_files, brightness, near_duplicates)
     for warning in found:
@@ -106,5 +106,5 @@ def describe_dataset(
         "counts": counts,
         "mean": mean,
         "std": std,
-        "data_hash": content_hash(prepared_images, *(samples[column] for column in hashed)),
+        "data_hash": content_hash(prepared_images, *(samples[name] for name in _HASHED if name in samples)),
     }
