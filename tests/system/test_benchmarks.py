@@ -11,7 +11,7 @@ import cv2
 import faiss
 import pytest
 import torch
-from benchmarks import loss, metrics, retrieval
+from benchmarks import growth, loss, metrics, retrieval
 from benchmarks.seeds import aggregate, headline_metrics, side_by_side
 
 from supcon_pipeline.core.checksums import checksum_path
@@ -24,6 +24,7 @@ SMALLEST = {
     "--matrix 64 --steps 1 --rounds 1 --no-compile --queries 20 --references 50 "
     "--epoch-changes backbone.name=resnet_narrow loader.batch_size=8 "
     "--recipe --changes schedule.num_epochs=1 schedule.warmup_epochs=0",
+    "growth": "--counts 60 --pipelines data_prep",
     "gradient_caching": "--plain 4 --cached 4 --micro 2",
     "index": "--references 200 --queries 20 --dims 8 --ef-search 16",
     "loss": "--repeats 1 --rows 64 --rows-alone --beside",
@@ -145,6 +146,31 @@ def test_all_ways_to_search_and_to_verify_give_the_same() -> None:
     for name in ("precision_at_1", "recall_at_10", "mean_average_precision", "auc", "equal_error_rate"):
         assert len(found[name]) > 1, name
         assert found[name] == pytest.approx([found[name][0]] * len(found[name]), abs=1e-4), name
+
+
+def test_an_exponent_is_the_power_of_the_number_by_which_a_step_grows():
+    assert growth.exponent([10, 100], [2, 200], least=0.1) == "2.00"
+    assert growth.exponent([10, 100, 200], [7, 5, 10], least=0.1) == "1.00"
+    assert growth.exponent([10], [2], least=0.1) == ""
+    assert growth.exponent([10, 100], [0.01, 200], least=0.1) == ""
+
+
+def test_the_memory_of_an_image_is_what_each_adds():
+    assert growth.kib_per_image([1024, 2048], [100, 103]) == "3.0"
+
+
+def test_a_step_has_the_highest_memory_between_its_start_and_its_end():
+    log = growth.MemoryLog(os.getpid(), interval=0.001)
+    log.close()
+    log.samples = [(1, 5 * 2**20), (2, 3 * 2**20), (3, 4 * 2**20), (4, 9 * 2**20)]
+    assert log.peak_mib(1.5, 2.5) == 4
+    assert growth.resident_bytes(os.getpid()) > 2**20
+
+
+def test_made_images_differ_and_are_the_same_each_time():
+    images, again = (growth.MadeImagesDataset(20, 2).load().images for _ in range(2))
+    assert len({image.tobytes() for image in images}) == 20
+    assert all((image == same).all() for image, same in zip(images, again, strict=True))
 
 
 def test_numbers_of_a_metrics_file_have_dotted_names():
