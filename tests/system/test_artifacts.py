@@ -65,6 +65,13 @@ def test_embeddings_name_their_samples(finished_catalog: Any) -> None:
         assert len(embeddings.tensors["embedding"]) == len(ids)
 
 
+def test_the_logits_of_training_images_are_not_kept(finished_catalog: Any) -> None:
+    samples, tensors = finished_catalog.load("samples"), finished_catalog.load("baseline_embeddings").tensors
+    held_out = samples["split"].isin(["validation", "test"])
+    assert tensors["logits_rows"].tolist() == held_out.to_numpy().nonzero()[0].tolist()
+    assert len(tensors["logits"]) == held_out.sum()
+
+
 def test_neighbours_of_every_test_image_are_training_images_nearest_first(finished_catalog: Any) -> None:
     samples, neighbours = finished_catalog.load("samples"), finished_catalog.load("neighbours")
     assert (

@@ -269,6 +269,23 @@ def test_rows_and_labels_of_splits_are_those_of_a_slow_loop(embedded, splits):
     assert labels.tolist() == [records[row]["label"] for row in expected]
 
 
+def test_logits_of_held_out_images_alone_are_found_by_their_rows(embedded):
+    embeddings, samples = embedded
+    rows = torch.from_numpy(np.flatnonzero(samples["split"].isin(["validation", "test"])))
+    logits = embeddings.tensors["logits"]
+    fewer = {**embeddings.tensors, "logits": logits[rows], "logits_rows": rows}
+    labelled = LabelledEmbeddings.of(NamedTensors(fewer, embeddings.metadata), samples)
+    whole = LabelledEmbeddings.of(embeddings, samples)
+    for splits in (("test",), ("validation",), ("test", "validation")):
+        for found, expected in zip(
+            labelled.select("logits", *splits), whole.select("logits", *splits), strict=True
+        ):
+            assert np.array_equal(found, expected)
+    assert labelled.select("embedding", "train")[0].shape == (len(labelled.rows_of("train")), 4)
+    with pytest.raises(ValueError, match="splits must be those whose logits were kept, got train"):
+        labelled.select("logits", "train")
+
+
 def test_the_outputs_of_a_model_are_not_copied(embedded):
     embeddings, samples = embedded
     labelled = LabelledEmbeddings.of(embeddings, samples)

@@ -8,6 +8,7 @@ from torch import nn
 from supcon_pipeline.core.models.embed import embed_by, embed_images, iterate_images
 from supcon_pipeline.core.models.encoder import build_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
+from supcon_pipeline.core.ranks import Ranks
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
@@ -116,6 +117,26 @@ def test_no_image_gives_no_row(images):
         "embedding": (0, 5),
         "logits": (0, 3),
     }
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_logits_are_kept_for_the_images_asked_for_alone_and_have_the_same_bits(images, batch_size):
+    model = TinyModel()
+    everything = embed_images(model, images, INDICES, batch_size)
+    is_kept = np.array([False, True, False, False, False, True, True])
+    outputs = embed_images(model, images, INDICES, batch_size, logits_for=is_kept)
+    assert torch.equal(outputs["embedding"], everything["embedding"])
+    assert torch.equal(outputs["logits"], everything["logits"][[1, 5, 6]])
+
+
+def test_outputs_that_nobody_asked_for_take_no_memory(images):
+    outputs = embed_images(TinyModel(), images, INDICES, 3, names=("embedding", "projection"))
+    assert list(outputs) == ["embedding"]
+
+
+def test_some_of_the_logits_are_refused_where_processes_share_the_images(images):
+    with pytest.raises(ValueError, match="logits_for must be None with several processes, got it with 2"):
+        embed_images(TinyModel(), images, INDICES, 3, Ranks(count=2), logits_for=np.ones(7, dtype=bool))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10])

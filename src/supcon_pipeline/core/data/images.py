@@ -154,16 +154,18 @@ class LabelledEmbeddings:
 
     Args:
         outputs: by name, one row per image: `embedding`, and `projection` or `logits` where the model has
-            such a head.
+            such a head; of logits perhaps fewer, see `logits_rows`.
         labels: class indices.
         splits: `train`, `validation` or `test`; another word where an image was removed from all splits.
         copies: a number for each image, the same for duplicates.
+        logits_rows: the images whose logits there are, ascending; None where there are those of all.
     """
 
     outputs: Mapping[str, Float[np.ndarray, "n dim"]]
     labels: Int[np.ndarray, " n"]
     splits: np.ndarray
     copies: Int[np.ndarray, " n"]
+    logits_rows: Int[np.ndarray, " m"] | None = None
 
     @property
     def has_unseen_classes(self) -> bool:
@@ -180,16 +182,25 @@ class LabelledEmbeddings:
         require_order(embeddings, samples["id"])
         outputs = {name: tensor.numpy() for name, tensor in embeddings.tensors.items()}
         labels, splits = (samples[name].to_numpy() for name in ("label", "split"))
-        return cls(outputs, labels, splits, copies_of(samples))
+        logits_rows = outputs.pop("logits_rows", None)
+        return cls(outputs, labels, splits, copies_of(samples), logits_rows)
 
     def rows_of(self, *splits: str) -> Int[np.ndarray, " m"]:
         """Where the images of these splits are, ascending."""
         return np.flatnonzero(np.isin(self.splits, splits))
 
     def select(self, output: str, *splits: str) -> tuple[Float[np.ndarray, "m dim"], Int[np.ndarray, " m"]]:
-        """An output and the labels for the images of these splits, in their order."""
-        rows = self.rows_of(*splits)
-        return self.outputs[output][rows], self.labels[rows]
+        """An output and the labels for the images of these splits, in their order.
+
+        Raises:
+            ValueError: where the logits of one of them were not kept.
+        """
+        rows = places = self.rows_of(*splits)
+        if output == "logits" and self.logits_rows is not None:
+            if not np.isin(rows, self.logits_rows).all():
+                raise ValueError(f"splits must be those whose logits were kept, got {', '.join(splits)}")
+            places = np.searchsorted(self.logits_rows, rows)
+        return self.outputs[output][places], self.labels[rows]
 
 
 def copies_of(samples: pd.DataFrame) -> Int[np.ndarray, " n"]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from supcon_pipeline.core.data.images import LabelledImages
@@ -41,8 +42,9 @@ def published_features(
         run_id: goes into the metadata of the checkpoints.
 
     Returns:
-        `embedding` and, unless train lacks the classes of validation, `logits`, a row per image; `backbone`
-        in the metadata has the parameters that name the weights.
+        `embedding`, a row per image, and, unless train lacks the classes of validation, `logits` of the
+        images of validation and test, which `logits_rows` names; `backbone` in the metadata has the
+        parameters that name the weights.
     """
     stage = contrastive_stage(data, dataset_card, stage1.model_copy(update={"embedding_dim": None}))
     start = NamedTensors(dict(stage.state_of(stage.model)), stage.metadata(run_id))
@@ -53,5 +55,6 @@ def published_features(
         checkpoints, _ = run_stage(probe, data, log, store, run_id)
         classifier = restore_model(average_models(checkpoints, data, swa_batch_size))
         with torch.inference_mode():
-            tensors["logits"] = classifier(tensors["embedding"])
+            rows = torch.from_numpy(np.flatnonzero(np.isin(data.splits, ("validation", "test"))))
+            tensors |= {"logits": classifier(tensors["embedding"][rows]), "logits_rows": rows}
     return NamedTensors(tensors, {"backbone": stage1.backbone.model_dump(), **stage.origin})

@@ -15,6 +15,8 @@ from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.training.state import Metrics, Validation
 
+_FEATURES = ("embedding", "projection")
+
 
 def validate_features(data: LabelledImages, batch_size: int) -> Validation:
     """Retrieval metrics of embedding and projection: validation images against training images.
@@ -30,11 +32,12 @@ def _metrics_of_features(
     data: LabelledImages, batch_size: int, model: nn.Module, ranks: Ranks = ALONE
 ) -> Metrics:
     train, validation = data.indices("train"), data.indices("validation")
-    outputs = embed_images(model, data.images, np.concatenate([validation, train]), batch_size, ranks)
+    chosen = np.concatenate([validation, train])
+    outputs = embed_images(model, data.images, chosen, batch_size, ranks, _FEATURES)
     if not ranks.is_first:
         return {}
     metrics = {}
-    for name in ("embedding", "projection"):
+    for name in _FEATURES:
         queries, references = np.split(outputs[name].numpy(), [len(validation)])
         scores = embedding_metrics(queries, data.labels[validation], references, data.labels[train])
         metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
@@ -48,11 +51,11 @@ def _metrics_of_unseen(
     validation = data.indices("validation")
     labels = data.labels[validation]
     copies = np.arange(len(labels)) if data.copies is None else data.copies[validation]
-    outputs = embed_images(model, data.images, validation, batch_size, ranks)
+    outputs = embed_images(model, data.images, validation, batch_size, ranks, _FEATURES)
     if not ranks.is_first:
         return {}
     metrics = {}
-    for name in sorted(outputs.keys() & {"embedding", "projection"}):
+    for name in sorted(outputs):
         scores = unseen_metrics(outputs[name].numpy(), labels, copies)
         metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
     return metrics
@@ -70,7 +73,7 @@ def _metrics_of_classifier(
 ) -> Metrics:
     validation = data.indices("validation")
     labels = torch.from_numpy(data.labels[validation].astype(np.int64))
-    logits = embed_images(model, data.images, validation, batch_size, ranks)["logits"]
+    logits = embed_images(model, data.images, validation, batch_size, ranks, ("logits",))["logits"]
     if not ranks.is_first:
         return {}
     log_loss = functional.cross_entropy(logits, labels)

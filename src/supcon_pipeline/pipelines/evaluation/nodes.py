@@ -23,14 +23,18 @@ def embed_samples(
     dataset_card: dict[str, Any],
     params: EvaluationParameters,
 ) -> NamedTensors:
-    """Embedding and projection of every image of every split, in the order of the samples."""
+    """Embedding and projection of every image of every split, in the order of the samples.
+
+    Logits, of which there may be thousands for an image, are those of validation and test, which are scored.
+    """
     from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.models.embed import embed_by
 
     # Other data may have put into test what this encoder was trained on.
     remedy = "type: kedro run --pipelines stage1,stage1_swa,stage2,stage2_swa,baseline,baseline_swa"
     require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
-    embeddings = embed_by(encoder, prepared_images, params.batch_size, pick_device())
+    held_out = rows_of(samples, "validation", "test")
+    embeddings = embed_by(encoder, prepared_images, params.batch_size, pick_device(), held_out)
     origin = {"checkpoint": _checkpoint(encoder), "sample_ids": samples["id"].tolist()}
     return NamedTensors(embeddings.tensors, {**embeddings.metadata, **origin})
 
