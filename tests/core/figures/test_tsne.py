@@ -1,11 +1,10 @@
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.manifold import trustworthiness
 
-from supcon_pipeline.core.figures.tsne import choose_points, largest_perplexity, tsne_map
+from supcon_pipeline.core.figures.tsne import largest_perplexity, tsne_map
 from supcon_pipeline.core.messages import InputError
 
 
@@ -111,26 +110,3 @@ def test_wide_rows_are_reduced_and_keep_their_neighbours(rng):
     coordinates = tsne_map(rows, perplexity=10, num_iterations=500, seed=0, num_jobs=1)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     assert trustworthiness(unit, coordinates, n_neighbors=10) > 0.9
-
-
-def test_all_points_are_chosen_where_they_fit():
-    assert choose_points(pd.Series(["a", "b", "a"]), 3, seed=0).tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("size", [1, 17, 50, 99])
-def test_every_stratum_has_its_share_of_the_points(size):
-    strata = pd.Series(np.repeat(["large", "middle", "small"], [70, 20, 10]))
-    chosen = choose_points(strata, size, seed=3)
-    assert len(chosen) == len(set(chosen)) == size
-    assert np.array_equal(chosen, np.sort(chosen))
-    counts = strata.iloc[chosen].value_counts()
-    for name, share in (("large", 0.7), ("middle", 0.2), ("small", 0.1)):
-        assert abs(counts.get(name, 0) - share * size) <= 1
-
-
-def test_the_choice_depends_on_the_seed_alone_and_is_nested():
-    strata = pd.Series(np.tile(["a", "b", "c", "d"], 50))
-    first = choose_points(strata, 40, seed=0)
-    assert np.array_equal(first, choose_points(strata, 40, seed=0))
-    assert not np.array_equal(first, choose_points(strata, 40, seed=1))
-    assert set(choose_points(strata, 20, seed=0)) <= set(first)

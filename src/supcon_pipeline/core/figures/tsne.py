@@ -4,8 +4,7 @@ import ctypes
 import logging
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.vectors import are_same, require_finite, unit_rows
@@ -82,24 +81,3 @@ def _reduced(embeddings: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n red
     num_components = min(REDUCED_DIM, len(rows))
     reduced: np.ndarray = PCA(num_components, svd_solver="full").fit_transform(rows)
     return reduced
-
-
-def choose_points(strata: pd.Series, max_points: int, seed: int) -> Int[np.ndarray, " m"]:
-    """Positions of at most `max_points` rows, ascending, a stratified sample.
-
-    Each stratum is shuffled and its rows are spread evenly over [0, 1]; the rows with the lowest values are
-    taken. So each stratum has its share to within one row, and a smaller sample from the same seed is part of
-    a larger one.
-
-    Args:
-        strata: the stratum of each row.
-        max_points: at least 1.
-        seed: seed of the shuffle.
-    """
-    if len(strata) <= max_points:
-        return np.arange(len(strata))
-    order = np.random.default_rng(seed).permutation(len(strata))
-    groups = strata.iloc[order].groupby(strata.iloc[order], sort=False)
-    position = (groups.cumcount() + 0.5) / groups.transform("size")
-    chosen: np.ndarray = np.sort(order[np.argsort(position.to_numpy(), kind="stable")[:max_points]])
-    return chosen

@@ -47,7 +47,7 @@ def map_embeddings(
 
 def _choose_rows(samples: pd.DataFrame, params: TsneParameters) -> np.ndarray:
     """The images that are shown: a share of every split and class, none that was removed from all splits."""
-    from supcon_pipeline.core.figures.tsne import choose_points
+    from supcon_pipeline.core.data.subsets import choose_points
 
     in_use = rows_of(samples, *SPLITS)
     strata = samples["split"] + " " + samples["label"].astype(str)

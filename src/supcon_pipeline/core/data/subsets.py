@@ -1,0 +1,79 @@
+"""Some of the images where all would take too long, drawn by a seed."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, Shaped
+
+logger = logging.getLogger(__name__)
+# The split of an image that is not used.
+LEFT_OUT = "left out"
+
+
+def choose_points(strata: pd.Series, max_points: int, seed: int) -> Int[np.ndarray, " m"]:
+    """Positions of at most `max_points` rows, ascending, a stratified sample.
+
+    Each stratum is shuffled and its rows are spread evenly over [0, 1]; the rows with the lowest values are
+    taken. So each stratum has its share to within one row, and a smaller sample from the same seed is part of
+    a larger one.
+
+    Args:
+        strata: the stratum of each row.
+        max_points: at least 1.
+        seed: seed of the shuffle.
+    """
+    if len(strata) <= max_points:
+        return np.arange(len(strata))
+    order = np.random.default_rng(seed).permutation(len(strata))
+    groups = strata.iloc[order].groupby(strata.iloc[order], sort=False)
+    position = (groups.cumcount() + 0.5) / groups.transform("size")
+    chosen: np.ndarray = np.sort(order[np.argsort(position.to_numpy(), kind="stable")[:max_points]])
+    return chosen
+
+
+def limit_rows(
+    rows: Int[np.ndarray, " n"],
+    strata: Shaped[np.ndarray, " n"],
+    limit: int,
+    seed: int,
+    what: str,
+    parameter: str,
+) -> Int[np.ndarray, " m"]:
+    """The rows, or a stratified sample of them if they are more than the limit, which the log then says.
+
+    Args:
+        rows: indices.
+        strata: the stratum of each row, such as its class.
+        limit: the most rows, at least 1.
+        seed: seed of the sample; a smaller one is part of a larger one.
+        what: what the rows are and what is done with them, as a sentence goes on after their number.
+        parameter: full name of the parameter that is the limit.
+    """
+    if len(rows) <= limit:
+        return rows
+    logger.info("%s of %s %s (%s), drawn by seed %d", f"{limit:,}", f"{len(rows):,}", what, parameter, seed)
+    chosen: np.ndarray = rows[choose_points(pd.Series(strata), limit, seed)]
+    return chosen
+
+
+def limit_splits(
+    samples: pd.DataFrame, splits: tuple[str, ...], limit: int, seed: int, what: str, parameter: str
+) -> pd.DataFrame:
+    """The samples, with so many of these splits that none has more than the limit; others are in no split.
+
+    Args:
+        samples: with `split` and `label`.
+        splits: those that are limited.
+        limit: the most samples of each, at least 1.
+        seed: as for `limit_rows`.
+        what: as for `limit_rows`, after the name of the split.
+        parameter: as for `limit_rows`.
+    """
+    split = samples["split"].to_numpy(dtype=object)
+    for name in splits:
+        rows = np.flatnonzero(split == name)
+        labels = samples["label"].to_numpy()[rows]
+        kept = limit_rows(rows, labels, limit, seed, f"{name} images {what}", parameter)
+        split[np.setdiff1d(rows, kept)] = LEFT_OUT
+    return samples.assign(split=split)
