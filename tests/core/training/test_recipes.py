@@ -1,3 +1,4 @@
+import logging
 import math
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.data.subsets import limit_rows
 from supcon_pipeline.core.losses import sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.metrics.unseen import unseen_metrics
@@ -216,6 +218,49 @@ def test_classes_that_train_lacks_are_validated_by_searching_them_among_one_anot
         expected = unseen_metrics(rows, unseen_splits.labels[chosen], chosen)
         assert expected == {key: pytest.approx(metrics[f"{name}.{key}"]) for key in expected}
     assert len(metrics) == 2 * len(expected)
+
+
+def test_more_validation_images_than_the_limit_are_validated_by_the_same_sample_each_time(
+    labelled_splits, unseen_splits, caplog
+):
+    model = build_model(ENCODER).eval()
+    for data in (labelled_splits, unseen_splits):
+        rows = data.indices("validation")
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            validate = validate_features(data, 10, len(rows) - 2, seed=3)
+        metrics = validate(model)
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{len(rows) - 2} of {len(rows)} validation images are searched for "
+            "(stage1.max_validation_queries), drawn by seed 3"
+        ]
+        assert metrics.keys() == validate_features(data, 10)(model).keys()
+        assert validate(model) == metrics
+        # As many as there are is no limit.
+        assert validate_features(data, 10, len(rows))(model) == validate_features(data, 10)(model)
+
+
+def test_the_sample_of_a_validation_is_drawn_class_by_class(labelled_splits):
+    model = build_model(ENCODER).eval()
+    rows = labelled_splits.indices("validation")
+    chosen = limit_rows(rows, labelled_splits.labels[rows], 5, 1, "", "")
+    splits = np.where(
+        np.isin(np.arange(42), rows) & ~np.isin(np.arange(42), chosen), "", labelled_splits.splits
+    )
+    fewer = replace(labelled_splits, splits=splits)
+    assert validate_features(labelled_splits, 10, 5, seed=1)(model) == validate_features(fewer, 10)(model)
+
+
+def test_the_limit_of_a_validation_is_that_of_stage_1_for_the_baseline_too(
+    labelled_splits, unseen_splits, caplog
+):
+    with caplog.at_level(logging.INFO):
+        stage1(labelled_splits, max_validation_queries=2)
+        baseline(unseen_splits, {"max_validation_queries": 2})
+    said = [
+        record.getMessage() for record in caplog.records if "max_validation_queries" in record.getMessage()
+    ]
+    assert len(said) == 2
 
 
 def test_the_heads_of_trainings_know_the_classes_of_train_alone(unseen_splits):

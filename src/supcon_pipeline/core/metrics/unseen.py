@@ -16,7 +16,10 @@ from supcon_pipeline.core.search.reranking import Reranker
 
 
 def unseen_metrics(
-    rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"], copies: Int[np.ndarray, " n"]
+    rows: Float[np.ndarray, "n dim"],
+    labels: Int[np.ndarray, " n"],
+    copies: Int[np.ndarray, " n"],
+    queries: Int[np.ndarray, " q"] | None = None,
 ) -> dict[str, float]:
     """How often the nearest others of a row, by cosine similarity, share its class.
 
@@ -24,6 +27,7 @@ def unseen_metrics(
         rows: float, one per image.
         labels: the class of each.
         copies: a number for each, the same for duplicates, which do not find each other.
+        queries: the rows that are searched for among all; all if not given.
 
     Returns:
         `precision_at_1`, `r_precision`, `mean_average_precision_at_r` in [0, 1], and `clustering_metrics`.
@@ -33,7 +37,8 @@ def unseen_metrics(
         ValueError: where no row has another of its class, or one is not finite.
     """
     everything = np.arange(len(rows))
-    values = search_values(rows, labels, everything, everything, (1,), copies=copies).values
+    searched = everything if queries is None else queries
+    values = search_values(rows, labels, searched, everything, (1,), copies=copies).values
     metrics = {name: float(values[name].mean()) for name in RETRIEVAL_METRICS}
     return {**metrics, **clustering_metrics(rows, labels)}
 

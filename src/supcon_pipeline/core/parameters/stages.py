@@ -78,6 +78,7 @@ class EncoderTraining(TrainingParameters):
         mirror_average: whether evaluation takes the mean of the embeddings of an image and its mirror image.
         num_views: views of each image in a batch.
         micro_batch_size: images per forward pass, for batches that do not fit in memory.
+        max_validation_queries: of more validation images, so many are searched for in a validation.
     """
 
     backbone: BackboneParameters
@@ -89,6 +90,7 @@ class EncoderTraining(TrainingParameters):
     mirror_average: bool = False
     num_views: Count
     micro_batch_size: Count | None
+    max_validation_queries: Count = 5000
 
     @property
     def training_sizes(self) -> tuple[int, ...]:

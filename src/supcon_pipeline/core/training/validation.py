@@ -4,10 +4,12 @@ from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import nn
 from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.data.subsets import limit_rows
 from supcon_pipeline.core.metrics.classification import accuracy
 from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.metrics.unseen import unseen_metrics
@@ -18,20 +20,42 @@ from supcon_pipeline.core.training.state import Metrics, Validation
 _FEATURES = ("embedding", "projection")
 
 
-def validate_features(data: LabelledImages, batch_size: int) -> Validation:
+def validate_features(
+    data: LabelledImages, batch_size: int, max_queries: int | None = None, seed: int = 0
+) -> Validation:
     """Retrieval metrics of embedding and projection: validation images against training images.
 
     Each image passes through the network once. Keys are `embedding.<metric>` and `projection.<metric>`.
+
+    Args:
+        data: `validation` and, unless it lacks their classes, `train`.
+        batch_size: images per forward pass.
+        max_queries: of more validation images, so many are searched for, each class in proportion; all if
+            not given.
+        seed: draws them.
     """
+    queries = _queries(data, max_queries, seed)
     if data.has_unseen_classes:
-        return partial(_metrics_of_unseen, data, batch_size)
-    return partial(_metrics_of_features, data, batch_size)
+        return partial(_metrics_of_unseen, data, batch_size, queries)
+    return partial(_metrics_of_features, data, batch_size, queries)
+
+
+def _queries(data: LabelledImages, max_queries: int | None, seed: int) -> Int[np.ndarray, " q"]:
+    """The validation images that are searched for in every validation of a training."""
+    rows, what = data.indices("validation"), "validation images are searched for"
+    if max_queries is None:
+        return rows
+    return limit_rows(rows, data.labels[rows], max_queries, seed, what, "stage1.max_validation_queries")
 
 
 def _metrics_of_features(
-    data: LabelledImages, batch_size: int, model: nn.Module, ranks: Ranks = ALONE
+    data: LabelledImages,
+    batch_size: int,
+    validation: Int[np.ndarray, " q"],
+    model: nn.Module,
+    ranks: Ranks = ALONE,
 ) -> Metrics:
-    train, validation = data.indices("train"), data.indices("validation")
+    train = data.indices("train")
     chosen = np.concatenate([validation, train])
     outputs = embed_images(model, data.images, chosen, batch_size, ranks, _FEATURES)
     if not ranks.is_first:
@@ -45,26 +69,32 @@ def _metrics_of_features(
 
 
 def _metrics_of_unseen(
-    data: LabelledImages, batch_size: int, model: nn.Module, ranks: Ranks = ALONE
+    data: LabelledImages,
+    batch_size: int,
+    queries: Int[np.ndarray, " q"],
+    model: nn.Module,
+    ranks: Ranks = ALONE,
 ) -> Metrics:
     """Retrieval metrics of what a model gives besides logits: validation images against one another."""
     validation = data.indices("validation")
-    labels = data.labels[validation]
+    labels, places = data.labels[validation], np.searchsorted(validation, queries)
     copies = np.arange(len(labels)) if data.copies is None else data.copies[validation]
     outputs = embed_images(model, data.images, validation, batch_size, ranks, _FEATURES)
     if not ranks.is_first:
         return {}
     metrics = {}
     for name in sorted(outputs):
-        scores = unseen_metrics(outputs[name].numpy(), labels, copies)
+        scores = unseen_metrics(outputs[name].numpy(), labels, copies, places)
         metrics.update({f"{name}.{metric}": value for metric, value in scores.items()})
     return metrics
 
 
-def validate_classifier(data: LabelledImages, batch_size: int) -> Validation:
+def validate_classifier(
+    data: LabelledImages, batch_size: int, max_queries: int | None = None, seed: int = 0
+) -> Validation:
     """Accuracy and log-loss on the validation images; of classes that train lacks, as `validate_features`."""
     if data.has_unseen_classes:
-        return partial(_metrics_of_unseen, data, batch_size)
+        return partial(_metrics_of_unseen, data, batch_size, _queries(data, max_queries, seed))
     return partial(_metrics_of_classifier, data, batch_size)
 
 
