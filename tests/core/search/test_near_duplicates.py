@@ -1,10 +1,12 @@
 import io
+import logging
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from supcon_pipeline.core.data.pixels import pack_image
+from supcon_pipeline.core.data.subsets import choose_points
 from supcon_pipeline.core.search import near_duplicates
 from supcon_pipeline.core.search.near_duplicates import (
     detail_similarity,
@@ -146,3 +148,22 @@ def test_of_given_pairs_those_that_show_one_photograph_are_kept_mirrored_or_not(
     assert found[["first", "second", "is_mirrored"]].to_numpy().tolist() == [[1, 0, False], [3, 0, True]]
     assert verified_pairs(images, pairs, None).empty
     assert verified_pairs(images, pairs[:0], SIMILARITY).empty
+
+
+def test_pairs_of_the_images_that_are_compared_are_found_whether_the_other_is_or_not(photographs, caplog):
+    images = np.stack([pack_image(image, 64, 3) for image in photographs])
+    images = np.concatenate([images, np.stack([brighten(image, 0.8) for image in images[:12]])])
+    everyone = near_duplicate_pairs(images, SIMILARITY)
+    assert len(everyone) >= 12
+    with caplog.at_level(logging.INFO):
+        some = near_duplicate_pairs(images, SIMILARITY, max_compared=20, seed=1)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"20 of {len(images)} images are compared with all others for near-duplicates "
+        "(data_prep.max_compared), drawn by seed 1"
+    ]
+    pairs = {tuple(pair) for pair in everyone[["first", "second"]].to_numpy().tolist()}
+    found = {tuple(pair) for pair in some[["first", "second"]].to_numpy().tolist()}
+    compared = set(choose_points(pd.Series(np.zeros(len(images))), 20, 1).tolist())
+    assert found == {pair for pair in pairs if compared & set(pair)}
+    assert 0 < len(found) < len(pairs)
+    assert near_duplicate_pairs(images, SIMILARITY, len(images)).equals(everyone)

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
+    Count,
     Fraction,
     Parameters,
     Seed,
@@ -26,6 +27,7 @@ class DataPrepParameters(Parameters):
     max_rejected: Annotated[int, Field(ge=0)]
     on_leakage: Literal["refuse", "report", "remove"]
     near_duplicate_similarity: Annotated[float, Field(gt=0, le=1)] | None
+    max_compared: Count = 100_000
 
     @model_validator(mode="after")
     def _leave_images_to_train_on(self) -> Self:

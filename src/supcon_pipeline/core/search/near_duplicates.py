@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int, UInt8
 
 from supcon_pipeline.core.data.pixels import pixel_hashes, read_chunks
+from supcon_pipeline.core.data.subsets import limit_rows
 from supcon_pipeline.core.search.neighbours import search_other_neighbours
 from supcon_pipeline.core.vectors import unit_rows
 
@@ -29,17 +30,24 @@ _MAX_CHANGE, _MAX_SHIFT = 0.13, 0.09
 MAX_GROUP = 100
 
 
-def near_duplicate_pairs(images: UInt8[np.ndarray, "n h w c"], similarity: float | None) -> pd.DataFrame:
+def near_duplicate_pairs(
+    images: UInt8[np.ndarray, "n h w c"],
+    similarity: float | None,
+    max_compared: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
     """The pairs of images that show one photograph, the most similar first.
 
     Candidates are found by the low frequencies of the discrete cosine transform, from which the perceptual
     hash pHash is made; here they are not rounded to bits, which would lose shifted copies. Each candidate is
     then aligned to its partner and compared by its detail. The time grows with the square of the number of
-    images, at some seconds for 50,000; memory grows by 256 bytes per image.
+    images, at some seconds for 50,000, up to `max_compared`; memory grows by 256 bytes per image.
 
     Args:
         images: may be memory-mapped; of identical ones, the first stands for all.
         similarity: least correlation of the detail of two images, in (0, 1]; `None` finds no pair.
+        max_compared: of more images, so many are compared with all others; all if not given.
+        seed: draws them.
 
     Returns:
         `first` and `second`, rows of the images, and `similarity`.
@@ -57,7 +65,8 @@ def near_duplicate_pairs(images: UInt8[np.ndarray, "n h w c"], similarity: float
     # What is nearly of one colour has no detail, and is like everything.
     is_textured = descriptors.any(axis=1)
     rows = different[is_textured]
-    pairs = rows[_find_candidates(descriptors[is_textured])]
+    queries = _draw_compared(len(rows), max_compared, seed)
+    pairs = rows[_find_candidates(descriptors[is_textured], queries)]
     found = np.array(
         [detail_similarity(images[first], images[second]) for first, second in pairs], dtype=float
     )
@@ -130,15 +139,25 @@ def _shrink(image: UInt8[np.ndarray, "h w c"], size: int) -> Float[np.ndarray, "
     return shrunk.astype(np.float32)
 
 
-def _find_candidates(rows: Float[np.ndarray, "n dim"]) -> Int[np.ndarray, "m 2"]:
-    """Pairs of rows that are far more similar than is usual among these images, each once, in order."""
+def _draw_compared(count: int, limit: int | None, seed: int) -> Int[np.ndarray, " q"]:
+    """Which of the images are compared with all others."""
+    rows, what = np.arange(count), "images are compared with all others for near-duplicates"
+    if limit is None:
+        return rows
+    return limit_rows(rows, np.zeros(count), limit, seed, what, "data_prep.max_compared")
+
+
+def _find_candidates(
+    rows: Float[np.ndarray, "n dim"], queries: Int[np.ndarray, " q"]
+) -> Int[np.ndarray, "m 2"]:
+    """Pairs of a query and a row far more similar than is usual among these images, each once, in order."""
     if len(rows) < 2:
         return np.empty((0, 2), dtype=np.int64)
     num_usual = min(_NUM_USUAL, len(rows) - 1)
-    similarities, found = search_other_neighbours(rows, np.arange(len(rows)), num_usual)
+    similarities, found = search_other_neighbours(rows, np.arange(len(rows)), num_usual, queries)
     least = np.minimum(_ALIKE, (1 + similarities[:, -1:]) / 2)
     query, rank = np.nonzero(similarities[:, :_NUM_CANDIDATES] >= least)
-    pairs = np.sort(np.stack([query, found[query, rank]], axis=1), axis=1)
+    pairs = np.sort(np.stack([queries[query], found[query, rank]], axis=1), axis=1)
     return np.unique(pairs, axis=0)
 
 

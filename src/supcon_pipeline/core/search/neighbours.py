@@ -139,14 +139,18 @@ def search_gallery(
 
 
 def search_other_neighbours(
-    rows: Float[np.ndarray, "n dim"], reference_rows: Int[np.ndarray, " m"], k: int
-) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
-    """Cosine similarities and indices of the `k` references nearest to each row, excluding itself.
+    rows: Float[np.ndarray, "n dim"],
+    reference_rows: Int[np.ndarray, " m"],
+    k: int,
+    query_rows: Int[np.ndarray, " q"] | None = None,
+) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+    """Cosine similarities and indices of the `k` references nearest to each query, excluding itself.
 
     Args:
-        rows: float32; all are queries.
+        rows: float32.
         reference_rows: indices of the rows that are searched.
         k: from 1 to one less than there are references.
+        query_rows: indices of the queries; all rows if not given.
 
     Raises:
         ValueError: if `k` is out of range.
@@ -155,4 +159,5 @@ def search_other_neighbours(
     if not 1 <= k < len(reference_rows):
         raise ValueError(f"k must be from 1 to {len(reference_rows) - 1}, the other references, got {k}")
     everything = np.arange(len(rows))
-    return search_gallery(rows, everything, reference_rows, k, (everything,))
+    queries = everything if query_rows is None else query_rows
+    return search_gallery(rows, queries, reference_rows, k, (everything,))

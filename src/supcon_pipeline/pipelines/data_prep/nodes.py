@@ -50,7 +50,8 @@ def find_near_duplicates(
     """
     from supcon_pipeline.core.search.near_duplicates import near_duplicate_pairs, tabulate_pairs
 
-    pairs = near_duplicate_pairs(prepared_images, params.near_duplicate_similarity)
+    limit = (params.max_compared, params.seed)
+    pairs = near_duplicate_pairs(prepared_images, params.near_duplicate_similarity, *limit)
     return tabulate_pairs(pairs, packed_samples)
 
 
