@@ -1,4 +1,5 @@
 import inspect
+import logging
 from functools import partial
 
 import numpy as np
@@ -161,3 +162,92 @@ def test_the_embedding_leads_to_mirrored_copies_that_the_pixels_confirm(rng, sam
     assert found[["first_id", "second_id", "is_mirrored"]].to_numpy().tolist() == [
         ["image 1", "image 0", True]
     ]
+
+
+def test_a_split_within_the_limits_is_searched_for_whole(embeddings, samples, params):
+    exact = params.model_copy(update={"max_queries": 20, "max_compared": 60})
+    for score in (nodes.score_features, nodes.score_verification):
+        assert score(embeddings, samples, exact) == score(embeddings, samples, params)
+    for find in (evidence.find_neighbours, partial(evidence.find_suspicious_labels, dataset_card=CARD)):
+        found = find(embeddings=embeddings, samples=samples, params=exact)
+        assert found.equals(find(embeddings=embeddings, samples=samples, params=params))
+
+
+def test_more_test_images_than_the_limit_are_searched_for_by_a_sample_and_one_line_says_so(
+    embeddings, samples, params, caplog
+):
+    few = params.model_copy(update={"max_queries": 6})
+    with caplog.at_level(logging.INFO):
+        found = evidence.find_neighbours(embeddings, samples, few)
+    assert [record.getMessage() for record in caplog.records] == [
+        "6 of 20 test images are searched for (evaluation.max_queries), drawn by seed 0"
+    ]
+    queries = found["query"].unique()
+    assert len(queries) == 6
+    assert set(samples["split"][queries]) == {"test"}
+    # All of train is searched still, and every metric is of the same images.
+    rest = samples.assign(
+        split=samples["split"].mask(~samples.index.isin(queries) & (samples["split"] == "test"))
+    )
+    everyone = evidence.find_neighbours(embeddings, samples, params)
+    assert found.equals(everyone[everyone["query"].isin(queries)].reset_index(drop=True))
+    for score in (nodes.score_features, classifiers.score_learning_curve):
+        assert np.array_equal(score(embeddings, samples, few), score(embeddings, rest, params))
+
+
+def test_the_calibration_of_votes_is_limited_as_their_scores_are(embeddings, samples, params, caplog):
+    few = params.model_copy(update={"max_queries": 6})
+    card = {**CARD, "counts": {"train": dict.fromkeys("abc", 6)}}
+    with caplog.at_level(logging.INFO):
+        scores = classifiers.score_knn(embeddings, samples, card, few)
+    assert sum(scores["reliability"]["count"]) == 6
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        "6 of 20 validation images are searched for",
+        "6 of 20 test images are searched for",
+    ]
+    # What costs no search is of all images.
+    assert sum(classifiers.score_own_logits(embeddings, samples, card, few)["reliability"]["count"]) == 20
+
+
+def test_pixels_of_a_sample_are_compared_with_all_of_train(rng, samples, params, monkeypatch):
+    from supcon_pipeline.core.search import neighbours
+
+    compared, find_nearest = [], neighbours.find_nearest
+    monkeypatch.setattr(
+        neighbours, "find_nearest", lambda *parts: compared.append(parts) or find_nearest(*parts)
+    )
+    images = rng.integers(0, 256, (60, 4, 4, 1), dtype=np.uint8)
+    score_pixels(images, samples, params.model_copy(update={"max_queries": 6}))
+    assert [len(rows) for rows in compared[0][1:]] == [6, 20]
+
+
+def test_labels_of_a_sample_of_all_splits_are_checked_by_all_of_train(embeddings, samples, params, caplog):
+    samples["label"] = (samples["label"] + 1) % 3
+    with caplog.at_level(logging.INFO):
+        some = evidence.find_suspicious_labels(
+            embeddings, samples, CARD, params.model_copy(update={"max_compared": 30, "num_suspicious": 60})
+        )
+    assert [record.getMessage() for record in caplog.records] == [
+        "30 of 60 images are checked for wrong labels (evaluation.max_compared), drawn by seed 0"
+    ]
+    everyone = evidence.find_suspicious_labels(
+        embeddings, samples, CARD, params.model_copy(update={"num_suspicious": 60})
+    )
+    assert some.equals(everyone[everyone["sample"].isin(some["sample"])].reset_index(drop=True))
+
+
+def test_images_of_classes_that_train_lacks_are_drawn_but_all_are_searched(
+    embeddings, samples, params, caplog
+):
+    label = samples["label"] + 3 * (samples["split"] != "train")
+    unseen = samples.assign(label=label)
+    few = params.model_copy(update={"max_queries": 1, "max_compared": 6})
+    with caplog.at_level(logging.INFO):
+        found = evidence.find_neighbours(embeddings, unseen, few)
+    assert [record.getMessage() for record in caplog.records] == [
+        "6 of 20 test images are searched for (evaluation.max_compared), drawn by seed 0"
+    ]
+    everyone = evidence.find_neighbours(embeddings, unseen, params)
+    assert found["query"].nunique() == 6
+    assert found.equals(everyone[everyone["query"].isin(found["query"])].reset_index(drop=True))
+    assert nodes.score_features(embeddings, unseen, few).keys() == {"embedding"}

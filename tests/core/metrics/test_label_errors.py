@@ -51,3 +51,12 @@ def test_the_most_suspicious_come_first_and_the_limit_holds(rng):
 def test_more_votes_than_other_voters_are_refused(bundles):
     with pytest.raises(ValueError, match="k must be from 1 to 29"):
         suspicious_labels(*bundles, 30, 0.1, limit=10)
+
+
+def test_labels_of_some_images_are_found_as_if_all_had_been_checked(rng):
+    rows, labels = rng.normal(size=(80, 3)).astype(np.float32), rng.integers(0, 3, 80)
+    checked = np.arange(1, 80, 3)
+    everyone = suspicious_labels(rows, labels, np.arange(60), 7, 0.2, limit=100)
+    some = suspicious_labels(rows, labels, np.arange(60), 7, 0.2, limit=100, checked=checked)
+    kept = np.isin(everyone["sample"], checked)
+    assert all(np.array_equal(some[name], everyone[name][kept]) for name in some)

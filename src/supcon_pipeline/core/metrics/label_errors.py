@@ -16,6 +16,7 @@ def suspicious_labels(
     k: int,
     temperature: float,
     limit: int,
+    checked: Int[np.ndarray, " q"] | None = None,
 ) -> dict[str, Any]:
     """The images that weighted k-NN assigns to another class than their label, most suspicious first.
 
@@ -29,6 +30,7 @@ def suspicious_labels(
         k: how many of them vote, from 1 to one less than there are.
         temperature: temperature of the votes, above 0; lower gives the nearest more weight.
         limit: maximum number of images returned.
+        checked: the images whose labels are checked; all if not given.
 
     Returns:
         Columns: `sample` (index into the rows), `suggested` (class) and `suspicion` (from 0 to 1: the share
@@ -40,13 +42,15 @@ def suspicious_labels(
     Source:
         Zhu et al. 2022, arXiv:2110.06283, the local vote, weighted here.
     """
-    similarities, neighbours = search_other_neighbours(rows, reference_rows, k)
-    labels = np.asarray(labels)
-    suggested, for_label = np.empty(len(labels), dtype=np.int64), np.empty(len(labels))
+    everything, labels = np.arange(len(rows)), np.asarray(labels)
+    checked = everything if checked is None else np.asarray(checked)
+    similarities, neighbours = search_other_neighbours(rows, reference_rows, k, checked)
+    own = labels[checked]
+    suggested, for_label = np.empty(len(own), dtype=np.int64), np.empty(len(own))
     for tile, votes in iterate_votes(similarities, labels[neighbours], int(labels.max()) + 1, temperature):
         suggested[tile] = votes.argmax(axis=1)
-        for_label[tile] = votes[np.arange(len(votes)), labels[tile]]
-    indices, suspicion = np.arange(len(labels)), np.clip(1 - for_label, 0, 1)
-    order = np.lexsort((indices, -similarities[:, 0], -suspicion))
-    chosen = order[(suggested != labels)[order]][:limit]
-    return {"sample": chosen, "suggested": suggested[chosen], "suspicion": suspicion[chosen]}
+        for_label[tile] = votes[np.arange(len(votes)), own[tile]]
+    suspicion = np.clip(1 - for_label, 0, 1)
+    order = np.lexsort((checked, -similarities[:, 0], -suspicion))
+    chosen = order[(suggested != own)[order]][:limit]
+    return {"sample": checked[chosen], "suggested": suggested[chosen], "suspicion": suspicion[chosen]}

@@ -59,9 +59,17 @@ class QueryExpansionParameters(Parameters):
 
 
 class EvaluationParameters(SearchParameters):
-    """Parameters of `evaluation`."""
+    """Parameters of `evaluation`.
+
+    Args:
+        max_queries: of more images of a split, so many are searched for among the training images.
+        max_compared: of more images, so many are compared with all others: to check labels, and where train
+            lacks classes.
+    """
 
     batch_size: Count
+    max_queries: Count = 10_000
+    max_compared: Count = 100_000
     ks: tuple[Count, ...]
     recall_ks: tuple[Count, ...] = (1, 2, 4, 8, 10, 100, 1000)
     knn: KnnParameters

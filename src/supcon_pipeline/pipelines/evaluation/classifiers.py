@@ -12,6 +12,7 @@ import pandas as pd
 from supcon_pipeline.core.data.images import LabelledEmbeddings
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
+from supcon_pipeline.pipelines.evaluation.limits import limit_queries
 
 # The logits of the images of a split.
 LogitsOf = Callable[[str], np.ndarray]
@@ -66,7 +67,7 @@ def score_knn(
     """Metrics of weighted k-NN among the training embeddings, calibrated on the validation images."""
     from supcon_pipeline.core.search.knn import neighbour_log_votes
 
-    labelled = LabelledEmbeddings.of(embeddings, samples)
+    labelled = LabelledEmbeddings.of(embeddings, limit_queries(samples, params, "validation", "test"))
     references, labels = labelled.select("embedding", "train")
     votes = {
         "num_classes": len(dataset_card["class_names"]),
@@ -85,7 +86,7 @@ def score_learning_curve(
     """Accuracy on the test images of classifiers that know few training embeddings of each class, and all."""
     from supcon_pipeline.core.metrics.learning_curve import COLUMNS, learning_curve
 
-    labelled = LabelledEmbeddings.of(embeddings, samples)
+    labelled = LabelledEmbeddings.of(embeddings, limit_queries(samples, params, "test"))
     if labelled.has_unseen_classes:
         return pd.DataFrame(columns=COLUMNS)
     return pd.DataFrame(

@@ -10,6 +10,12 @@ from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
+from supcon_pipeline.pipelines.evaluation.limits import (
+    lacks_classes,
+    limit_checked,
+    limit_queries,
+    limited_search,
+)
 
 # A test image may be a copy of one of its nearest training images, from this cosine similarity on.
 CLOSE, NUM_CLOSE = 0.9, 3
@@ -24,11 +30,13 @@ def find_neighbours(
     """
     from supcon_pipeline.core.search.neighbours import search_gallery
 
-    labelled = LabelledEmbeddings.of(embeddings, samples)
-    search = Search(labelled.rows_of("test"), labelled.rows_of("train"))
-    if labelled.has_unseen_classes:
-        search = Search.of(samples, "test")
-    rows, places = labelled.outputs["embedding"], (search.queries, search.gallery)
+    if lacks_classes(samples):
+        search = limited_search(samples, params)
+    else:
+        known = limit_queries(samples, params, "test")
+        search = Search(rows_of(known, "test"), rows_of(known, "train"))
+    rows = LabelledEmbeddings.of(embeddings, samples).outputs["embedding"]
+    places = (search.queries, search.gallery)
     similarities, references = search_gallery(rows, *places, params.num_neighbours, search.exclusions)
     num_found = references.shape[1]
     return pd.DataFrame(
@@ -58,8 +66,9 @@ def find_suspicious_labels(
     known, (rows, labels) = samples.iloc[in_use], labelled.select("embedding", *SPLITS)
     voters = rows_of(known, *(SPLITS if labelled.has_unseen_classes else ["train"]))
     # An image is no neighbour of its own.
-    votes = params.within(len(voters) - 1).knn.model_dump()
-    found = suspicious_labels(rows, labels, voters, **votes, limit=params.num_suspicious)
+    votes = params.within(len(voters) - 1).knn
+    asked = (votes.k, votes.temperature, params.num_suspicious, limit_checked(known, params))
+    found = suspicious_labels(rows, labels, voters, *asked)
     table: pd.DataFrame = known.iloc[found["sample"]].reset_index(drop=True)
     table.insert(0, "sample", in_use[found["sample"]])
     names = np.array(dataset_card["class_names"])[found["suggested"]]

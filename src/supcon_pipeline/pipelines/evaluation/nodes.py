@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.data.class_splits import Search, has_unseen_classes
+from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.data.images import LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation.classifiers import score_classifier, score_own_logits
+from supcon_pipeline.pipelines.evaluation.limits import lacks_classes, limit_queries, limited_search
 
 # Height and width of the images whose pixels are compared.
 PIXEL_SIZE = 32
@@ -46,10 +47,12 @@ def score_features(
 
     Test images of classes that train lacks are searched among the other test images.
     """
-    labelled = LabelledEmbeddings.of(embeddings, samples)
+    is_unseen = lacks_classes(samples)
+    known = samples if is_unseen else limit_queries(samples, params, "test")
+    labelled = LabelledEmbeddings.of(embeddings, known)
     outputs = [name for name in ("embedding", "projection") if name in labelled.outputs]
-    if labelled.has_unseen_classes:
-        search = Search.of(samples, "test")
+    if is_unseen:
+        search = limited_search(samples, params)
         scores = {name: _score_unseen(labelled, name, search, params) for name in outputs}
         return {**scores, **_score_other_searches(labelled, search, params)}
     return {name: _score_known(labelled, name, params) for name in outputs}
@@ -106,7 +109,8 @@ def score_verification(
     """
     from supcon_pipeline.core.metrics.same_class import unknown_report, verification_report
 
-    labelled, rates = LabelledEmbeddings.of(embeddings, samples), params.verification
+    paired = limit_queries(samples, params, "validation", "test")
+    labelled, rates = LabelledEmbeddings.of(embeddings, paired), params.verification
     rows, labels, copies = labelled.outputs["embedding"], labelled.labels, labelled.copies
     splits = labelled.rows_of("validation"), labelled.rows_of("test")
     asked, bootstrap = (rates.false_match_rate, rates.false_match_rates), params.bootstrap.model_dump()
@@ -129,9 +133,9 @@ def score_pixels(
     # Photographs would take as long as a training, and their fine grain tells nothing of the class.
     pixels = shrink_images(prepared_images, PIXEL_SIZE).reshape(len(prepared_images), -1)
     labels, bootstrap = samples["label"].to_numpy(), params.bootstrap.model_dump()
-    train, test = rows_of(samples, "train"), rows_of(samples, "test")
-    if has_unseen_classes(labels, samples["split"].to_numpy()):
-        return unseen_pixel_metrics(pixels, labels, Search.of(samples, "test"), **bootstrap)
+    if lacks_classes(samples):
+        return unseen_pixel_metrics(pixels, labels, limited_search(samples, params), **bootstrap)
+    train, test = rows_of(samples, "train"), rows_of(limit_queries(samples, params, "test"), "test")
     is_right = labels[test] == labels[find_nearest(pixels, test, train)]
     intervals = mean_intervals({"precision_at_1": is_right}, **bootstrap)
     return {"precision_at_1": float(is_right.mean()), "intervals": intervals}
