@@ -53,7 +53,7 @@ def split_classes(
     for name, share in fractions.items():
         extra = min(max(0, round(len(names) * share) - _LEAST_CLASSES), spare)
         held_out, order = np.split(order, [_LEAST_CLASSES + extra])
-        chosen[np.isin(labels, held_out) & (given == "train")] = name
+        chosen[pd.Series(labels).isin(held_out).to_numpy() & (given == "train")] = name
         spare -= extra
     return chosen
 
@@ -101,8 +101,10 @@ def has_unseen_classes(labels: np.ndarray, splits: np.ndarray) -> bool:
         labels: class of each image.
         splits: `train`, `validation` or `test`; other words do not count.
     """
-    train, held_out = labels[splits == "train"], labels[np.isin(splits, ("validation", "test"))]
-    return bool(len(held_out)) and not np.isin(held_out, train).any()
+    # By hash: numpy compares each name with all others.
+    train = set(pd.unique(labels[splits == "train"]))
+    held_out = set(pd.unique(labels[np.isin(splits, ("validation", "test"))]))
+    return bool(held_out) and train.isdisjoint(held_out)
 
 
 @dataclass(frozen=True)

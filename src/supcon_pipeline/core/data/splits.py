@@ -190,9 +190,9 @@ def _name_twins(
 
 
 def _require_left(samples: pd.DataFrame, changed: pd.Series) -> None:
-    in_train = samples.loc[samples["split"] == "train", "class_name"]
+    counts = samples.loc[samples["split"] == "train", "class_name"].value_counts()
     for class_name in changed.unique():
-        count = (in_train == class_name).sum()
+        count = counts.get(class_name, 0)
         if count < 2:
             raise InputError(
                 "every class must have at least 2 samples in train once leaked images are removed, "
