@@ -52,7 +52,7 @@ VALID = {
     DataPrepParameters: {
         "image_size": 8, "split_by": "image", "num_channels": 3, "validation_fraction": 0.2,
         "test_fraction": 0.2, "seed": 0, "crop": "pad", "num_workers": 0, "max_rejected": 0,
-        "on_leakage": "refuse", "near_duplicate_similarity": None,
+        "on_leakage": "refuse", "near_duplicate_similarity": None, "max_compared": 1,
     },
     Stage1Parameters: {
         **SCHEDULED,
@@ -67,7 +67,7 @@ VALID = {
         "loss": {"name": "supcon", "temperature": 0.1, "classifier_weight": 0.0, "label_smoothing": 0.0,
                  "logit_adjustment": 0.0, "class_averaged": False, "memory": None},
         "num_views": 2,
-        "micro_batch_size": 1,
+        "micro_batch_size": 1, "max_validation_queries": 1,
         "checkpoints": {"metric": "embedding.ami", "top_k": 1},
     },
     SwaParameters: {"batch_size": 2},
@@ -82,6 +82,7 @@ VALID = {
     LrFinderParameters: {"min_lr": 1e-5, "max_lr": 1.0, "num_steps": 10, "smoothing": 0.0},
     EvaluationParameters: {
         "batch_size": 1, "ks": (1,), "recall_ks": (1,), "knn": {"k": 1, "temperature": 0.1},
+        "max_queries": 1, "max_compared": 1,
         "num_neighbours": 1, "num_suspicious": 1, "learning_curve": {"counts": (1,), "num_draws": 1},
         "bootstrap": {"num_resamples": 10, "seed": 0},
         "verification": {
@@ -162,6 +163,10 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
         (BaselineParameters, "logit_adjustment", -0.1, "greater than or equal to 0"),
         (Stage1Parameters, "loader.images_per_class", 4, r"must be below batch_size \(4\)"),
         (Stage1Parameters, "micro_batch_size", 0, "greater than or equal to 1"),
+        (Stage1Parameters, "max_validation_queries", 0, "greater than or equal to 1"),
+        (EvaluationParameters, "max_queries", 0, "greater than or equal to 1"),
+        (EvaluationParameters, "max_compared", 0, "greater than or equal to 1"),
+        (DataPrepParameters, "max_compared", 0, "greater than or equal to 1"),
         (Stage1Parameters, "finetune.layer_decay", 0, "greater than 0"),
         (Stage1Parameters, "finetune.layer_decay", 1.1, "less than or equal to 1"),
         (Stage1Parameters, "finetune.head_lr_factor", 0, "greater than 0"),
