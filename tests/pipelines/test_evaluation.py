@@ -11,6 +11,7 @@ from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation import classifiers, evidence, nodes
+from supcon_pipeline.pipelines.evaluation.limits import limit_warnings
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
 from supcon_pipeline.pipelines.index.nodes import index_embeddings
 
@@ -251,3 +252,12 @@ def test_images_of_classes_that_train_lacks_are_drawn_but_all_are_searched(
     assert found["query"].nunique() == 6
     assert found.equals(everyone[everyone["query"].isin(found["query"])].reset_index(drop=True))
     assert nodes.score_features(embeddings, unseen, few).keys() == {"embedding"}
+
+
+@pytest.mark.parametrize(("is_unseen", "name"), [(False, "max_queries"), (True, "max_compared")])
+def test_metrics_of_a_part_of_the_test_images_come_with_a_warning(params, is_unseen, name):
+    limited = params.model_copy(update={name: 7})
+    assert limit_warnings(7, is_unseen, limited) == []
+    (warning,) = limit_warnings(8, is_unseen, limited)
+    assert warning.startswith("Of 8 test images, 7 are searched for")
+    assert warning.endswith(f"--params evaluation.{name}=8")

@@ -68,7 +68,7 @@ class EvaluationParameters(SearchParameters):
     """
 
     batch_size: Count
-    max_queries: Count = 10_000
+    max_queries: Count = 50_000
     max_compared: Count = 100_000
     ks: tuple[Count, ...]
     recall_ks: tuple[Count, ...] = (1, 2, 4, 8, 10, 100, 1000)

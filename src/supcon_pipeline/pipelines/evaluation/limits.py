@@ -18,6 +18,24 @@ def lacks_classes(samples: pd.DataFrame) -> bool:
     return has_unseen_classes(samples["label"].to_numpy(), samples["split"].to_numpy())
 
 
+def limit_warnings(num_images: int, is_unseen: bool, params: EvaluationParameters) -> list[str]:
+    """What to know of metrics that are not of all test images.
+
+    Args:
+        num_images: test images.
+        is_unseen: whether train lacks their classes.
+        params: with the limits.
+    """
+    name = "max_compared" if is_unseen else "max_queries"
+    limit = getattr(params, name)
+    if num_images <= limit:
+        return []
+    return [
+        f"Of {num_images:,} test images, {limit:,} are searched for, drawn by the seed. For all, type: "
+        f"kedro run --pipelines evaluation --params evaluation.{name}={num_images}"
+    ]
+
+
 def limit_queries(samples: pd.DataFrame, params: EvaluationParameters, *splits: str) -> pd.DataFrame:
     """The samples with no more of these splits than are searched for; the others are in no split."""
     name = "max_compared" if lacks_classes(samples) else "max_queries"

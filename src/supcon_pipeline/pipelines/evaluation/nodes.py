@@ -11,7 +11,12 @@ from supcon_pipeline.core.data.images import LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation.classifiers import score_classifier, score_own_logits
-from supcon_pipeline.pipelines.evaluation.limits import lacks_classes, limit_queries, limited_search
+from supcon_pipeline.pipelines.evaluation.limits import (
+    lacks_classes,
+    limit_queries,
+    limit_warnings,
+    limited_search,
+)
 
 # Height and width of the images whose pixels are compared.
 PIXEL_SIZE = 32
@@ -198,27 +203,40 @@ def collect_metrics(
     classifier: NamedTensors,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
+    params: EvaluationParameters,
     **scores: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test without their tables, and what they speak of."""
     from supcon_pipeline.core.training.budget import budget_differences
 
-    checkpoints = {
-        "encoder": embeddings.metadata["checkpoint"],
-        # There is none of classes that train lacks.
-        **({"classifier": _checkpoint(classifier)} if classifier.tensors else {}),
-        "baseline": baseline_embeddings.metadata["checkpoint"],
-    }
+    checkpoints = _list_checkpoints(embeddings, classifier, baseline_embeddings)
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
     models, groups = {"encoder": embeddings, "baseline": baseline_embeddings}, _group_scores(scores)
+    num_images = sum(dataset_card["counts"]["test"].values())
+    warnings = [
+        *_list_warnings(models, groups),
+        *limit_warnings(num_images, not classifier.tensors, params),
+    ]
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
-        "num_images": sum(dataset_card["counts"]["test"].values()),
+        "num_images": num_images,
         "baseline_differs": budget_differences(*trainings),
-        "warnings": _list_warnings(models, groups),
+        "warnings": warnings,
         **groups,
+    }
+
+
+def _list_checkpoints(
+    embeddings: NamedTensors, classifier: NamedTensors, baseline_embeddings: NamedTensors
+) -> dict[str, Any]:
+    """Which run, epochs and parameters each model comes from."""
+    return {
+        "encoder": embeddings.metadata["checkpoint"],
+        # There is none of classes that train lacks.
+        **({"classifier": _checkpoint(classifier)} if classifier.tensors else {}),
+        "baseline": baseline_embeddings.metadata["checkpoint"],
     }
 
 

@@ -57,7 +57,7 @@ def create_pipeline() -> Pipeline:
             *_list_evidence(),
             Node(
                 func=collect_metrics,
-                inputs={name: name for name in _COLLECTED},
+                inputs={**{name: name for name in _COLLECTED}, "params": "params:evaluation"},
                 outputs="metrics",
                 name="collect_metrics",
             ),
