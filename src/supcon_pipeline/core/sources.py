@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterable, Iterator
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -37,20 +38,26 @@ def imported_sources(module: str, core: Path = CORE) -> list[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            for name in _imported_names(path):
+            for name in _imported_names(path.read_bytes()):
                 waiting += _files_of(name, core)
     return sorted(found)
 
 
-def _imported_names(path: Path) -> Iterator[str]:
-    """Names below `core` that a file imports; some are members of a module."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+@cache
+def _imported_names(source: bytes) -> tuple[str, ...]:
+    """Names below `core` that a source imports; some are members of a module.
+
+    Kept, as every stage of a run asks for those of the same files.
+    """
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         names: Iterable[str] = ()
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        yield from (name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX))
+        found += (name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX))
+    return tuple(found)
 
 
 def _files_of(module: str, core: Path, is_whole: bool = False) -> Iterator[Path]:
