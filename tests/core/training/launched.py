@@ -1,12 +1,7 @@
-"""What launched processes do in the tests. As a script: it launches some that wait, until it is interrupted.
-
-Usage: launched.py FOLDER
-"""
+"""What launched processes do in the tests."""
 
 import os
 import signal
-import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +11,8 @@ import torch
 import torch.distributed as dist
 from tests.core.training.trainings import CARD, make_data, stage1_parameters
 
-from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.ranks import ALONE, Ranks
-from supcon_pipeline.core.training.launching import launch
 from supcon_pipeline.core.training.monitoring import NoLog
 from supcon_pipeline.core.training.pickling import from_bytes
 from supcon_pipeline.core.training.progress import Progress
@@ -77,19 +70,3 @@ def fail(ranks: Ranks) -> None:
     if ranks.rank == 1:
         _ = 1 / 0
     ranks.agree(None, source=1)
-
-
-def wait(ranks: Ranks, folder: Path) -> None:
-    """Leave the process's number and wait."""
-    (folder / str(os.getpid())).touch()
-    ranks.agree(None)
-    time.sleep(600)
-
-
-if __name__ == "__main__":
-    # A shell that starts tests in the background lets them ignore it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        launch(wait, 2, "stage1.processes", 0, Path(sys.argv[1]))
-    except (KeyboardInterrupt, InputError) as error:
-        print(type(error).__name__)

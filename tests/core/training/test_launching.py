@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.conftest import ROOT
 from tests.core.training import launched
 from tests.core.training.trainings import make_data
 from tests.gpu import START_METHOD
+from torch.distributed.launcher import api as launcher_api
 
 from supcon_pipeline.core.messages import DivergenceError, InputError
 from supcon_pipeline.core.ranks import Ranks
@@ -151,6 +153,9 @@ def test_an_error_of_a_process_is_that_of_its_parent_and_says_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(launching, "MAX_RESTARTS", 0)
+    # Forked where they can be, as importing everything anew takes far longer than to fail.
+    forking = partial(launcher_api.LaunchConfig, start_method=START_METHOD)
+    monkeypatch.setattr(launcher_api, "LaunchConfig", forking)
     with pytest.raises(ZeroDivisionError, match=r"^division by zero") as caught:
         launch(launched.fail, 2, "stage1.processes", 0)
     assert "in fail" in caught.value.__notes__[0]
@@ -173,7 +178,7 @@ def test_an_error_that_does_not_cross_a_process_is_told_in_words() -> None:
 
 
 def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
-    script = Path(launched.__file__)
+    script = Path(launched.__file__).with_name("waiting.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     parent = subprocess.Popen(
         [sys.executable, script, tmp_path], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
