@@ -102,10 +102,10 @@ def measure_epoch(options: argparse.Namespace, save: Save) -> None:
                 "first_seconds": first["wait"] + first["step"],
             }
         )
-    measure_steps({**raw, "precision": "bfloat16"}, data, save)
+    measure_steps({**raw, "precision": "bfloat16"}, data, min(options.steps, 10), save)
 
 
-def measure_steps(raw: Mapping[str, Any], data: Any, save: Save) -> None:
+def measure_steps(raw: Mapping[str, Any], data: Any, count: int, save: Save) -> None:
     """Steps on a batch that is on the device already: what a GPU does without waiting, and its syncs."""
     import torch
     from benchmarks.on_device import seconds_of
@@ -123,14 +123,14 @@ def measure_steps(raw: Mapping[str, Any], data: Any, save: Save) -> None:
         training.begin_epoch(0)
         batch = next(iter(training.loader.epoch(0))).to(pick_device())
         training.loader.close()
-        seconds = seconds_of(partial(train_steps, training, batch), 3) / 10
+        seconds = seconds_of(partial(train_steps, training, batch, count), 3) / count
         name = "steps without views" + (", cuDNN's algorithms tried out" if is_benchmarked else "")
         found = {"images_per_second": len(batch.labels) / seconds, "syncs": num_syncs(training, batch)}
         save({"case": name, **found})
     torch.backends.cudnn.benchmark = False
 
 
-def train_steps(training: Any, batch: Any, count: int = 10) -> None:
+def train_steps(training: Any, batch: Any, count: int) -> None:
     """Some steps on one batch."""
     from supcon_pipeline.core.training.loop import train_step
 

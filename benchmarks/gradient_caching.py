@@ -69,7 +69,7 @@ def main() -> None:
     """Measure all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit-gib", type=float, default=1.25, help="memory of each process")
-    parser.add_argument("--plain", type=int, nargs="+", default=[256, 512, 1024], help="batch sizes")
+    parser.add_argument("--plain", type=int, nargs="*", default=[256, 512, 1024], help="batch sizes")
     parser.add_argument("--cached", type=int, nargs="+", default=[256, 1024, 4096], help="in micro-batches")
     parser.add_argument("--micro", type=int, default=64, help="images per micro-batch")
     parser.add_argument("--case", type=int, nargs=2, help=argparse.SUPPRESS)

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 
+WAYS = ("returned", "kept")
+
 
 def measure(backbone: str, image_size: int, batch_size: int) -> dict[str, float]:
     """Images per second, and the share of CPU time that went to the system."""
@@ -49,7 +51,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=160)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--way", choices=("returned", "kept"), help=argparse.SUPPRESS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
         if arguments.way == "kept":
@@ -58,7 +61,7 @@ def main() -> None:
             keep_freed_memory()
         print(json.dumps(measure(arguments.backbone, arguments.image_size, arguments.batch_size)))
         return
-    rounds: dict[str, list[dict[str, float]]] = {"returned": [], "kept": []}
+    rounds: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways}
     for _ in range(arguments.rounds):
         for way, results in rounds.items():
             command = [sys.executable, *sys.argv, "--way", way]

@@ -17,24 +17,35 @@ from benchmarks.seeds import aggregate, headline_metrics, side_by_side
 from supcon_pipeline.core.checksums import checksum_path
 from tests.conftest import ROOT
 
-# What runs each script in a second or two; its other ways are tried without the script below.
+# What runs each script in a second or two, with few processes: each of them imports everything anew.
+# What else a script can do is tried without it, or in this process, below.
 SMALLEST = {
     "epoch": "--rounds 1 --num-workers 0 --images 60 --precision float32",
-    "gpu": "--minutes 5 --workers 0 --tests tests/core/training/test_precision.py --rows 64 --tiles 32 "
-    "--matrix 64 --steps 1 --rounds 1 --no-compile --queries 20 --references 50 "
-    "--epoch-changes backbone.name=resnet_narrow loader.batch_size=8 "
-    "--recipe --changes schedule.num_epochs=1 schedule.warmup_epochs=0",
     "growth": "--counts 60 --pipelines data_prep",
-    "gradient_caching": "--plain 4 --cached 4 --micro 2",
+    "gpu": "--minutes 5 --parts validation --queries 20 --references 50",
+    "gradient_caching": "--plain --cached 4 --micro 2",
     "index": "--references 200 --queries 20 --dims 8 --ef-search 16",
     "loss": "--repeats 1 --rows 64 --rows-alone --beside",
-    "memory": "--rounds 1 --backbone resnet_narrow --image-size 32 --batch-size 2",
+    "memory": "--rounds 1 --backbone resnet_narrow --image-size 32 --batch-size 2 --ways kept",
     "metrics": "--queries 40 --references 60 --dims 8 --classes 2 --ways ours",
     "packing": "--counts 8",
     "processes": "--counts 2 --batch 4 --rows 64 --gradient 10 --repeats 1 --threads 1",
     "retrieval": "--rows 60 --dims 8 --ways search",
     "tsne": "--points 100 --threads 1",
     "views": "--images 60 --repeats 1 --epochs 1 --workers 0 --threads 1",
+}
+# What scripts else do in processes of their own, each a case of its script.
+CASES = {
+    "gradient_caching": "--case 4 0",
+    "memory": "--way returned --backbone resnet_narrow --image-size 32 --batch-size 2",
+}
+# What is measured on one GPU beside a validation.
+PARTS = {
+    "tests": "--workers 0 --tests tests/core/training/test_precision.py",
+    "loss": "--rows 64 --tiles 32 --matrix 64",
+    "epoch": "--steps 1 --rounds 1 --workers 0 --no-compile "
+    "--epoch-changes backbone.name=resnet_narrow loader.batch_size=8",
+    "recipe": "--workers 0 --recipe --changes schedule.num_epochs=1 schedule.warmup_epochs=0",
 }
 METRICS = {
     "run_id": "seed-0",
@@ -65,14 +76,21 @@ def run_script(
     name: str, arguments: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Any:
     """The result that a script prints last, as its command would."""
+    marker, _, result = last_line(name, arguments, patch, capsys).partition(" ")
+    assert marker == "RESULT"
+    return json.loads(result)
+
+
+def last_line(
+    name: str, arguments: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """The line that a script prints last, as its command would."""
     path = ROOT / f"benchmarks/{name}.py"
     patch.chdir(ROOT)
     patch.setattr(sys, "argv", [str(path), *arguments.split()])
     patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
     runpy.run_path(str(path), run_name="__main__")
-    marker, _, result = capsys.readouterr().out.splitlines()[-1].partition(" ")
-    assert marker == "RESULT"
-    return json.loads(result)
+    return capsys.readouterr().out.splitlines()[-1]
 
 
 def numbers(result: Any) -> Iterator[float]:
@@ -89,9 +107,30 @@ def numbers(result: Any) -> Iterator[float]:
 def test_a_script_runs_at_its_smallest_and_ends_with_its_result(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = list(numbers(run_script(name, SMALLEST[name], monkeypatch, capsys)))
+    assert_measured(run_script(name, SMALLEST[name], monkeypatch, capsys))
+
+
+def assert_measured(result: Any) -> None:
+    found = list(numbers(result))
     assert found
     assert all(0 <= value < float("inf") for value in found)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_of_a_script_prints_what_it_measures(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_measured(json.loads(last_line(name, CASES[name], monkeypatch, capsys)))
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_for_one_gpu_saves_what_it_finds(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last_line("gpu", f"--part {name} --seconds-left 200 --out {tmp_path} {PARTS[name]}", monkeypatch, capsys)
+    assert_measured(json.loads((tmp_path / f"{name}.json").read_text()))
 
 
 def test_every_script_is_tried() -> None:
