@@ -1,5 +1,6 @@
 """What launched processes do in the tests."""
 
+import logging
 import os
 import signal
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from tests.core.training.trainings import CARD, make_data, stage1_parameters
 
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.ranks import ALONE, Ranks
-from supcon_pipeline.core.training.monitoring import NoLog
+from supcon_pipeline.core.training.monitoring import NoLog, epoch_logger
 from supcon_pipeline.core.training.pickling import from_bytes
 from supcon_pipeline.core.training.progress import Progress
 from supcon_pipeline.core.training.recipes import contrastive_stage
@@ -63,6 +64,13 @@ def train_together(rank: int, count: int, folder: Path, packed: bytes) -> None:
     data, stage = make_data(), from_bytes(packed)
     train(build_training(stage, data, ranks), stage, data, NoLog(), Progress(folder), "run")
     dist.destroy_process_group()
+
+
+def speak(ranks: Ranks) -> None:
+    """Say something, as an epoch ends and as a warning."""
+    epoch_logger.info("epoch told by %d", ranks.rank)
+    logging.getLogger("supcon_pipeline.core.training.loop").warning("warned by %d", ranks.rank)
+    ranks.agree(None)
 
 
 def fail(ranks: Ranks) -> None:

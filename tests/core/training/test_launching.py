@@ -22,6 +22,7 @@ from supcon_pipeline.core.messages import DivergenceError, InputError
 from supcon_pipeline.core.ranks import Ranks
 from supcon_pipeline.core.training import launching
 from supcon_pipeline.core.training.launching import launch, pack_error
+from supcon_pipeline.core.training.monitoring import epoch_logger
 from supcon_pipeline.core.training.pickling import to_bytes
 from supcon_pipeline.core.training.progress import Progress, ProgressStore
 from supcon_pipeline.core.training.resumable import count_processes, run_stage
@@ -159,6 +160,23 @@ def test_an_error_of_a_process_is_that_of_its_parent_and_says_where_it_was(
     with pytest.raises(ZeroDivisionError, match=r"^division by zero") as caught:
         launch(launched.fail, 2, "stage1.processes", 0)
     assert "in fail" in caught.value.__notes__[0]
+
+
+def test_what_processes_say_is_shown_once_where_each_has_the_log_of_the_program(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # As conf/logging.yml: epochs by a handler of their own, all else by that of the root.
+    forking = partial(launcher_api.LaunchConfig, start_method=START_METHOD)
+    monkeypatch.setattr(launcher_api, "LaunchConfig", forking)
+    shown = logging.StreamHandler(os.fdopen(os.dup(1), "w"))
+    monkeypatch.setattr(epoch_logger, "handlers", [shown])
+    monkeypatch.setattr(epoch_logger, "propagate", False)
+    monkeypatch.setattr(logging.root, "handlers", [shown])
+    monkeypatch.setattr(logging.getLogger("supcon_pipeline"), "level", logging.INFO)
+    launch(launched.speak, 2, "stage1.processes", 0)
+    shown.stream.close()
+    lines = capfd.readouterr().out.splitlines()
+    assert sorted(line for line in lines if "by" in line) == ["epoch told by 0", "warned by 0"]
 
 
 @pytest.mark.parametrize("kind", [InputError, DivergenceError])

@@ -104,9 +104,10 @@ def _enter(packed: bytes, failure: str, log_end: Connection) -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
-    _log_to(log_end)
     try:
         work, count, seed, arguments = from_bytes(packed)
+        # What is imported by then may have configured the log.
+        _log_to(log_end)
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
         attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
         ranks = join_ranks(seed, attempt)
@@ -167,10 +168,17 @@ class _LogEnd:
 
 
 def _log_to(log_end: Connection) -> None:
-    """Send what the first process logs; the others would say the same."""
+    """Send what the first process logs, and that alone; the others would say the same.
+
+    Processes that begin as the program did have configured the log as it has, and would show it themselves.
+    """
     is_first = os.environ["RANK"] == "0"
     handler = QueueHandler(_LogEnd(log_end)) if is_first else logging.NullHandler()  # type: ignore[arg-type]
-    logging.getLogger().addHandler(handler)
+    for name in list(logging.root.manager.loggerDict):
+        if f"{name}.".startswith(f"{_PACKAGE}."):
+            own = logging.getLogger(name)
+            own.handlers, own.propagate = [], True
+    logging.root.handlers = [handler]
     logging.getLogger(_PACKAGE).setLevel(logging.INFO)
 
 
