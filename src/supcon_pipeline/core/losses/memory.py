@@ -3,9 +3,9 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from supcon_pipeline.core.losses.inputs import at_least_float32, check_inputs, class_sizes
+from supcon_pipeline.core.losses.tiles import sum_over_anchors
 from supcon_pipeline.core.ranks import ALONE, Ranks
 
 # Elements of a tile of similarities.
@@ -54,24 +54,12 @@ def supcon_memory_loss(
         classes = torch.cat([labels.repeat_interleave(projections.shape[1]), reference_labels])
         num_positives = class_sizes(classes)[: len(rows)] - 1
         height = max(1, min(MEMORY_TILE // max(len(classes), 1), -(-len(rows) // ranks.count)))
-        total = rows.sum() * 0
-        for start in range(ranks.rank * height, len(rows), ranks.count * height):
-            total = total + checkpoint(
-                _tile,
-                rows,
-                known,
-                classes,
-                num_positives,
-                slice(start, start + height),
-                temperature,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+        total = sum_over_anchors(_tile, rows, height, ranks, known, classes, num_positives, temperature)
         return total / (num_positives > 0).sum().clamp(min=1)
 
 
 def _tile(
-    rows: Tensor, known: Tensor, classes: Tensor, num_positives: Tensor, anchors: slice, temperature: float
+    anchors: slice, rows: Tensor, known: Tensor, classes: Tensor, num_positives: Tensor, temperature: float
 ) -> Float[Tensor, ""]:
     """Sum of the losses of one tile of anchors."""
     similarity = torch.cat([rows[anchors] @ rows.T, rows[anchors] @ known.T], dim=1) / temperature

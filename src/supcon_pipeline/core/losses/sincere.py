@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, check_inputs, class_sizes
+from supcon_pipeline.core.losses.tiles import sum_over_anchors
 from supcon_pipeline.core.ranks import ALONE, Ranks
 
 # A tile has all columns and about 2^20 elements, but enough rows to be worth a gradient accumulation.
@@ -52,23 +52,12 @@ def sincere_loss(
         height = max(MIN_SINCERE_ROWS, SINCERE_TILE // max(len(rows), 1))
         if ranks.count > 1:
             height = min(height, -(-len(rows) // ranks.count))
-        total = rows.sum() * 0
-        for start in range(ranks.rank * height, len(rows), ranks.count * height):
-            total = total + checkpoint(
-                _sincere_tile,
-                rows,
-                classes,
-                num_positives,
-                slice(start, start + height),
-                temperature,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+        total = sum_over_anchors(_sincere_tile, rows, height, ranks, classes, num_positives, temperature)
         return total / (num_positives > 0).sum().clamp(min=1)
 
 
 def _sincere_tile(
-    rows: Tensor, classes: Tensor, num_positives: Tensor, anchors: slice, temperature: float
+    anchors: slice, rows: Tensor, classes: Tensor, num_positives: Tensor, temperature: float
 ) -> Float[Tensor, ""]:
     """Sum of the losses of one tile of anchors."""
     similarity = rows[anchors] @ rows.T / temperature
