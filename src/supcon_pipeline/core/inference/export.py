@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from supcon_pipeline.core.messages import InputError, require_extra
-from supcon_pipeline.core.models.encoder import input_size, restore_model
+from supcon_pipeline.core.models.encoder import Sight, input_size, restore_model
 from supcon_pipeline.core.models.weights import shorten_error
 from supcon_pipeline.core.named_tensors import NamedTensors
 
@@ -118,7 +118,7 @@ def _describe_sight(model: Mapping[str, Any]) -> str:
     """What the model itself does with an image of the size at which images are stored, in sentences."""
     words = ""
     if "stored_size" in model:
-        side = round(model["stored_size"] * model["center_crop"])
+        side = Sight(model["stored_size"], model["image_size"], model["center_crop"]).side
         words += (
             f" Of this image, the model takes the {side} x {side} pixels in the middle by itself"
             f" and sees them as {model['image_size']} x {model['image_size']}."

@@ -9,7 +9,7 @@ from torch import nn
 
 from supcon_pipeline.core.inference.export import RESIZE_RULES
 from supcon_pipeline.core.models.backbones import build_skeleton
-from supcon_pipeline.core.models.encoder import restore_model
+from supcon_pipeline.core.models.encoder import Sight, restore_model
 from supcon_pipeline.core.models.own_networks import OWN
 from supcon_pipeline.core.models.timm_networks import TIMM
 from supcon_pipeline.core.models.torchvision_networks import head_name, torchvision_options
@@ -76,7 +76,7 @@ def native_weights(encoder: NamedTensors) -> NativeWeights:
             "interpolation": "bicubic",
         },
         has_mirror_average=bool(model.get("mirror_average")),
-        resize=RESIZE_RULES[encoder.metadata["crop"]] + _describe_middle(model),
+        resize=RESIZE_RULES[encoder.metadata["crop"]] + _describe_middle(trained.sight),
     )
     if weights.library == "timm":
         return _of_timm(weights, neck)
@@ -85,12 +85,11 @@ def native_weights(encoder: NamedTensors) -> NativeWeights:
     return replace(weights, options={"stem": model["stem"]}, lacks_neck=neck is not None)
 
 
-def _describe_middle(model: Mapping[str, Any]) -> str:
+def _describe_middle(sight: Sight | None) -> str:
     """What is taken of an image of the size at which images are stored, in sentences."""
-    if "stored_size" not in model:
+    if sight is None:
         return ""
-    stored, size = model["stored_size"], model["image_size"]
-    side = round(stored * model["center_crop"])
+    stored, side, size = sight.stored_size, sight.side, sight.image_size
     return (
         f" That is {stored} x {stored} pixels; of those, the {side} x {side} in the middle are resized to "
         f"{size} x {size}, by linear interpolation over as many pixels as one of the result covers."

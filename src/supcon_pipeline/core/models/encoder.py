@@ -35,11 +35,16 @@ class Sight:
     image_size: int
     center_crop: float
 
+    @property
+    def side(self) -> int:
+        """Height and width of the middle, of the size at which images are stored."""
+        return round(self.stored_size * self.center_crop)
+
     def apply(self, pixels: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c size size"]:
         """The middle, by linear interpolation over as many pixels as one of the result covers."""
         if pixels.shape[-1] != self.stored_size:
             return pixels
-        side = round(self.stored_size * self.center_crop)
+        side = self.side
         start = round((self.stored_size - side) / 2)
         middle = pixels[:, :, start : start + side, start : start + side]
         if side == self.image_size:
