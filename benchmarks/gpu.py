@@ -108,6 +108,7 @@ def measure_epoch(options: argparse.Namespace, save: Save) -> None:
 def measure_steps(raw: Mapping[str, Any], data: Any, count: int, save: Save) -> None:
     """Steps on a batch that is on the device already: what a GPU does without waiting, and its syncs."""
     import torch
+    from benchmarks.epoch import CARD
     from benchmarks.on_device import seconds_of
 
     from supcon_pipeline.core.device import pick_device
@@ -115,11 +116,10 @@ def measure_steps(raw: Mapping[str, Any], data: Any, count: int, save: Save) -> 
     from supcon_pipeline.core.training.recipes import contrastive_stage
     from supcon_pipeline.core.training.stage import build_training
 
-    card = {"mean": [0.5] * 3, "std": [0.25] * 3, "data_hash": "benchmark", "crop": "pad"}
     for is_benchmarked in (False, True):
         torch.backends.cudnn.benchmark = is_benchmarked
         params = Stage1Parameters.model_validate(raw)
-        training = build_training(contrastive_stage(data, card, params), data)
+        training = build_training(contrastive_stage(data, CARD, params), data)
         training.begin_epoch(0)
         batch = next(iter(training.loader.epoch(0))).to(pick_device())
         training.loader.close()

@@ -9,7 +9,7 @@ import torch
 from benchmarks.loss import DIM, NUM_CLASSES, TEMPERATURE, WAYS, loss_function
 from torch import Tensor
 
-from supcon_pipeline.core.device import pick_device
+from supcon_pipeline.core.device import pick_device, wait_for
 from supcon_pipeline.core.losses import supcon, supcon_loss
 
 Save = Callable[[Mapping[str, Any]], None]
@@ -19,17 +19,12 @@ def seconds_of(work: Callable[[], object], num_repeats: int) -> float:
     """The median, without the first time, which warms up."""
     seconds = []
     for _ in range(num_repeats + 1):
-        _synchronize()
+        wait_for(pick_device())
         start = time.perf_counter()
         work()
-        _synchronize()
+        wait_for(pick_device())
         seconds.append(time.perf_counter() - start)
     return median(seconds[1:])
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def peak_rate(size: int) -> float:
@@ -69,7 +64,8 @@ def measure_loss(
     """Seconds of value and gradient, and the memory on a GPU beside the rows; None where it is too short."""
     own = rows.clone().requires_grad_()
     before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats() if torch.cuda.is_available() else None
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     try:
         seconds = seconds_of(lambda: loss(own, labels).backward(), 3)
     except torch.cuda.OutOfMemoryError:

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from supcon_pipeline.config import ExperimentConfigLoader
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.data.pixels import channel_statistics
 from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.parameters.stages import Stage1Parameters
@@ -51,15 +52,8 @@ def load_images(path: Path | None) -> LabelledImages:
 
 def card_of(data: LabelledImages) -> dict[str, Any]:
     """The part of a dataset card that a stage uses."""
-    images = data.images[data.indices("train")]
-    shares = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[3])]
-    levels = np.arange(256) / 255
-    means = [float(np.average(levels, weights=share)) for share in shares]
-    spreads = [
-        float(np.average((levels - mean) ** 2, weights=share) ** 0.5)
-        for mean, share in zip(means, shares, strict=True)
-    ]
-    return {"mean": means, "std": spreads, "data_hash": "benchmark", "crop": "pad"}
+    mean, std = channel_statistics(data.images, data.indices("train"))
+    return {"mean": mean, "std": std, "data_hash": "benchmark", "crop": "pad"}
 
 
 def train(data: LabelledImages, params: Stage1Parameters) -> Iterator[tuple[Training, dict[str, Any]]]:
