@@ -14,15 +14,6 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
 
 
-@pytest.fixture
-def many(rng):
-    """80 rows of 12 classes; some rows equal others, of their class or not, so that there are ties."""
-    labels = rng.integers(0, 12, 80)
-    embeddings = rng.normal(size=(12, 6))[labels] + rng.normal(size=(80, 6))
-    embeddings[60:] = 3 * embeddings[rng.integers(0, 60, 20)]
-    return embeddings, labels
-
-
 @pytest.mark.parametrize("tile_size", [None, 100, 130, 6399])
 def test_the_counts_are_those_of_numpy(many, both_ways, rng, tile_size):
     rows, copies = rng.permutation(80)[:70], rng.integers(0, 30, 80)

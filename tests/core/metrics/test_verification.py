@@ -20,15 +20,6 @@ from supcon_pipeline.core.metrics.verification import (
 STEP = 2.0**-22
 
 
-@pytest.fixture
-def many(rng):
-    """80 rows of 12 classes; some rows equal others, of their class or not, so that there are ties."""
-    labels = rng.integers(0, 12, 80)
-    embeddings = rng.normal(size=(12, 6))[labels] + rng.normal(size=(80, 6))
-    embeddings[60:] = 3 * embeddings[rng.integers(0, 60, 20)]
-    return embeddings, labels
-
-
 def pairs_by_loop(embeddings, labels, rows, copies=None):
     """The similarity of each pair and whether it is of one class."""
     pairs = []
