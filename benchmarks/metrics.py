@@ -62,11 +62,12 @@ def average_precision(queries: Any, labels: Any, references: Any, reference_labe
     return {"mean_average_precision": sum(scores) / len(scores)}
 
 
-def all_feature_metrics(*features: Any) -> dict[str, float]:
+def all_feature_metrics(queries: Any, labels: Any, *references: Any) -> dict[str, float]:
     """The metrics of the node `score_features` for one kind of features, with default parameters."""
-    from supcon_pipeline.core.metrics.features import feature_metrics
+    from supcon_pipeline.core.metrics.features import feature_metrics, feature_values
 
-    scores = feature_metrics(*features, (1, 5, 20), 20, 0.07, num_resamples=1000, seed=0)
+    values = feature_values(queries, labels, *references, (1, 5, 20), 20, 0.07)
+    scores = feature_metrics(values, queries, labels, num_resamples=1000, seed=0)
     return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 

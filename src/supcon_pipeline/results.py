@@ -13,7 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from supcon_pipeline.commands import commands_folder
-from supcon_pipeline.core.pages.headlines import describe_without_near_duplicates, headlines_of
+from supcon_pipeline.core.pages.headlines import (
+    describe_gains,
+    describe_without_near_duplicates,
+    headlines_of,
+)
 
 # Above this many artifacts, only those for people to look at are listed.
 MAX_SHOWN = 10
@@ -132,6 +136,9 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
         value, *beside = ("" if x is None else f"{x:.4f}" for x in values)
         table.add_row(f"{group} {short}", value, interval, *beside)
     console.print(table)
+    if gains := describe_gains(metrics):
+        console.print("Gain of the embedding on the same images, with 95 % intervals:")
+        console.print("\n".join(f"  {gain}" for gain in gains), soft_wrap=True)
     if without := describe_without_near_duplicates(metrics):
         console.print(without, soft_wrap=True)
     for warning in metrics.get("warnings", ()):

@@ -17,7 +17,7 @@ from supcon_pipeline.core.metrics.calibration import fit_temperature, reliabilit
 from supcon_pipeline.core.metrics.classification import image_outcomes
 from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
 from supcon_pipeline.core.metrics.detection import detection_metrics
-from supcon_pipeline.core.metrics.features import feature_metrics
+from supcon_pipeline.core.metrics.features import feature_values
 from supcon_pipeline.core.metrics.label_errors import suspicious_labels
 from supcon_pipeline.core.metrics.learning_curve import learning_curve
 from supcon_pipeline.core.models.embed import embed_by
@@ -51,7 +51,7 @@ CALLS = {
     "build_index": lambda bad: build_index(bad, 100, 4, 8, 8),
     "search_index": lambda bad: search_index(build_index(GOOD, 100, 4, 8, 8), bad, 3),
     "suspicious_labels": lambda bad: suspicious_labels(bad, LABELS, FIRST, 3, 0.07, 5),
-    "feature_metrics": lambda bad: feature_metrics(bad, LABELS, GOOD, LABELS, (1,), 3, 0.07, 2, 0),
+    "feature_values": lambda bad: feature_values(bad, LABELS, GOOD, LABELS, (1,), 3, 0.07),
     "learning_curve, queries": lambda bad: learning_curve(bad, LABELS, GOOD, LABELS, (1,), 2, 3, 0.07, 2, 0),
     "learning_curve, references": lambda bad: learning_curve(
         GOOD, LABELS, bad, LABELS, (1,), 2, 3, 0.07, 2, 0

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
-from supcon_pipeline.pipelines.evaluation import classifiers, evidence, nodes
+from supcon_pipeline.pipelines.evaluation import classifiers, evidence, features, nodes
 from supcon_pipeline.pipelines.evaluation.limits import limit_warnings
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
 from supcon_pipeline.pipelines.index.nodes import index_embeddings
@@ -62,7 +63,7 @@ def embeddings(rng, samples):
 @pytest.mark.parametrize(
     "node",
     [
-        nodes.score_features,
+        features.score_features,
         classifiers.score_learning_curve,
         evidence.find_neighbours,
         evidence.find_suspicious_labels,
@@ -133,7 +134,7 @@ def test_test_images_with_a_duplicate_in_train_are_left_out_of_the_metrics_witho
     found = score(samples, none, CARD, params)
     assert (found["num_images"], found["num_left_out"]) == (19, 1)
     assert scored[0].loc[scored[0]["split"] == "test", "id"].tolist() == samples["id"][4::3].tolist()
-    expected = nodes.score_features(
+    expected, _ = features.score_features(
         embeddings, samples.assign(split=samples["split"].mask(samples.index == 1)), params
     )
     assert found["embedding"] == expected["embedding"]
@@ -165,10 +166,51 @@ def test_the_embedding_leads_to_mirrored_copies_that_the_pixels_confirm(rng, sam
     ]
 
 
+def _same(one, other):
+    return one[0] == other[0] and one[1].equals(other[1])
+
+
+@pytest.mark.parametrize("is_unseen", [False, True])
+def test_metrics_are_the_means_of_the_scores_of_each_query(embeddings, samples, params, is_unseen):
+    samples["label"] += 3 * (is_unseen & (samples["split"] != "train"))
+    metrics, scores = features.score_features(embeddings, samples, params)
+    assert scores.pop("row").tolist() == samples.index[samples["split"] == "test"].tolist()
+    assert {"recall_at_1" if is_unseen else "knn_accuracy", "mean_average_precision_at_r"} < set(scores)
+    means = {name: value for name, value in scores.mean().items() if name in metrics["embedding"]}
+    assert means == pytest.approx({name: metrics["embedding"][name] for name in means})
+
+
+@pytest.mark.parametrize("is_unseen", [False, True])
+def test_models_are_compared_image_by_image(rng, embeddings, samples, params, is_unseen):
+    samples["label"] += 3 * (is_unseen & (samples["split"] != "train"))
+    noise = torch.tensor(rng.normal(size=(60, 6)), dtype=torch.float32)
+    worse = NamedTensors({"embedding": embeddings.tensors["embedding"] + noise}, embeddings.metadata)
+    (metrics, scores), (others, other) = (
+        features.score_features(each, samples, params) for each in (embeddings, worse)
+    )
+    gains = features.compare_models(scores, other, pd.DataFrame(), samples, params)
+    assert gains.keys() == {"baseline"}
+    for name in ("recall_at_1" if is_unseen else "precision_at_1", "mean_average_precision_at_r"):
+        expected = metrics["embedding"][name] - others["embedding"][name]
+        assert gains["baseline"][name] == pytest.approx(expected)
+        low, high = gains["baseline"]["intervals"][name]
+        assert low <= gains["baseline"][name] <= high
+    both = features.compare_models(scores, other, scores, samples, params)
+    assert both["published"]["mean_average_precision_at_r"] == 0
+
+
+def test_models_scored_on_other_test_images_are_not_compared(embeddings, samples, params):
+    _, scores = features.score_features(embeddings, samples, params)
+    _, few = features.score_features(embeddings, samples, params.model_copy(update={"max_queries": 6}))
+    with pytest.raises(InputError, match=r"^baseline_query_scores must be of the 20 .*, got 6; type: kedro"):
+        features.compare_models(scores, few, pd.DataFrame(), samples, params)
+
+
 def test_a_split_within_the_limits_is_searched_for_whole(embeddings, samples, params):
     exact = params.model_copy(update={"max_queries": 20, "max_compared": 60})
-    for score in (nodes.score_features, nodes.score_verification):
-        assert score(embeddings, samples, exact) == score(embeddings, samples, params)
+    assert _same(*(features.score_features(embeddings, samples, each) for each in (exact, params)))
+    verified = (nodes.score_verification(embeddings, samples, each) for each in (exact, params))
+    assert next(verified) == next(verified)
     for find in (evidence.find_neighbours, partial(evidence.find_suspicious_labels, dataset_card=CARD)):
         found = find(embeddings=embeddings, samples=samples, params=exact)
         assert found.equals(find(embeddings=embeddings, samples=samples, params=params))
@@ -192,8 +234,10 @@ def test_more_test_images_than_the_limit_are_searched_for_by_a_sample_and_one_li
     )
     everyone = evidence.find_neighbours(embeddings, samples, params)
     assert found.equals(everyone[everyone["query"].isin(queries)].reset_index(drop=True))
-    for score in (nodes.score_features, classifiers.score_learning_curve):
-        assert np.array_equal(score(embeddings, samples, few), score(embeddings, rest, params))
+    of_few, of_rest = (embeddings, samples, few), (embeddings, rest, params)
+    assert _same(features.score_features(*of_few), features.score_features(*of_rest))
+    curves = (classifiers.score_learning_curve(*parts) for parts in (of_few, of_rest))
+    assert np.array_equal(*curves)
 
 
 def test_the_calibration_of_votes_is_limited_as_their_scores_are(embeddings, samples, params, caplog):
@@ -251,7 +295,9 @@ def test_images_of_classes_that_train_lacks_are_drawn_but_all_are_searched(
     everyone = evidence.find_neighbours(embeddings, unseen, params)
     assert found["query"].nunique() == 6
     assert found.equals(everyone[everyone["query"].isin(found["query"])].reset_index(drop=True))
-    assert nodes.score_features(embeddings, unseen, few).keys() == {"embedding"}
+    metrics, scores = features.score_features(embeddings, unseen, few)
+    assert metrics.keys() == {"embedding"}
+    assert scores["row"].tolist() == sorted(found["query"].unique())
 
 
 @pytest.mark.parametrize(("is_unseen", "name"), [(False, "max_queries"), (True, "max_compared")])

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from tests.core.metrics.angles import retrieval_by_loop
 
-from supcon_pipeline.core.metrics.features import collapse_warnings, embedding_metrics, feature_metrics
+from supcon_pipeline.core.metrics.features import (
+    collapse_warnings,
+    embedding_metrics,
+    feature_metrics,
+    feature_values,
+)
 from supcon_pipeline.core.search.knn import knn_probabilities
 from supcon_pipeline.core.search.neighbours import search_neighbours
 
@@ -15,8 +20,13 @@ def features(rng):
     return queries, query_labels, centers[reference_labels] + rng.normal(size=(21, 4)), reference_labels
 
 
+def score(features, ks, num_resamples=10):
+    values = feature_values(*features, ks, 3, 0.1)
+    return feature_metrics(values, *features[:2], num_resamples, seed=0)
+
+
 def test_features_are_scored_as_in_training_and_by_each_number_of_neighbours(features):
-    scores = feature_metrics(*features, (1, 5), 3, 0.1, num_resamples=10, seed=0)
+    scores = score(features, (1, 5))
     trained = embedding_metrics(*features)
     assert {name: scores[name] for name in trained} == trained
     for name, k in (("knn_accuracy", 3), ("knn_accuracy_at_1", 1), ("knn_accuracy_at_5", 5)):
@@ -27,7 +37,7 @@ def test_features_are_scored_as_in_training_and_by_each_number_of_neighbours(fea
 
 
 def test_every_mean_over_the_queries_lies_in_its_interval(features):
-    scores = feature_metrics(*features, (1, 5), 3, 0.1, num_resamples=200, seed=0)
+    scores = score(features, (1, 5), num_resamples=200)
     intervals = scores.pop("intervals")
     assert scores.keys() - intervals.keys() == {"ami", "nmi", "silhouette"}
     assert all(low <= scores[name] <= high for name, (low, high) in intervals.items())
@@ -36,16 +46,28 @@ def test_every_mean_over_the_queries_lies_in_its_interval(features):
 @pytest.mark.parametrize("chosen", [np.arange(10, 20), np.array([0, 10, 20])])
 def test_queries_of_one_class_or_one_of_each_are_scored_without_what_compares_classes(features, chosen):
     queries, labels, *references = features
-    scores = feature_metrics(queries[chosen], labels[chosen], *references, (1, 5), 3, 0.1, 10, 0)
-    everything = feature_metrics(*features, (1, 5), 3, 0.1, 10, 0)
+    scores = score((queries[chosen], labels[chosen], *references), (1, 5))
+    everything = score(features, (1, 5))
     assert everything.keys() - scores.keys() == {"ami", "nmi", "silhouette"}
     expected = embedding_metrics(queries[chosen], labels[chosen], *references)
     assert {name: scores[name] for name in expected} == expected
 
 
+def test_values_are_those_of_each_query_and_of_a_class_without_references_there_is_a_vote_alone(features):
+    queries, labels, references, reference_labels = features
+    known = reference_labels != 1
+    values = feature_values(queries, labels, references[known], reference_labels[known], (1,), 3, 0.1)
+    assert values.rows.tolist() == [*range(10), *range(20, 30)]
+    assert all(len(column) == 20 for column in values.ranked.values())
+    _, nearest = search_neighbours(queries, references[known], 1)
+    is_right = reference_labels[known][nearest[:, 0]] == labels
+    assert values.voted["knn_accuracy_at_1"].tolist() == is_right.tolist()
+    assert values.ranked["precision_at_1"].tolist() == is_right[values.rows].tolist()
+
+
 def test_more_neighbours_than_references_are_refused(features):
     with pytest.raises(ValueError, match="k must be from 1 to the number of references"):
-        feature_metrics(*features, (1, 50), 3, 0.1, num_resamples=10, seed=0)
+        feature_values(*features, (1, 50), 3, 0.1)
 
 
 def test_metrics_of_an_epoch_are_those_of_a_slow_loop(embeddings):

@@ -11,6 +11,7 @@ from supcon_pipeline.core.metrics.unseen import (
     unseen_feature_metrics,
     unseen_metrics,
     unseen_pixel_metrics,
+    unseen_values,
 )
 from supcon_pipeline.core.search.expansion import expand_queries
 from supcon_pipeline.core.search.reranking import Reranker
@@ -18,6 +19,11 @@ from supcon_pipeline.core.search.reranking import Reranker
 ALL = np.arange(60)
 AMONG = Search(ALL, ALL, ALL)
 BOOTSTRAP = {"num_resamples": 50, "seed": 0}
+
+
+def score(rows, labels, search, ks):
+    values = unseen_values(rows, labels, search, ks)
+    return unseen_feature_metrics(values, rows, labels, search, **BOOTSTRAP)
 
 
 @pytest.fixture
@@ -41,14 +47,14 @@ def test_rows_that_search_one_another_score_as_in_pytorch_metric_learning(rows):
     found = unseen_metrics(embeddings, labels, np.arange(60))
     for name, theirs in names.items():
         assert found[name] == pytest.approx(expected[theirs], abs=1e-6)
-    metrics = unseen_feature_metrics(embeddings, labels, AMONG, (1, 4), **BOOTSTRAP)
+    metrics = score(embeddings, labels, AMONG, (1, 4))
     assert metrics["recall_at_1"] == found["precision_at_1"]
     assert metrics["mean_average_precision_at_r"] == found["mean_average_precision_at_r"]
 
 
 def test_recall_rises_with_k_and_a_k_above_the_other_images_is_left_out(rows):
     embeddings, labels = rows
-    metrics = unseen_feature_metrics(embeddings, labels, AMONG, (1, 5, 59, 60), **BOOTSTRAP)
+    metrics = score(embeddings, labels, AMONG, (1, 5, 59, 60))
     recalls = [metrics[f"recall_at_{k}"] for k in (1, 5, 59)]
     assert recalls == sorted(recalls)
     assert recalls[-1] == 1
@@ -74,7 +80,7 @@ def test_queries_are_searched_in_the_gallery_without_those_of_their_group(rows):
     queries, gallery = ALL[:20], ALL[20:]
     groups = np.where(ALL % 4 == 0, labels, 100 + ALL)
     search = Search(queries, gallery, ALL, groups)
-    metrics = unseen_feature_metrics(embeddings, labels, search, (1,), **BOOTSTRAP)
+    metrics = score(embeddings, labels, search, (1,))
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     hits = []
     for query in queries:
@@ -119,7 +125,7 @@ def test_classes_of_one_image_are_not_scored_but_searched():
 def test_a_weight_of_one_leaves_the_order_as_it_was(rows):
     embeddings, labels = rows
     options = {"k1": 99, "k2": 99, "weight": 1.0}
-    plain = unseen_feature_metrics(embeddings, labels, AMONG, (1, 5), **BOOTSTRAP)
+    plain = score(embeddings, labels, AMONG, (1, 5))
     reranked = reranked_metrics(embeddings, labels, AMONG, (1, 5), options, **BOOTSTRAP)
     assert reranked == {
         name: pytest.approx(plain[name], abs=1e-3) for name in reranked if name != "intervals"

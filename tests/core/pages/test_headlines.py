@@ -1,4 +1,4 @@
-from supcon_pipeline.core.pages.headlines import describe_without_near_duplicates
+from supcon_pipeline.core.pages.headlines import describe_gains, describe_without_near_duplicates
 
 
 def test_the_headlines_without_near_duplicates_stand_beside_those_with_them():
@@ -18,3 +18,19 @@ def test_the_headlines_without_near_duplicates_stand_beside_those_with_them():
         "classifier accuracy 0.8200 (0.9200 with them)"
     )
     assert describe_without_near_duplicates(with_them) == ""
+
+
+def test_gains_are_told_of_each_headline_metric_with_their_intervals():
+    embedding = {"precision_at_1": 0.9, "mean_average_precision_at_r": 0.8}
+    over = {"precision_at_1": 0.0125, "intervals": {"precision_at_1": [-0.0011, 0.03]}}
+    over_both = {
+        "precision_at_1": 0.2,
+        "mean_average_precision_at_r": -0.1,
+        "intervals": {"precision_at_1": [0.1, 0.3], "mean_average_precision_at_r": [-0.2, -0.05]},
+    }
+    metrics = {"embedding": embedding, "gains": {"published": over, "baseline": over_both}}
+    assert describe_gains(metrics) == [
+        "precision@1: +0.0125 (-0.001 to +0.030) over published, +0.2000 (+0.100 to +0.300) over baseline",
+        "mAP@R: -0.1000 (-0.200 to -0.050) over baseline",
+    ]
+    assert describe_gains({"embedding": embedding}) == []

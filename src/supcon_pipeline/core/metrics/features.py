@@ -1,10 +1,11 @@
 """All metrics of one kind of features: retrieval, clustering, k-NN and silhouette, with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
 from supcon_pipeline.core.metrics.intervals import mean_intervals
@@ -13,7 +14,22 @@ from supcon_pipeline.core.search.knn import classify_by_prefixes
 from supcon_pipeline.core.vectors import are_same
 
 
-def feature_metrics(
+@dataclass(frozen=True)
+class FeatureValues:
+    """What a search among references gives for each query.
+
+    Attributes:
+        rows: the queries whose class some reference has, ascending.
+        ranked: `retrieval_values` of these.
+        voted: whether weighted k-NN is right, of every query, as `knn_accuracy` and `knn_accuracy_at_<k>`.
+    """
+
+    rows: Int[np.ndarray, " scored"]
+    ranked: Mapping[str, Float[np.ndarray, " scored"]]
+    voted: Mapping[str, Bool[np.ndarray, " n"]]
+
+
+def feature_values(
     queries: Float[np.ndarray, "n dim"],
     query_labels: Int[np.ndarray, " n"],
     references: Float[np.ndarray, "m dim"],
@@ -21,10 +37,8 @@ def feature_metrics(
     ks: Sequence[int],
     knn_k: int,
     knn_temperature: float,
-    num_resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """All metrics of features that need no classifier.
+) -> FeatureValues:
+    """All metrics of features that are means over the queries, of each query.
 
     Args:
         queries: float, one row per image to score.
@@ -34,28 +48,48 @@ def feature_metrics(
         ks: values of k for precision@k and the accuracy of weighted k-NN.
         knn_k: neighbours that vote for `knn_accuracy`.
         knn_temperature: temperature of the votes, above 0.
-        num_resamples: number of bootstrap resamples.
-        seed: seed of the bootstrap.
-
-    Returns:
-        The means of all `retrieval_values`, `knn_accuracy` and `knn_accuracy_at_<k>` in [0, 1];
-        `clustering_metrics` and `silhouette`, unless the former are empty; 95 % `intervals` of all means over
-        the queries.
 
     Raises:
         ValueError: as for the functions of the metrics.
     """
     labels = np.asarray(query_labels)
-    values: dict[str, Any] = retrieval_values(queries, labels, references, reference_labels, (1, *ks))
+    ranked = retrieval_values(queries, labels, references, reference_labels, (1, *ks))
     votes = classify_by_prefixes(queries, references, reference_labels, (knn_k, *ks), knn_temperature)
     is_right = {k: predicted == labels for k, predicted in votes.items()}
-    knn = {"knn_accuracy": is_right[knn_k], **{f"knn_accuracy_at_{k}": is_right[k] for k in ks}}
+    voted = {"knn_accuracy": is_right[knn_k], **{f"knn_accuracy_at_{k}": is_right[k] for k in ks}}
+    return FeatureValues(np.flatnonzero(np.isin(labels, reference_labels)), ranked, voted)
+
+
+def feature_metrics(
+    values: FeatureValues,
+    queries: Float[np.ndarray, "n dim"],
+    query_labels: Int[np.ndarray, " n"],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """All metrics of features that need no classifier.
+
+    Args:
+        values: of the queries.
+        queries: float, one row per image to score.
+        query_labels: the class of each query.
+        num_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The means of all values, in [0, 1]; `clustering_metrics` and `silhouette`, unless the former are
+        empty; 95 % `intervals` of all means over the queries.
+
+    Raises:
+        ValueError: as for the functions of the metrics.
+    """
+    means = {**values.ranked, **values.voted}
     return {
-        **{name: float(column.mean()) for name, column in (values | knn).items()},
-        **_class_structure(queries, labels),
+        **{name: float(column.mean()) for name, column in means.items()},
+        **_class_structure(queries, np.asarray(query_labels)),
         "intervals": {
-            **mean_intervals(values, num_resamples, seed),
-            **mean_intervals(knn, num_resamples, seed),
+            **mean_intervals(values.ranked, num_resamples, seed),
+            **mean_intervals(values.voted, num_resamples, seed),
         },
     }
 

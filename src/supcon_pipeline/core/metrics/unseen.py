@@ -43,21 +43,38 @@ def unseen_metrics(
     return {**metrics, **clustering_metrics(rows, labels)}
 
 
-def unseen_feature_metrics(
-    rows: Float[np.ndarray, "n dim"],
-    labels: Int[np.ndarray, " n"],
-    search: Search,
-    ks: Sequence[int],
-    num_resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """All metrics of features on classes that nothing was trained on.
+def unseen_values(
+    rows: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"], search: Search, ks: Sequence[int]
+) -> SearchValues:
+    """What a search gives for each query.
 
     Args:
         rows: float, one per image.
         labels: the class of each.
         search: which rows are searched for, and among which.
         ks: values of k for recall@k; those above the number of rows to find are left out.
+
+    Raises:
+        ValueError: where no row has another of its class, or one is not finite.
+    """
+    return search_values(rows, labels, search.queries, search.gallery, ks, search.groups, search.copies)
+
+
+def unseen_feature_metrics(
+    values: SearchValues,
+    rows: Float[np.ndarray, "n dim"],
+    labels: Int[np.ndarray, " n"],
+    search: Search,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """All metrics of features on classes that nothing was trained on.
+
+    Args:
+        values: what the search gives for each query.
+        rows: float, one per image.
+        labels: the class of each.
+        search: which rows are searched for, and among which.
         num_resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
 
@@ -65,15 +82,11 @@ def unseen_feature_metrics(
         The means of `recall_at_<k>` and of the other `search_values`; `clustering_metrics` and `silhouette`
         of all rows that are searched for or among; 95 % `intervals` of the means, over resamples of the
         classes: images of one class are not independent.
-
-    Raises:
-        ValueError: where no row has another of its class, or one is not finite.
     """
-    found = search_values(rows, labels, search.queries, search.gallery, ks, search.groups, search.copies)
     part = np.union1d(search.queries, search.gallery)
     clustering = clustering_metrics(rows[part], labels[part])
     structure = {**clustering, "silhouette": silhouette(rows[part], labels[part])} if clustering else {}
-    return {**_means(found, labels, num_resamples, seed), **structure}
+    return {**_means(values, labels, num_resamples, seed), **structure}
 
 
 def reranked_metrics(
@@ -88,7 +101,7 @@ def reranked_metrics(
     """The search metrics of `unseen_feature_metrics` when neighbours in common count as well.
 
     Args:
-        rows: as for `unseen_feature_metrics`, like the next three.
+        rows: as for `unseen_values`, like the next three.
         labels: the class of each.
         search: which rows are searched for, and among which.
         ks: values of k for recall@k.
@@ -117,7 +130,7 @@ def expanded_metrics(
     """The search metrics of `unseen_feature_metrics` when queries are expanded by what they find.
 
     Args:
-        rows: as for `unseen_feature_metrics`, like the next three.
+        rows: as for `unseen_values`, like the next three.
         labels: the class of each.
         search: which rows are searched for, and among which.
         ks: values of k for recall@k.

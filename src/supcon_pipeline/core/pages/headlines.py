@@ -91,3 +91,25 @@ def describe_without_near_duplicates(metrics: Mapping[str, Any]) -> str:
         f"Without the {scores['num_left_out']:,} test images that have a duplicate in train, on the other "
         f"{scores['num_images']:,}: {numbers}"
     )
+
+
+def describe_gains(metrics: Mapping[str, Any]) -> list[str]:
+    """What the embedding gains over each other model, a sentence for each headline metric.
+
+    Args:
+        metrics: as `evaluation` gives them; those of earlier versions have no gains.
+    """
+    return [
+        f"{headline.short}: {', '.join(over)}"
+        for headline in headlines_of(metrics)
+        if headline.group == "embedding" and (over := _gains_in(headline.metric, metrics.get("gains", {})))
+    ]
+
+
+def _gains_in(metric: str, gains: Mapping[str, Any]) -> list[str]:
+    with_it = {name: gain for name, gain in gains.items() if metric in gain}
+    ends = {name: gain["intervals"][metric] for name, gain in with_it.items()}
+    return [
+        f"{gain[metric]:+.4f} ({ends[name][0]:+.3f} to {ends[name][1]:+.3f}) over {name}"
+        for name, gain in with_it.items()
+    ]

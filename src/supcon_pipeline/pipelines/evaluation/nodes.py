@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.data.images import LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation.classifiers import score_classifier, score_own_logits
+from supcon_pipeline.pipelines.evaluation.features import score_features
 from supcon_pipeline.pipelines.evaluation.limits import (
     lacks_classes,
     limit_queries,
@@ -43,66 +43,6 @@ def embed_samples(
     embeddings = embed_by(encoder, prepared_images, params.batch_size, pick_device(), held_out)
     origin = {"checkpoint": _checkpoint(encoder), "sample_ids": samples["id"].tolist()}
     return NamedTensors(embeddings.tensors, {**embeddings.metadata, **origin})
-
-
-def score_features(
-    embeddings: NamedTensors, samples: pd.DataFrame, params: EvaluationParameters
-) -> dict[str, Any]:
-    """Retrieval, clustering and k-NN metrics of both features: test images searched among training images.
-
-    Test images of classes that train lacks are searched among the other test images.
-    """
-    is_unseen = lacks_classes(samples)
-    known = samples if is_unseen else limit_queries(samples, params, "test")
-    labelled = LabelledEmbeddings.of(embeddings, known)
-    outputs = [name for name in ("embedding", "projection") if name in labelled.outputs]
-    if is_unseen:
-        search = limited_search(samples, params)
-        scores = {name: _score_unseen(labelled, name, search, params) for name in outputs}
-        return {**scores, **_score_other_searches(labelled, search, params)}
-    return {name: _score_known(labelled, name, params) for name in outputs}
-
-
-def _score_known(labelled: LabelledEmbeddings, name: str, params: EvaluationParameters) -> dict[str, Any]:
-    from supcon_pipeline.core.metrics.features import feature_metrics
-
-    within = params.within(len(labelled.rows_of("train")))
-    return feature_metrics(
-        *labelled.select(name, "test"),
-        *labelled.select(name, "train"),
-        within.ks,
-        within.knn.k,
-        within.knn.temperature,
-        **params.bootstrap.model_dump(),
-    )
-
-
-def _score_unseen(
-    labelled: LabelledEmbeddings, name: str, search: Search, params: EvaluationParameters
-) -> dict[str, Any]:
-    from supcon_pipeline.core.metrics.unseen import unseen_feature_metrics
-
-    rows, bootstrap = labelled.outputs[name], params.bootstrap.model_dump()
-    return unseen_feature_metrics(rows, labelled.labels, search, params.recall_ks, **bootstrap)
-
-
-def _score_other_searches(
-    labelled: LabelledEmbeddings, search: Search, params: EvaluationParameters
-) -> dict[str, Any]:
-    """The embedding searched in the other ways that were asked for."""
-    from supcon_pipeline.core.metrics.unseen import expanded_metrics, reranked_metrics
-
-    known = (labelled.outputs["embedding"], labelled.labels, search, params.recall_ks)
-    ways = {
-        "reranked": (reranked_metrics, params.reranking),
-        "expanded": (expanded_metrics, params.query_expansion),
-    }
-    bootstrap = params.bootstrap.model_dump()
-    return {
-        name: score(*known, options.model_dump(), **bootstrap)
-        for name, (score, options) in ways.items()
-        if options is not None
-    }
 
 
 def score_verification(
@@ -152,18 +92,18 @@ def score_published(
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     params: EvaluationParameters,
-) -> dict[str, Any]:
-    """Metrics of the weights that the encoder started from, as of the encoder; empty if from scratch."""
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Metrics of the weights that the encoder started from, and of each query; both empty if from scratch."""
     from supcon_pipeline.core.metrics.published import require_start
 
     backbone = embeddings.metadata["checkpoint"]["parameters"]["backbone"]
     require_start(published_embeddings.metadata.get("backbone"), backbone)
     if not published_embeddings.tensors:
-        return {}
+        return {}, pd.DataFrame()
     scores = score_own_logits(published_embeddings, samples, dataset_card, params)
-    features = score_features(published_embeddings, samples, params)
+    features, queries = score_features(published_embeddings, samples, params)
     verification = score_verification(published_embeddings, samples, params)
-    return {**features, **_present({"classifier": scores, "verification": verification})}
+    return {**features, **_present({"classifier": scores, "verification": verification})}, queries
 
 
 def score_without_near_duplicates(
@@ -192,7 +132,7 @@ def score_without_near_duplicates(
     return {
         "num_images": num_images,
         "num_left_out": int(is_left_out.sum()),
-        **score_features(embeddings, others, params),
+        **score_features(embeddings, others, params)[0],
         "classifier": without_tables(scores),
     }
 
@@ -268,6 +208,7 @@ def _group_scores(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "pixels": scores["pixel_metrics"],
         "published": scores["published_metrics"],
         "without_near_duplicates": scores["near_duplicate_metrics"],
+        "gains": scores["gains"],
         "baseline": {**scores["baseline_feature_metrics"], **_present(beside)},
         **{kind: scores[f"{kind}_metrics"] for kind in ("classifier", "knn", "verification")},
     }

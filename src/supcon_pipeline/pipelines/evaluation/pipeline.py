@@ -16,10 +16,10 @@ from supcon_pipeline.pipelines.evaluation.evidence import (
     find_suspicious_labels,
     list_confused_pairs,
 )
+from supcon_pipeline.pipelines.evaluation.features import compare_models, score_features
 from supcon_pipeline.pipelines.evaluation.nodes import (
     collect_metrics,
     embed_samples,
-    score_features,
     score_pixels,
     score_published,
     score_verification,
@@ -34,6 +34,7 @@ _COLLECTED = (
     "pixel_metrics",
     "published_metrics",
     "near_duplicate_metrics",
+    "gains",
     "baseline_feature_metrics",
     "baseline_classifier_metrics",
     "verification_metrics",
@@ -54,6 +55,13 @@ def create_pipeline() -> Pipeline:
             *_score("baseline_model", "baseline_"),
             *_classify(),
             *_score_subset(),
+            Node(
+                func=compare_models,
+                inputs=[f"{prefix}query_scores" for prefix in ("", "baseline_", "published_")]
+                + ["samples", "params:evaluation"],
+                outputs="gains",
+                name="compare_models",
+            ),
             *_list_evidence(),
             Node(
                 func=collect_metrics,
@@ -80,7 +88,7 @@ def _score(model: str, prefix: str) -> list[Node]:
         Node(
             func=score_features,
             inputs=[f"{prefix}embeddings", "samples", "params:evaluation"],
-            outputs=f"{prefix}feature_metrics",
+            outputs=[f"{prefix}feature_metrics", f"{prefix}query_scores"],
             name=f"score_{prefix}features",
         ),
         Node(
@@ -98,7 +106,7 @@ def _classify() -> list[Node]:
         Node(
             func=score_published,
             inputs=["published_embeddings", "embeddings", "samples", "dataset_card", "params:evaluation"],
-            outputs="published_metrics",
+            outputs=["published_metrics", "published_query_scores"],
             name="score_published",
         ),
         Node(
