@@ -47,4 +47,13 @@ def test_before_any_training_the_blend_is_the_start():
     ("start_images", "num_images", "share"), [(0, 10, 0), (150, 300, 1 / 3), (10, 30, 0.25)]
 )
 def test_the_start_counts_for_as_many_images_as_it_is_said_to(start_images, num_images, share):
-    assert FinetuneParameters(start_images=start_images).start_share(num_images) == pytest.approx(share)
+    finetune = FinetuneParameters(start_images=start_images, start_classes=7)
+    assert finetune.start_share(num_images, 2, has_unseen_classes=False) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("start_classes", "num_classes", "share"), [(0, 10, 0), (40, 40, 0.5), (10, 30, 0.25)]
+)
+def test_where_classes_are_unseen_it_counts_for_as_many_classes(start_classes, num_classes, share):
+    finetune = FinetuneParameters(start_images=7, start_classes=start_classes)
+    assert finetune.start_share(5000, num_classes, has_unseen_classes=True) == pytest.approx(share)

@@ -59,7 +59,7 @@ VALID = {
         "backbone": {"name": "resnet18", "stem": "small_image", "pretrained": False, "weights": None},
         "finetune": {
             "layer_decay": 1.0, "head_lr_factor": 0.5, "freeze_epochs": 0, "freeze_batch_norm": True,
-            "drop_path": 0.0, "start_images": 0, "lora": None,
+            "drop_path": 0.0, "start_images": 0, "start_classes": 0, "lora": None,
         },
         "view_size": 8, "view_sizes": (8, 4096), "center_crop": 1.0,
         "embedding_dim": 2, "mirror_average": False,
@@ -182,6 +182,7 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
         (Stage1Parameters, "center_crop", 0, "greater than 0"),
         (Stage1Parameters, "embedding_dim", 1, "greater than or equal to 2"),
         (Stage1Parameters, "finetune.start_images", -1, "greater than or equal to 0"),
+        (Stage1Parameters, "finetune.start_classes", -1, "greater than or equal to 0"),
         (Stage1Parameters, "max_grad_norm", 0, "greater than 0"),
         (Stage1Parameters, "precision", "float64", "should be 'auto', 'float32', 'bfloat16' or 'float16'"),
         (Stage1Parameters, "early_stopping.patience", 0, "greater than or equal to 1"),

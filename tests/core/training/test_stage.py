@@ -64,3 +64,14 @@ def test_batches_of_one_category_need_a_category_of_every_image() -> None:
     kinds = [set((batch.labels % 2).tolist()) for batch in training.loader.epoch(0)]
     assert sorted(kinds, key=min)[:: len(kinds) - 1] == [{0}, {1}]
     assert all(len(kind) == 1 for kind in kinds)
+
+
+def test_what_is_kept_lies_as_near_to_the_start_as_the_classes_say_where_others_are_held_out() -> None:
+    known, finetune = make_data(), {"start_images": 12, "start_classes": 3}
+    unseen = LabelledImages(known.images, known.labels + 3 * (known.splits != "train"), known.splits)
+    shares = {}
+    for data in (known, unseen):
+        training = build_training(contrastive_stage(data, CARD, stage1_parameters(finetune=finetune)), data)
+        assert training.blend is not None
+        shares[data.has_unseen_classes] = training.blend.start_share
+    assert shares == {False: 12 / (12 + 36), True: 3 / (3 + 3)}

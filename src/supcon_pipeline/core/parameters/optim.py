@@ -108,6 +108,8 @@ class FinetuneParameters(Parameters):
             None for what the network has.
         start_images: how many training images the weights that it starts from count for in the encoder that
             is validated and kept; 0 keeps nothing of them.
+        start_classes: the same in classes of train, where validation and test hold classes that train lacks:
+            what helps with those comes from the number of classes, whatever that of their images.
         lora: what of the backbone is trained in place of its weights; None trains the weights.
     """
 
@@ -117,10 +119,19 @@ class FinetuneParameters(Parameters):
     freeze_batch_norm: bool = False
     drop_path: Decay | None = None
     start_images: Annotated[int, Field(ge=0)] = 0
+    start_classes: Annotated[int, Field(ge=0)] = 0
     lora: LoraParameters | None = None
 
-    def start_share(self, num_images: int) -> float:
-        """The share of the start in what is kept of a training on so many images, from 0 to below 1."""
+    def start_share(self, num_images: int, num_classes: int, has_unseen_classes: bool) -> float:
+        """The share of the start in what is kept of a training, from 0 to below 1.
+
+        Args:
+            num_images: that are trained on.
+            num_classes: of these images.
+            has_unseen_classes: whether validation and test hold classes that train lacks.
+        """
+        if has_unseen_classes:
+            return self.start_classes / (self.start_classes + num_classes)
         return self.start_images / (self.start_images + num_images)
 
 

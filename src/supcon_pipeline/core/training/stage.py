@@ -132,7 +132,8 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
     loader.view_epoch = lambda epoch: max(epoch, int(schedule.position / len(loader)))
     ema = build_ema(model, params.ema.decay_per_epoch, len(loader)) if params.ema else None
-    start_share = finetune.start_share(len(data.indices("train"))) if finetune else 0.0
+    known = len(data.indices("train")), data.num_classes, data.has_unseen_classes
+    start_share = finetune.start_share(*known) if finetune else 0.0
     blend = StartBlend(model, start_share) if start_share else None
     if params.compile:
         # After what is only evaluated was copied from it.
