@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from supcon_pipeline.datasets.faiss_index import FaissIndexDataset
 from supcon_pipeline.datasets.figure import FigureDataset
 from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
 from supcon_pipeline.datasets.packed_images import PackedImagesDataset
+from supcon_pipeline.datasets.packing import PackingDataset
+from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.tensorboard import TensorBoardDataset
 from tests.conftest import ROOT
 
@@ -122,6 +125,18 @@ def test_tensorboard_writes_below_its_version(tmp_path: Path) -> None:
 def test_what_is_only_read_cannot_be_saved(dataset: DigitsDataset) -> None:
     with pytest.raises(DatasetError, match="must"):
         dataset.save("anything")
+
+
+@pytest.mark.parametrize("kind", [PackedImagesDataset, TensorBoardDataset, PackingDataset, ProgressDataset])
+def test_an_object_store_is_refused_instead_of_a_local_folder_of_its_name(kind: Any) -> None:
+    with pytest.raises(InputError, match=r"must be on this machine .*, got s3://bucket/a; set a local"):
+        kind("s3://bucket/a")
+
+
+def test_the_address_of_a_local_file_is_its_path(tmp_path: Path) -> None:
+    dataset = NamedTensorsDataset(f"file://{tmp_path}/a.safetensors", VERSION)
+    dataset.save(NamedTensors({"a": torch.ones(1)}))
+    assert (tmp_path / "a.safetensors/1/a.safetensors").is_file()
 
 
 def test_class_names_that_look_like_numbers_or_like_nothing_come_back(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """The last packings of images."""
 
-from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.data.packing_store import PackingStore
+from supcon_pipeline.datasets.local_path import require_local
 
 
 class PackingDataset(AbstractDataset[Any, Any]):
@@ -17,10 +17,13 @@ class PackingDataset(AbstractDataset[Any, Any]):
     Args:
         filepath: the folder.
         metadata: for plugins.
+
+    Raises:
+        InputError: where the path is no local one.
     """
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None):
-        self._filepath, self.metadata = Path(filepath), metadata
+        self._filepath, self.metadata = require_local(filepath), metadata
 
     def load(self) -> PackingStore:
         """The store in the folder."""

@@ -1,11 +1,11 @@
 """The progress of trainings, from which a killed one resumes."""
 
-from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
 from supcon_pipeline.core.training.progress import ProgressStore
+from supcon_pipeline.datasets.local_path import require_local
 
 
 class ProgressDataset(AbstractDataset[Any, Any]):
@@ -17,10 +17,13 @@ class ProgressDataset(AbstractDataset[Any, Any]):
     Args:
         filepath: the folder.
         metadata: for plugins.
+
+    Raises:
+        InputError: where the path is no local one.
     """
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None):
-        self._filepath, self.metadata = Path(filepath), metadata
+        self._filepath, self.metadata = require_local(filepath), metadata
         self._store: ProgressStore | None = None
 
     def load(self) -> ProgressStore:

@@ -10,6 +10,7 @@ from kedro.io import AbstractVersionedDataset, Version
 from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.checksums import checksum_of
 from supcon_pipeline.datasets.artifacts import is_version, reading
+from supcon_pipeline.datasets.local_path import require_local
 
 
 class VersionedPathDataset(AbstractVersionedDataset[Any, Any]):
@@ -19,10 +20,13 @@ class VersionedPathDataset(AbstractVersionedDataset[Any, Any]):
         filepath: the file or folder.
         version: load and save version, set by the catalog.
         metadata: for plugins.
+
+    Raises:
+        InputError: where the path is no local one.
     """
 
     def __init__(self, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
-        super().__init__(PurePosixPath(filepath), version)
+        super().__init__(PurePosixPath(require_local(filepath)), version)
         self.metadata = metadata
 
     def _exists(self) -> bool:
