@@ -38,7 +38,8 @@ def paired_gains(
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 8.3, of pairs; Davison and
         Hinkley 1997, section 3.8, for classes drawn whole.
     """
-    gains, intervals = {}, {}
+    gains: dict[str, float] = {}
+    intervals: dict[str, list[float]] = {}
     for name in (name for name in values if name in others):
         gain = np.asarray(values[name], dtype=np.float64) - np.asarray(others[name], dtype=np.float64)
         is_scored = ~np.isnan(gain)

@@ -43,8 +43,7 @@ def _score_known(labelled: LabelledEmbeddings, name: str, params: EvaluationPara
 
     queries, references = labelled.select(name, "test"), labelled.select(name, "train")
     within = params.within(len(references[0]))
-    votes = within.ks, within.knn.k, within.knn.temperature
-    values = feature_values(*queries, *references, *votes)
+    values = feature_values(*queries, *references, within.ks, within.knn.k, within.knn.temperature)
     table = pd.DataFrame({"row": labelled.rows_of("test"), **values.voted})
     # NaN where no reference has the class.
     ranked = pd.DataFrame(values.ranked, index=values.rows).reindex(table.index)
@@ -108,10 +107,14 @@ def compare_models(
                 f"{len(table):,}; type: kedro run --pipelines evaluation"
             )
     labels = samples["label"].to_numpy()[rows] if lacks_classes(samples) else None
-    values, bootstrap = query_scores.drop(columns="row"), params.bootstrap.model_dump()
+    values, bootstrap = _columns(query_scores), params.bootstrap.model_dump()
     return {
         # From scratch, there is no start to compare with.
-        name: paired_gains(values, table, labels, **bootstrap)
+        name: paired_gains(values, _columns(table), labels, **bootstrap)
         for name, table in others.items()
         if len(table)
     }
+
+
+def _columns(scores: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {str(name): column.to_numpy() for name, column in scores.drop(columns="row").items()}
