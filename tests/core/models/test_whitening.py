@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.covariance import empirical_covariance
+from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsClassifier
 
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.encoder import build_model
-from supcon_pipeline.core.models.whitening import start_neck, whiten_within_classes
+from supcon_pipeline.core.models.whitening import UNSEEN_SHRINKAGE, start_neck, whiten_within_classes
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
@@ -69,24 +71,37 @@ def test_rows_that_say_nothing_of_what_varies_give_finite_weights(rows):
     assert np.isfinite(bias).all()
 
 
-def test_the_neck_starts_as_what_whitens_the_training_images(rng):
+def test_a_large_ridge_leaves_distances_as_they_were(rng):
+    rows, labels = clouds(rng)
+    weight, bias = whiten_within_classes(rows, labels, 32, shrinkage=1e6)
+    before, after = (pairwise_distances(each[:50]) for each in (rows, rows @ weight.T + bias))
+    np.testing.assert_allclose(after / after.max(), before / before.max(), atol=1e-3)
+
+
+@pytest.mark.parametrize("is_unseen", [False, True])
+def test_the_neck_starts_as_what_whitens_the_training_images(rng, is_unseen):
     torch.manual_seed(0)
     model = build_model(DESCRIPTION)
     images = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     labels, train = np.arange(20) % 2, np.arange(15)
-    start_neck(model.encoder, images, labels, train, batch_size=4)
+    labels[15:] += 2 * is_unseen
+    data = LabelledImages(images, labels, np.array(["train"] * 15 + ["validation"] * 5))
+    start_neck(model.encoder, data, batch_size=4)
     assert model.training
     model.eval()
     with torch.inference_mode():
         features = model.encoder.features(torch.from_numpy(images[train])).numpy()
         found = model(torch.from_numpy(images[train]))["embedding"].numpy()
-    weight, bias = whiten_within_classes(features, labels[train], 6)
+    shrinkage = {"shrinkage": UNSEEN_SHRINKAGE} if is_unseen else {}
+    weight, bias = whiten_within_classes(features, labels[train], 6, **shrinkage)
     np.testing.assert_allclose(found, features @ weight.T + bias, rtol=1e-3, atol=1e-4)
     assert model.projection_head[0].in_features == 6
 
 
-def test_a_neck_wider_than_the_features_of_weights_is_refused(rng):
+@pytest.mark.parametrize(("held_out", "name"), [(0, "embedding_dim"), (2, "unseen_embedding_dim")])
+def test_a_neck_wider_than_the_features_of_weights_is_refused(rng, held_out, name):
     encoder = build_model({**DESCRIPTION, "embedding_dim": 300}).encoder
     images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    with pytest.raises(InputError, match=r"must be at most the 256 features .* stage1.embedding_dim=256"):
-        start_neck(encoder, images, np.arange(4) % 2, np.arange(4), batch_size=4)
+    data = LabelledImages(images, np.array([0, 0, 1, held_out]), np.array(["train"] * 3 + ["validation"]))
+    with pytest.raises(InputError, match=rf"must be at most the 256 features .* stage1\.{name}=256"):
+        start_neck(encoder, data, batch_size=4)

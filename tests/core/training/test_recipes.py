@@ -369,6 +369,16 @@ def test_an_embedding_of_its_own_width_starts_as_what_whitens_the_features_of_th
         assert torch.equal(value, start[name])
 
 
+@pytest.mark.parametrize(("width", "expected"), [(None, 5), (7, 7)])
+def test_where_classes_are_unseen_the_embedding_may_have_another_width(
+    labelled_splits, unseen_splits, width, expected
+):
+    given = {"embedding_dim": 5, "unseen_embedding_dim": width}
+    assert stage1(labelled_splits, **given).description["embedding_dim"] == 5
+    assert stage1(unseen_splits, **given).description["embedding_dim"] == expected
+    assert baseline(unseen_splits, given).description["embedding_dim"] == expected
+
+
 def test_an_embedding_of_its_own_width_is_trained_and_classified(labelled_splits):
     stage = stage1(labelled_splits, embedding_dim=5)
     changed = changed_by_a_step(stage, labelled_splits)

@@ -2,19 +2,25 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.embed import iterate_images
 from supcon_pipeline.core.models.encoder import Encoder
 
 # Of the mean variance within classes, what is added to each: few images say little about many directions.
-_SHRINKAGE = 0.3
+SHRINKAGE = 0.3
+# For classes that train lacks, which may vary in other directions and differ in those that train's do not.
+UNSEEN_SHRINKAGE = 10.0
 
 
 def whiten_within_classes(
-    features: Float[np.ndarray, "n features"], labels: Int[np.ndarray, " n"], dim: int
+    features: Float[np.ndarray, "n features"],
+    labels: Int[np.ndarray, " n"],
+    dim: int,
+    shrinkage: float = SHRINKAGE,
 ) -> tuple[Float[np.ndarray, "dim features"], Float[np.ndarray, " dim"]]:
     """Weight and bias of the layer that whitens within classes and keeps the `dim` widest directions.
 
@@ -26,6 +32,8 @@ def whiten_within_classes(
         features: rows of known classes.
         labels: class of each row.
         dim: width of the result, at most that of the features.
+        shrinkage: what is added to the variance of each direction, as a share of their mean. The larger it
+            is, the more the result is that of centring alone.
 
     Source:
         Mikolajczyk and Matas 2007 (doi:10.1109/ICCV.2007.4408871), as used by Radenović et al. 2017,
@@ -38,7 +46,7 @@ def whiten_within_classes(
     deviations, center = rows - means[members], rows.mean(axis=0)
     within = deviations.T @ deviations / len(rows)
     # Where no class has two different images, there is nothing to whiten by.
-    ridge = _SHRINKAGE * np.trace(within) / len(within) or 1.0
+    ridge = shrinkage * np.trace(within) / len(within) or 1.0
     variances, axes = np.linalg.eigh(within + ridge * np.eye(len(within)))
     whitener = axes / np.sqrt(variances) @ axes.T
     whitened = (rows - center) @ whitener
@@ -50,17 +58,12 @@ def whiten_within_classes(
 
 
 @torch.no_grad()
-def start_neck(
-    encoder: Encoder,
-    images: UInt8[np.ndarray, "n h w c"],
-    labels: Int[np.ndarray, " n"],
-    indices: Int[np.ndarray, " m"],
-    batch_size: int,
-) -> None:
-    """Set the neck of an encoder to what whitens the features of its backbone for the images at `indices`.
+def start_neck(encoder: Encoder, data: LabelledImages, batch_size: int) -> None:
+    """Set the neck of an encoder to what whitens the features of its backbone for the images of train.
 
     A backbone that was trained before has features worth keeping; a random layer behind it would mix them,
-    and the first steps would bend the backbone to fit that layer.
+    and the first steps would bend the backbone to fit that layer. Where train lacks the classes that are
+    held out, it is mostly centred, and little of what the features know of other classes is lost.
 
     Raises:
         InputError: if the neck is wider than the features.
@@ -71,17 +74,20 @@ def start_neck(
     if encoder.neck is None:
         return
     dim, num_features = encoder.neck.weight.shape
+    indices, is_unseen = data.indices("train"), data.has_unseen_classes
+    name = "unseen_embedding_dim" if is_unseen else "embedding_dim"
     if dim > num_features:
         raise InputError(
-            f"stage1.embedding_dim must be at most the {num_features:,} features of a backbone that starts "
-            f"from weights, got {dim:,}; use --params stage1.embedding_dim={num_features}"
+            f"stage1.{name} must be at most the {num_features:,} features of a backbone that starts "
+            f"from weights, got {dim:,}; use --params stage1.{name}={num_features}"
         )
     device = pick_device()
     was_training = encoder.training
     encoder.to(device).eval()
-    batches = iterate_images(images, indices, batch_size, device)
+    batches = iterate_images(data.images, indices, batch_size, device)
     features = torch.cat([encoder.features(batch).float().cpu() for batch in batches]).numpy()
-    weight, bias = whiten_within_classes(features, labels[indices], dim)
+    shrinkage = UNSEEN_SHRINKAGE if is_unseen else SHRINKAGE
+    weight, bias = whiten_within_classes(features, data.labels[indices], dim, shrinkage)
     encoder.cpu().train(was_training)
     encoder.neck.weight.copy_(torch.from_numpy(weight))
     encoder.neck.bias.copy_(torch.from_numpy(bias))

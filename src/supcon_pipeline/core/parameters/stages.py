@@ -71,6 +71,8 @@ class EncoderTraining(TrainingParameters):
         finetune: how weights that it starts from are trained further.
         embedding_dim: width of the embedding, by a linear layer behind the backbone; None for that of the
             backbone, without a layer.
+        unseen_embedding_dim: the same where validation and test hold classes that train lacks; None for
+            `embedding_dim`.
         view_size: height and width at which the network sees images, in evaluation and, unless there are
             `view_sizes`, in training; None for the size at which they are stored.
         view_sizes: sizes of the views in equal parts of the training, to begin with small ones.
@@ -84,6 +86,7 @@ class EncoderTraining(TrainingParameters):
     backbone: BackboneParameters
     finetune: FinetuneParameters | None = None
     embedding_dim: Annotated[int, Field(ge=2)] | None = None
+    unseen_embedding_dim: Annotated[int, Field(ge=2)] | None = None
     view_size: ViewSize | None = None
     view_sizes: tuple[ViewSize, ...] = ()
     center_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -96,6 +99,14 @@ class EncoderTraining(TrainingParameters):
     def training_sizes(self) -> tuple[int, ...]:
         """The size of the views in equal parts of the training; that of the images if empty."""
         return self.view_sizes or ((self.view_size,) if self.view_size else ())
+
+    def neck_dim(self, has_unseen_classes: bool) -> int | None:
+        """Width of the embedding; None for that of the backbone.
+
+        Args:
+            has_unseen_classes: whether validation and test hold classes that train lacks.
+        """
+        return (has_unseen_classes and self.unseen_embedding_dim) or self.embedding_dim
 
     @model_validator(mode="after")
     def _backbone_is_trained(self) -> Self:

@@ -6,8 +6,8 @@ from typing import Any
 # What two trainings must share; losses, optimizers and how the work runs on a machine may differ.
 BUDGET = (
     *("seed", "backbone", "finetune", "transforms", "num_views", "mixing", "loader", "schedule"),
-    *("early_stopping", "max_minutes", "embedding_dim", "view_size", "view_sizes", "center_crop"),
-    "mirror_average",
+    *("early_stopping", "max_minutes", "embedding_dim", "unseen_embedding_dim", "view_size", "view_sizes"),
+    *("center_crop", "mirror_average"),
 )
 _HAS_NO_EFFECT = ("loader.num_workers",)
 

@@ -46,7 +46,8 @@ def published_features(
         images of validation and test, which `logits_rows` names; `backbone` in the metadata has the
         parameters that name the weights.
     """
-    stage = contrastive_stage(data, dataset_card, stage1.model_copy(update={"embedding_dim": None}))
+    plain = stage1.model_copy(update={"embedding_dim": None, "unseen_embedding_dim": None})
+    stage = contrastive_stage(data, dataset_card, plain)
     start = NamedTensors(dict(stage.state_of(stage.model)), stage.metadata(run_id))
     embeddings = embed_by(start, data.images, stage1.validation_batch_size, pick_device())
     tensors = {"embedding": embeddings.tensors["embedding"]}

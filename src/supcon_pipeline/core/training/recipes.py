@@ -195,7 +195,8 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
     if sizes["image_size"] != stored_size or params.center_crop < 1:
         sizes |= {"stored_size": stored_size, "center_crop": params.center_crop}
     # What an encoder does not do is left out: those of before had no such entries.
-    options = {"embedding_dim": params.embedding_dim, "mirror_average": params.mirror_average}
+    neck_dim = params.neck_dim(data.has_unseen_classes)
+    options = {"embedding_dim": neck_dim, "mirror_average": params.mirror_average}
     used = {name: value for name, value in options.items() if value}
     return {**network, **sizes, **used, "mean": list(mean), "std": list(std)}
 
@@ -207,7 +208,7 @@ def _build_start(description: Card, data: LabelledImages, params: EncoderTrainin
     model = build_model({**description, **weights, "drop_path": finetune.drop_path})
     if params.backbone.is_loaded:
         encoder: Encoder = model.encoder  # type: ignore[assignment]
-        start_neck(encoder, data.images, data.labels, data.indices("train"), params.validation_batch_size)
+        start_neck(encoder, data, params.validation_batch_size)
     elif finetune.lora:
         logger.warning(
             "stage1.finetune.lora leaves the weights of %s as they are, and those are random; start from "
