@@ -16,7 +16,7 @@ from supcon_pipeline.validation import parameter_groups
 
 logger = logging.getLogger(__name__)
 # Parameters that are there for the speed. With fewer workers a run goes on that lacked memory.
-_OF_SPEED = ("num_workers", "processes", "progress_minutes")
+OF_SPEED = ("num_workers", "processes", "progress_minutes")
 
 
 def open_run(
@@ -204,7 +204,7 @@ def _require_same_parameters(record: RunRecord, node: Node, parameters: Mapping[
         dict(leaves({group: given.get(group, {}) for group in groups})) for given in (before, parameters)
     )
     for path in sorted({*old, *new}):
-        if old.get(path) != new.get(path) and path.rpartition(".")[2] not in _OF_SPEED:
+        if old.get(path) != new.get(path) and path.rpartition(".")[2] not in OF_SPEED:
             raise CommandError(
                 f"{path} must be {old.get(path)!r}, with which run {record['run_id']} made "
                 f"{', '.join(node.outputs)}, got {new.get(path)!r}; choose another {RUN_ID_VARIABLE}"

@@ -1,5 +1,7 @@
 """Settings of the Kedro project."""
 
+from importlib.util import find_spec
+
 from supcon_pipeline.accidents import AccidentHooks
 from supcon_pipeline.commands import escape_what_the_console_lacks
 from supcon_pipeline.config import ExperimentConfigLoader
@@ -10,7 +12,14 @@ from supcon_pipeline.session import RunSession
 use_atomic_files()
 escape_what_the_console_lacks()
 
-HOOKS = (ParameterHooks(), RunHooks(), AccidentHooks())
+HOOKS: tuple[object, ...] = (ParameterHooks(), RunHooks(), AccidentHooks())
+# An extra, which is not loaded where it is not installed. Ours replaces its hook.
+if find_spec("kedro_mlflow"):
+    from supcon_pipeline.mlflow_hooks import MlflowRunHooks
+
+    # The last is called first: a run is opened, and closed, before MLflow is told.
+    HOOKS = (MlflowRunHooks(), *HOOKS)
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow",)
 SESSION_CLASS = RunSession
 CONFIG_LOADER_CLASS = ExperimentConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -7,8 +7,10 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from supcon_pipeline.core.messages import InputError, name_some
@@ -52,6 +54,17 @@ class Claim:
         self._holder.unlink(missing_ok=True)
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+def waiting_turn(place: Path) -> AbstractContextManager[Any]:
+    """A block that one process at a time is in, for each place; the others wait.
+
+    Args:
+        place: as for `Claim`.
+    """
+    from filelock import FileLock
+
+    return FileLock(_folder_of(place) / "turn")
 
 
 def _folder_of(place: Path) -> Path:
