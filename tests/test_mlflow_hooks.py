@@ -1,4 +1,3 @@
-import logging
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -44,7 +43,10 @@ def tracked(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The finished run, gone on with, which makes nothing again and tells MLflow of all."""
     from mlflow import MlflowClient
 
-    project = _track(copy_project(finished_project, tmp_path_factory.mktemp("tracked")))
+    # As `kedro mlflow init` writes it.
+    template = Path(find_spec("kedro_mlflow").origin).with_name("template") / "project" / "mlflow.yml"  # type: ignore[union-attr, arg-type]
+    setting = template.read_text().replace("{{ python_package }}", "supcon_pipeline")
+    project = _track(copy_project(finished_project, tmp_path_factory.mktemp("tracked")), setting)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUPCON_RUN_ID", RUN_ID)
         run_session(project)
@@ -186,14 +188,22 @@ def test_an_interrupted_run_is_marked_killed(
 
 
 @needs_mlflow
-def test_without_its_setting_mlflow_is_told_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_its_setting_mlflow_is_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from supcon_pipeline import mlflow_hooks
+
+    told: list[str] = []
+    monkeypatch.setattr(mlflow_hooks.logger, "warning", told.append)
     project = make_project(tmp_path / "project")
-    monkeypatch.setattr(logging.getLogger("supcon_pipeline"), "propagate", True)
     run_session(project, pipeline_names=["data_prep"])
-    assert "type kedro mlflow init --env base" in caplog.text
+    assert "type kedro mlflow init --env base" in told[0]
     assert not (project / "data/mlflow").exists()
+
+
+@needs_mlflow
+def test_a_mistake_in_the_setting_is_one_line(tmp_path: Path) -> None:
+    project = _track(make_project(tmp_path / "project"), "server: {mlflow_tracking_url: http://localhost}")
+    with pytest.raises(click.ClickException, match=r"^mlflow.yml must .*, got server.mlflow_tracking_url: "):
+        run_session(project, pipeline_names=["data_prep"])
 
 
 @needs_mlflow

@@ -21,6 +21,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH
+from pydantic import ValidationError
 
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.claims import waiting_turn
@@ -60,7 +61,7 @@ class MlflowRunHooks(MlflowHook):
         """Connect to MLflow as `mlflow.yml` says; where it names no server, to a database in the project.
 
         Raises:
-            CommandError: where MLflow does not answer.
+            CommandError: where MLflow does not answer, or the file has a mistake.
         """
         self._close_interrupted()
         self.mlflow_config = None
@@ -143,7 +144,7 @@ class MlflowRunHooks(MlflowHook):
 
     @hook_impl
     def before_node_run(self) -> None:
-        """Let a node that has a thread of its own log to the run."""
+        """Let a node that has a thread of its own log to the run; its parameters are logged already."""
         if self.run_id is not None and mlflow.active_run() is None:
             mlflow.start_run(self.run_id)
 
@@ -220,9 +221,16 @@ def _record_of(catalog: DataCatalog) -> RunRecordDataset:
 
 @contextmanager
 def _answering(remedy: str) -> Iterator[None]:
-    """Tell in one line that MLflow does not answer in the block."""
+    """Tell in one line that MLflow does not answer in the block, or that its settings have a mistake."""
     try:
         yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise CommandError(
+            f"mlflow.yml must be as kedro-mlflow reads it, got {name}: {first['msg']}; compare it with what "
+            "kedro mlflow init writes"
+        ) from error
     except (mlflow.MlflowException, OSError) as error:
         raise CommandError(
             f"mlflow_tracking_uri must be where MLflow answers, got {mlflow.get_tracking_uri()}: "
