@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from kedro.framework.context import CatalogCommandsMixin
 from kedro.io import DataCatalog, MemoryDataset
+from kedro.io.core import is_parameter
 
-from supcon_pipeline.pipeline_registry import register_pipelines
+from supcon_pipeline.pipeline_registry import register_pipelines, whole_graph
 from supcon_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 from tests.conftest import ROOT
 
@@ -44,6 +47,24 @@ def test_every_entry_has_a_layer_and_is_used(experiment: str) -> None:
     assert [name for name in names if not catalog.get(name).metadata["kedro-viz"]["layer"]] == []
     patterns = {catalog.config_resolver.match_dataset_pattern(name) for name in names}
     assert entries.keys() - names - patterns == set()
+
+
+class _Catalog(CatalogCommandsMixin, DataCatalog):
+    """The catalog as the commands of Kedro have it."""
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_resolved_patterns_are_yaml_from_which_the_same_catalog_is_made(experiment: str) -> None:
+    """As `kedro catalog resolve-patterns` prints them."""
+    catalog = _Catalog.from_config(read_entries(experiment), save_version="2026-01-01")
+    datasets = {name: catalog.get(name) for name in whole_graph().datasets() if not is_parameter(name)}
+    resolved = yaml.safe_load(yaml.dump(catalog.resolve_patterns([whole_graph()])))
+    again = DataCatalog.from_config(resolved, save_version="2026-01-01")
+    assert resolved.keys() >= datasets.keys()
+    for name, dataset in datasets.items():
+        assert again.get(name)._describe() == dataset._describe(), name
+        assert type(again.get(name)) is type(dataset)
+        assert not {"args", "kwargs", "version"} & resolved[name].keys(), name
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,25 @@ class ArtifactError(InputError, DatasetError):
     """An artifact that is not what was saved. Kedro adds nothing to it, because it is a `DatasetError`."""
 
 
-class CheckedFile:
+class NamedArguments:
+    """Mixin for datasets: their configuration has their arguments by name, as the catalog has them.
+
+    Kedro has those of a class that inherits its `__init__` from another dataset as `args` and `kwargs`.
+    """
+
+    _init_args: dict[str, Any]
+
+    def _init_config(self) -> dict[str, Any]:
+        given = self._init_args
+        if given.keys() == {"args", "kwargs"}:
+            # In Kedro's wrappers, the signature is that of the class which has it.
+            bound = signature(type(self)).bind(*given["args"], **given["kwargs"])
+            self._init_args = dict(bound.arguments)
+        config: dict[str, Any] = super()._init_config()  # type: ignore[misc]
+        return config
+
+
+class CheckedFile(NamedArguments):
     """Mixin for Kedro's datasets of one file: what is loaded is what was saved."""
 
     def load(self) -> Any:

@@ -13,7 +13,7 @@ from kedro_datasets.json import JSONDataset
 
 from supcon_pipeline.core.atomic import atomic_path, create_file
 from supcon_pipeline.core.checksums import checksum_of
-from supcon_pipeline.datasets.artifacts import reading
+from supcon_pipeline.datasets.artifacts import NamedArguments, reading
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class RunRecord(TypedDict):
     tasks: list[TaskEntry]
 
 
-class RunRecordDataset(JSONDataset):
+class RunRecordDataset(NamedArguments, JSONDataset):
     """The record of a run, in one file that is written once and one beside it for each session.
 
     `run_record.json` holds `run_id`, `number`, `experiment`, `started`, `commit`, `commit_reason`, `base`,

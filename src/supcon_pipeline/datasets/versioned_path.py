@@ -9,11 +9,11 @@ from kedro.io import AbstractVersionedDataset, Version
 
 from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.checksums import checksum_of
-from supcon_pipeline.datasets.artifacts import is_version, reading
+from supcon_pipeline.datasets.artifacts import NamedArguments, is_version, reading
 from supcon_pipeline.datasets.local_path import require_local
 
 
-class VersionedPathDataset(AbstractVersionedDataset[Any, Any]):
+class VersionedPathDataset(NamedArguments, AbstractVersionedDataset[Any, Any]):
     """Base of datasets that keep one file or folder per version on the local disk.
 
     Args:
