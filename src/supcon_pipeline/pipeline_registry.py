@@ -19,6 +19,28 @@ from supcon_pipeline.pipelines.stage2.pipeline import create_pipeline as create_
 from supcon_pipeline.pipelines.swa.pipeline import create_pipeline as create_swa
 from supcon_pipeline.pipelines.visualization.pipeline import create_pipeline as create_visualization
 
+# The functions of the nodes that train, embed or rank images: on a GPU, where there is one.
+ON_GPU = frozenset(
+    {
+        "average_checkpoints",
+        "embed_enrolled_images",
+        "embed_new_images",
+        "embed_outside_images",
+        "embed_samples",
+        "embed_start",
+        "pretrain_encoder",
+        "score_features",
+        "score_pixels",
+        "score_published",
+        "score_verification",
+        "score_without_near_duplicates",
+        "trace_stage1_loss",
+        "trace_stage2_loss",
+        "train_baseline",
+        "train_linear_classifier",
+    }
+)
+
 
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines, in the order of the data; `__default__` leaves out those for before and after it."""
@@ -58,4 +80,10 @@ def _pipelines() -> dict[str, Pipeline]:
         "inference": create_inference(),
         "out_of_distribution": create_outside(),
     }
-    return {**pipelines, **beside, "__default__": sum(pipelines.values(), Pipeline([]))}
+    found = {**pipelines, **beside, "__default__": sum(pipelines.values(), Pipeline([]))}
+    return {name: _with_places(pipeline) for name, pipeline in found.items()}
+
+
+def _with_places(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with a tag for each node, `gpu` or `cpu`, by which an orchestrator can place it."""
+    return Pipeline([node.tag("gpu" if node.func.__name__ in ON_GPU else "cpu") for node in pipeline.nodes])

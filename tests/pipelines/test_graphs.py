@@ -11,7 +11,7 @@ from typing import get_type_hints
 import pytest
 
 from supcon_pipeline.core.pages.pictures import PICTURES
-from supcon_pipeline.pipeline_registry import register_pipelines
+from supcon_pipeline.pipeline_registry import ON_GPU, register_pipelines
 
 PIPELINES = register_pipelines()
 FUNCTIONS = {node.func.__name__: node.func for pipeline in PIPELINES.values() for node in pipeline.nodes}
@@ -56,6 +56,22 @@ def test_every_node_has_a_tag_and_the_tags_of_the_default_pipeline_follow_one_an
         assert part.inputs() <= made | given
         made |= part.all_outputs()
     assert made == default.all_outputs()
+
+
+def test_every_node_is_placed_on_a_cpu_or_a_gpu():
+    nodes = {node for pipeline in PIPELINES.values() for node in pipeline.nodes}
+    assert [node.name for node in nodes if len(node.tags & {"cpu", "gpu"}) != 1] == []
+    on_gpu = {node.func.__name__ for node in nodes if "gpu" in node.tags}
+    assert on_gpu == ON_GPU
+    # Whatever computes with a network has the device from one place.
+    asked = {name for name, func in FUNCTIONS.items() if "pick_device" in inspect.getsource(func)}
+    assert asked <= on_gpu
+    default = PIPELINES["__default__"]
+    assert "gpu" not in {
+        tag for node in default.only_nodes_with_tags("data", "report").nodes for tag in node.tags
+    }
+    slow = {node.name for node in default.only_nodes_with_tags("training").nodes if "cpu" in node.tags}
+    assert slow == {"stage1.draw_training_views"}
 
 
 def test_every_picture_of_the_report_is_drawn_by_some_pipeline():
