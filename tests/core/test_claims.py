@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import Timeout
 
 from supcon_pipeline.core import claims
-from supcon_pipeline.core.claims import Claim
+from supcon_pipeline.core.claims import Claim, waiting_turn
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from supcon_pipeline.core.claims import Claim
+from supcon_pipeline.core.claims import Claim, waiting_turn
 claim = Claim(Path(sys.argv[1]), sys.argv[2:], "run")
 print("claimed", flush=True)
 time.sleep(60)
@@ -63,3 +64,11 @@ def test_a_user_without_a_name_can_claim(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("getpass.getuser", unknown)
     Claim(tmp_path, ["a"], "run").release()
+
+
+def test_a_turn_is_had_by_one_at_a_time(tmp_path: Path) -> None:
+    first, second, elsewhere = (waiting_turn(tmp_path / name) for name in ("a", "a", "b"))
+    with first, elsewhere, pytest.raises(Timeout):
+        second.acquire(timeout=0.01)
+    with second:
+        pass

@@ -7,13 +7,15 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from supcon_pipeline.core.messages import InputError, name_some
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 # Seconds to wait for a claim that may belong to a process that is just ending.
 _PATIENCE = 2
@@ -56,7 +58,7 @@ class Claim:
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
-def waiting_turn(place: Path) -> AbstractContextManager[Any]:
+def waiting_turn(place: Path) -> "BaseFileLock":
     """A block that one process at a time is in, for each place; the others wait.
 
     Args:
