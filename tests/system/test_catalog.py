@@ -16,7 +16,8 @@ from tests.conftest import ROOT
 EXPERIMENTS = sorted(
     path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "local"
 )
-PIPELINES = register_pipelines().values()
+PIPELINES_BY_NAME = register_pipelines()
+PIPELINES = PIPELINES_BY_NAME.values()
 
 
 def read_entries(experiment: str) -> dict[str, Any]:
@@ -47,6 +48,18 @@ def test_every_entry_has_a_layer_and_is_used(experiment: str) -> None:
     assert [name for name in names if not catalog.get(name).metadata["kedro-viz"]["layer"]] == []
     patterns = {catalog.config_resolver.match_dataset_pattern(name) for name in names}
     assert entries.keys() - names - patterns == set()
+
+
+def test_the_first_layer_has_images_alone_and_the_last_whatever_the_report_shows() -> None:
+    """In Kedro-Viz, lines from further up would cross all others."""
+    catalog = DataCatalog.from_config(read_entries("base"))
+    names = [name for name in whole_graph().datasets() if not is_parameter(name)]
+    layers = {name: catalog.get(name).metadata["kedro-viz"]["layer"] for name in names}
+    raw = {name for name, layer in layers.items() if layer == "raw"}
+    assert raw == {"raw_images", "inference_images", "enrol_images", "outside_images"}
+    given = PIPELINES_BY_NAME["__default__"].inputs() & PIPELINES_BY_NAME["visualization"].inputs()
+    shown = {name: layers[name] for name in given - {"run_record"} if not is_parameter(name)}
+    assert set(shown.values()) == {"reporting"}
 
 
 class _Catalog(CatalogCommandsMixin, DataCatalog):
