@@ -2,6 +2,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import click
@@ -151,13 +152,33 @@ def test_a_run_that_fails_and_goes_on_is_one_run_of_mlflow_with_its_last_paramet
 
 
 @needs_mlflow
+@pytest.mark.parametrize(
+    ("name", "value", "is_new"),
+    [
+        ("stage1.optimizer.lr", "0.2", True),
+        ("stage1.optimizer.lr", "0.1", False),
+        ("stage1.loader.num_workers", "4", False),
+        ("stage2.optimizer.lr", "0.2", False),
+    ],
+)
+def test_a_parameter_that_only_costs_time_or_was_not_given_makes_no_new_run(
+    name: str, value: str, is_new: bool
+) -> None:
+    from supcon_pipeline.mlflow_hooks import _differs
+
+    held = {"stage1.optimizer.lr": "0.1", "stage1.loader.num_workers": "0"}
+    run: Any = SimpleNamespace(data=SimpleNamespace(params=held))
+    assert _differs(run, name, value) == is_new
+
+
+@needs_mlflow
 def test_sessions_of_a_run_add_to_one_run_and_repeat_nothing(
     tracked: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = copy_project(tracked.project, tmp_path)
     monkeypatch.setenv("SUPCON_RUN_ID", RUN_ID)
     _remove_index(project)
-    run_session(project, pipeline_names=["index"], runtime_params={"data_prep": {"num_workers": 1}})
+    run_session(project, pipeline_names=["index"])
     [run] = _runs(project)
     assert (run.info.run_id, run.info.status) == (tracked.run.info.run_id, "FINISHED")
     assert len(run.outputs.model_outputs) == 1
