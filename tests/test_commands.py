@@ -1,12 +1,13 @@
 import io
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 from kedro.logging import RichHandler
 from rich.console import Console
 
-from supcon_pipeline.commands import escape_what_the_console_lacks
+from supcon_pipeline.commands import complete_commands, escape_what_the_console_lacks, program_of
 
 CAT, BEETLE = "\N{CJK UNIFIED IDEOGRAPH-732B}", "K\N{LATIN SMALL LETTER A WITH DIAERESIS}fer"
 
@@ -24,3 +25,27 @@ def test_letters_that_the_console_lacks_are_escaped(
     handler = RichHandler(console=Console(file=sys.stdout, width=80))
     handler.emit(logging.makeLogRecord({"msg": names, "levelno": logging.WARNING, "levelname": "WARNING"}))
     assert content.getvalue().decode(encoding).count(rf"\u732b and {beetle}") == 3
+
+
+@pytest.mark.parametrize(("text", "program"), [("[tool.kedro]", "kedro"), ("[tool.ruff]", "supcon_pipeline")])
+def test_what_is_typed_depends_on_the_folder_and_on_its_own_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, program: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert program_of(tmp_path) == program
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert program_of(tmp_path) == f".venv/bin/{program}"
+
+
+@pytest.mark.parametrize(
+    ("message", "completed"),
+    [
+        ("type: kedro run --pipelines a", "type: p run --env e --pipelines a"),
+        ("see them with: kedro runs list", "see them with: p runs list"),
+        ("first type: .venv/bin/kedro runs list", "first type: .venv/bin/kedro runs list"),
+        ("kedro running, and mykedro run", "kedro running, and mykedro run"),
+    ],
+)
+def test_commands_in_a_message_are_completed(message: str, completed: str) -> None:
+    assert complete_commands(message, "e", "p") == completed
+    assert complete_commands(message, None) == message

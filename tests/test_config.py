@@ -1,12 +1,14 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.config import ExperimentConfigLoader
-from tests.conftest import make_project, read_catalog, run_session
+from tests.conftest import ROOT, make_project, read_catalog, run_session
 
 
 def test_a_path_below_the_home_folder_may_be_written_with_a_tilde(
@@ -68,6 +70,44 @@ def test_what_is_set_by_hand_takes_the_place_of_what_was_read(tmp_path: Path) ->
     loader["parameters"] = {"images": {"path": "photos"}}
     assert loader["parameters"] == {"images": {"path": "photos"}}
     assert loader["catalog"]["raw_images"]["path"] == "photos"
+
+
+def test_a_folder_without_configuration_has_that_of_the_package(tmp_path: Path) -> None:
+    arguments = {"base_env": "base", "default_run_env": "local"}
+    loader = ExperimentConfigLoader(str(tmp_path / "conf"), env="images", **arguments)
+    assert loader.experiment == "images"
+    assert loader["parameters"]["stage1"]["backbone"] == read_parameters("images")["stage1"]["backbone"]
+
+
+def read_parameters(env: str) -> Any:
+    return yaml.safe_load((ROOT / "conf" / env / "parameters.yml").read_text())
+
+
+@pytest.mark.parametrize("is_project", [True, False])
+def test_a_folder_with_half_a_configuration_is_refused(tmp_path: Path, is_project: bool) -> None:
+    (tmp_path / "conf/local").mkdir(parents=True)
+    if is_project:
+        (tmp_path / "conf/local").rmdir()
+        (tmp_path / "pyproject.toml").write_text("[tool.kedro]")
+    with pytest.raises(CommandError, match=r"must have the folder base, got none in .*; .*init <folder>$"):
+        ExperimentConfigLoader(str(tmp_path / "conf"), base_env="base", default_run_env="local")
+
+
+def test_the_folder_of_the_own_machine_may_be_absent(tmp_path: Path) -> None:
+    conf = make_project(tmp_path / "project", ()) / "conf"
+    shutil.rmtree(conf / "local")
+    loader = ExperimentConfigLoader(str(conf), base_env="base", default_run_env="local")
+    assert loader.experiment == "base"
+    assert "stage1" in loader["parameters"]
+
+
+def test_an_unknown_experiment_is_told_from_those_of_an_archive(tmp_path: Path) -> None:
+    make_project(tmp_path / "project", ())
+    archive = shutil.make_archive(str(tmp_path / "conf"), "gztar", tmp_path / "project", "conf")
+    arguments = {"base_env": "base", "default_run_env": "local"}
+    assert ExperimentConfigLoader(archive, env="images", **arguments)["parameters"]["stage1"]
+    with pytest.raises(CommandError, match=r"^env must be one of base, cifar10, .*, got 'imags'"):
+        ExperimentConfigLoader(archive, env="imags", **arguments)
 
 
 @pytest.mark.parametrize("name", ["copy [1]", "what?", "all*"])

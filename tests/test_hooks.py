@@ -23,12 +23,25 @@ def _wrapped(refusal: InputError) -> Exception:
 
 
 @pytest.mark.parametrize("is_wrapped", [False, True])
-def test_the_command_of_a_refusal_names_the_experiment_in_every_kind_of_session(is_wrapped: bool) -> None:
+def test_the_command_of_a_refusal_names_the_experiment_in_every_kind_of_session(
+    is_wrapped: bool, tmp_path: Path
+) -> None:
     """The hook is all that scripts, orchestrators and `kedro run` have in common."""
+    hooks = RunHooks()
+    hooks.project_path = tmp_path
+    (tmp_path / "pyproject.toml").write_text("[tool.kedro]")
     refusal = InputError("index must be there, got none; type: kedro run --pipelines index")
     error = _wrapped(refusal) if is_wrapped else refusal
-    RunHooks().on_pipeline_error(error=error, run_params={"env": "it is"}, catalog=DataCatalog())
+    hooks.on_pipeline_error(error=error, run_params={"env": "it is"}, catalog=DataCatalog())
     assert str(find_refusal(error)).endswith("type: kedro run --env 'it is' --pipelines index")
+
+
+def test_the_command_of_a_refusal_is_that_of_the_package_outside_of_a_project(tmp_path: Path) -> None:
+    hooks = RunHooks()
+    hooks.project_path = tmp_path
+    refusal = InputError("index must be there, got none; type: kedro run --pipelines index")
+    hooks.on_pipeline_error(error=refusal, run_params={}, catalog=DataCatalog())
+    assert str(refusal).endswith("type: supcon_pipeline run --pipelines index")
 
 
 def test_an_error_that_is_no_refusal_stays_as_it_is() -> None:

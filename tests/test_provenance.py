@@ -16,9 +16,14 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def make_project(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool.kedro]")
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     git(tmp_path, "init", "-q")
+    make_project(tmp_path)
     (tmp_path / "file").write_text("1")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
@@ -42,6 +47,7 @@ def test_a_repository_of_somebody_else_is_read(repository: Path, monkeypatch: py
 
 
 def test_no_repository_and_no_git_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_project(tmp_path)
     assert describe_commit(tmp_path) == (None, "not under version control")
     git(tmp_path, "init", "-q")
     commit, reason = describe_commit(tmp_path)
@@ -49,6 +55,13 @@ def test_no_repository_and_no_git_are_told_apart(tmp_path: Path, monkeypatch: py
     assert str(reason).startswith("unknown: git refuses (")
     monkeypatch.setenv("PATH", "")
     assert describe_commit(tmp_path) == (None, "unknown: git cannot be run (No such file or directory)")
+
+
+def test_outside_of_a_project_the_code_is_that_of_the_installed_version(repository: Path) -> None:
+    # The repository has other code.
+    (repository / "pyproject.toml").unlink()
+    version = package_versions()["supcon_pipeline"]
+    assert describe_commit(repository) == (None, f"supcon_pipeline {version} as installed")
 
 
 def test_the_own_version_and_those_of_what_it_depends_on_are_recorded() -> None:
@@ -61,6 +74,8 @@ def test_the_own_version_and_those_of_what_it_depends_on_are_recorded() -> None:
 def test_the_command_is_quoted_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/kedro", "run", "--env", "it is"])
     assert typed_command() == "kedro run --env 'it is'"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/supcon_pipeline", "run"])
+    assert typed_command() == "supcon_pipeline run"
     monkeypatch.setattr(sys, "argv", ["/somewhere/kedro/__main__.py", "run"])
     assert typed_command() == "python -m kedro run"
     monkeypatch.setattr(sys, "argv", ["scripts/train.py"])

@@ -269,7 +269,7 @@ def test_what_is_no_path_is_read_as_before() -> None:
 
 def test_the_plain_command_has_nothing_but_its_pipelines() -> None:
     assert run_command(["a", "b"]) == "kedro run --pipelines a,b"
-    assert run_command(["a"], folder=".venv/bin/") == ".venv/bin/kedro run --pipelines a"
+    assert run_command(["a"], program=".venv/bin/kedro") == ".venv/bin/kedro run --pipelines a"
 
 
 def raise_error(error: Exception) -> Any:

@@ -11,7 +11,7 @@ import click
 from kedro.framework.cli.project import run as _kedro_run
 from kedro.framework.cli.utils import CONTEXT_SETTINGS, KedroCliError, env_option
 
-from supcon_pipeline.commands import CommandError
+from supcon_pipeline.commands import CommandError, program_of
 from supcon_pipeline.core.messages import format_bytes
 
 if TYPE_CHECKING:
@@ -112,17 +112,10 @@ def runs() -> None:
 
 def _experiments(context: click.Context, env: str | None) -> "list[Experiment]":
     """The experiments that a command is about."""
-    from kedro.framework.startup import bootstrap_project
-    from kedro.utils import find_kedro_project
-
+    from supcon_pipeline.projects import find_folder, prepare_folder
     from supcon_pipeline.run_commands.books import experiments
 
-    metadata = context.obj
-    if metadata is None:
-        path = find_kedro_project(Path.cwd())
-        if path is None:
-            raise CommandError(f"folder must be inside a project, got {Path.cwd()}; change to a project")
-        metadata = bootstrap_project(path)
+    metadata = context.obj or prepare_folder(find_folder(Path.cwd()))
     return experiments(metadata.project_path, env)
 
 
@@ -162,7 +155,8 @@ def list_runs(
     if is_json:
         click.echo(json.dumps([describe(run) for run in chosen], indent=2))
     elif not chosen:
-        click.echo("No run meets the filter" if together else "No runs yet; type: kedro run")
+        first = f"No runs yet; type: {program_of(found[0].project_path)} run"
+        click.echo("No run meets the filter" if together else first)
     else:
         _print(tabulate(chosen))
 

@@ -1,6 +1,7 @@
 """Commands: the error one stops with, and how a message spells the command to type next."""
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import click
 from kedro.io import DatasetError
+from kedro.utils import is_kedro_project
 from omegaconf import OmegaConf
 
 from supcon_pipeline.core.messages import InputError
@@ -48,7 +50,7 @@ def run_command(
     load_versions: Mapping[str, str] | None = None,
     is_resumed: bool = False,
     run_id: str | None = None,
-    folder: str = "",
+    program: str = "kedro",
     selection: Mapping[str, Iterable[str]] | None = None,
 ) -> str:
     """The `kedro run` command for some pipelines, quoted for a shell.
@@ -60,14 +62,14 @@ def run_command(
         load_versions: version by artifact name.
         is_resumed: whether the run keeps the artifacts it already has.
         run_id: the existing run to continue.
-        folder: prefix of the program, from `commands_folder`.
+        program: what is typed for Kedro, from `program_of`.
         selection: what else chooses nodes: names by option, such as `--tags`.
 
     Example:
         >>> run_command(["stage1", "stage1_swa"], params={"stage1": {"compile": True}})
         'kedro run --pipelines stage1,stage1_swa --params stage1.compile=true'
     """
-    words = [f"{folder}kedro", "run", *(["--env", env] if env else [])]
+    words = [program, "run", *(["--env", env] if env else [])]
     for option, names in {"--pipelines": pipelines, **(selection or {})}.items():
         chosen = ",".join(names)
         words += [option, chosen] if chosen else []
@@ -108,14 +110,21 @@ def with_typed_paths(params: Mapping[str, Any], words: Sequence[str]) -> dict[st
     return corrected
 
 
-def complete_commands(message: str, env: str | None) -> str:
+def complete_commands(message: str, env: str | None, program: str = "kedro") -> str:
     """A message of a node or dataset, which do not know the experiment, with it in every `kedro run`.
+
+    Args:
+        message: the message.
+        env: the experiment; none for the default one.
+        program: what is typed for Kedro, from `program_of`.
 
     Example:
         >>> complete_commands("type: kedro run --pipelines index", "images")
         'type: kedro run --env images --pipelines index'
     """
-    return message.replace("kedro run ", f"kedro run --env {shlex.quote(env)} ") if env else message
+    if env:
+        message = message.replace("kedro run ", f"kedro run --env {shlex.quote(env)} ")
+    return re.sub(r"(?<![\w/])kedro (?=runs?\b)", lambda _: f"{program} ", message)
 
 
 def find_refusal(error: BaseException | None) -> InputError | None:
@@ -125,10 +134,13 @@ def find_refusal(error: BaseException | None) -> InputError | None:
     return error if isinstance(error, InputError) else None
 
 
-def commands_folder(project_path: Path) -> str:
-    """`.venv/bin/` where this process runs in the project's own environment, else nothing."""
-    is_own = Path(sys.prefix).resolve() == (project_path / ".venv").resolve()
-    return ".venv/bin/" if is_own else ""
+def program_of(folder: Path) -> str:
+    """What to type in a folder: `kedro` in a project, elsewhere the program of this package.
+
+    It has `.venv/bin/` before it where this process runs in the folder's own environment.
+    """
+    is_own = Path(sys.prefix).resolve() == (folder / ".venv").resolve()
+    return (".venv/bin/" if is_own else "") + ("kedro" if is_kedro_project(folder) else "supcon_pipeline")
 
 
 def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

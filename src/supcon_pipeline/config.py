@@ -2,14 +2,16 @@
 
 import os
 from copy import deepcopy
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
 from supcon_pipeline.commands import CommandError
-from supcon_pipeline.core.messages import suggest
+from supcon_pipeline.core.messages import name_some, nearest_names
+from supcon_pipeline.packaged import CONF
+from supcon_pipeline.projects import is_packaged, require_plain_path
 
 # Keys of a catalog entry that hold a path.
 _PATHS = ("path", "filepath", "folder")
@@ -26,23 +28,33 @@ class ExperimentConfigLoader(OmegaConfigLoader):
     was most of the time it took to start.
     """
 
-    def __init__(self, *arguments: Any, **named: Any):
+    def __init__(self, conf_source: str, *arguments: Any, **named: Any):
         self._read: dict[str, dict[str, Any]] = {}
-        super().__init__(*arguments, **named)
-        folder = Path(self.conf_source)
-        # Kedro looks for files of configuration and versions of artifacts by patterns.
-        if set("*?[") & set(str(folder.absolute())):
+        require_plain_path(Path(conf_source).absolute().parent)
+        source = str(CONF) if is_packaged(Path(conf_source)) else conf_source
+        super().__init__(source, *arguments, **named)
+        self._require_environments()
+
+    def _require_environments(self) -> None:
+        """Refuse a source that lacks the default experiment or the one chosen; do without `local`."""
+        try:
+            # The source may also be an archive or in a bucket.
+            entries = self._fs.ls(self._get_conf_env_path(""), detail=True)
+        except FileNotFoundError:
+            entries = []
+        known = sorted(PurePath(entry["name"]).name for entry in entries if entry["type"] == "directory")
+        if self.base_env and self.base_env not in known:
             raise CommandError(
-                f"folder of the project must have no *, ? or [ in its path, got {folder.absolute().parent}; "
-                "rename or move it"
+                f"configuration must have the folder {self.base_env}, got none in {self.conf_source}; "
+                "a folder with all of it is made by: supcon_pipeline init <folder>"
             )
-        # The source may also be an archive, and the default environment need not exist.
-        if self.env and self.env != self.default_run_env and folder.is_dir():
-            known = sorted(path.name for path in folder.iterdir() if path.is_dir())
-            if self.env not in known:
-                raise CommandError(
-                    f"env must be a folder of {folder.name}, got '{self.env}'; {suggest(self.env, known)}"
-                )
+        if self.default_run_env not in known:
+            # A package has none, and Kedro would not go on.
+            self.default_run_env = self.base_env
+        if self.env and self.env not in known:
+            nearest = nearest_names(self.env, known)
+            remedy = f"did you mean '{nearest[0]}'?" if nearest else "choose one of them"
+            raise CommandError(f"env must be one of {name_some(known, 20)}, got '{self.env}'; {remedy}")
 
     @property
     def experiment(self) -> str:

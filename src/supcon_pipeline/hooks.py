@@ -19,10 +19,10 @@ from pydantic import BaseModel
 
 from supcon_pipeline.commands import (
     CommandError,
-    commands_folder,
     complete_commands,
     find_refusal,
     leaves,
+    program_of,
     run_command,
 )
 from supcon_pipeline.core.claims import Claim
@@ -142,8 +142,8 @@ class RunHooks:
         close_interrupted(threading.get_ident())
         run_id = choose_run_id(_session_id(run_params))
         given = run_params.get("runtime_params") or {}
-        folder = commands_folder(self.project_path)
-        command = partial(run_command, env=run_params.get("env"), params=given, folder=folder)
+        program = program_of(self.project_path)
+        command = partial(run_command, env=run_params.get("env"), params=given, program=program)
         book = RunBook(catalog, whole_graph(), command)
         if run_params.get("only_missing_outputs"):
             require_run_to_continue(book, run_id)
@@ -205,7 +205,8 @@ class RunHooks:
         refusal = find_refusal(error)
         if refusal is not None and not isinstance(refusal, CommandError):
             # Whoever started the session shows the error: here is the last place that all of them pass.
-            refusal.args = (complete_commands(str(refusal), run_params.get("env")),)
+            program = program_of(self.project_path)
+            refusal.args = (complete_commands(str(refusal), run_params.get("env"), program),)
         _release_claim()
         log = _log_of(catalog)
         if log is not None:

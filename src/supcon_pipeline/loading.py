@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.project import settings
-from kedro.framework.startup import bootstrap_project
 from kedro.utils import is_kedro_project
 
-from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, commands_folder, run_command
+from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, program_of, run_command
 from supcon_pipeline.core.messages import InputError, suggest
+from supcon_pipeline.projects import prepare_folder
 from supcon_pipeline.runs import Run, RunBook
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ def load_encoder(
 ) -> "ImageEncoder":
     """See `supcon_pipeline.load_encoder`."""
     path = Path(project_path).expanduser().resolve()
-    if is_kedro_project(path):
+    if is_kedro_project(path) or (path / "data").is_dir():
         return _load_from_run(path, env, run_id)
     if not path.is_file():
         raise InputError(
-            "project_path must be the folder of a project or the file of a model, "
-            f"got {str(project_path)!r}, which is neither"
+            "project_path must be the folder of a project, a folder with the data/ of runs or the file of a "
+            f"model, got {str(project_path)!r}, which is none of them"
         )
     if env is not None or run_id is not None:
         raise InputError(f"env and run_id must be left out with a file, got {env!r} and {run_id!r}")
@@ -62,10 +62,10 @@ def _load_from_run(project_path: Path, env: str | None, run_id: str | None) -> "
     from supcon_pipeline.core.inference.image_encoder import encoder_of_states
     from supcon_pipeline.pipeline_registry import whole_graph
 
-    bootstrap_project(project_path)
+    prepare_folder(project_path)
     with settings.SESSION_CLASS.create(project_path, env=env) as session:
         catalog = session.load_context().catalog
-    command = partial(run_command, env=env, folder=commands_folder(project_path))
+    command = partial(run_command, env=env, program=program_of(project_path))
     book = RunBook(catalog, whole_graph(), command)
     run = _choose_run(book, run_id or os.environ.get(RUN_ID_VARIABLE))
     book.pin(run.artifacts)

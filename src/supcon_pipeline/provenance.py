@@ -9,16 +9,20 @@ import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from kedro.utils import is_kedro_project
+
 _PACKAGE = "supcon_pipeline"
 NO_REPOSITORY = "not under version control"
 
 
 def describe_commit(project_path: Path) -> tuple[str | None, str | None]:
-    """The commit of the code, plus `+changes` where files are modified; or none, and why.
+    """The commit of the project, plus `+changes` where files are modified; or none, and why.
 
     Git refuses folders that belong to somebody else, as they do in containers, because their settings could
     run programs. The code of the project runs already, and the one such setting that counts here is off.
     """
+    if not is_kedro_project(project_path):
+        return None, f"{_PACKAGE} {package_versions()[_PACKAGE]} as installed"
     trusting = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
     describe = ["describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
@@ -60,7 +64,7 @@ def typed_command() -> str:
     program, *arguments = sys.argv or [""]
     name = Path(program).name
     module = Path(program).parent.name if name == "__main__.py" else ""
-    start = ["python", "-m", module] if module else [name if name == "kedro" else program]
+    start = ["python", "-m", module] if module else [name if name in ("kedro", _PACKAGE) else program]
     return shlex.join([*start, *arguments])
 
 

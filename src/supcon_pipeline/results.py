@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from supcon_pipeline.commands import commands_folder
+from supcon_pipeline.commands import program_of
 from supcon_pipeline.core.pages.headlines import (
     describe_gains,
     describe_without_near_duplicates,
@@ -51,9 +51,9 @@ def print_results(
         console.print(f"  {name:<20} {path}", soft_wrap=True, markup=False)
     env = f" --env {shlex.quote(run_params['env'])}" if run_params.get("env") else ""
     console.print("\nNext:")
-    folder = commands_folder(project_path)
-    for command, purpose in _next_commands(made, env, _images_path(run_params)):
-        console.print(f"  {folder}{command:<50} {purpose}", soft_wrap=True, markup=False)
+    program = program_of(project_path)
+    for command, purpose in _next_commands(made, env, _images_path(run_params), program):
+        console.print(f"  {command:<50} {purpose}", soft_wrap=True, markup=False)
 
 
 def _artifact_paths(names: set[str], catalog: DataCatalog, project_path: Path) -> dict[str, PurePath]:
@@ -76,26 +76,27 @@ def _images_path(run_params: dict[str, Any]) -> str:
     return f"images.path={path}," if path else ""
 
 
-def _next_commands(made: set[str], env: str, images: str) -> list[tuple[str, str]]:
+def _next_commands(made: set[str], env: str, images: str, program: str) -> list[tuple[str, str]]:
     """Commands to type next, each with its purpose."""
-    infer = f"kedro run{env} --pipelines inference --params inference.path=<folder>"
-    export = f"kedro run{env} --pipelines export"
+    infer = f"{program} run{env} --pipelines inference --params inference.path=<folder>"
+    export = f"{program} run{env} --pipelines export"
     if made & {"inference_predictions", "model_card"}:
         return [(infer, "classify new images"), (export, "export for other programs")]
     if made & REPORTED and "report" not in made:
-        report = f"kedro run{env} --nodes visualization.write_report"
+        report = f"{program} run{env} --nodes visualization.write_report"
         return [(report, "add it to the report"), (infer, "classify new images")]
     change = shlex.quote(f"{images}stage1.optimizer.lr=0.2")
     # Without a classifier, evaluation would be refused.
-    evaluate = [(f"kedro run{env} --pipelines evaluation", "evaluate again without training")]
-    # Kedro-Viz is an extra.
-    lineage = [(f"kedro viz run --include-hooks{env}", "see the lineage in a browser")]
+    evaluate = [(f"{program} run{env} --pipelines evaluation", "evaluate again without training")]
+    folder = program[: program.rfind("/") + 1]
+    lineage = [(f"{program} viz run --include-hooks{env}", "see the lineage in a browser")]
     return [
-        *(lineage if find_spec("kedro_viz") else []),
+        # Kedro-Viz is an extra, and for projects.
+        *(lineage if find_spec("kedro_viz") and program.endswith("kedro") else []),
         *(evaluate if made & {"classifier", "metrics", "report"} else []),
-        (f"kedro run{env} --params {change}", "change one parameter"),
+        (f"{program} run{env} --params {change}", "change one parameter"),
         *([(infer, "classify new images")] if made & {"metrics", "report"} else []),
-        ("tensorboard --logdir data/08_reporting", "see the curves of all runs"),
+        (f"{folder}tensorboard --logdir data/08_reporting", "see the curves of all runs"),
     ]
 
 

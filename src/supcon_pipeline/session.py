@@ -1,6 +1,7 @@
 """The session: one id for everything a run saves, and one line for input that is refused."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from kedro.framework.session import KedroSession
@@ -8,6 +9,7 @@ from kedro.framework.session import KedroSession
 from supcon_pipeline.accidents import raise_in_one_line
 from supcon_pipeline.commands import with_typed_paths
 from supcon_pipeline.interrupts import unwinding_on_signals
+from supcon_pipeline.projects import find_folder
 from supcon_pipeline.run_ids import choose_run_id
 from supcon_pipeline.validation import require_names
 
@@ -18,8 +20,9 @@ class RunSession(KedroSession):
     Any other session runs the same: what a run is, is decided in the hooks.
     """
 
-    def __init__(self, session_id: str, **arguments: Any):
-        super().__init__(session_id=choose_run_id(session_id), **arguments)
+    def __init__(self, session_id: str, project_path: Path | str | None = None, **arguments: Any):
+        folder = project_path or find_folder(Path.cwd())
+        super().__init__(session_id=choose_run_id(session_id), project_path=folder, **arguments)
 
     @classmethod
     def create(cls, *arguments: Any, **named: Any) -> KedroSession:

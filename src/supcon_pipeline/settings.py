@@ -19,7 +19,8 @@ if find_spec("kedro_mlflow"):
 
     # The last is called first: a run is opened, and closed, before MLflow is told.
     HOOKS = (MlflowRunHooks(), *HOOKS)
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow",)
+# The package sends no data on its use, wherever it is installed.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-telemetry")
 SESSION_CLASS = RunSession
 CONFIG_LOADER_CLASS = ExperimentConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -142,7 +142,11 @@ def test_the_record_has_all_options_of_what_ran_and_nothing_of_what_did_not(
             "--env tiny --params stage1.optimiser.lr=0.3",
             "stage1.optimiser must be a known parameter, got 'optimiser'; did you mean 'stage1.optimizer'?",
         ),
-        ("--env imagse", "env must be a folder of conf, got 'imagse'; did you mean 'images'?"),
+        (
+            "--env imagse",
+            "env must be one of base, cifar10, cifar100, cifar100_fast, cifar10_fast, images, "
+            "images_scratch, local, tiny, got 'imagse'; did you mean 'images'?",
+        ),
     ],
 )
 def test_a_mistake_on_the_command_line_shows_no_traceback(
@@ -171,8 +175,8 @@ def test_a_mistake_on_the_command_line_shows_no_traceback(
         ),
         ({"from_nodes": ["draw_confusion_matrix"]}, "did you mean 'visualization.draw_confusion_matrix'?"),
         ({"to_nodes": ["inference.draw_gallery"]}, "that runs, .*; add --pipelines inference"),
-        ({"env": "tinny"}, "env must be a folder of conf, got 'tinny'; did you mean 'tiny'?"),
-        ({"env": "?"}, "got '\\?'; known are base, cifar10, .*, images, .*tiny"),
+        ({"env": "tinny"}, "env must be one of base, .*, tiny, got 'tinny'; did you mean 'tiny'?"),
+        ({"env": "?"}, "env must be one of base, cifar10, .*tiny, got '\\?'; choose one of them"),
     ],
 )
 def test_a_wrong_name_of_a_node_pipeline_or_environment_is_one_line(

@@ -36,7 +36,9 @@ def test_what_is_held_in_memory_is_no_artifact(tmp_path: Path, capsys: pytest.Ca
 def closing_words(
     project_path: Path, capsys: pytest.CaptureFixture[str], names: list[str], **run_params: Any
 ) -> str:
-    """What is said at the end of a run that has made artifacts of these names."""
+    """What is said at the end of a run of a project that has made artifacts of these names."""
+    project_path.mkdir(exist_ok=True)
+    (project_path / "pyproject.toml").write_text("[tool.kedro]")
     made = pipeline([node(lambda: None, None, names, name="make")])
     files = {name: JSONDataset(filepath=str(project_path / "[raw]" / f"{name}.json")) for name in names}
     print_results({"run_id": "mine", "env": None, **run_params}, made, DataCatalog({**files}), project_path)
@@ -62,6 +64,18 @@ def test_commands_are_those_of_the_environment_that_runs(
     assert "\n  kedro viz run" in closing_words(tmp_path, capsys, ["one"])
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     assert "\n  .venv/bin/kedro viz run" in closing_words(tmp_path, capsys, ["one"])
+
+
+def test_outside_of_a_project_commands_are_those_of_the_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = pipeline([node(lambda: None, None, ["report"], name="make")])
+    report = JSONDataset(filepath=str(tmp_path / "report.json"))
+    print_results({"run_id": "mine", "env": "images"}, made, DataCatalog({"report": report}), tmp_path)
+    _, _, following = capsys.readouterr().out.partition("Next:\n")
+    words = [line.split()[:4] for line in following.splitlines()]
+    assert words[:3] == [["supcon_pipeline", "run", "--env", "images"]] * 3
+    assert words[3][:2] == ["tensorboard", "--logdir"]
 
 
 def test_what_would_be_refused_is_not_suggested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,7 +198,7 @@ def test_a_run_or_a_file_that_does_not_exist_is_refused(finished_project: Path, 
     with pytest.raises(click.ClickException, match=r"run with an encoder, got 'never'"):
         load_encoder(finished_project, env="tiny", run_id="never")
     with pytest.raises(
-        ValueError, match="project_path must be the folder of a project or the file of a model"
+        ValueError, match="project_path must be the folder of a project, a folder with the data/ of runs or"
     ):
         load_encoder(tmp_path / "nowhere")
     (tmp_path / "model.txt").touch()

@@ -18,6 +18,7 @@ from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.messages import name_some, nearest_names
 from supcon_pipeline.core.training.progress import flatten
 from supcon_pipeline.datasets.run_record import RunRecord, TaskEntry
+from supcon_pipeline.projects import configuration_of
 from supcon_pipeline.runs import RECORD, RunBook
 
 _UNREADABLE = (DatasetError, OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -38,7 +39,7 @@ class Experiment:
     @cached_property
     def config(self) -> Any:
         """Its configuration loader."""
-        source = str(self.project_path / settings.CONF_SOURCE)
+        source = str(configuration_of(self.project_path))
         return settings.CONFIG_LOADER_CLASS(source, env=self.env, **settings.CONFIG_LOADER_ARGS)
 
     @property
@@ -150,7 +151,7 @@ def experiments(project_path: Path, env: str | None) -> list[Experiment]:
     """One experiment, or where none is chosen all of them, the default one first."""
     if env is not None:
         return [Experiment(project_path, env)]
-    source, arguments = project_path / settings.CONF_SOURCE, settings.CONFIG_LOADER_ARGS
+    source, arguments = configuration_of(project_path), settings.CONFIG_LOADER_ARGS
     default = {arguments["base_env"], arguments["default_run_env"]}
     names = sorted(path.name for path in source.iterdir() if path.is_dir() and path.name not in default)
     base = Experiment(project_path, None)

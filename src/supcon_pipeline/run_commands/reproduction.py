@@ -5,7 +5,7 @@ from typing import Any
 
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.commands import leaves, run_command
+from supcon_pipeline.commands import leaves, program_of, run_command
 from supcon_pipeline.core.messages import name_some
 from supcon_pipeline.datasets.run_record import TaskEntry
 from supcon_pipeline.provenance import describe_commit, package_versions
@@ -50,6 +50,7 @@ def _command_of_task(experiment: Experiment, run: Summary, task: TaskEntry, chan
         task["env"],
         _sayable({**dict(leaves(task["given"])), **params}),
         _pins(run, Pipeline(nodes)),
+        program=program_of(experiment.project_path),
         selection={option: selection.get(name, []) for name, option in _OPTIONS.items()},
     )
 
@@ -60,7 +61,8 @@ def _command_of_artifacts(experiment: Experiment, run: Summary, changes: dict[st
     made = {name for name, version in (read.artifacts if read else {}).items() if version == run.run_id}
     nodes = Pipeline([node for node in graph.nodes if set(node.outputs) & made])
     pipelines = list(dict.fromkeys(str(node.namespace) for node in nodes.nodes))
-    return run_command(pipelines, experiment.env, _sayable(changes), _pins(run, nodes))
+    program = program_of(experiment.project_path)
+    return run_command(pipelines, experiment.env, _sayable(changes), _pins(run, nodes), program=program)
 
 
 def _pins(run: Summary, nodes: Pipeline) -> dict[str, str]:
