@@ -56,6 +56,15 @@ def test_a_folder_has_the_pipelines_of_the_package_and_no_runs(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_project_that_was_made_is_run_by_kedro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = type_in(tmp_path, monkeypatch, "init", "made")
+    assert made.output == "Made a project in made; go there and type: kedro run\n"
+    below = tmp_path / "made/conf/base"
+    assert type_in(below, monkeypatch, "runs", "list").output == "No runs yet; type: kedro run\n"
+    again = type_in(tmp_path, monkeypatch, "init", "made")
+    assert again.output.startswith("Error: folder must be new or empty")
+
+
 def test_the_log_is_that_of_the_package_where_the_folder_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,8 +39,19 @@ def program(context: click.Context) -> None:
     In a project this does what `kedro` does. Any other folder has the configuration of the package, and
     artifacts go to its data/.
     """
-    context.obj = prepare_folder(find_folder(Path.cwd()))
+    if context.invoked_subcommand != "init":
+        context.obj = prepare_folder(find_folder(Path.cwd()))
 
 
 program.add_command(run)
 program.add_command(runs)
+
+
+@program.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Make a project to change in a new or empty folder: configuration, data/ and a README."""
+    from supcon_pipeline.new_project import write_project
+
+    write_project(folder)
+    click.echo(f"Made a project in {folder}; go there and type: {program_of(folder)} run")

@@ -73,12 +73,15 @@ def test_the_wheel_has_the_configuration_and_no_credentials(wheel: Path) -> None
     own = {name for name in files if not name.startswith("conf/local/")}
     assert {"conf/logging.yml", "conf/base/catalog.yml", "conf/images/parameters.yml"} <= own
     assert {name for name in names if name.startswith("conf/")} == own | {"conf/README.md"}
-    assert "core/pages/templates/report.html" in names
+    assert {"template/README.md", "core/pages/templates/report.html"} <= names
 
 
-def test_the_program_says_its_version_and_knows_its_experiments(installed: Path, tmp_path: Path) -> None:
+def test_the_program_says_its_version_makes_projects_and_knows_its_experiments(
+    installed: Path, tmp_path: Path
+) -> None:
     program = installed / "supcon_pipeline"
     assert run(tmp_path, program, "--version").stdout == f"supcon_pipeline, version {__version__}\n"
+    assert run(tmp_path, program, "init", "made").stdout.startswith("Made a project in made")
     (tmp_path / "empty").mkdir()
     assert "- stage1_swa\n" in run(tmp_path / "empty", program, "registry", "list").stdout
     refused = run(tmp_path / "empty", program, "run", "--env", "imags")
