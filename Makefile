@@ -4,6 +4,8 @@ BIN := .venv/bin
 # A worker for each core; a file stays on one, as its tests share what they need. The longest files come first.
 WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
+# Its build is broken without an argument for CMake; uv has the same one from pyproject.toml.
+TSNE := MulticoreTSNE --config-settings="--build-option=build_ext --cmake-args=-DCMAKE_POLICY_VERSION_MINIMUM=3.5"
 
 .PHONY: help run test coverage test-core check viz lock clean-environment environment
 
@@ -39,14 +41,13 @@ environment: ## .venv with the locked versions
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python must be 3.11 or newer, got %d.%d; set PYTHON=" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --progress-bar off --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --progress-bar off --quiet --disable-pip-version-check -r requirements.lock $(TSNE)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 lock: environment ## Resolve the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--quiet --no-header --no-annotate --output-file requirements.lock
-	sed -i 's|^multicoretsne==.*|& --config-settings="--build-option=build_ext" --config-settings="--build-option=--cmake-args=-DCMAKE_POLICY_VERSION_MINIMUM=3.5"|' requirements.lock
 
 clean-environment: ## Remove .venv
 	rm -rf .venv
