@@ -335,6 +335,14 @@ def test_reproduce_gives_the_command_with_what_was_given_and_read(runs: Runs) ->
     assert "artifacts of a1: encoder, metrics are no longer there" in text
 
 
+def test_outside_of_a_project_commands_are_those_of_the_package(runs: Runs) -> None:
+    assert runs.printed("list") == "No runs yet; type: kedro run\n"
+    (runs.project / "pyproject.toml").unlink()
+    assert runs.printed("list") == "No runs yet; type: supcon_pipeline run\n"
+    runs.add("a1")
+    assert runs.printed("reproduce", "a1").splitlines()[0] == "supcon_pipeline run --env tiny"
+
+
 def test_a_continued_run_is_reproduced_by_one_command(runs: Runs) -> None:
     runs.add("a1", outcome="interrupted")
     record = runs.project / "data/08_reporting/tiny/run_record.json/a1"

@@ -103,7 +103,7 @@ class ImageEncoder:
         if self.match_threshold is None:
             raise InputError(
                 "match_threshold must be known, got none, as the encoder comes from no evaluated run; "
-                "load one with load_encoder(<project>), after kedro run --pipelines evaluation"
+                "load one with load_encoder(<project>), after the pipeline evaluation has run"
             )
         sides = [list_images(images) for images in (first, second)]
         if len(sides[0]) != len(sides[1]):
@@ -190,5 +190,5 @@ def _require_entries(metadata: Mapping[str, Any], name: str) -> None:
     if absent:
         raise InputError(
             f"metadata of {name} must have {', '.join(_ENTRIES)}, got no {', '.join(absent)}; "
-            "choose a file that kedro run --pipelines export has made"
+            "choose a file that the pipeline export has made"
         )
