@@ -100,7 +100,7 @@ cli.add_command(run)
 
 @cli.group()
 def runs() -> None:
-    """List, show, compare, reproduce, delete and prune runs.
+    """List, show, compare, reproduce, delete and prune runs, and search parameters by many.
 
     A run is named by its id or the beginning of it. Without --env, the runs of all experiments are meant.
     """
@@ -244,3 +244,28 @@ def prune(context: click.Context, env: str | None, yes: bool) -> None:
         click.echo("There is nothing to remove")
     elif not yes:
         click.echo(f"{total} in all; to remove them, add --yes")
+
+
+@runs.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@env_option
+@click.option("--dry-run", "is_dry", is_flag=True, help="Show what would run.")
+@click.pass_context
+def sweep(context: click.Context, file: Path, env: str | None, is_dry: bool) -> None:
+    """Search the parameters that a file declares, and evaluate the best on fresh seeds.
+
+    Where it was stopped, the same command goes on.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from supcon_pipeline.accidents import raise_in_one_line
+    from supcon_pipeline.run_commands.sweep.command import sweep
+
+    console = Console(highlight=False)
+    experiment, *_ = _experiments(context, env)
+    try:
+        sweep(file, experiment, lambda part: console.print(part, soft_wrap=isinstance(part, Text)), is_dry)
+    except Exception as error:
+        raise_in_one_line(error)
+        raise

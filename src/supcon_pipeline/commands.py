@@ -152,6 +152,12 @@ def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
+def is_sayable(name: str, value: Any) -> bool:
+    """Whether `--params` can give a parameter this value: it splits at commas, and knows no lists."""
+    is_in_list = any(part.isdigit() for part in name.split("."))
+    return not (is_in_list or isinstance(value, list) or (isinstance(value, str) and "," in value))
+
+
 def _as_typed(value: Any) -> str:
     """The value as `--params` reads it back; text that would come back as a number has quotes."""
     if isinstance(value, str) and OmegaConf.from_dotlist([f"value={value}"])["value"] == value:

@@ -201,15 +201,15 @@ def _paths(name: str, model: type[BaseModel]) -> Iterator[str]:
     """The dotted names of a group of parameters and of everything in it."""
     yield name
     for field, info in model.model_fields.items():
-        inner = _model_in(info.annotation)
+        inner = model_in(info.annotation)
         yield from _paths(f"{name}.{field}", inner) if inner else [f"{name}.{field}"]
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
     """The model in an annotation, which may be optional or a list; none where there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
+    return next(filter(None, map(model_in, get_args(annotation))), None)
 
 
 def _explain(root: str, mistake: dict[str, Any], known: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.commands import leaves, program_of, run_command
+from supcon_pipeline.commands import is_sayable, leaves, program_of, run_command
 from supcon_pipeline.core.messages import name_some
 from supcon_pipeline.datasets.run_record import TaskEntry
 from supcon_pipeline.provenance import describe_commit, package_versions
@@ -79,12 +79,7 @@ def _pins(run: Summary, nodes: Pipeline) -> dict[str, str]:
 
 def _sayable(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that `--params` can take: it splits at commas, and knows no lists."""
-    return {name: value for name, value in params.items() if _is_sayable(name, value)}
-
-
-def _is_sayable(name: str, value: Any) -> bool:
-    is_in_list = any(part.isdigit() for part in name.split("."))
-    return not (is_in_list or isinstance(value, list) or (isinstance(value, str) and "," in value))
+    return {name: value for name, value in params.items() if is_sayable(name, value)}
 
 
 def differences(experiment: Experiment, run: Summary) -> Iterator[str]:
@@ -99,7 +94,7 @@ def differences(experiment: Experiment, run: Summary) -> Iterator[str]:
     elif commit.endswith("+changes"):
         yield f"commit: {commit}, with changes that are not in it"
     for name, (value, today) in parameter_changes(experiment, run).items():
-        how = "given above" if _is_sayable(name, value) else "cannot be given by --params: set it in the file"
+        how = "given above" if is_sayable(name, value) else "cannot be given by --params: set it in the file"
         yield f"parameters: {name} was {value!r}, is {today!r} in the files ({how})"
     packages = tasks[-1]["packages"] if tasks else {}
     for name, (before, now) in differing(packages, package_versions() if packages else {}).items():

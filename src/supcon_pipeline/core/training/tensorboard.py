@@ -17,6 +17,8 @@ from supcon_pipeline.core.parameters.stages import BaselineTraining, Stage1Param
 
 # The first columns of the table.
 _FIRST = ("stage", "backbone.name", "loss.temperature", "optimizer.lr")
+# Who watches a training, as a sweep does, sees each epoch soon after it has ended.
+_FLUSH_SECONDS = 2
 
 
 class TrainingLog(SummaryWriter):
@@ -28,7 +30,7 @@ class TrainingLog(SummaryWriter):
 
     def __init__(self, folder: str):
         _leave_errors_to_the_writer()
-        super().__init__(folder)
+        super().__init__(folder, flush_secs=_FLUSH_SECONDS)
 
     def add_hparams(
         self,

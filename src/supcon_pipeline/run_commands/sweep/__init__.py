@@ -1,0 +1,1 @@
+"""What `kedro runs sweep` does: a search of parameters whose trials are ordinary runs."""
