@@ -183,7 +183,7 @@ def _wait_until_ended(experiment: Experiment, run_id: str) -> None:
 
 def _run(run: PlannedRun, project_path: Path, log: Path, look: Callable[[], None]) -> int:
     """Start a run and wait for its end; gives its status. Where this process is stopped, the run is first."""
-    command = [sys.executable, "-m", "supcon_pipeline.run_commands.sweep.process", *run.words[1:]]
+    command = [sys.executable, "-m", "supcon_pipeline.run_commands.sweep.process", *run.words]
     with (
         log.open("ab") as output,
         subprocess.Popen(
