@@ -10,10 +10,15 @@ def main() -> None:
     """Do what `kedro` does with these arguments, and stop when the process that started this one is gone."""
     from kedro.framework.cli import main as kedro
 
-    Thread(target=_stop_with_parent, name="stop with parent", daemon=True).start()
+    watch()
     # What the record of the run says was typed.
     sys.argv[0] = "kedro"
     kedro()
+
+
+def watch() -> None:
+    """Stop this process, as `kill` does, when the one at the other end of its input is gone."""
+    Thread(target=_stop_with_parent, name="stop with parent", daemon=True).start()
 
 
 def _stop_with_parent() -> None:

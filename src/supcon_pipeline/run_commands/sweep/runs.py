@@ -79,7 +79,7 @@ class SweepRuns:
         try:
             self._make(run, f"{self.plan.sweep.stage}_history", look)
         except FailedRunError as failure:
-            if not _DIVERGED.search(str(failure)):
+            if not has_diverged(str(failure)):
                 raise
             self._drop_progress(since, run.params)
             raise HopelessError("diverged") from failure
@@ -149,6 +149,11 @@ class SweepRuns:
                     _remove_unclaimed(path.parent)
 
 
+def has_diverged(message: str) -> bool:
+    """Whether a run has failed with this message because its training was no longer finite."""
+    return _DIVERGED.search(message) is not None
+
+
 def _remove_unclaimed(folder: Path) -> None:
     """Remove the progress of a training, unless another process is at it."""
     try:
@@ -181,13 +186,17 @@ def _wait_until_ended(experiment: Experiment, run_id: str) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
+def command_of(run: PlannedRun) -> list[str]:
+    """The program that does a run, and its arguments."""
+    return [sys.executable, "-m", f"{__package__}.process", *run.words]
+
+
 def _run(run: PlannedRun, project_path: Path, log: Path, look: Callable[[], None]) -> int:
     """Start a run and wait for its end; gives its status. Where this process is stopped, the run is first."""
-    command = [sys.executable, "-m", "supcon_pipeline.run_commands.sweep.process", *run.words]
     with (
         log.open("ab") as output,
         subprocess.Popen(
-            command,
+            command_of(run),
             cwd=project_path,
             env={**os.environ, RUN_ID_VARIABLE: run.run_id},
             stdin=subprocess.PIPE,

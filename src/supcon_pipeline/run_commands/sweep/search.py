@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.messages import require_extra
 from supcon_pipeline.core.metrics.direction import LOWER_IS_BETTER
@@ -18,6 +20,7 @@ from supcon_pipeline.run_commands.sweep.space import Choice, in_short
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 # Whole trials before the first is stopped.
@@ -41,26 +44,34 @@ def open_study(path: Path, plan: SweepPlan) -> Iterator["Study"]:
     """The study in a file: a new one, or the one that was begun there.
 
     Raises:
-        InputError: where Optuna is not installed, or the study there is of another search.
+        InputError: where Optuna is not installed.
     """
     require_extra("sweep", "optuna")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     is_lower_better = plan.sweep.column in LOWER_IS_BETTER
     warmup = round(_SPARED * plan.fewest_epochs)
     pruner = optuna.pruners.MedianPruner(_BEFORE_PRUNING, warmup) if plan.sweep.prune else None
-    try:
-        study = optuna.create_study(
+    with open_storage(path) as storage:
+        yield optuna.create_study(
             storage=storage,
             study_name=plan.name,
             direction="minimize" if is_lower_better else "maximize",
             pruner=pruner or optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
-        yield study
+
+
+@contextmanager
+def open_storage(path: Path) -> Iterator["BaseStorage"]:
+    """A database in a file."""
+    import optuna
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    try:
+        yield storage
     finally:
         storage.remove_session()
         storage.engine.dispose()
@@ -112,34 +123,40 @@ def search(study: "Study", plan: SweepPlan, trainer: Trainer, say: Callable[[str
     Raises:
         CommandError: where trial after trial fails.
     """
-    from optuna.trial import TrialState
-
-    failures = 0
+    num_failed = 0
     for trial in _trials(study, plan):
         values, start = plan.space.suggest(trial), time.monotonic()
+        beginning = f"{plan.label(trial.number)}  {in_short(values)}"
         try:
-            value = _mean_value(study, trial, plan, trainer, values)
-        except HopelessError as reason:
-            study.tell(trial, state=TrialState.PRUNED)
-            came_out = str(reason)
+            came_out = _run_trial(study, trial, plan, trainer, values)
         except FailedRunError as error:
-            failures += 1
-            say(f"{plan.label(trial.number)}  {in_short(values)}: failed: {error}")
-            if failures == _MAX_FAILURES:
+            num_failed += 1
+            say(f"{beginning}: failed: {error}")
+            if num_failed == _MAX_FAILURES:
                 raise CommandError(
-                    f"trials must end, got {failures} in a row that failed, the last with: {error}; mend "
+                    f"trials must end, got {num_failed} in a row that failed, the last with: {error}; mend "
                     "that, and give the same command to go on"
                 ) from error
             continue
-        else:
-            study.tell(trial, value)
-            came_out = f"{value:.4f}"
-        failures = 0
-        say(
-            f"{plan.label(trial.number)}  {in_short(values)}: {came_out}  "
-            f"({count_ended(study)} of {plan.num_trials}{_best_so_far(study, plan)}, "
-            f"{duration(time.monotonic() - start)})"
-        )
+        num_failed = 0
+        took = duration(time.monotonic() - start)
+        ended = f"{count_ended(study)} of {plan.num_trials}"
+        say(f"{beginning}: {came_out}  ({ended}{_best_so_far(study, plan)}, {took})")
+
+
+def _run_trial(
+    study: "Study", trial: "Trial", plan: SweepPlan, trainer: Trainer, values: dict[str, Choice]
+) -> str:
+    """Run a trial to its end; gives in words what came out."""
+    from optuna.trial import TrialState
+
+    try:
+        value = _mean_value(study, trial, plan, trainer, values)
+    except HopelessError as reason:
+        study.tell(trial, state=TrialState.PRUNED)
+        return str(reason)
+    study.tell(trial, value)
+    return f"{value:.4f}"
 
 
 def _trials(study: "Study", plan: SweepPlan) -> Iterator["Trial"]:
@@ -150,10 +167,10 @@ def _trials(study: "Study", plan: SweepPlan) -> Iterator["Trial"]:
         yield optuna.Trial(study, cut_off._trial_id)
     while (number := _count_begun(study)) < plan.num_trials:
         # Of its own for each trial: a search that was cut off goes on as if it had not been.
-        seed = plan.seeds[0] + number
+        seed = int(np.random.SeedSequence([plan.seeds[0], number]).generate_state(1)[0])
         is_learning = plan.sweep.sampler == "tpe"
-        samplers = optuna.samplers
-        study.sampler = samplers.TPESampler(seed=seed) if is_learning else samplers.RandomSampler(seed=seed)
+        sampler = optuna.samplers.TPESampler if is_learning else optuna.samplers.RandomSampler
+        study.sampler = sampler(seed=seed)
         yield study.ask()
 
 
