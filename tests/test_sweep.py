@@ -86,6 +86,7 @@ def only(name: str, values: Any) -> dict[str, Any]:
         (only(TEMPERATURE, {"low": 1, "high": 0.1}), f"{TEMPERATURE}.high must be above low"),
         (only(TEMPERATURE, {"low": 0, "high": 1, "log": True}), "low must be above 0 with log"),
         (only(TEMPERATURE, {"low": 0.1, "high": 1, "log": True, "step": 0.1}), "step must be left out"),
+        (only(TEMPERATURE, {"low": 0.1, "high": 1, "step": 0.4}), "step must lead from low .* got 0.4"),
         (only(TEMPERATURE, {"low": 0.1, "hihg": 1}), f"search.{TEMPERATURE} must have high"),
         (only(TEMPERATURE, {"low": 0.1, "high": 1, "stpe": 1}), f"did you mean '{TEMPERATURE}.step'"),
         (only(TEMPERATURE, {"low": True, "high": 2}), "low must be a valid number, got True"),
@@ -106,6 +107,10 @@ def only(name: str, values: Any) -> dict[str, Any]:
         (only("stage1.seed", [1, 2]), "search must leave seeds, images and their split as they are"),
         (only("data_prep.test_fraction", [0.1, 0.2]), "search must leave seeds, images and their split"),
         (only("evaluation.knn.k", [1, 5]), "that the trials take \\(data_prep, images, stage1\\)"),
+        (
+            only("stage1.backbone.weights", [None, "gone.pt"]),
+            "must be an existing file, got 'gone.pt'",
+        ),
         ({"fixed": {LR: 0.1}}, f"search must not have what is fixed, got '{LR}' in both"),
         ({"fixed": {"stage1.ema": [1]}}, "fixed.stage1.ema must have single values"),
         ({"fixed": {"stage1.sed": 3}}, "stage1.sed must be a known parameter.*did you mean 'stage1.seed'"),
@@ -142,7 +147,9 @@ def test_a_file_that_declares_nothing_is_one_line(tmp_path: Path, text: str, mes
     with pytest.raises(CommandError, match=message):
         read_sweep(path)
     with pytest.raises(CommandError, match="name of the file must start with a letter"):
-        read_sweep(tmp_path / "two words.yml")
+        read_sweep(path.rename(tmp_path / "two words.yml"))
+    with pytest.raises(CommandError, match=r"file must declare a sweep, got .*gone\.yml, which is no file"):
+        read_sweep(tmp_path / "gone.yml")
 
 
 def test_images_are_prepared_once_and_read_by_all_trials(plan: Plan) -> None:

@@ -13,7 +13,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 from pydantic import ValidationError
 
-from supcon_pipeline.commands import CommandError, find_refusal, leaves
+from supcon_pipeline.commands import CommandError, find_refusal, leaves, replaced
 from supcon_pipeline.core.messages import InputError, format_bytes
 from supcon_pipeline.validation import parameter_models
 
@@ -210,12 +210,7 @@ def _halves(values: dict[str, Any], model: Any) -> Iterator[tuple[str, int]]:
         if not present or ((half := present // 2) == 0 and not path.endswith("num_workers")):
             continue
         try:
-            model.model_validate(_replaced(values, path.split("."), half))
+            model.model_validate(replaced(values, path, half))
         except ValidationError:
             continue
         yield path, half
-
-
-def _replaced(values: Mapping[str, Any], path: list[str], value: int) -> dict[str, Any]:
-    first, *rest = path
-    return {**values, first: _replaced(values[first], rest, value) if rest else value}

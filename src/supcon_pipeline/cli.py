@@ -247,7 +247,7 @@ def prune(context: click.Context, env: str | None, yes: bool) -> None:
 
 
 @runs.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @env_option
 @click.option("--dry-run", "is_dry", is_flag=True, help="Show what would run.")
 @click.pass_context

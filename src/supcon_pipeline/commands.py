@@ -152,6 +152,20 @@ def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
+def replaced(parameters: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """A copy of nested parameters with another value for one, as `--params` gives it.
+
+    Example:
+        >>> replaced({"stage1": {"compile": False}}, "stage1.compile", True)
+        {'stage1': {'compile': True}}
+    """
+    first, _, rest = name.partition(".")
+    if not rest:
+        return {**parameters, first: value}
+    inner = parameters.get(first)
+    return {**parameters, first: replaced(inner if isinstance(inner, Mapping) else {}, rest, value)}
+
+
 def is_sayable(name: str, value: Any) -> bool:
     """Whether `--params` can give a parameter this value: it splits at commas, and knows no lists."""
     is_in_list = any(part.isdigit() for part in name.split("."))

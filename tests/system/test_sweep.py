@@ -87,5 +87,8 @@ def test_a_sweep_finds_the_optimum_of_the_runs_that_are_made_by_hand(
 
     monkeypatch.setattr(runs, "command_of", lambda run: pytest.fail(f"{run.run_id} ran again"))
     again = type_sweep(project)
-    assert "Going on with lr: 2 of 2 trials are done" in again.output
+    assert (
+        "lr: 2 of 2 trials are done; what the runs print is in data/06_models/tiny/sweeps/lr\n"
+        in again.output
+    )
     assert again.output.partition("Best is")[2] == done.output.partition("Best is")[2]

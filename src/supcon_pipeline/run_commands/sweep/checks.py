@@ -4,16 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from kedro.framework.project import settings
+from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
-from supcon_pipeline.commands import CommandError
+from supcon_pipeline.commands import CommandError, replaced
 from supcon_pipeline.core.messages import suggest
 from supcon_pipeline.pipeline_registry import register_pipelines
 from supcon_pipeline.run_commands.books import Experiment
 from supcon_pipeline.run_commands.sweep.file import SweepFile
 from supcon_pipeline.run_commands.sweep.plan import DATA, STAGES, SweepPlan, graph_of, groups_of
 from supcon_pipeline.run_commands.sweep.space import Range, Space
-from supcon_pipeline.validation import model_in, parameter_models, validate_parameters
+from supcon_pipeline.validation import model_in, parameter_models, require_weights, validate_parameters
 
 Models = Mapping[str, type[BaseModel]]
 # What decides which images are of which split: by choosing it, test images would choose.
@@ -34,7 +35,7 @@ def plan_sweep(name: str, sweep: SweepFile, experiment: Experiment) -> SweepPlan
     validate_parameters(parameters, dict(models))
     _require_searchable(sweep, pipelines, parameters)
     space = Space(sweep.search, _whole_names(sweep, models))
-    _require_values(space, parameters, models)
+    _require_values(space, parameters, models, graph_of(pipelines))
     _require_grid(sweep, space)
     has_own_data = DATA in pipelines and DATA not in {name.partition(".")[0] for name in sweep.search}
     earlier = {name for name in needed if name not in pipelines} | ({DATA} if has_own_data else set())
@@ -112,20 +113,6 @@ def _parameters(sweep: SweepFile, experiment: Experiment) -> dict[str, Any]:
     return parameters
 
 
-def replaced(parameters: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
-    """A copy of nested parameters with another value for one, as `--params` gives it.
-
-    Example:
-        >>> replaced({"stage1": {"compile": False}}, "stage1.compile", True)
-        {'stage1': {'compile': True}}
-    """
-    first, _, rest = name.partition(".")
-    if not rest:
-        return {**parameters, first: value}
-    inner = parameters.get(first)
-    return {**parameters, first: replaced(inner if isinstance(inner, Mapping) else {}, rest, value)}
-
-
 def _require_searchable(sweep: SweepFile, pipelines: Iterable[str], parameters: Mapping[str, Any]) -> None:
     """Refuse to search what no trial takes, and what would let chance or test images choose."""
     taken = groups_of(graph_of(pipelines))
@@ -152,7 +139,7 @@ def _require_searchable(sweep: SweepFile, pipelines: Iterable[str], parameters: 
             )
 
 
-def _require_values(space: Space, parameters: Mapping[str, Any], models: Models) -> None:
+def _require_values(space: Space, parameters: Mapping[str, Any], models: Models, graph: Pipeline) -> None:
     """Refuse unknown names, and values that the typed parameters do not take together."""
     groups = {name.partition(".")[0] for name in space.search}
     # An unknown group is named beside all that there are.
@@ -162,6 +149,7 @@ def _require_values(space: Space, parameters: Mapping[str, Any], models: Models)
         for name, value in values.items():
             tried = replaced(tried, name, value)
         validate_parameters({name: tried[name] for name in {*concerned, *groups}}, concerned)
+        require_weights(tried, graph)
 
 
 def _whole_names(sweep: SweepFile, models: Models) -> set[str]:

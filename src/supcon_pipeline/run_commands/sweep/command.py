@@ -75,6 +75,11 @@ def _folder(experiment: Experiment) -> Path:
     return Path(progress._filepath).parent / "sweeps"
 
 
+def _shown(folder: Path, plan: SweepPlan) -> Path:
+    project_path = plan.experiment.project_path
+    return folder.relative_to(project_path) if folder.is_relative_to(project_path) else folder
+
+
 def _dry(plan: SweepPlan, store: Path) -> Iterator[RenderableType]:
     if not store.exists():
         return describe_plan(plan.reading(_begin(plan)), 0)
@@ -103,8 +108,8 @@ def _sweep(study: "Study", plan: SweepPlan, folder: Path, show: Show) -> None:
 
     plan = settle(study, plan, _begin)
     runs = SweepRuns(plan, folder / plan.name)
-    if num_ended := count_ended(study):
-        say(f"Going on with {plan.name}: {num_ended} of {plan.num_trials} trials are done")
+    ended = f"{count_ended(study)} of {plan.num_trials} trials are done"
+    say(f"{plan.name}: {ended}; what the runs print is in {_shown(runs.folder, plan)}")
     with _explaining(plan.name):
         runs.prepare()
     search(study, plan, runs, say)

@@ -57,6 +57,8 @@ def read_sweep(path: Path) -> SweepFile:
     Raises:
         CommandError: where the file cannot be read or declares something else, with one line per mistake.
     """
+    if not path.is_file():
+        raise CommandError(f"file must declare a sweep, got {path}, which is no file; see docs/runs.md")
     require_run_id("name of the file", path.stem)
     content = _read_mapping(path)
     for name in ("metric", "search"):

@@ -14,8 +14,8 @@ from supcon_pipeline.core.parameters.base import Parameters
 Choice = bool | int | float | str | None
 # Combinations of values that are tried on the typed parameters before anything runs.
 _MAX_TRIED = 1000
-# Digits after the point that remain of a step in a grid.
-_DIGITS = 12
+# Digits after the point to which a step is exact.
+_DIGITS = 9
 
 
 class Range(Parameters):
@@ -39,6 +39,13 @@ class Range(Parameters):
             raise InputError(f"low must be above 0 with log, got {self.low:g}; raise it, or leave log out")
         if self.log and self.step is not None:
             raise InputError(f"step must be left out with log, got {self.step:g}; leave one of them out")
+        if self.step is not None:
+            count = (self.high - self.low) / self.step
+            if round(count, _DIGITS) != round(count) or not round(count):
+                raise InputError(
+                    f"step must lead from low ({self.low:g}) to high ({self.high:g}), got {self.step:g}; "
+                    "change one of them"
+                )
         return self
 
 
@@ -80,7 +87,7 @@ class Space:
         if isinstance(values, list):
             return values
         step = values.step or 1
-        count = int(round((values.high - values.low) / step, _DIGITS)) + 1
+        count = round((values.high - values.low) / step) + 1
         numbers = [round(values.low + step * index, _DIGITS) for index in range(count)]
         return [int(number) for number in numbers] if name in self.whole else numbers
 
