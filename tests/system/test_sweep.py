@@ -27,7 +27,8 @@ def history(project: Path, run_id: str) -> pd.DataFrame:
 def by_hand(project: Path, lr: float) -> pd.DataFrame:
     """The history of the trial with a learning rate, run without a sweep."""
     given = {"stage1": {"optimizer": {"lr": lr}}}
-    return history(project, run_session(project, pipeline_names=["stage1"], runtime_params=given))
+    nodes = ["stage1.pretrain_encoder"]
+    return history(project, run_session(project, node_names=nodes, runtime_params=given))
 
 
 def type_sweep(project: Path, *options: str) -> Result:
