@@ -24,7 +24,7 @@ from supcon_pipeline.run_commands.sweep import search as sweep_search
 from supcon_pipeline.run_commands.sweep.checks import plan_sweep
 from supcon_pipeline.run_commands.sweep.file import read_sweep
 from supcon_pipeline.run_commands.sweep.plan import PlannedRun, SweepPlan, find_versions
-from supcon_pipeline.run_commands.sweep.runs import FailedRunError, HopelessError, SweepRuns, read_curve
+from supcon_pipeline.run_commands.sweep.runs import Curve, FailedRunError, HopelessError, SweepRuns
 from supcon_pipeline.run_commands.sweep.search import best_trial, open_study, search, settle
 from supcon_pipeline.run_commands.sweep.space import Range, Space
 from supcon_pipeline.run_commands.sweep.summary import describe_final, describe_plan
@@ -477,7 +477,8 @@ def test_a_run_that_fails_says_why(
     message: str,
 ) -> None:
     runs, run = trial
-    (runs.folder / f"{run.run_id}.log").unlink(missing_ok=True)
+    runs.folder.mkdir(exist_ok=True)
+    (runs.folder / f"{run.run_id}.log").write_text("Error: loss must be finite, got nan, the last time\n")
     pretend(monkeypatch, code)
     with pytest.raises(error, match=message):
         runs.validate(run)
@@ -504,14 +505,15 @@ def test_a_run_is_stopped_when_its_sweep_is_gone() -> None:
 def test_a_curve_has_each_epoch_once_though_a_training_went_on(tmp_path: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    assert read_curve(tmp_path / "nowhere", "m") == []
+    curve, no_numbers = Curve(tmp_path / "log", "m"), Curve(tmp_path / "log", "nan")
+    assert curve.read() == []
     for epochs in ((1, 2), (1, 2, 3)):
-        with SummaryWriter(str(tmp_path), filename_suffix=str(epochs[-1])) as log:
+        with SummaryWriter(str(tmp_path / "log"), filename_suffix=str(epochs[-1])) as log:
             for epoch in epochs:
                 log.add_scalar("epoch/m", epoch / 4, epoch)
                 log.add_scalar("epoch/nan", float("nan"), epoch)
-    assert read_curve(tmp_path, "m") == [(1, 0.25), (2, 0.5), (3, 0.75)]
-    assert read_curve(tmp_path, "nan") == []
+        assert curve.read() == [(epoch, epoch / 4) for epoch in epochs]
+    assert no_numbers.read() == []
 
 
 def test_the_last_table_has_mean_and_spread_over_the_fresh_seeds(plan: Plan) -> None:

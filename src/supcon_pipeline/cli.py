@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -262,8 +263,10 @@ def sweep(context: click.Context, file: Path, env: str | None, is_dry: bool) -> 
     from supcon_pipeline.accidents import raise_in_one_line
     from supcon_pipeline.run_commands.sweep.command import sweep
 
-    console = Console(highlight=False)
-    experiment, *_ = _experiments(context, env)
+    # A file or another program gets whole lines.
+    console = Console(highlight=False, width=None if Console().is_terminal else 10_000)
+    # Its runs, as all others, would take the experiment from there.
+    experiment, *_ = _experiments(context, env or os.environ.get("KEDRO_ENV"))
     try:
         sweep(file, experiment, lambda part: console.print(part, soft_wrap=isinstance(part, Text)), is_dry)
     except Exception as error:

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from supcon_pipeline.run_commands.sweep.plan import STAGES, PlannedRun, SweepPla
 Report = Callable[[int, float], None]
 # Seconds between two looks at the curve of a training.
 _LOOK_SECONDS = 0.5
+# Of each kind of number in a log, which may be of millions of steps, so many are kept.
+_MAX_SCALARS = 10_000
 # How long a run may take to stop.
 _STOP_SECONDS = 60
 # How a run ends whose training is no longer finite.
@@ -69,11 +72,11 @@ class SweepRuns:
             HopelessError: where the training is no longer finite, or measures no number.
             FailedRunError: where the run fails otherwise.
         """
-        since = time.time()
+        since, curve = time.time(), self._curve(run)
 
         def look() -> None:
             if report is not None:
-                for epoch, value in self._curve(run):
+                for epoch, value in curve.read():
                     report(epoch, value)
 
         try:
@@ -81,10 +84,10 @@ class SweepRuns:
         except FailedRunError as failure:
             if not has_diverged(str(failure)):
                 raise
-            self._drop_progress(since, run.params)
+            self._drop_progress(since, run)
             raise HopelessError("diverged") from failure
-        except Exception:
-            self._drop_progress(since, run.params)
+        except HopelessError:
+            self._drop_progress(since, run)
             raise
         return self._best_value(run)
 
@@ -112,17 +115,18 @@ class SweepRuns:
             _wait_until_ended(self.plan.experiment, run.run_id)
             log = self.folder / f"{run.run_id}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
+            num_bytes = log.stat().st_size if log.exists() else 0
             status = _run(run, self.plan.experiment.project_path, log, look)
             if status:
-                raise FailedRunError(f"{_last_line(log)} (see {log})")
+                raise FailedRunError(f"{_last_line(log, num_bytes)} (see {log})")
         look()
 
     def _dataset(self, name: str, run: PlannedRun) -> Any:
         return self.plan.experiment.book._pinned(name, run.run_id)
 
-    def _curve(self, run: PlannedRun) -> list[tuple[int, float]]:
+    def _curve(self, run: PlannedRun) -> "Curve":
         dataset: Any = self.plan.experiment.catalog.get(f"{self.plan.sweep.stage}_tensorboard")
-        return read_curve(Path(dataset._filepath) / run.run_id, self.plan.sweep.column)
+        return Curve(Path(dataset._filepath) / run.run_id, self.plan.sweep.column)
 
     def _best_value(self, run: PlannedRun) -> float:
         """The value of the epoch that a training keeps as its best."""
@@ -138,13 +142,13 @@ class SweepRuns:
             raise HopelessError(f"{column} is no number")
         return max(values, key=lambda value: score({column: value}, column))
 
-    def _drop_progress(self, since: float, values: Mapping[str, Any]) -> None:
-        """Remove the progress of trainings with these values that were saved since a moment, in seconds."""
-        for stage in STAGES:
+    def _drop_progress(self, since: float, run: PlannedRun) -> None:
+        """Remove the progress of the trainings of a run, which were begun since a moment, in seconds."""
+        for stage in (name for name in STAGES if name in run.pipelines):
             dataset: Any = self.plan.experiment.catalog.get(f"{stage}_progress")
             for path in Path(dataset._filepath).glob("*/identity.json"):
                 own = flatten({stage: json.loads(path.read_text("utf-8"))["parameters"]})
-                is_same = all(own[name] == value for name, value in values.items() if name in own)
+                is_same = all(own[name] == value for name, value in run.params.items() if name in own)
                 if is_same and path.stat().st_mtime >= since:
                     _remove_unclaimed(path.parent)
 
@@ -164,18 +168,33 @@ def _remove_unclaimed(folder: Path) -> None:
     claim.release()
 
 
-def read_curve(folder: Path, metric: str) -> list[tuple[int, float]]:
-    """The validations that a training has logged so far, as epoch and value."""
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+class Curve:
+    """The validations of a training, from TensorBoard's log of it.
 
-    if not folder.is_dir():
-        return []
-    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0}).Reload()
-    tag = f"epoch/{metric}"
-    scalars = events.Scalars(tag) if tag in events.Tags()[SCALARS] else []
-    # A training that goes on logs its earlier epochs again.
-    values = {scalar.step: scalar.value for scalar in scalars}
-    return [(step, value) for step, value in sorted(values.items()) if math.isfinite(value)]
+    Args:
+        folder: of the log; it need not be there yet.
+        metric: what was measured.
+    """
+
+    def __init__(self, folder: Path, metric: str):
+        self.folder, self.tag = folder, f"epoch/{metric}"
+
+    @cached_property
+    def _events(self) -> Any:
+        """What reads the log on from where it was, each time it is asked."""
+        from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+        return EventAccumulator(str(self.folder), size_guidance={SCALARS: _MAX_SCALARS})
+
+    def read(self) -> list[tuple[int, float]]:
+        """Epoch and value of all validations so far that gave a number."""
+        if not self.folder.is_dir():
+            return []
+        self._events.Reload()
+        is_there = self.tag in self._events.scalars.Keys()
+        # A training that goes on logs its earlier epochs again.
+        values = {event.step: event.value for event in self._events.Scalars(self.tag)} if is_there else {}
+        return [(step, value) for step, value in sorted(values.items()) if math.isfinite(value)]
 
 
 def _wait_until_ended(experiment: Experiment, run_id: str) -> None:
@@ -225,12 +244,9 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
             process.kill()
 
 
-def _last_line(log: Path) -> str:
-    """What a run said last: its refusal, or the end of a traceback."""
-    lines = [line.strip() for line in _lines(log)]
+def _last_line(log: Path, num_bytes: int) -> str:
+    """What a run said last, after so many bytes: its refusal, or the end of a traceback."""
+    said = log.read_bytes()[num_bytes:].decode("utf-8", "replace")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     refusals = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
     return next(reversed(refusals or lines), "the run said nothing")
-
-
-def _lines(log: Path) -> Iterator[str]:
-    return (line for line in log.read_text("utf-8", "replace").splitlines() if line.strip())
