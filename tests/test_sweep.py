@@ -484,6 +484,35 @@ def test_a_run_that_fails_says_why(
         runs.validate(run)
 
 
+def test_an_interrupt_ends_the_running_trial_and_keeps_its_progress(
+    trial: tuple[SweepRuns, PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, run = trial
+    project = runs.plan.experiment.project_path
+    started, identity = (
+        project / "started",
+        project / "data/06_models/tiny/stage1_progress/kept/identity.json",
+    )
+    identity.parent.mkdir(parents=True)
+    identity.write_text(json.dumps({"parameters": {}}))
+
+    class Interrupted:
+        def read(self) -> list[tuple[int, float]]:
+            if started.exists():
+                os.utime(identity)
+                raise KeyboardInterrupt
+            return []
+
+    monkeypatch.setattr(runs, "_curve", lambda _: Interrupted())
+    code = "import os, time; from pathlib import Path; Path('half').write_text(str(os.getpid())); "
+    pretend(monkeypatch, f"{code} os.rename('half', 'started'); time.sleep(60)")
+    with pytest.raises(KeyboardInterrupt):
+        runs.validate(run, lambda *_: None)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+    assert identity.exists()
+
+
 @pytest.mark.parametrize("name", ["loss", "gradient norm", "gradient"])
 def test_a_divergence_is_told_from_other_failures(name: str) -> None:
     with pytest.raises(DivergenceError) as diverged:
