@@ -1,4 +1,4 @@
-# The package with all its extras, and a project of it in /project; see docs/platforms.md.
+# The package with the extras that .venv has, and a project of it in /project; see docs/platforms.md.
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim-bookworm AS build

@@ -7,7 +7,11 @@ READY := .venv/.ready
 # Its build is broken without an argument for CMake; uv has the same one from pyproject.toml.
 TSNE := MulticoreTSNE --config-settings="--build-option=build_ext --cmake-args=-DCMAKE_POLICY_VERSION_MINIMUM=3.5"
 
-.PHONY: help run test coverage test-core check viz lock clean-environment environment
+# The extras that slow down every command or that `make run` does not need, on top of .venv.
+EXTRAS := .venv-extras
+SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+.PHONY: help run test coverage test-core test-extras check viz lock clean-environment environment
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -23,6 +27,9 @@ coverage: environment ## All tests with their coverage, which takes half as long
 
 test-core: environment ## Tests of the learning library alone
 	$(BIN)/python -m pytest $(WORKERS) tests/core
+
+test-extras: environment $(EXTRAS)/.ready ## Tests of the extras mlflow and sweep, which have an environment of their own
+	$(EXTRAS)/bin/python -m pytest $(WORKERS) tests/test_mlflow_hooks.py tests/test_sweep.py tests/system/test_sweep.py
 
 check: environment ## Lint, types and import contracts
 	$(BIN)/ruff check .
@@ -45,9 +52,17 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-lock: environment ## Resolve the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
-		--quiet --no-header --no-annotate --output-file requirements.lock
+$(EXTRAS)/.ready: extras.lock $(READY)
+	$(PYTHON) -m venv --clear $(EXTRAS)
+	echo "import site; site.addsitedir('$$($(BIN)/python $(SITE))')" > $$($(EXTRAS)/bin/python $(SITE))/base.pth
+	$(EXTRAS)/bin/pip install --progress-bar off --quiet --disable-pip-version-check -r extras.lock
+	touch $@
 
-clean-environment: ## Remove .venv
-	rm -rf .venv
+LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --quiet --no-header --no-annotate
+
+lock: environment ## Resolve the newest versions that pyproject.toml allows
+	$(LOCK) --extra dev --extra heic --extra huggingface --extra onnx --extra viz --output-file requirements.lock
+	$(LOCK) --all-extras --output-file extras.lock
+
+clean-environment: ## Remove .venv and .venv-extras
+	rm -rf .venv $(EXTRAS)
