@@ -30,7 +30,8 @@ def test_gains_are_told_of_each_headline_metric_with_their_intervals():
     }
     metrics = {"embedding": embedding, "gains": {"published": over, "baseline": over_both}}
     assert describe_gains(metrics) == [
-        "precision@1: +0.0125 (-0.001 to +0.030) over published, +0.2000 (+0.100 to +0.300) over baseline",
-        "mAP@R: -0.1000 (-0.200 to -0.050) over baseline",
+        "precision@1: +0.0125 (-0.0011 to +0.0300) over published, "
+        "+0.2000 (+0.1000 to +0.3000) over baseline",
+        "mAP@R: -0.1000 (-0.2000 to -0.0500) over baseline",
     ]
     assert describe_gains({"embedding": embedding}) == []

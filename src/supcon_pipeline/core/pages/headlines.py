@@ -110,6 +110,6 @@ def _gains_in(metric: str, gains: Mapping[str, Any]) -> list[str]:
     with_it = {name: gain for name, gain in gains.items() if metric in gain}
     ends = {name: gain["intervals"][metric] for name, gain in with_it.items()}
     return [
-        f"{gain[metric]:+.4f} ({ends[name][0]:+.3f} to {ends[name][1]:+.3f}) over {name}"
+        f"{gain[metric]:+.4f} ({ends[name][0]:+.4f} to {ends[name][1]:+.4f}) over {name}"
         for name, gain in with_it.items()
     ]
