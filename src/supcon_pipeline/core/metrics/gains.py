@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from supcon_pipeline.core.metrics.intervals import class_intervals, mean_intervals
 
@@ -38,16 +38,24 @@ def paired_gains(
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 8.3, of pairs; Davison and
         Hinkley 1997, section 3.8, for classes drawn whole.
     """
-    gains: dict[str, float] = {}
+    gains = {
+        name: np.asarray(column, dtype=np.float64) - np.asarray(others[name], dtype=np.float64)
+        for name, column in values.items()
+        if name in others
+    }
+    # Metrics of the same images share their resamples.
+    alike: dict[bytes, dict[str, Float[np.ndarray, " n"]]] = {}
+    for name, gain in gains.items():
+        alike.setdefault(np.isnan(gain).tobytes(), {})[name] = gain
+    means: dict[str, float] = {}
     intervals: dict[str, list[float]] = {}
-    for name in (name for name in values if name in others):
-        gain = np.asarray(values[name], dtype=np.float64) - np.asarray(others[name], dtype=np.float64)
-        is_scored = ~np.isnan(gain)
-        column, drawn = {name: gain[is_scored]}, {"num_resamples": num_resamples, "seed": seed}
-        gains[name] = float(column[name].mean())
+    for columns in alike.values():
+        is_scored = ~np.isnan(next(iter(columns.values())))
+        scored = {name: column[is_scored] for name, column in columns.items()}
+        means |= {name: float(column.mean()) for name, column in scored.items()}
         intervals |= (
-            mean_intervals(column, **drawn)
+            mean_intervals(scored, num_resamples, seed)
             if labels is None
-            else class_intervals(column, labels[is_scored], **drawn)
+            else class_intervals(scored, labels[is_scored], num_resamples, seed)
         )
-    return {**gains, "intervals": intervals}
+    return {**means, "intervals": intervals}
