@@ -171,7 +171,7 @@ def test_a_word_in_the_middle_of_a_refusal_is_no_parameter() -> None:
     ("arguments", "message"),
     [
         ({"tags": ["trainin"]}, "--tags must name tags of nodes .*, got 'trainin'; did you mean 'training'"),
-        ({"tags": ["gpu"]}, "--tags must name tags of nodes of this project, got 'gpu'; known are data, "),
+        ({"tags": ["qqq"]}, "--tags must name tags of nodes .*, got 'qqq'; known are cpu, data, "),
         ({"tags": ["inference"]}, "--tags must name .* of a pipeline that runs.*; add --pipelines inference"),
         (
             {"load_versions": {"encoder": ""}},

@@ -57,7 +57,7 @@ def test_two_images_match_from_the_threshold_on():
 
 def test_without_a_threshold_nothing_is_verified():
     with pytest.raises(
-        ValueError, match=r"match_threshold must be known, got none, .*--pipelines evaluation"
+        ValueError, match=r"match_threshold must be known, got none, .* after the pipeline evaluation has run"
     ):
         ImageEncoder(brightness, METADATA).verify(flat(1), flat(2))
 
