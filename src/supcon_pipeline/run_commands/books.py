@@ -39,8 +39,14 @@ class Experiment:
     @cached_property
     def config(self) -> Any:
         """Its configuration loader."""
+        return self.config_given(None)
+
+    def config_given(self, params: dict[str, Any] | None) -> Any:
+        """Its configuration loader where parameters are given, as by `--params`."""
         source = str(configuration_of(self.project_path))
-        return settings.CONFIG_LOADER_CLASS(source, env=self.env, **settings.CONFIG_LOADER_ARGS)
+        return settings.CONFIG_LOADER_CLASS(
+            source, env=self.env, runtime_params=params, **settings.CONFIG_LOADER_ARGS
+        )
 
     @property
     def name(self) -> str:

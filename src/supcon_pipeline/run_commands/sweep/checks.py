@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from kedro.framework.project import settings
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
@@ -102,14 +101,10 @@ def _models(experiment: Experiment) -> Models:
 
 def _parameters(sweep: SweepFile, experiment: Experiment) -> dict[str, Any]:
     """The parameters of the experiment with what is fixed, as a run is given them."""
-    source = str(experiment.project_path / settings.CONF_SOURCE)
     given: dict[str, Any] = {}
     for name, value in sweep.fixed.items():
         given = replaced(given, name, value)
-    config = settings.CONFIG_LOADER_CLASS(
-        source, env=experiment.env, runtime_params=given, **settings.CONFIG_LOADER_ARGS
-    )
-    parameters: dict[str, Any] = config["parameters"]
+    parameters: dict[str, Any] = experiment.config_given(given)["parameters"]
     return parameters
 
 
