@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -53,6 +54,16 @@ def tracked(finished_project: Path, tmp_path_factory: pytest.TempPathFactory) ->
         run_session(project)
     [run] = _runs(project)
     return Tracked(project, MlflowClient(f"sqlite:///{project}/data/mlflow/mlflow.db"), run)
+
+
+@pytest.fixture
+def project(tracked: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project whose run goes on with the pipeline `index`."""
+    copied = copy_project(tracked.project, tmp_path)
+    monkeypatch.setenv("SUPCON_RUN_ID", RUN_ID)
+    for path in copied.glob(f"data/06_models/tiny/train_index*/{RUN_ID}"):
+        shutil.rmtree(path)
+    return copied
 
 
 def test_without_the_extra_nothing_of_mlflow_is_loaded() -> None:
@@ -130,12 +141,8 @@ def test_the_model_embeds_as_the_encoder_of_the_run(tracked: Tracked, tmp_path: 
 
 @needs_mlflow
 def test_a_run_that_fails_and_goes_on_is_one_run_of_mlflow_with_its_last_parameters(
-    tracked: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracked: Tracked, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = copy_project(tracked.project, tmp_path)
-    monkeypatch.setenv("SUPCON_RUN_ID", RUN_ID)
-    _remove_index(project)
-
     def fail(*_: Any) -> None:
         raise RuntimeError("a fault of the program")
 
@@ -172,12 +179,7 @@ def test_a_parameter_that_only_costs_time_or_was_not_given_makes_no_new_run(
 
 
 @needs_mlflow
-def test_sessions_of_a_run_add_to_one_run_and_repeat_nothing(
-    tracked: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = copy_project(tracked.project, tmp_path)
-    monkeypatch.setenv("SUPCON_RUN_ID", RUN_ID)
-    _remove_index(project)
+def test_sessions_of_a_run_add_to_one_run_and_repeat_nothing(tracked: Tracked, project: Path) -> None:
     run_session(project, pipeline_names=["index"])
     [run] = _runs(project)
     assert (run.info.run_id, run.info.status) == (tracked.run.info.run_id, "FINISHED")
@@ -187,13 +189,7 @@ def test_sessions_of_a_run_add_to_one_run_and_repeat_nothing(
 
 
 @needs_mlflow
-def test_an_interrupted_run_is_marked_killed(
-    tracked: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = copy_project(tracked.project, tmp_path)
-    monkeypatch.setenv("SUPCON_RUN_ID", RUN_ID)
-    _remove_index(project)
-
+def test_an_interrupted_run_is_marked_killed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -238,10 +234,3 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: 
     ):
         run_session(project, pipeline_names=["data_prep"])
     assert not (project / "data").exists()
-
-
-def _remove_index(project: Path) -> None:
-    import shutil
-
-    for path in project.glob(f"data/06_models/tiny/train_index*/{RUN_ID}"):
-        shutil.rmtree(path)
