@@ -22,6 +22,7 @@ from supcon_pipeline.datasets.packed_images import PackedImagesDataset
 from supcon_pipeline.datasets.packing import PackingDataset
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.tensorboard import TensorBoardDataset
+from supcon_pipeline.datasets.torchvision_images import TorchvisionImagesDataset
 from tests.conftest import ROOT
 
 VERSION = Version(None, "1")
@@ -131,6 +132,11 @@ def test_what_is_only_read_cannot_be_saved(dataset: DigitsDataset) -> None:
 def test_an_object_store_is_refused_instead_of_a_local_folder_of_its_name(kind: Any) -> None:
     with pytest.raises(InputError, match=r"must be on this machine .*, got s3://bucket/a; set a local"):
         kind("s3://bucket/a")
+
+
+def test_a_download_goes_into_no_local_folder_of_the_name_of_an_object_store() -> None:
+    with pytest.raises(InputError, match=r"must be on this machine .*, got s3://bucket/cifar;"):
+        TorchvisionImagesDataset("CIFAR10", "s3://bucket/cifar")
 
 
 def test_the_address_of_a_local_file_is_its_path(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from supcon_pipeline.core.messages import InputError, suggest
 from supcon_pipeline.datasets.image_folder import FilePaths
 from supcon_pipeline.datasets.image_source import ImageSource
 from supcon_pipeline.datasets.items import JoinedItems
+from supcon_pipeline.datasets.local_path import require_local
 from supcon_pipeline.datasets.torchvision_sets import SETS, TorchvisionSet
 
 
@@ -33,7 +34,7 @@ class TorchvisionImagesDataset(ImageSource):
         options: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ):
-        self.name, self.filepath, self.options = name, Path(filepath), options or {}
+        self.name, self.filepath, self.options = name, require_local(filepath), options or {}
         self.metadata = metadata
 
     def load(self) -> RawImages:
