@@ -9,6 +9,7 @@ import torch
 
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
+from supcon_pipeline.core.parameters.base import QueryExpansionParameters, RerankingParameters
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation import classifiers, evidence, features, nodes
@@ -116,6 +117,21 @@ def test_pixels_of_photographs_are_compared_at_32_pixels(rng, params, samples, m
     ]
     assert scores[0] == scores[1]
     assert [rows.shape for rows in compared] == [(60, 1024)] * 2
+
+
+def test_known_classes_are_searched_in_the_other_ways_too(embeddings, samples, params):
+    asked = params.model_copy(
+        update={"reranking": RerankingParameters(), "query_expansion": QueryExpansionParameters()}
+    )
+    plain, scores = features.score_features(embeddings, samples, params)
+    found, also = features.score_features(embeddings, samples, asked)
+    assert set(found) - set(plain) == {"reranked", "expanded"}
+    assert {name: found[name] for name in plain} == plain
+    pd.testing.assert_frame_equal(scores, also)
+    retrieved = [name for name in plain["embedding"]["intervals"] if not name.startswith("knn")]
+    for name in ("reranked", "expanded"):
+        assert set(found[name]) == {*retrieved, "intervals"}
+        assert set(found[name]["intervals"]) == set(retrieved)
 
 
 def test_test_images_with_a_duplicate_in_train_are_left_out_of_the_metrics_without_them(

@@ -18,7 +18,9 @@ from supcon_pipeline.core.inference.predictions import (
 )
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.inference import InferenceParameters
+from supcon_pipeline.core.search.expansion import expand_queries
 from supcon_pipeline.core.search.index import build_index
+from supcon_pipeline.core.search.reranking import Reranker
 
 
 @pytest.fixture
@@ -137,6 +139,50 @@ def test_classes_that_train_lacks_are_searched_among_all_images_and_none_finds_i
     other = search_report(index, -rows[30:], *known, params, farthest)
     expected = (-unit[30:] @ unit.T).max(axis=1) < farthest
     assert other["is_unknown"].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("hnsw_above", [40, 0])
+def test_re_ranking_and_expansion_change_the_nearest_and_nothing_else(rng, hnsw_above):
+    labels = np.arange(40) % 4
+    samples = pd.DataFrame({"id": [f"i{row}" for row in range(40)], "label": labels})
+    samples["split"] = ["train"] * 30 + ["validation"] * 10
+    samples["class_name"] = np.array(list("abcd"))[labels]
+    rows = (np.eye(4, 6)[labels] + 0.6 * rng.normal(size=(40, 6))).astype(np.float32)
+    queries = (np.eye(4, 6)[labels[:8]] + 0.6 * rng.normal(size=(8, 6))).astype(np.float32)
+    index = build_index(rows[:30], hnsw_above, 16, 80, 80)
+    known = (rows[30:], samples["id"][30:].tolist(), gallery_of(samples), list("abcd"), 1.0)
+    plain, reranking, expansion = (
+        InferenceParameters(
+            path=None,
+            num_workers=0,
+            batch_size=8,
+            num_neighbours=3,
+            knn={"k": 5, "temperature": 0.1},
+            distance_k=4,
+            max_gallery_images=9,
+            **options,
+        )
+        for options in ({}, {"reranking": {"k1": 6, "k2": 3}}, {"query_expansion": {"k": 4}})
+    )
+    as_before = search_report(index, queries, *known, plain)
+    nearest = [name for name in as_before if name.startswith("nearest")]
+    everything, new = np.concatenate([rows[:30], queries]), np.arange(30, 38)
+    unit = rows[:30] / np.linalg.norm(rows[:30], axis=1, keepdims=True)
+    expected = {
+        "reranking": Reranker(everything, new, np.arange(30), 6, 3, 0.3).similarities(new),
+        "query_expansion": expand_queries(everything, new, np.arange(30), 4) @ unit.T,
+    }
+    for name, params in (("reranking", reranking), ("query_expansion", expansion)):
+        report = search_report(index, queries, *known, params)
+        pd.testing.assert_frame_equal(report.drop(columns=nearest), as_before.drop(columns=nearest))
+        order = np.argsort(-expected[name], axis=1)[:, :3]
+        for rank in range(3):
+            ids = samples["id"].to_numpy()[order[:, rank]]
+            assert report[f"nearest_{rank + 1}_id"].tolist() == ids.tolist()
+            assert report[f"nearest_{rank + 1}_similarity"].tolist() == pytest.approx(
+                expected[name][np.arange(8), order[:, rank]], abs=1e-5
+            )
+        assert not report[nearest].equals(as_before[nearest])
 
 
 def test_an_index_of_other_images_is_refused(samples):

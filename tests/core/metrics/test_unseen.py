@@ -5,16 +5,12 @@ from sklearn.neighbors import NearestNeighbors
 
 from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.metrics.unseen import (
-    expanded_metrics,
     has_matches,
-    reranked_metrics,
     unseen_feature_metrics,
     unseen_metrics,
     unseen_pixel_metrics,
     unseen_values,
 )
-from supcon_pipeline.core.search.expansion import expand_queries
-from supcon_pipeline.core.search.reranking import Reranker
 
 ALL = np.arange(60)
 AMONG = Search(ALL, ALL, ALL)
@@ -120,36 +116,3 @@ def test_classes_of_one_image_are_not_scored_but_searched():
     assert unseen_metrics(rows, labels, copies)["precision_at_1"] == 0
     with pytest.raises(ValueError, match="quer"):
         unseen_metrics(rows, np.arange(3), copies)
-
-
-def test_a_weight_of_one_leaves_the_order_as_it_was(rows):
-    embeddings, labels = rows
-    options = {"k1": 99, "k2": 99, "weight": 1.0}
-    plain = score(embeddings, labels, AMONG, (1, 5))
-    reranked = reranked_metrics(embeddings, labels, AMONG, (1, 5), options, **BOOTSTRAP)
-    assert reranked == {
-        name: pytest.approx(plain[name], abs=1e-3) for name in reranked if name != "intervals"
-    } | {"intervals": reranked["intervals"]}
-
-
-def test_reranked_scores_are_those_of_the_similarities_of_the_reranker(rows):
-    embeddings, labels = rows
-    options = {"k1": 8, "k2": 3, "weight": 0.3}
-    found = Reranker(embeddings, ALL, ALL, **options).similarities(ALL)
-    np.fill_diagonal(found, -2)
-    recall = np.mean(labels[found.argmax(axis=1)] == labels)
-    metrics = reranked_metrics(embeddings, labels, AMONG, (1,), options, **BOOTSTRAP)
-    assert metrics["recall_at_1"] == pytest.approx(recall)
-
-
-def test_expanded_scores_are_those_of_the_expanded_queries(rows):
-    embeddings, labels = rows
-    queries, gallery = ALL[:20], ALL[10:]
-    search = Search(queries, gallery, ALL)
-    expanded = expand_queries(embeddings, queries, gallery, k=3, alpha=2.0, copies=ALL)
-    unit = embeddings[gallery] / np.linalg.norm(embeddings[gallery], axis=1, keepdims=True)
-    cosines = expanded @ unit.T
-    cosines[queries[:, None] == gallery] = -2
-    recall = np.mean(labels[gallery[cosines.argmax(axis=1)]] == labels[queries])
-    metrics = expanded_metrics(embeddings, labels, search, (1,), {"k": 3, "alpha": 2.0}, **BOOTSTRAP)
-    assert metrics["recall_at_1"] == pytest.approx(recall)

@@ -374,6 +374,10 @@ def test_no_more_neighbours_of_new_images_are_asked_for_than_there_are():
         num_workers=0,
     )  # fmt: skip
     assert params.within(20) == params
+    with pytest.raises(
+        ValueError, match=r"query_expansion must be null with reranking, got both; .* set reranking=null"
+    ):
+        InferenceParameters(**params.model_dump() | {"reranking": {}, "query_expansion": {}})
     capped = params.within(4)
     assert (capped.num_neighbours, capped.knn.k, capped.distance_k) == (4, 4, 4)
 

@@ -37,13 +37,20 @@ def test_expanded_queries_find_more_where_classes_are_noisy(rng):
     assert found["mean_average_precision"].mean() > plain["mean_average_precision"].mean() + 0.03
 
 
+def test_queries_are_expanded_by_all_they_find_where_that_is_less(embeddings):
+    rows = np.arange(40)
+    all_others = expand_queries(embeddings, rows, rows, 20, copies=rows // 20)
+    np.testing.assert_array_equal(expand_queries(embeddings, rows, rows, 99, copies=rows // 20), all_others)
+
+
 def test_an_expansion_that_cannot_be_is_refused(embeddings):
     rows = np.arange(40)
-    for k in (0, 40):
-        with pytest.raises(ValueError, match=f"k must be from 1 to 39, the other images, got {k}"):
-            expand_queries(embeddings, rows, rows, k)
-    with pytest.raises(ValueError, match="k must be from 1 to 20, the other images, got 21"):
-        expand_queries(embeddings, rows, rows, 21, copies=rows // 20)
+    with pytest.raises(ValueError, match=r"k must be at least 1, .* got 0 and 1"):
+        expand_queries(embeddings, rows, rows, 0)
+    with pytest.raises(
+        ValueError, match="fewer than the 40 rows of the gallery be copies of a query, got 5 and 40"
+    ):
+        expand_queries(embeddings, rows, rows, 5, copies=0 * rows)
     with pytest.raises(ValueError, match="alpha must be at least 0, got -1"):
         expand_queries(embeddings, rows, rows, 5, -1)
     with pytest.raises(ValueError, match=r"copies must have one number per row \(40\), got 39"):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from supcon_pipeline.core.inference.nearest import list_otherwise
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.metrics.logits import require_finite_logits
 from supcon_pipeline.core.models.encoder import restore_model
@@ -114,7 +115,8 @@ def search_report(
         gallery: `id`, `class_name` and `label` of each row of the index.
         class_names: one name per class, those of the gallery among them.
         calibration: the temperature by which evaluation found the votes of k-NN calibrated.
-        params: of `inference`.
+        params: of `inference`; re-ranking and query expansion change which images are listed as nearest, and
+            their similarities, alone.
         acceptance: the cosine similarity to the nearest image below which a query is of an unknown class; if
             none, it is where the query is farther than 99 % of the validation images.
     """
@@ -138,7 +140,8 @@ def search_report(
     scores["is_unknown"] = (
         scores["distance_percentile"] >= FAR if acceptance is None else similarities[:, 0] < acceptance
     )
-    return scores.join(tabulate_neighbours(similarities, rows, gallery, within.num_neighbours))
+    listed = list_otherwise(index, queries, within.num_neighbours, params) or (similarities, rows)
+    return scores.join(tabulate_neighbours(*listed, gallery, within.num_neighbours))
 
 
 def add_classes(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
 from supcon_pipeline.core.metrics.intervals import mean_intervals
-from supcon_pipeline.core.metrics.retrieval import RETRIEVAL_METRICS, retrieval_values
+from supcon_pipeline.core.metrics.retrieval import RETRIEVAL_METRICS, SearchValues, retrieval_values
 from supcon_pipeline.core.search.knn import classify_by_prefixes
 from supcon_pipeline.core.vectors import are_same
 
@@ -92,6 +92,22 @@ def feature_metrics(
             **mean_intervals(values.voted, num_resamples, seed),
         },
     }
+
+
+def known_search_metrics(found: SearchValues, num_resamples: int, seed: int) -> dict[str, Any]:
+    """The means of what a search among training images gives, under the names of `retrieval_values`.
+
+    Args:
+        found: of the queries.
+        num_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The means, and their 95 % `intervals` over the queries.
+    """
+    values = {name: column for name, column in found.values.items() if not name.startswith("recall_at_")}
+    means = {name: float(column.mean()) for name, column in values.items()}
+    return {**means, "intervals": mean_intervals(values, num_resamples, seed)}
 
 
 def _class_structure(queries: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Metrics of features on classes that training never saw: images searched among the others of their split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,7 @@ from supcon_pipeline.core.data.class_splits import Search
 from supcon_pipeline.core.metrics.clustering import clustering_metrics, silhouette
 from supcon_pipeline.core.metrics.intervals import class_intervals
 from supcon_pipeline.core.metrics.retrieval import RETRIEVAL_METRICS, SearchValues, search_values
-from supcon_pipeline.core.search.expansion import expand_queries
 from supcon_pipeline.core.search.neighbours import find_nearest
-from supcon_pipeline.core.search.reranking import Reranker
 
 
 def unseen_metrics(
@@ -86,76 +84,20 @@ def unseen_feature_metrics(
     part = np.union1d(search.queries, search.gallery)
     clustering = clustering_metrics(rows[part], labels[part])
     structure = {**clustering, "silhouette": silhouette(rows[part], labels[part])} if clustering else {}
-    return {**_means(values, labels, num_resamples, seed), **structure}
+    return {**search_metrics(values, labels, num_resamples, seed), **structure}
 
 
-def reranked_metrics(
-    rows: Float[np.ndarray, "n dim"],
-    labels: Int[np.ndarray, " n"],
-    search: Search,
-    ks: Sequence[int],
-    reranking: Mapping[str, Any],
-    num_resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """The search metrics of `unseen_feature_metrics` when neighbours in common count as well.
-
-    Args:
-        rows: as for `unseen_values`, like the next three.
-        labels: the class of each.
-        search: which rows are searched for, and among which.
-        ks: values of k for recall@k.
-        reranking: `k1`, `k2` and `weight` of a `Reranker`; neighbours are at most as many as there are.
-        num_resamples: number of bootstrap resamples.
-        seed: seed of the bootstrap.
-    """
-    most = len(np.union1d(search.queries, search.gallery)) - 1
-    k1 = min(reranking["k1"], most)
-    options = {"k1": k1, "k2": min(reranking["k2"], k1), "weight": reranking["weight"]}
-    reranker = Reranker(rows, search.queries, search.gallery, **options)
-    parts = (search.queries, search.gallery, ks, search.groups, search.copies)
-    found = search_values(rows, labels, *parts, similarities=reranker.similarities)
-    return _means(found, labels, num_resamples, seed)
-
-
-def expanded_metrics(
-    rows: Float[np.ndarray, "n dim"],
-    labels: Int[np.ndarray, " n"],
-    search: Search,
-    ks: Sequence[int],
-    expansion: Mapping[str, Any],
-    num_resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """The search metrics of `unseen_feature_metrics` when queries are expanded by what they find.
-
-    Args:
-        rows: as for `unseen_values`, like the next three.
-        labels: the class of each.
-        search: which rows are searched for, and among which.
-        ks: values of k for recall@k.
-        expansion: `k` and `alpha` of `expand_queries`.
-        num_resamples: number of bootstrap resamples.
-        seed: seed of the bootstrap.
-    """
-    queries, gallery = search.queries, search.gallery
-    expanded = expand_queries(rows, queries, gallery, **expansion, copies=search.copies)
-    # Behind the rows, each with all that is known of its query.
-    behind = len(rows) + np.arange(len(queries))
-    everything = np.concatenate([labels, labels[queries]])
-    groups, copies = (
-        None if numbers is None else np.concatenate([numbers, numbers[queries]])
-        for numbers in (search.groups, search.copies)
-    )
-    vectors = np.concatenate([rows, expanded])
-    found = search_values(vectors, everything, behind, gallery, ks, groups, copies)
-    return _means(found, everything, num_resamples, seed)
-
-
-def _means(
+def search_metrics(
     found: SearchValues, labels: Int[np.ndarray, " n"], num_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """The means of what a search gives, with intervals over classes."""
+    """The means of what a search gives, recall first, with intervals over classes.
+
+    Args:
+        found: of the queries.
+        labels: the class of each row.
+        num_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+    """
     # Precision@k says nothing of classes with fewer images. Recall is what is asked for first.
     names = [name for name in found.values if not name.startswith("precision_at_")]
     names.sort(key=lambda name: not name.startswith("recall_at_"))

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from supcon_pipeline.core.messages import InputError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -44,3 +46,24 @@ class KnnParameters(SearchParameters):
 
     k: Count
     temperature: Annotated[float, Field(gt=0)]
+
+
+class RerankingParameters(Parameters):
+    """Re-ranking by reciprocal neighbours."""
+
+    k1: Annotated[int, Field(ge=2)] = 20
+    k2: Count = 6
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+    @model_validator(mode="after")
+    def _averages_over_neighbours(self) -> Self:
+        if self.k2 > self.k1:
+            raise InputError(f"k2 must be at most k1 ({self.k1}), got {self.k2}; set k2={self.k1}")
+        return self
+
+
+class QueryExpansionParameters(Parameters):
+    """Expansion of queries by what they find."""
+
+    k: Count = 5
+    alpha: Annotated[float, Field(ge=0)] = 3.0

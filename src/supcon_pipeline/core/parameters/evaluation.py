@@ -1,15 +1,16 @@
 """Parameters of `evaluation`."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.base import (
     Count,
     Fraction,
     KnnParameters,
     Parameters,
+    QueryExpansionParameters,
+    RerankingParameters,
     SearchParameters,
     Seed,
 )
@@ -35,27 +36,6 @@ class VerificationParameters(Parameters):
     false_match_rate: Fraction = 0.01
     false_match_rates: tuple[Fraction, ...] = (0.1, 0.01, 0.001, 0.0001)
     false_accept_rate: Fraction = 0.05
-
-
-class RerankingParameters(Parameters):
-    """Re-ranking by reciprocal neighbours."""
-
-    k1: Annotated[int, Field(ge=2)] = 20
-    k2: Count = 6
-    weight: Annotated[float, Field(ge=0, le=1)] = 0.3
-
-    @model_validator(mode="after")
-    def _averages_over_neighbours(self) -> Self:
-        if self.k2 > self.k1:
-            raise InputError(f"k2 must be at most k1 ({self.k1}), got {self.k2}; set k2={self.k1}")
-        return self
-
-
-class QueryExpansionParameters(Parameters):
-    """Expansion of queries by what they find."""
-
-    k: Count = 5
-    alpha: Annotated[float, Field(ge=0)] = 3.0
 
 
 class EvaluationParameters(SearchParameters):

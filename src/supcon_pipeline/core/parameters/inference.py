@@ -1,10 +1,19 @@
 """Parameters of the pipelines that use a trained model."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from supcon_pipeline.core.parameters.base import Count, Fraction, KnnParameters, Parameters, SearchParameters
+from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.parameters.base import (
+    Count,
+    Fraction,
+    KnnParameters,
+    Parameters,
+    QueryExpansionParameters,
+    RerankingParameters,
+    SearchParameters,
+)
 
 
 class ExportParameters(Parameters):
@@ -41,7 +50,18 @@ class InferenceParameters(SearchParameters):
     knn: KnnParameters
     distance_k: Count
     false_accept_rate: Fraction = 0.05
+    reranking: RerankingParameters | None = None
+    query_expansion: QueryExpansionParameters | None = None
     max_gallery_images: Count
+
+    @model_validator(mode="after")
+    def _lists_by_one_search(self) -> Self:
+        if self.reranking is not None and self.query_expansion is not None:
+            raise InputError(
+                "query_expansion must be null with reranking, got both; the nearest images are listed by one "
+                "of them: set query_expansion=null or set reranking=null"
+            )
+        return self
 
 
 class EnrolParameters(Parameters):

@@ -24,7 +24,7 @@ def expand_queries(
         embeddings: float, one row per image.
         query_rows: indices of the queries.
         gallery_rows: indices of the rows that are searched; may be the queries, or hold some of them.
-        k: neighbours that are added, at least 1.
+        k: neighbours that are added, at least 1; no more than every query can find.
         alpha: at least 0; 0 weighs all that is found like the query itself (average query expansion).
         copies: a number for each row, the same for images that are copies of one another.
 
@@ -32,8 +32,8 @@ def expand_queries(
         float32, one row per query.
 
     Raises:
-        ValueError: if counts differ, a row or `alpha` is out of range, or the gallery has fewer than `k`
-            images for a query.
+        ValueError: if counts differ, a row, `k` or `alpha` is out of range, or the gallery may have no
+            image for a query.
         InputError: if a row is not finite.
 
     Source:
@@ -49,8 +49,12 @@ def expand_queries(
         raise ValueError(f"copies must have one number per row ({len(embeddings)}), got {len(copies)}")
     numbers = np.arange(len(embeddings)) if copies is None else np.unique(copies, return_inverse=True)[1]
     most = int(np.bincount(numbers[gallery_rows], minlength=numbers.max() + 1)[numbers[query_rows]].max())
-    if not 1 <= k <= len(gallery_rows) - most:
-        raise ValueError(f"k must be from 1 to {len(gallery_rows) - most}, the other images, got {k}")
+    if k < 1 or most >= len(gallery_rows):
+        raise ValueError(
+            f"k must be at least 1, and fewer than the {len(gallery_rows)} rows of the gallery be copies of "
+            f"a query, got {k} and {most}"
+        )
+    k = min(k, len(gallery_rows) - most)
     similarities, found = search_neighbours(embeddings[query_rows], embeddings[gallery_rows], k + most)
     is_own = numbers[gallery_rows[found]] == numbers[query_rows, None]
     # What is a query's own is moved to the end, where as many are cut off.

@@ -1,6 +1,6 @@
 """Re-ranking by reciprocal neighbours: images that share their neighbours are more similar than they look."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -74,6 +74,25 @@ class Reranker:
         self._totals = self._codes.sum(axis=1)
         # By column: which of the gallery have a given row in their neighbourhood.
         self._having = self._codes[self._gallery].tocsc()
+
+    @classmethod
+    def within(
+        cls,
+        embeddings: Float[np.ndarray, "n dim"],
+        query_rows: Int[np.ndarray, " q"],
+        gallery_rows: Int[np.ndarray, " m"],
+        k1: int,
+        k2: int,
+        weight: float,
+    ) -> Self:
+        """A reranker with no more neighbours than there are.
+
+        Raises:
+            ValueError: as for the class; with fewer than three rows there is nothing to rank anew.
+            InputError: if a row is not finite.
+        """
+        k1 = min(k1, len(np.union1d(query_rows, gallery_rows)) - 1)
+        return cls(embeddings, query_rows, gallery_rows, k1, min(k2, k1), weight)
 
     def similarities(self, query_rows: Int[np.ndarray, " q"]) -> Float[np.ndarray, "q m"]:
         """The similarity of each of these queries to each row of the gallery, in [-1, 1], float64.

@@ -31,11 +31,11 @@ def score_features(embeddings: NamedTensors, samples: pd.DataFrame, params: Eval
     if is_unseen:
         search = limited_search(samples, params)
         scores = {name: _score_unseen(labelled, name, search, params) for name in outputs}
-        others = _score_other_searches(labelled, search, params)
     else:
-        scores, others = {name: _score_known(labelled, name, params) for name in outputs}, {}
+        search = Search(labelled.rows_of("test"), labelled.rows_of("train"))
+        scores = {name: _score_known(labelled, name, params) for name in outputs}
     metrics = {name: of_feature for name, (of_feature, _) in scores.items()}
-    return {**metrics, **others}, scores["embedding"][1]
+    return {**metrics, **_score_other_searches(labelled, search, params, is_unseen)}, scores["embedding"][1]
 
 
 def _score_known(labelled: LabelledEmbeddings, name: str, params: EvaluationParameters) -> Scores:
@@ -63,21 +63,29 @@ def _score_unseen(
 
 
 def _score_other_searches(
-    labelled: LabelledEmbeddings, search: Search, params: EvaluationParameters
+    labelled: LabelledEmbeddings, search: Search, params: EvaluationParameters, is_unseen: bool
 ) -> dict[str, Any]:
     """The embedding searched in the other ways that were asked for."""
-    from supcon_pipeline.core.metrics.unseen import expanded_metrics, reranked_metrics
+    from supcon_pipeline.core.metrics.features import known_search_metrics
+    from supcon_pipeline.core.metrics.other_searches import expanded_values, reranked_values
+    from supcon_pipeline.core.metrics.unseen import search_metrics
 
-    known = (labelled.outputs["embedding"], labelled.labels, search, params.recall_ks)
     ways = {
-        "reranked": (reranked_metrics, params.reranking),
-        "expanded": (expanded_metrics, params.query_expansion),
+        "reranked": (reranked_values, params.reranking),
+        "expanded": (expanded_values, params.query_expansion),
+    }
+    ks = params.recall_ks if is_unseen else (1, *params.within(len(search.gallery)).ks)
+    found = {
+        name: values_of(labelled.outputs["embedding"], labelled.labels, search, ks, options.model_dump())
+        for name, (values_of, options) in ways.items()
+        if options is not None
     }
     bootstrap = params.bootstrap.model_dump()
     return {
-        name: score(*known, options.model_dump(), **bootstrap)
-        for name, (score, options) in ways.items()
-        if options is not None
+        name: search_metrics(values, labelled.labels, **bootstrap)
+        if is_unseen
+        else known_search_metrics(values, **bootstrap)
+        for name, values in found.items()
     }
 
 
