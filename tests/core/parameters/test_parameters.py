@@ -144,7 +144,12 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
         (Stage1Parameters, "projection.dim", 1, "greater than or equal to 2"),
         (Stage1Parameters, "projection.hiden_dim", 1, "Extra inputs are not permitted"),
         (Stage1Parameters, "loss.temperature", 0, "greater than 0"),
-        (Stage1Parameters, "loss.name", "supercon", "should be 'supcon', 'sincere' or 'simclr'"),
+        (
+            Stage1Parameters,
+            "loss.name",
+            "supercon",
+            "should be 'supcon', 'sincere', 'simclr' or 'proxy_anchor'",
+        ),
         (Stage1Parameters, "loss.classifier_weight", -0.1, "greater than or equal to 0"),
         (Stage1Parameters, "loss.label_smoothing", 1, "less than 1"),
         (
@@ -346,6 +351,14 @@ def test_a_loss_without_positives_is_refused(changes, message):
         values[section] = change and {**values[section], **change}
     with pytest.raises(ValidationError, match=message):
         Stage1Parameters.model_validate(values)
+
+
+def test_a_loss_by_proxies_needs_one_view_of_single_images():
+    values = changed(Stage1Parameters, "num_views", 1)
+    values["loader"] = {**values["loader"], "images_per_class": 1}
+    values["loss"] = {**values["loss"], "name": "proxy_anchor"}
+    values["mixing"] = None
+    assert Stage1Parameters.model_validate(values).loader.images_per_class == 1
 
 
 def test_nothing_is_changed_after_it_was_read():

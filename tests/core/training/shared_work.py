@@ -88,6 +88,23 @@ def joint_losses(ranks: Ranks) -> dict[str, list[torch.Tensor]]:
     return found
 
 
+def proxy_anchor_losses(ranks: Ranks) -> dict[str, list[torch.Tensor]]:
+    """Value and gradients, by rows and by proxies, of what is learned against a row of each class."""
+    torch.manual_seed(3)
+    whole, labels = unit_rows(NUM_IMAGES, 2).flatten(0, 1), torch.arange(NUM_IMAGES) % 4
+    proxies = torch.randn(4, whole.shape[1]).double().requires_grad_()
+    own = whole.view(NUM_IMAGES, 2, -1)[ranks.part(NUM_IMAGES)].clone().requires_grad_()
+    params = ContrastiveLossParameters(
+        name="proxy_anchor", temperature=0.1, classifier_weight=0, label_smoothing=0
+    )
+    batch = Batch(torch.zeros(len(own), 2, 1, 1, 1), labels, ranks)
+    value = contrastive_criterion(params)({"similarities": own.flatten(0, 1) @ proxies.T}, batch)
+    value.backward()
+    # Each process has a share of the gradient of what they have in common.
+    ranks.sum_(proxies.grad)
+    return {"proxy_anchor": [*_joined(ranks, value, own), proxies.grad]}
+
+
 def _joined(ranks: Ranks, value: torch.Tensor, *leaves: torch.Tensor) -> list[torch.Tensor]:
     total = value.detach().clone()
     ranks.sum_(total)
@@ -170,6 +187,7 @@ def everything(ranks: Ranks, count: int) -> dict[str, Any]:
     return {
         "losses": losses(ranks),
         "joint": joint_losses(ranks),
+        "proxy_anchor": proxy_anchor_losses(ranks),
         "batches": {sampler: list(batches(ranks, sampler)) for sampler in SAMPLERS},
         "workers": list(batches(ranks, "shuffled", 0 if is_alone else 1)),
         "steps": {size: steps(ranks, micro[size]) for size in MICRO_BATCHES},

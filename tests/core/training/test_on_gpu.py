@@ -77,6 +77,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mixed": {"mixing": MIXED, "max_grad_norm": 1.0},
     "sincere": {"loss": {**LOSS, "name": "sincere"}},
     "simclr": {"loss": {**LOSS, "name": "simclr"}},
+    "proxy_anchor": {"loss": {**LOSS, "name": "proxy_anchor"}},
     "joint": {"loss": {**LOSS, "classifier_weight": 0.5, "label_smoothing": 0.1}},
     "workers": {"loader": {"batch_size": 12, "num_workers": 2}},
     "limited": {"max_minutes": 5.0},
@@ -204,6 +205,7 @@ def stages(data: LabelledImages, precision: str) -> dict[str, Stage]:
     return {
         "stage1": first,
         "sincere": stage1(data, loss={**LOSS, "name": "sincere"}, **shared),
+        "proxy_anchor": stage1(data, loss={**LOSS, "name": "proxy_anchor"}, **shared),
         "micro-batches": replace(stage1(data, ema=AVERAGED, **joint, **shared), micro_batch_size=5),
         "stage2": classifier_stage(encoder, data, CARD, stage2_parameters(transforms=[], **shared)),
         "stage2 with transforms": classifier_stage(encoder, data, CARD, flipped),

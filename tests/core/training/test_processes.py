@@ -40,7 +40,7 @@ def alone(count: int) -> dict[str, Any]:
 def test_value_and_gradient_of_every_loss_are_those_of_one_process(
     together: list[dict[str, Any]], alone: dict[str, Any]
 ) -> None:
-    for found, kind in itertools.product(together, ("losses", "joint")):
+    for found, kind in itertools.product(together, ("losses", "joint", "proxy_anchor")):
         for name, expected in alone[kind].items():
             assert_same(found[kind][name], expected, tolerance=1e-10)
 

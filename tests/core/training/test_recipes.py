@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.subsets import limit_rows
-from supcon_pipeline.core.losses import sincere_loss, supcon_loss
+from supcon_pipeline.core.losses import proxy_anchor_loss, sincere_loss, supcon_loss
 from supcon_pipeline.core.metrics.features import embedding_metrics
 from supcon_pipeline.core.metrics.unseen import unseen_metrics
 from supcon_pipeline.core.models.encoder import LinearProbe, build_classifier, build_model, restore_model
@@ -105,6 +105,27 @@ def test_each_contrastive_loss_is_known_by_its_name(batch, outputs):
     assert len({round(loss.item(), 4) for loss in expected.values()}) == 3
     for name, loss in expected.items():
         assert torch.equal(contrastive_criterion(loss_parameters(name))(outputs, batch), loss)
+
+
+def test_proxies_are_compared_with_the_projections_of_all_views(labelled_splits):
+    loss = {**JOINT, "name": "proxy_anchor", "classifier_weight": 0.0, "label_smoothing": 0.0}
+    stage = stage1(labelled_splits, loss=loss)
+    training = build_training(stage, labelled_splits)
+    batch = next(training.loader.epoch(0))
+    before = stage.model.proxies.detach().clone()
+    views = batch.views.flatten(0, 1)
+    # The same in training and evaluation mode, as nothing but batch-norm differs there.
+    stage.model.train()
+    projection = stage.model(views)["projection"]
+    similarities = projection @ functional.normalize(before, dim=1).T
+    labels = batch.labels.repeat_interleave(batch.views.shape[1])
+    expected = proxy_anchor_loss(similarities, labels, 0.1)
+    assert train_step(training, batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert not torch.equal(stage.model.proxies, before)
+    # What is kept can be rebuilt, and embeds without them.
+    model = build_model(stage.description)
+    assert model.proxies.shape == before.shape == (labelled_splits.num_classes, stage.params.projection.dim)
+    assert set(model.eval()(views)) == {"embedding", "projection"}
 
 
 @pytest.mark.parametrize("name", ["supcon", "simclr", "sincere"])

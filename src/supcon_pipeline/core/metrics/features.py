@@ -105,7 +105,9 @@ def known_search_metrics(found: SearchValues, num_resamples: int, seed: int) -> 
     Returns:
         The means, and their 95 % `intervals` over the queries.
     """
-    values = {name: column for name, column in found.values.items() if not name.startswith("recall_at_")}
+    names = [name for name in found.values if not name.startswith("recall_at_")]
+    names.sort(key=lambda name: not name.startswith("precision_at_"))
+    values = {name: found.values[name] for name in names}
     means = {name: float(column.mean()) for name, column in values.items()}
     return {**means, "intervals": mean_intervals(values, num_resamples, seed)}
 

@@ -15,7 +15,8 @@ from supcon_pipeline.core.models.weights import with_versions
 from supcon_pipeline.core.named_tensors import NamedTensors
 
 # The outputs of a model for a batch of images, in their order: `embedding` `[batch, num_features]` and, with
-# the head for it, the L2-normalised `projection` `[batch, dim]` and the `logits` `[batch, classes]`.
+# the head for it, the L2-normalised `projection` `[batch, dim]` and the `logits` `[batch, classes]`. In
+# training, with proxies, the `similarities` of projections to them `[batch, classes]`.
 Outputs = dict[str, Tensor]
 
 
@@ -123,22 +124,36 @@ class ContrastiveModel(nn.Module):
         hidden_dim: hidden width of the projection head.
         dim: width of a projection.
         num_classes: classes of the classifier head; 0 for no head.
+        num_proxies: classes with a learned row that projections are compared with; 0 for none.
     """
 
-    def __init__(self, encoder: Encoder, num_features: int, hidden_dim: int, dim: int, num_classes: int = 0):
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_features: int,
+        hidden_dim: int,
+        dim: int,
+        num_classes: int = 0,
+        num_proxies: int = 0,
+    ):
         super().__init__()
         self.encoder = encoder
         self.projection_head = nn.Sequential(
             nn.Linear(num_features, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, dim)
         )
         self.classifier = nn.Linear(num_features, num_classes) if num_classes else None
+        self.proxies = nn.Parameter(torch.randn(num_proxies, dim) / dim**0.5) if num_proxies else None
 
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Outputs:
-        """Embedding, projection and logits of channels-last images, 0 to 255."""
+        """Embedding, projection and what the heads say of channels-last images, 0 to 255."""
         embedding = self.encoder(images)
         projection = functional.normalize(at_least_float32(self.projection_head(embedding)), dim=1)
         outputs = {"embedding": embedding, "projection": projection}
-        return outputs if self.classifier is None else {**outputs, "logits": self.classifier(embedding)}
+        if self.classifier is not None:
+            outputs["logits"] = self.classifier(embedding)
+        if self.training and self.proxies is not None:
+            outputs["similarities"] = projection @ functional.normalize(self.proxies, dim=1).T
+        return outputs
 
 
 class ImageClassifier(nn.Module):
@@ -212,11 +227,12 @@ def build_contrastive_model(
     hidden_dim: int,
     dim: int,
     num_classes: int = 0,
+    num_proxies: int = 0,
     **start: Any,
 ) -> ContrastiveModel:
     """A contrastive model in `channels_last` layout; `start` is passed to `build_encoder`."""
     encoder, num_features = build_encoder(backbone, stem, mean, std, **start)
-    model = ContrastiveModel(encoder, num_features, hidden_dim, dim, num_classes)
+    model = ContrastiveModel(encoder, num_features, hidden_dim, dim, num_classes, num_proxies)
     return model.to(memory_format=torch.channels_last)
 
 

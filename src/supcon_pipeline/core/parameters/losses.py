@@ -23,7 +23,7 @@ class MemoryParameters(Parameters):
 class ContrastiveLossParameters(Parameters):
     """The loss of stage 1."""
 
-    name: Literal["supcon", "sincere", "simclr"]
+    name: Literal["supcon", "sincere", "simclr", "proxy_anchor"]
     temperature: Annotated[float, Field(gt=0)]
     class_averaged: bool = False
     memory: MemoryParameters | None = None

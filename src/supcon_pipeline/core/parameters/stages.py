@@ -170,7 +170,7 @@ class Stage1Parameters(EncoderTraining):
                 "num_views must be at least 2 with simclr, got 1; its positives are other views of an image: "
                 "set num_views=2"
             )
-        if self.num_views == 1 and self.loader.images_per_class == 1:
+        if self.num_views == 1 and self.loader.images_per_class == 1 and self.loss.name != "proxy_anchor":
             raise InputError(
                 "loader.images_per_class must be at least 2 if num_views is 1, got 1; "
                 "no image would have a positive: set loader.images_per_class=2"

@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.losses import joint_loss, sincere_loss, supcon_loss, supcon_memory_loss
+from supcon_pipeline.core.losses import (
+    joint_loss,
+    proxy_anchor_loss,
+    sincere_loss,
+    supcon_loss,
+    supcon_memory_loss,
+)
 from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32, class_sizes
 from supcon_pipeline.core.losses.supcon import class_weights
 from supcon_pipeline.core.models.encoder import Outputs
@@ -48,15 +54,18 @@ def _contrastive_loss(
     outputs: Outputs,
     batch: Batch,
 ) -> Tensor:
-    own = outputs["projection"].unflatten(0, batch.views.shape[:2])
-    projections = batch.ranks.gather(own, len(batch.labels))
+    own = outputs["similarities" if params.name == "proxy_anchor" else "projection"]
+    rows = batch.ranks.gather(own.unflatten(0, batch.views.shape[:2]), len(batch.labels))
     if memory is not None and memory.is_used:
-        loss = _loss_with_memory(memory, projections, batch, params.temperature)
+        loss = _loss_with_memory(memory, rows, batch, params.temperature)
+    elif params.name == "proxy_anchor":
+        classes = batch.labels.repeat_interleave(rows.shape[1])
+        loss = proxy_anchor_loss(rows.flatten(0, 1), classes, params.temperature, ranks=batch.ranks)
     elif params.name == "sincere":
-        loss = sincere_loss(projections, batch.labels, params.temperature, batch.ranks)
+        loss = sincere_loss(rows, batch.labels, params.temperature, batch.ranks)
     else:
         labels = None if params.name == "simclr" else batch.labels
-        loss = supcon_loss(projections, labels, params.temperature, batch.ranks, params.class_averaged)
+        loss = supcon_loss(rows, labels, params.temperature, batch.ranks, params.class_averaged)
     if not params.classifier_weight:
         return loss
     logits = _with_offsets(outputs["logits"], logit_offsets)

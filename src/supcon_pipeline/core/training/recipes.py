@@ -58,11 +58,13 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         data, params.loss.logit_adjustment, params.loader.sampler, "stage1.loss.logit_adjustment"
     )
     memory = ProjectionMemory(**params.loss.memory.model_dump()) if params.loss.memory else None
+    has_proxies = params.loss.name == "proxy_anchor"
     description = {
         "kind": "contrastive",
         **_encoder_description(data, dataset_card, params),
         **params.projection.model_dump(),
         "num_classes": data.num_classes if params.loss.classifier_weight else 0,
+        **({"num_proxies": data.num_classes} if has_proxies else {}),
     }
     return Stage(
         "stage1",
@@ -74,11 +76,11 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         description,
         _encoder_origin(dataset_card),
         micro_batch_size=params.micro_batch_size,
-        # With a classifier head, the loss is not only that of the projections.
+        # With a classifier head or proxies, the loss is not only that of the projections.
         collapse_loss=None
-        if params.loss.classifier_weight
+        if params.loss.classifier_weight or has_proxies
         else collapse_loss(params.loss.name, params.loss.class_averaged, memory),
-        has_positives_by_class=params.loss.name != "simclr",
+        has_positives_by_class=params.loss.name not in ("simclr", "proxy_anchor"),
         view_sizes=params.training_sizes,
         is_start_validated=params.backbone.is_loaded,
         memory=memory,
