@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -18,6 +20,7 @@ from kedro.framework.startup import bootstrap_project
 
 from supcon_pipeline.cli import cli, run
 from supcon_pipeline.commands import CommandError
+from supcon_pipeline.core.metrics.intervals import class_intervals, mean_intervals
 from tests.conftest import ROOT
 
 PARAMETERS: dict[str, Any] = {
@@ -34,6 +37,15 @@ run_record:
    filepath: "data/08_reporting/${experiment:}/run_record.json"}
 metrics:
   {type: json.JSONDataset, versioned: true, filepath: "data/08_reporting/${experiment:}/metrics.json"}
+"{table}_scores":
+  {type: pandas.ParquetDataset, versioned: true,
+   filepath: "data/07_model_output/${experiment:}/{table}_scores.parquet"}
+predictions:
+  {type: pandas.ParquetDataset, versioned: true,
+   filepath: "data/07_model_output/${experiment:}/predictions.parquet"}
+samples:
+  {type: pandas.ParquetDataset, versioned: true,
+   filepath: "data/02_intermediate/${experiment:}/samples.parquet"}
 dataset_card:
   {type: json.JSONDataset, versioned: true, filepath: "data/02_intermediate/${experiment:}/dataset_card.json"}
 "{model}r":
@@ -307,6 +319,59 @@ def test_a_difference_is_marked_where_the_intervals_do_not_overlap(runs: Runs) -
     assert ["classifier", "accuracy", "0.9000", "0.9100", "0.9500", "+0.0100", "+0.0500", "*"] in lines
     assert not any(line and line[0] == "stage1.optimizer.lr" for line in lines)
     assert "two or more, got a1 alone" in runs.refusal("compare", "a1")
+
+
+def test_runs_scored_on_the_same_images_are_compared_image_by_image(runs: Runs) -> None:
+    # Every second image is hard for both. Of forty, six are right in one of them alone, as are two of ten.
+    is_right = np.arange(40) % 2 == 0
+    scores = {"a1": is_right.copy(), "b1": is_right.copy(), "c1": is_right.copy()}
+    scores["b1"][1:13:2] = True
+    for run_id, right in scores.items():
+        runs.add(run_id, accuracy=float(right.mean()))
+        table = pd.DataFrame({"row": np.arange(40), "precision_at_1": right.astype(float)})
+        predictions = pd.DataFrame(
+            {"id": np.arange(40).astype(str), "label": 1, "predicted": right.astype(int)}
+        )
+        if run_id == "c1":
+            table["row"] += 1
+            predictions["id"] = "other"
+        for name, content in (("query_scores", table), ("predictions", predictions)):
+            path = runs.write("07_model_output", f"{name}.parquet", run_id, "")
+            content.to_parquet(path)
+    compared = runs.printed("compare", "a1", "b1", "c1")
+    (line,) = (line for line in compared.splitlines() if line.startswith("classifier accuracy"))
+    gains = scores["b1"].astype(int) - scores["a1"]
+    low, high = mean_intervals({"accuracy": gains}, 1000, 0)["accuracy"]
+    assert low > 0
+    # The intervals of both are wider, and overlap; of other images there is no difference by image.
+    assert f"+0.1500 ({low:+.4f} to {high:+.4f}) *" in line
+    assert line.rstrip().endswith("+0.0000")
+
+
+def test_runs_of_unseen_classes_are_compared_over_the_classes(runs: Runs) -> None:
+    labels, rng = np.arange(40) // 4, np.random.default_rng(0)
+    runs.write("02_intermediate", "samples.parquet", "a1", "")
+    path = runs.project / "data/02_intermediate/tiny/samples.parquet/a1/samples.parquet"
+    pd.DataFrame({"label": labels}).to_parquet(path)
+    columns = {}
+    for run_id in ("a1", "b1"):
+        columns[run_id] = rng.integers(0, 2, 20).astype(float)
+        runs.add(run_id, accuracy=0.5)
+        path = runs.write(
+            "08_reporting",
+            "metrics.json",
+            run_id,
+            {
+                "data_hash": "d",
+                "embedding": {"recall_at_1": float(columns[run_id].mean())},
+            },
+        )
+        table = pd.DataFrame({"row": np.arange(20, 40), "recall_at_1": columns[run_id]})
+        table.to_parquet(runs.write("07_model_output", "query_scores.parquet", run_id, ""))
+    gains = columns["b1"] - columns["a1"]
+    low, high = class_intervals({"x": gains}, labels[20:], 1000, 0)["x"]
+    compared = runs.printed("compare", "a1", "b1")
+    assert f"{gains.mean():+.4f} ({low:+.4f} to {high:+.4f})" in compared
 
 
 def test_reproduce_gives_the_command_with_what_was_given_and_read(runs: Runs) -> None:

@@ -186,7 +186,7 @@ def compare(context: click.Context, run_ids: tuple[str, ...], env: str | None) -
     if len(run_ids) < 2:
         raise CommandError(f"runs must be two or more, got {run_ids[0]} alone; add another run")
     found = _experiments(context, env)
-    _print(*compare([find_run(found, run_id)[1] for run_id in run_ids]))
+    _print(*compare([find_run(found, run_id) for run_id in run_ids]))
 
 
 @runs.command()

@@ -13,6 +13,7 @@ from supcon_pipeline.core.pages.headlines import HEADLINES
 from supcon_pipeline.core.training.progress import flatten
 from supcon_pipeline.run_commands.books import Experiment, Summary, differing
 from supcon_pipeline.run_commands.listing import duration, local_time
+from supcon_pipeline.run_commands.pairing import ExperimentRun, paired_intervals
 
 
 def show(experiment: Experiment, run: Summary) -> Iterator[RenderableType]:
@@ -102,13 +103,17 @@ def _artifacts(experiment: Experiment, run: Summary) -> Table:
     return table
 
 
-def compare(runs: Sequence[Summary]) -> Iterator[RenderableType]:
+def compare(chosen: Sequence[ExperimentRun]) -> Iterator[RenderableType]:
     """What differs between runs, and their metrics side by side; differences are from the first."""
+    runs = [run for _, run in chosen]
     yield _titled("What differs", _differences(runs))
     if any(run.metrics for run in runs):
-        yield _titled("Metrics on the test images", _compared_metrics(runs))
+        yield _titled("Metrics on the test images", _compared_metrics(chosen))
         hashes = {run.metrics.get("data_hash") for run in runs if run.metrics}
-        note = "A difference is marked * where the 95 % intervals of the two runs do not overlap."
+        note = (
+            "A difference is marked * where its 95 % interval, image by image, has no 0 in it, or, where "
+            "there is none, where the intervals of the two runs do not overlap."
+        )
         if len(hashes) > 1:
             note += " These runs were not measured on the same images."
         yield Text(f"\n{note}")
@@ -141,24 +146,34 @@ def _comparable(run: Summary) -> dict[str, Any]:
     return {**flatten(record["parameters"]), **origin, **packages}
 
 
-def _compared_metrics(runs: Sequence[Summary]) -> Table:
+def _compared_metrics(chosen: Sequence[ExperimentRun]) -> Table:
+    runs = [run for _, run in chosen]
     first, *others = runs
+    paired = [paired_intervals(chosen[0], other) for other in chosen[1:]]
     table = Table("metric", *(escape(run.run_id) for run in runs))
     for other in others:
         table.add_column(escape(f"{other.run_id} - {first.run_id}"), justify="right")
     for group, metric, short, _ in HEADLINES:
         values = [_number(_value(run, group, metric)) for run in runs]
         if any(values):
-            changes = [_change(first, other, group, metric) for other in others]
+            changes = [
+                _change(first, other, group, metric, intervals.get((group, metric)))
+                for other, intervals in zip(others, paired, strict=True)
+            ]
             table.add_row(*map(Text, [f"{group} {short}", *values, *changes]))
     return table
 
 
-def _change(first: Summary, other: Summary, group: str, metric: str) -> str:
-    """The difference of a metric, with a mark where it exceeds the intervals of both runs."""
+def _change(
+    first: Summary, other: Summary, group: str, metric: str, paired: tuple[float, float] | None
+) -> str:
+    """The difference of a metric and its interval, if there is one, with a mark where it is certain."""
     before, after = _value(first, group, metric), _value(other, group, metric)
     if before is None or after is None:
         return ""
+    if paired is not None:
+        mark = " *" if paired[0] > 0 or paired[1] < 0 else "  "
+        return f"{after - before:+.4f} ({paired[0]:+.4f} to {paired[1]:+.4f}){mark}"
     left, right = _interval(first, group, metric), _interval(other, group, metric)
     is_apart = left is not None and right is not None and (left[1] < right[0] or right[1] < left[0])
     return f"{after - before:+.4f}{' *' if is_apart else '  '}"
