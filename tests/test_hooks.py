@@ -6,11 +6,13 @@ from typing import Any
 import click
 import pytest
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
+from kedro.pipeline import Pipeline
 
 from supcon_pipeline import hooks
 from supcon_pipeline.commands import CommandError, find_refusal
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.data import DataPrepParameters
+from supcon_pipeline.core.training.hosts import Hosts
 from supcon_pipeline.hooks import ParameterHooks, RunHooks
 from tests.conftest import make_project, run_session
 
@@ -110,3 +112,28 @@ def test_a_session_that_is_refused_before_its_first_node_claims_nothing(
     with pytest.raises(InputError):
         begin()
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_of_several_hosts_the_first_alone_runs_pipelines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from supcon_pipeline.core.training import launching
+
+    project, followed = make_project(tmp_path / "project"), []
+    monkeypatch.setattr(launching, "follow", followed.append)
+    given = {"SUPCON_HOSTS": "2", "SUPCON_HOST": "1", "SUPCON_RENDEZVOUS": "first:29500"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    run_session(project, pipeline_names=["data_prep"])
+    assert followed == [Hosts(2, 1, "first", 29500)]
+    assert not (project / "data").exists()
+
+
+def test_a_session_that_meets_no_other_host_does_not_run_as_if_it_were_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SUPCON_HOSTS", "2")
+    monkeypatch.setenv("SUPCON_HOST", "0")
+    monkeypatch.setenv("SUPCON_RENDEZVOUS", "first:29500")
+    with pytest.raises(InputError, match=r"SUPCON_HOSTS must be 1 .*, got 2; type: unset SUPCON_HOSTS"):
+        RunHooks().before_pipeline_run(run_params={}, pipeline=Pipeline([]), catalog=DataCatalog())

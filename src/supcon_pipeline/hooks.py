@@ -26,6 +26,7 @@ from supcon_pipeline.commands import (
     run_command,
 )
 from supcon_pipeline.core.claims import Claim
+from supcon_pipeline.core.training.hosts import require_meeting
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset, TaskEntry
 from supcon_pipeline.node_log import open_node
@@ -135,9 +136,11 @@ class RunHooks:
         Raises:
             CommandError: where `open_run` refuses the run, or the transforms of a stage that will run do not
                 work on its images.
+            InputError: where this is one of several hosts, and was not started by `kedro run`.
         """
         from supcon_pipeline.pipeline_registry import whole_graph
 
+        require_meeting()
         # An interrupt reaches no hook; a thread that begins a session has left the one before.
         close_interrupted(threading.get_ident())
         run_id = choose_run_id(_session_id(run_params))

@@ -8,6 +8,7 @@ from kedro.framework.session import KedroSession
 
 from supcon_pipeline.accidents import raise_in_one_line
 from supcon_pipeline.commands import with_typed_paths
+from supcon_pipeline.core.training.hosts import Hosts, meeting_others
 from supcon_pipeline.interrupts import unwinding_on_signals
 from supcon_pipeline.projects import find_folder
 from supcon_pipeline.run_ids import choose_run_id
@@ -34,13 +35,26 @@ class RunSession(KedroSession):
     def run(self, *arguments: Any, **named: Any) -> dict[str, Any]:
         """Run as Kedro does, but show refused input and accidents as one line; a bug keeps its traceback.
 
+        Of several hosts, only the first runs pipelines; the others take part in its trainings.
+
         Raises:
             CommandError: with the line.
         """
         require_names(named)
         try:
             with unwinding_on_signals():
-                return super().run(*arguments, **named)
+                if (hosts := Hosts.of()).number:
+                    return _follow(hosts)
+                with meeting_others(hosts):
+                    return super().run(*arguments, **named)
         except Exception as error:
             raise_in_one_line(error)
             raise
+
+
+def _follow(hosts: Hosts) -> dict[str, Any]:
+    """Take part in what the first host trains; nothing comes of it here."""
+    from supcon_pipeline.core.training.launching import follow
+
+    follow(hosts)
+    return {}

@@ -1,8 +1,10 @@
+import json
 import logging
 import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -151,19 +153,62 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_error_of_a_process_is_that_of_its_parent_and_says_where_it_was(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launching, "MAX_RESTARTS", 0)
     # Forked where they can be, as importing everything anew takes far longer than to fail.
     forking = partial(launcher_api.LaunchConfig, start_method=START_METHOD)
     monkeypatch.setattr(launcher_api, "LaunchConfig", forking)
     with pytest.raises(ZeroDivisionError, match=r"^division by zero") as caught:
-        launch(launched.fail, 2, "stage1.processes", 0)
+        launch(launched.fail, 2, "stage1.processes", 0, tmp_path)
     assert "in fail" in caught.value.__notes__[0]
 
 
+def on_two_hosts(folder: Path, what: str) -> list[tuple[int, str, str]]:
+    """The exit code, output and errors of two hosts on the loopback address."""
+    with socket.socket() as listening:
+        listening.bind(("", 0))
+        port = listening.getsockname()[1]
+    script = Path(launched.__file__).with_name("on_hosts.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, script, folder, str(port), str(number), what],
+            **{"env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
+        )
+        for number in (0, 1)
+    ]
+    try:
+        ends = [host.communicate(timeout=300) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    return [(host.returncode, *end) for host, end in zip(hosts, ends, strict=True)]
+
+
+# The second process is the other host.
+def test_two_hosts_train_as_two_processes_do_though_one_of_the_other_dies(
+    tmp_path: Path, unhurt: dict[str, Any]
+) -> None:
+    ends = on_two_hosts(tmp_path, "1")
+    assert [(code, output) for code, output, _ in ends] == [(0, ""), (0, "")], ends
+    assert json.loads((tmp_path / "history.json").read_text()) == unhurt["history"]
+    (path,) = (tmp_path / "progress").glob("*/state.pt")
+    state = Progress(path.parent).latest()
+    assert state is not None
+    assert_same_state(state, unhurt)
+    assert (tmp_path / "mark").exists()
+    # What was shared is gone.
+    assert not list((tmp_path / "progress").glob("*/launch-*"))
+
+
+def test_what_fails_on_one_host_is_said_on_both(tmp_path: Path) -> None:
+    ends = on_two_hosts(tmp_path, "fail")
+    assert [(code, output) for code, output, _ in ends] == [(0, "ZeroDivisionError: division by zero\n")] * 2
+
+
 def test_what_processes_say_is_shown_once_where_each_has_the_log_of_the_program(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # As conf/logging.yml: epochs by a handler of their own, all else by that of the root.
     forking = partial(launcher_api.LaunchConfig, start_method=START_METHOD)
@@ -173,7 +218,7 @@ def test_what_processes_say_is_shown_once_where_each_has_the_log_of_the_program(
     monkeypatch.setattr(epoch_logger, "propagate", False)
     monkeypatch.setattr(logging.root, "handlers", [shown])
     monkeypatch.setattr(logging.getLogger("supcon_pipeline"), "level", logging.INFO)
-    launch(launched.speak, 2, "stage1.processes", 0)
+    launch(launched.speak, 2, "stage1.processes", 0, tmp_path)
     shown.stream.close()
     lines = capfd.readouterr().out.splitlines()
     assert sorted(line for line in lines if "by" in line) == ["epoch told by 0", "warned by 0"]

@@ -25,6 +25,6 @@ if __name__ == "__main__":
     # A shell that starts tests in the background lets them ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        launch(wait, 2, "stage1.processes", 0, Path(sys.argv[1]))
+        launch(wait, 2, "stage1.processes", 0, Path(sys.argv[1]), Path(sys.argv[1]))
     except (KeyboardInterrupt, InputError) as error:
         print(type(error).__name__)

@@ -14,6 +14,7 @@ from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.stages import TrainingParameters
 from supcon_pipeline.core.ranks import Ranks
 from supcon_pipeline.core.training.checkpoints import TopCheckpoints, should_stop
+from supcon_pipeline.core.training.hosts import Meeting
 from supcon_pipeline.core.training.launching import launch
 from supcon_pipeline.core.training.loop import fit, is_over, require_all_finite
 from supcon_pipeline.core.training.monitoring import Monitor, NoLog, log_epoch, warn_of_collapse
@@ -50,14 +51,14 @@ def run_stage(
     Raises:
         DivergenceError: where a loss is not finite.
     """
-    count = count_processes(stage, data)
-    if count == 1:
+    count, num_hosts = count_processes(stage, data), count_hosts()
+    if count == num_hosts == 1:
         training = build_training(stage, data)
         return train(training, stage, data, log, store.open(stage.identity()), run_id)
     progress = store.open(stage.identity())
     parameter, seed = f"{stage.group}.processes", stage.params.seed
     arguments = (random_states(), stage, data, log.log_dir, progress, run_id)
-    launch(_train_in_process, count, parameter, seed, *arguments)
+    launch(_train_in_process, count, parameter, seed, progress.path.parent, *arguments)
     # The processes have left it there.
     state, top = progress.latest(), top_checkpoints(stage, run_id)
     if state is None:
@@ -67,19 +68,27 @@ def run_stage(
 
 
 def count_processes(stage: Stage, data: LabelledImages) -> int:
-    """How many processes train a stage: as many as the parameters say, or one for each GPU that is of use.
+    """How many processes train a stage on each host: as the parameters say, or one for each GPU of use.
 
     Raises:
-        InputError: where there are more than GPUs, or than images in the smallest batch.
+        InputError: where there are more than GPUs, or on all hosts than images in the smallest batch.
     """
     params, num_gpus = stage.params, torch.cuda.device_count()
     num_images, size = len(data.indices("train")), params.loader.batch_size
     # Shuffled batches are of nearly equal size.
     is_shuffled = params.loader.sampler == "shuffled"
     smallest = num_images // -(-num_images // size) if is_shuffled else size
+    num_hosts = count_hosts()
+    share = smallest // num_hosts
+    if not share:
+        raise InputError(
+            f"{stage.group}.loader.batch_size must be at least the number of hosts ({num_hosts}), got "
+            f"batches of {smallest}; start fewer hosts"
+        )
     if params.processes == "auto":
-        return max(1, min(num_gpus, smallest))
-    limits = {"images of a batch": smallest, **({"GPUs": num_gpus} if num_gpus else {})}
+        return max(1, min(num_gpus, share))
+    what = "images of a batch" if num_hosts == 1 else f"images of a batch, on each of {num_hosts} hosts"
+    limits = {what: share, **({"GPUs": num_gpus} if num_gpus else {})}
     for things, most in limits.items():
         if params.processes > most > 0:
             name = f"{stage.group}.processes"
@@ -88,6 +97,11 @@ def count_processes(stage: Stage, data: LabelledImages) -> int:
                 f"add --params {name}={most}"
             )
     return params.processes
+
+
+def count_hosts() -> int:
+    """How many hosts take part in the trainings of this process."""
+    return Meeting.current.hosts.count if Meeting.current else 1
 
 
 def top_checkpoints(stage: Stage, run_id: str) -> TopCheckpoints:
