@@ -33,6 +33,13 @@ from supcon_pipeline.core.training.tensorboard import TrainingLog
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
 
+@pytest.fixture
+def forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork processes where that can be: importing everything anew takes longer than all else here."""
+    config = partial(launcher_api.LaunchConfig, start_method=START_METHOD)
+    monkeypatch.setattr(launcher_api, "LaunchConfig", config)
+
+
 def train_forked(folder: Path, stage: Any, count: int = 2) -> dict[str, Any]:
     """The last saved state of processes that are not looked after; one may die."""
     folder.mkdir(exist_ok=True)
@@ -95,6 +102,7 @@ def test_another_number_of_processes_goes_on_and_says_so(
     assert history[0] == before["history"][0]
 
 
+@pytest.mark.usefixtures("forking")
 def test_the_launcher_starts_all_again_where_one_was_killed(
     tmp_path: Path, unhurt: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,13 +160,11 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         count_processes(stage, make_data())
 
 
+@pytest.mark.usefixtures("forking")
 def test_an_error_of_a_process_is_that_of_its_parent_and_says_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launching, "MAX_RESTARTS", 0)
-    # Forked where they can be, as importing everything anew takes far longer than to fail.
-    forking = partial(launcher_api.LaunchConfig, start_method=START_METHOD)
-    monkeypatch.setattr(launcher_api, "LaunchConfig", forking)
     with pytest.raises(ZeroDivisionError, match=r"^division by zero") as caught:
         launch(launched.fail, 2, "stage1.processes", 0, tmp_path)
     assert "in fail" in caught.value.__notes__[0]
@@ -207,12 +213,11 @@ def test_what_fails_on_one_host_is_said_on_both(tmp_path: Path) -> None:
     assert [(code, output) for code, output, _ in ends] == [(0, "ZeroDivisionError: division by zero\n")] * 2
 
 
+@pytest.mark.usefixtures("forking")
 def test_what_processes_say_is_shown_once_where_each_has_the_log_of_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # As conf/logging.yml: epochs by a handler of their own, all else by that of the root.
-    forking = partial(launcher_api.LaunchConfig, start_method=START_METHOD)
-    monkeypatch.setattr(launcher_api, "LaunchConfig", forking)
     shown = logging.StreamHandler(os.fdopen(os.dup(1), "w"))
     monkeypatch.setattr(epoch_logger, "handlers", [shown])
     monkeypatch.setattr(epoch_logger, "propagate", False)
