@@ -128,7 +128,7 @@ def test_what_is_only_read_cannot_be_saved(dataset: DigitsDataset) -> None:
         dataset.save("anything")
 
 
-@pytest.mark.parametrize("kind", [PackedImagesDataset, TensorBoardDataset, PackingDataset, ProgressDataset])
+@pytest.mark.parametrize("kind", [PackingDataset, ProgressDataset])
 def test_an_object_store_is_refused_instead_of_a_local_folder_of_its_name(kind: Any) -> None:
     with pytest.raises(InputError, match=r"must be on this machine .*, got s3://bucket/a; set a local"):
         kind("s3://bucket/a")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from supcon_pipeline.core.checksums import checksum_of, checksum_path, read_checksums
+from supcon_pipeline.core.checksums import checksum_line, checksum_of, checksum_path, read_checksums
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROBE_BYTES = 2**20
@@ -111,7 +111,7 @@ def _write_checksum(target: Path, checksum: str) -> None:
     """Keep the checksum of what is about to replace `target`, and until then that of `target` itself."""
     known = [checksum, *(read_checksums(target)[:1] if target.exists() else [])]
     with atomic_path(checksum_path(target)) as temporary:
-        temporary.write_text("".join(f"{line}  {target.name}\n" for line in known), "utf-8")
+        temporary.write_text("".join(checksum_line(line, target.name) for line in known), "utf-8")
 
 
 def create_file(target: Path, content: bytes) -> None:

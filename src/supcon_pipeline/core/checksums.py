@@ -1,13 +1,15 @@
 """Checksums of files, each in a small file beside the one it is of."""
 
 import time
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 import xxhash
 
 # What the name of a checksum's file adds to that of its file; its content is that of `xxh128sum`.
 SUFFIX = ".xxh128"
 _BLOCK_BYTES = 4 * 2**20
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 # Files found unchanged in this process, by what changes when they are written.
 _unchanged: set[tuple[int, int, int, int, str]] = set()
 # A file written twice within one tick of its file system's clock has the same time both times.
@@ -23,7 +25,7 @@ def checksum_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def checksum_path(path: Path) -> Path:
+def checksum_path(path: AnyPath) -> AnyPath:
     """The file with the checksum of another."""
     return path.with_name(path.name + SUFFIX)
 
@@ -35,11 +37,21 @@ def read_checksums(path: Path) -> list[str]:
     the content before it second, which a process killed in between has left.
     """
     try:
-        text = checksum_path(path).read_bytes().decode("ascii", "replace")
+        return parse_checksums(checksum_path(path).read_bytes())
     except FileNotFoundError:
         return []
+
+
+def parse_checksums(content: bytes) -> list[str]:
+    """The checksums in the content of a checksum's file."""
     # An emptied file is a checksum that nothing has.
-    return [line.partition(" ")[0] for line in text.rstrip("\n").split("\n")]
+    lines = content.decode("ascii", "replace").rstrip("\n").split("\n")
+    return [line.partition(" ")[0] for line in lines]
+
+
+def checksum_line(checksum: str, name: str) -> str:
+    """A checksum as its file has it, with the name of what it is of."""
+    return f"{checksum}  {name}\n"
 
 
 def is_proven(path: Path) -> bool:

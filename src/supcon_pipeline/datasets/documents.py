@@ -2,7 +2,7 @@
 
 from kedro_datasets import json, text
 
-from supcon_pipeline.datasets.artifacts import CheckedFile
+from supcon_pipeline.datasets.checked_file import CheckedFile
 
 
 class JSONDataset(CheckedFile, json.JSONDataset):

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 from kedro.io import DatasetError
 
-from supcon_pipeline.core.atomic import atomic_folder, open_for_torch
+from supcon_pipeline.core.atomic import open_for_torch
 from supcon_pipeline.core.messages import require_extra
-from supcon_pipeline.datasets.versioned_path import VersionedFileDataset, VersionedPathDataset
+from supcon_pipeline.datasets.versioned_path import VersionedFileDataset, VersionedFolderDataset
 
 METADATA = "metadata.json"
 
@@ -50,29 +50,28 @@ def _without_log(name: str) -> Iterator[None]:
         logger.disabled = was_disabled
 
 
-class BackboneDataset(VersionedPathDataset):
+class BackboneDataset(VersionedFolderDataset):
     """A folder as a hub has it: `model.safetensors`, `config.json` and a card, `README.md`."""
 
-    def save(self, data: Any) -> None:
+    def write(self, data: Any, folder: Path) -> None:
         """Write a `core.inference.native_weights.NativeWeights`."""
         from safetensors.torch import save_file
 
-        with atomic_folder(Path(self._get_save_path())) as folder:
-            if data.library == "timm":
-                from timm.models import save_for_hf
+        if data.library == "timm":
+            from timm.models import save_for_hf
 
-                save_for_hf(
-                    data.network,
-                    str(folder),
-                    {"changes": data.changes},
-                    safe_serialization=True,
-                    data_config=data.preparation,
-                )
-            else:
-                (folder / "config.json").write_text(json.dumps(data.config, indent=2))
-            # timm leaves out the format, which other libraries ask for.
-            save_file(data.network.state_dict(), folder / "model.safetensors", {"format": "pt"})
-            (folder / "README.md").write_text(data.card, encoding="utf-8")
+            save_for_hf(
+                data.network,
+                str(folder),
+                {"changes": data.changes},
+                safe_serialization=True,
+                data_config=data.preparation,
+            )
+        else:
+            (folder / "config.json").write_text(json.dumps(data.config, indent=2))
+        # timm leaves out the format, which other libraries ask for.
+        save_file(data.network.state_dict(), folder / "model.safetensors", {"format": "pt"})
+        (folder / "README.md").write_text(data.card, encoding="utf-8")
 
     def load(self) -> NoReturn:
         """Refused: the library of the network reads it."""

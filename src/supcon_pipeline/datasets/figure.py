@@ -3,7 +3,7 @@
 from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.plotly import JSONDataset
 
-from supcon_pipeline.datasets.artifacts import CheckedFile
+from supcon_pipeline.datasets.checked_file import CheckedFile
 
 
 class _PictureDataset(MatplotlibDataset):

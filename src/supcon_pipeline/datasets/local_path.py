@@ -1,4 +1,4 @@
-"""Artifacts that only a disk of this machine can hold."""
+"""What only a disk of this machine can hold: progress, packings and downloads."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from supcon_pipeline.core.messages import InputError
 
 
 def require_local(filepath: str) -> Path:
-    """The path of an artifact that is memory-mapped, renamed into place or read by another library.
+    """The path of what is written in many steps, or read by another library.
 
     Args:
         filepath: of the catalog, a path or a `file://` address.
@@ -19,7 +19,7 @@ def require_local(filepath: str) -> Path:
     protocol, path = get_protocol_and_path(filepath)
     if protocol != "file":
         raise InputError(
-            f"filepath must be on this machine for artifacts of this kind, got {filepath}; set a local path "
-            f"in the catalog, and copy the artifacts of a finished run to {protocol}://"
+            f"filepath must be on this machine for data of this kind, got {filepath}; "
+            "set a local path for it in the catalog"
         )
     return Path(path)

@@ -5,18 +5,17 @@ from typing import Any, NoReturn
 
 from kedro.io import DatasetError
 
-from supcon_pipeline.core.atomic import atomic_folder
-from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
+from supcon_pipeline.datasets.versioned_path import VersionedFolderDataset
 
 
-class ProjectorDataset(VersionedPathDataset):
+class ProjectorDataset(VersionedFolderDataset):
     """A folder that `tensorboard --logdir` shows in its projector: vectors, a table and small pictures."""
 
-    def save(self, data: Any) -> None:
+    def write(self, data: Any, folder: Path) -> None:
         """Write a `core.figures.projector.ProjectorPoints`."""
         from torch.utils.tensorboard import SummaryWriter
 
-        with atomic_folder(Path(self._get_save_path())) as folder, SummaryWriter(str(folder)) as log:
+        with SummaryWriter(str(folder)) as log:
             log.add_embedding(
                 data.vectors,
                 metadata=data.table.astype(str).to_numpy().tolist(),

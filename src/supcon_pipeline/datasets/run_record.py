@@ -4,16 +4,12 @@ import json
 import logging
 import os
 import socket
-from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict
 
-from kedro.io.core import get_filepath_str
 from kedro_datasets.json import JSONDataset
 
-from supcon_pipeline.core.atomic import atomic_path, create_file
-from supcon_pipeline.core.checksums import checksum_of
-from supcon_pipeline.datasets.artifacts import NamedArguments, reading
+from supcon_pipeline.datasets.checked_file import CheckedFile
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +134,7 @@ class RunRecord(TypedDict):
     tasks: list[TaskEntry]
 
 
-class RunRecordDataset(NamedArguments, JSONDataset):
+class RunRecordDataset(CheckedFile, JSONDataset):
     """The record of a run, in one file that is written once and one beside it for each session.
 
     `run_record.json` holds `run_id`, `number`, `experiment`, `started`, `commit`, `commit_reason`, `base`,
@@ -167,13 +163,9 @@ class RunRecordDataset(NamedArguments, JSONDataset):
 
     def create(self, record: dict[str, Any]) -> bool:
         """Write the record of a new run, unless another process has done so; whether it was this one."""
-        path = get_filepath_str(self._get_versioned_path(str(self.resolve_save_version())), self._protocol)
-        content = json.dumps(record, **self._save_args).encode()
+        path = self._get_versioned_path(str(self.resolve_save_version()))
         try:
-            if self._protocol == "file":
-                create_file(Path(path), content)
-            else:
-                self._fs.pipe_file(path, content, mode="create")
+            self._store.create(path, json.dumps(record, **self._save_args).encode())
         except FileExistsError:
             return False
         finally:
@@ -189,21 +181,15 @@ class RunRecordDataset(NamedArguments, JSONDataset):
         """
         record = self._get_versioned_path(str(self.resolve_save_version()))
         name = f"{record.stem}.{task['task']}{f'.{part}' if part else ''}.json"
-        path = get_filepath_str(record.with_name(name), self._protocol)
         # Parameters given from Python may hold paths and the like.
         content = json.dumps(task, default=str, **self._save_args).encode()
-        if self._protocol == "file":
-            with atomic_path(Path(path), checksum_of, len(content)) as temporary:
-                temporary.write_bytes(content)
-        else:
-            self._fs.pipe_file(path, content)
+        self._store.write(record.with_name(name), content)
         self._invalidate_cache()
 
     def _load_tasks(self) -> list[TaskEntry]:
         """The sessions, in the order they began."""
         record = self._get_load_path()
-        folder = get_filepath_str(record.parent, self._protocol)
-        names = sorted(PurePosixPath(path).name for path in self._fs.ls(folder, detail=False))
+        names = sorted(self._store.names_in(record.parent))
         tasks: dict[str, TaskEntry] = {}
         # The shortest first: the file of a session before those of its parts.
         for name in sorted(names, key=len):
@@ -217,12 +203,8 @@ class RunRecordDataset(NamedArguments, JSONDataset):
         return sorted(tasks.values(), key=lambda task: task["started"])
 
     def _read(self, place: PurePosixPath, remedy: str = "") -> Any:
-        path = get_filepath_str(place, self._protocol)
-        with (
-            reading(Path(path), remedy) if self._protocol == "file" else nullcontext(),
-            self._fs.open(path, **self._fs_open_args_load) as file,
-        ):
-            return json.load(file)
+        with self._store.reading(place, remedy) as path:
+            return json.loads(path.read_bytes())
 
 
 def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord:

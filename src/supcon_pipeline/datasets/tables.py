@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 from kedro_datasets import pandas
+from kedro_datasets._typing import TablePreview
 
-from supcon_pipeline.datasets.artifacts import CheckedFile
+from supcon_pipeline.datasets.checked_file import CheckedFile
 
 
 class CSVDataset(CheckedFile, pandas.CSVDataset):
@@ -47,3 +48,9 @@ def _change_text(table: pd.DataFrame, beginning: str, prefix: str = "") -> pd.Da
 
 class ParquetDataset(CheckedFile, pandas.ParquetDataset):
     """A table as Parquet."""
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """The first rows, for Kedro-Viz; Kedro's own reads them from a local file alone."""
+        with self._store.reading(self._get_load_path()) as file:
+            rows: TablePreview = pandas.ParquetDataset.preview(self._at(file), nrows)
+        return rows

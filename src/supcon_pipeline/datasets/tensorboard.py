@@ -1,10 +1,11 @@
 """TensorBoard logs."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from kedro.io import DatasetError
 
+from supcon_pipeline.core.checksums import SUFFIX
 from supcon_pipeline.datasets.versioned_path import VersionedPathDataset
 
 
@@ -12,14 +13,30 @@ class TensorBoardDataset(VersionedPathDataset):
     """A folder of TensorBoard events, with a subfolder per version.
 
     Loading gives a handle that writes to the save version, so that curves can be watched while a node runs.
+    They are written on this machine; an object store gets them when the node has run.
     """
 
     def load(self) -> Any:
         """A `TrainingLog` for this run."""
         from supcon_pipeline.core.training.tensorboard import TrainingLog
 
-        version = self.resolve_save_version()
-        return TrainingLog(str(Path(self._filepath) / version) if version else str(self._filepath))
+        return TrainingLog(str(self.folder_of(self.resolve_save_version())))
+
+    def folder_of(self, version: str | None) -> Path:
+        """Where the events of a run are written, on this machine."""
+        return self._store.copy_of(self._place_of(version))
+
+    def publish(self) -> None:
+        """Let others have the events of this run.
+
+        Raises:
+            ArtifactError: where the object store does not take them.
+        """
+        place = self._place_of(self.resolve_save_version())
+        self._store.publish_folder(place, place / f"events{SUFFIX}")
+
+    def _place_of(self, version: str | None) -> PurePosixPath:
+        return self._filepath / version if version else self._filepath
 
     def save(self, data: Any) -> NoReturn:
         """Refused: events are written through the handle."""
@@ -28,4 +45,4 @@ class TensorBoardDataset(VersionedPathDataset):
         )
 
     def _exists(self) -> bool:
-        return Path(self._filepath).is_dir()
+        return self._store.is_folder(self._filepath)

@@ -1,0 +1,375 @@
+"""Where artifacts lie: on the disk of this machine, or in an object store with copies on this disk."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+import fsspec
+from kedro.io.core import get_protocol_and_path
+
+from supcon_pipeline.core.atomic import atomic_path, create_file
+from supcon_pipeline.core.checksums import (
+    SUFFIX,
+    checksum_line,
+    checksum_of,
+    checksum_path,
+    is_proven,
+    parse_checksums,
+)
+from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.datasets.artifacts import ArtifactError, reading, refuse
+
+# Where a file appears whole, and Kedro reads the address as fsspec does; each with what to install for it.
+_PROTOCOLS = {
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "gcs": "gcsfs",
+    "gs": "gcsfs",
+    "memory": "fsspec",
+    "oci": "ocifs",
+    "oss": "ossfs",
+    "s3": "'supcon_pipeline[s3]'",
+    "s3a": "'supcon_pipeline[s3]'",
+}
+_OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Disk:
+    """The disk of this machine, where an artifact is read and written at its own place."""
+
+    @property
+    def fs(self) -> Any:
+        """Its file system, as fsspec has it."""
+        return fsspec.filesystem("file")
+
+    def address(self, path: PurePath) -> str:
+        """How a person finds an artifact."""
+        return str(path)
+
+    def copy_of(self, path: PurePath) -> Path:
+        """Where a new artifact is written, and read while it is written: here it is no copy."""
+        return Path(path)
+
+    def drop_copy(self, path: PurePath) -> None:
+        """Remove the copy of a folder, before it is written: here it is no copy."""
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return Path(path).exists()
+
+    def has_folder(self, path: str) -> bool:
+        """Whether a folder is there as a whole."""
+        return Path(path).exists()
+
+    def is_folder(self, path: PurePath) -> bool:
+        """Whether there is a folder, complete or not."""
+        return Path(path).is_dir()
+
+    def names_in(self, folder: PurePath) -> list[str]:
+        """The names of what is in a folder, which must be there."""
+        return os.listdir(folder)
+
+    def publish(self, path: PurePath) -> None:
+        """Let others have a file that was written: they have."""
+
+    def publish_folder(self, path: PurePath, marker: PurePath | None = None) -> None:
+        """Let others have a folder that was written: they have."""
+
+    @contextmanager
+    def reading(self, path: PurePath, remedy: str = "") -> Iterator[Path]:
+        """For a block that reads an artifact: its file, see `datasets.artifacts.reading`."""
+        with reading(Path(path), remedy):
+            yield Path(path)
+
+    def create(self, path: PurePath, content: bytes) -> None:
+        """Write a new file; of several processes one succeeds.
+
+        Raises:
+            FileExistsError: where it exists.
+        """
+        create_file(Path(path), content)
+
+    def write(self, path: PurePath, content: bytes) -> None:
+        """Write a file, or replace it."""
+        with atomic_path(self.copy_of(path), checksum_of, len(content)) as temporary:
+            temporary.write_bytes(content)
+        self._put(path)
+
+    def _put(self, path: PurePath) -> None:
+        """Let others have a file: they have."""
+
+    def size_of(self, path: PurePath) -> int:
+        """How many bytes are in a folder, which may be absent."""
+        place = Path(path)
+        files = place.rglob("*") if place.is_dir() else [place]
+        return sum(file.lstat().st_size for file in files if file.exists() and not file.is_dir())
+
+    def remove(self, path: PurePath) -> None:
+        """Remove a file, or a folder with all that is in it, where it is there."""
+        place = Path(path)
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class ObjectStore(Disk):
+    """A bucket, whose files appear whole; each has a copy here, as its local readers and writers need it.
+
+    A file is written to its copy and then put into the bucket, after its checksum. To be read, it is fetched
+    unless it is in the bucket as it was when this machine put or fetched it, and the copy is whole. What is
+    fetched must have the checksum in the bucket. Copies may be deleted at any time.
+
+    Args:
+        protocol: the beginning of an address, such as `s3`.
+        options: of its file system.
+    """
+
+    protocol: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fs(self) -> Any:
+        """Its file system, which asks the bucket each time: others write there, too."""
+        return fsspec.filesystem(self.protocol, **{**self.options, "use_listings_cache": False})
+
+    def address(self, path: PurePath) -> str:
+        """The address of an artifact, such as `s3://bucket/path`."""
+        return f"{self.protocol}://{str(path).lstrip('/')}"
+
+    def copy_of(self, path: PurePath) -> Path:
+        """Its copy on this machine, which may be absent or that of another content."""
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(cache, "supcon_pipeline", "artifacts", self.protocol, str(path).lstrip("/"))
+
+    def drop_copy(self, path: PurePath) -> None:
+        """Remove the copy of a folder, so that it can be written."""
+        shutil.rmtree(self.copy_of(path), ignore_errors=True)
+
+    def publish(self, path: PurePath) -> None:
+        """Put a file from its copy into the bucket.
+
+        Raises:
+            ArtifactError: where the bucket does not take it.
+        """
+        self._put(path)
+        _state_path(self.copy_of(path)).write_text(self._state_of(path), "ascii")
+
+    def _put(self, path: PurePath) -> None:
+        copy = self.copy_of(path)
+        with self._answering(path):
+            # The checksum first: what is there has one.
+            for file, place in ((checksum_path(copy), checksum_path(path)), (copy, path)):
+                if file.exists():
+                    self.fs.put_file(str(file), str(place))
+
+    def publish_folder(self, path: PurePath, marker: PurePath | None = None) -> None:
+        """Put the files of a folder into the bucket, and last a file with their checksums.
+
+        Args:
+            path: the folder.
+            marker: that file; by default beside the folder. Without it, the folder is absent.
+
+        Raises:
+            ArtifactError: where the bucket does not take it.
+        """
+        copy, marker = self.copy_of(path), marker or checksum_path(path)
+        files = [file.relative_to(copy) for file in sorted(copy.rglob("*")) if file.is_file()]
+        names = {file: (PurePosixPath(path) / file).relative_to(marker.parent) for file in files}
+        lines = [checksum_line(checksum_of(copy / file), str(names[file])) for file in files]
+        with self._answering(path):
+            if self.fs.exists(str(marker)):
+                self.fs.rm_file(str(marker))
+            for file in files:
+                self.fs.put_file(str(copy / file), str(PurePosixPath(path) / file))
+            self.fs.pipe_file(str(marker), "".join(lines).encode())
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        with self._answering(PurePosixPath(path)):
+            return bool(self.fs.exists(path))
+
+    def has_folder(self, path: str) -> bool:
+        """Whether a folder is there as a whole."""
+        return self.exists(str(checksum_path(PurePosixPath(path))))
+
+    def is_folder(self, path: PurePath) -> bool:
+        """Whether there is a folder, complete or not."""
+        with self._answering(path):
+            return bool(self.fs.isdir(str(path)))
+
+    def names_in(self, folder: PurePath) -> list[str]:
+        """The names of what is in a folder, which must be there."""
+        with self._answering(folder):
+            return [PurePosixPath(path).name for path in self.fs.ls(str(folder), detail=False)]
+
+    def glob(self, pattern: str) -> list[str]:
+        """All versions of an artifact, and what looks like one.
+
+        Args:
+            pattern: as Kedro has it, `<folder>/*/<name>`.
+        """
+        folder, _, name = pattern.rpartition("/*/")
+        depth = len(PurePosixPath(folder.lstrip("/")).parts) + 2
+        with self._answering(PurePosixPath(folder)):
+            # Of a folder, the file with its checksums is found: one request lists a thousand files.
+            found = {path.removesuffix(SUFFIX) for path in self.fs.find(folder)}
+        places = (PurePosixPath(path) for path in found)
+        return [str(p) for p in places if p.name == name and len(p.relative_to(p.anchor).parts) == depth]
+
+    @contextmanager
+    def reading(self, path: PurePath, remedy: str = "") -> Iterator[Path]:
+        """For a block that reads an artifact: its copy, fetched where need be.
+
+        Raises:
+            ArtifactError: where it has changed since it was saved, or cannot be fetched or read.
+        """
+        copy = self.copy_of(path)
+        state = self._state_of(path)
+        if not self._is_current(copy, state):
+            check = partial(self._checksum, path, self._checksums(path), remedy)
+            with atomic_path(copy, check) as temporary, self._answering(path):
+                self.fs.get_file(str(path), str(temporary))
+            _state_path(copy).write_text(state, "ascii")
+        with reading(copy, remedy, self.address(path)):
+            yield copy
+
+    def _state_of(self, path: PurePath) -> str:
+        """What is another once a file is put again, as text; empty where it is absent."""
+        with self._answering(path):
+            try:
+                return str(self.fs.ukey(str(path)))
+            except FileNotFoundError:
+                return ""
+
+    def _is_current(self, copy: Path, state: str) -> bool:
+        """Whether a copy is whole, and that of a file in the bucket with this state."""
+        known = _state_path(copy)
+        is_same = bool(state) and known.is_file() and known.read_text("ascii", "replace") == state
+        return is_same and is_proven(copy)
+
+    def _checksum(self, path: PurePath, expected: list[str], remedy: str, fetched: Path) -> str:
+        """The checksum of what was fetched, which must be that of what was saved."""
+        found = checksum_of(fetched)
+        # Another process may have replaced the file since its checksums were read.
+        if expected and found not in expected and found not in self._checksums(path):
+            raise refuse(path, "be as it was saved, got other content", remedy, self.address(path))
+        return found
+
+    def _checksums(self, path: PurePath) -> list[str]:
+        """The checksums that a file in the bucket may have; empty where none was put beside it."""
+        with self._answering(path):
+            try:
+                return parse_checksums(self.fs.cat_file(str(checksum_path(path))))
+            except FileNotFoundError:
+                return []
+
+    def create(self, path: PurePath, content: bytes) -> None:
+        """Put a new file and its checksum into the bucket; of several processes one succeeds.
+
+        Raises:
+            FileExistsError: where it exists.
+            ArtifactError: where the bucket does not take it.
+        """
+        with atomic_path(self.copy_of(path), checksum_of, len(content)) as temporary:
+            temporary.write_bytes(content)
+            with self._answering(path):
+                self.fs.pipe_file(str(path), content, mode="create")
+        with self._answering(path):
+            self.fs.put_file(str(checksum_path(self.copy_of(path))), str(checksum_path(path)))
+
+    def size_of(self, path: PurePath) -> int:
+        """How many bytes are in a folder, which may be absent."""
+        with self._answering(path):
+            return int(self.fs.du(str(path)))
+
+    def remove(self, path: PurePath) -> None:
+        """Remove a folder from the bucket, where it is there, and its copy."""
+        with self._answering(path), suppress(FileNotFoundError):
+            self.fs.rm(str(path), recursive=True)
+        self.drop_copy(path)
+
+    @contextmanager
+    def _answering(self, path: PurePath) -> Iterator[None]:
+        """For a block that asks the bucket: say in one line what it answers instead.
+
+        Raises:
+            ArtifactError: where it refuses, or cannot be reached.
+        """
+        try:
+            yield
+        except (InputError, FileExistsError):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _OF_THIS_DISK:
+                raise
+            words = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ArtifactError(
+                f"{self.address(path)} must be open to this user, got: {words}; check its address and your "
+                "credentials and network, then start the command again under the same SUPCON_RUN_ID"
+            ) from error
+
+
+Store = Disk | ObjectStore
+
+
+def _state_path(copy: Path) -> Path:
+    """The file that says of which state of the file in the bucket a copy is."""
+    return copy.with_name(f"{copy.name}.state")
+
+
+def open_store(filepath: str) -> tuple[Store, PurePosixPath]:
+    """Where an artifact lies, and its path there.
+
+    Args:
+        filepath: a path, or an address such as `s3://bucket/path`.
+
+    Raises:
+        InputError: where it is another address, or the library for it is not installed.
+    """
+    protocol, path = get_protocol_and_path(filepath)
+    if protocol == "file":
+        return Disk(), PurePosixPath(path)
+    if protocol not in _PROTOCOLS:
+        # Kedro would leave out the host, or a file appear before it is whole.
+        raise InputError(
+            f"filepath must be a path or the address of an object store ({', '.join(_PROTOCOLS)}), "
+            f"got {filepath}; change root in globals.yml, or the entry in the catalog"
+        )
+    try:
+        # The first use of a protocol loads its library.
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        raise InputError(
+            f"the library for {protocol}:// must be installed, got none for {filepath}; "
+            f"type pip install {_PROTOCOLS[protocol]}"
+        ) from error
+    return ObjectStore(protocol), PurePosixPath(path)
+
+
+def store_of(dataset: Any) -> Store:
+    """Where the artifacts of a dataset lie, be it of this project or of another."""
+    own: Store | None = getattr(dataset, "_store", None)
+    if own is not None:
+        return own
+    protocol = getattr(dataset, "_protocol", "file")
+    return Disk() if protocol == "file" else ObjectStore(protocol, dataset._fs.storage_options)
+
+
+def place_of(dataset: Any, folder: Path) -> str:
+    """Where the version of an artifact is that a dataset loads, as a person finds it.
+
+    Args:
+        dataset: with versions.
+        folder: to which the path is relative where it is inside.
+    """
+    address = store_of(dataset).address(dataset._get_load_path())
+    path = Path(address)
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else address
