@@ -115,3 +115,34 @@ def test_a_project_in_whose_path_nothing_would_be_found_is_refused(tmp_path: Pat
     with pytest.raises(CommandError, match=r"must have no \*, \? or \[ in its path, got .*; rename"):
         ExperimentConfigLoader(str(tmp_path / name / "conf"))
     ExperimentConfigLoader(str(tmp_path / "copy (1) {a} #1" / "conf"))
+
+
+def _places(project: Path) -> dict[str, str]:
+    """The paths in the catalog of the tiny experiment, by name."""
+    loader = ExperimentConfigLoader(
+        str(project / "conf"), env="tiny", base_env="base", default_run_env="local"
+    )
+    entries = loader["catalog"].items()
+    return {name: entry["filepath"] for name, entry in entries if "filepath" in entry}
+
+
+def test_one_line_moves_all_artifacts_and_nothing_else(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    before = _places(project)
+    assert before["encoder"] == "data/06_models/tiny/encoder.safetensors"
+    assert before["packing_store"] == "data/02_intermediate/tiny/packing"
+    assert all(place.startswith("data/0") for place in before.values())
+    (project / "conf/tiny/globals.yml").write_text("root: s3://bucket/mine/")
+    local = {"packing_store", "{stage}_progress"}
+    assert _places(project) == {
+        name: place if name in local else place.replace("data/", "s3://bucket/mine/", 1)
+        for name, place in before.items()
+    }
+
+
+@pytest.mark.parametrize("root", ["", "7", "[a]", "s3://bucket/*", "'data[1]'"])
+def test_a_root_that_is_no_folder_is_refused(tmp_path: Path, root: str) -> None:
+    project = make_project(tmp_path / "project")
+    (project / "conf/tiny/globals.yml").write_text(f"root: {root}")
+    with pytest.raises(CommandError, match=r"^root in globals.yml must be a folder or an address"):
+        _places(project)

@@ -18,8 +18,9 @@ _PATHS = ("path", "filepath", "folder")
 
 
 class ExperimentConfigLoader(OmegaConfigLoader):
-    """Kedro's loader with two resolvers for the catalog, and `~` for the home folder in its paths.
+    """Kedro's loader with three resolvers for the catalog, and `~` for the home folder in its paths.
 
+    `${root:}` is the folder or the address of all artifacts: `root` of `globals.yml`, or else `data`.
     `${experiment:}` is the name of the environment. The catalog puts it into every path, so that two
     environments never read each other's artifacts. `${parameter:images.path}` is a parameter, wherever it was
     set; its value is taken literally, even with characters that are special to OmegaConf.
@@ -74,9 +75,27 @@ class ExperimentConfigLoader(OmegaConfigLoader):
     def _read_files(self, key: str) -> dict[str, Any]:
         # Registered at every read: resolvers are global, and a process may hold several loaders.
         OmegaConf.register_new_resolver("experiment", lambda: self.experiment, replace=True)
+        if key == "catalog":
+            # Not within the resolver, which hides a refusal in an error of its own.
+            root = self._root()
+            OmegaConf.register_new_resolver("root", lambda: root, replace=True)
         OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
         config = super().__getitem__(key)
         return _expand_home(config) if key == "catalog" else config
+
+    def _root(self) -> str:
+        """The folder or the address of all artifacts.
+
+        Raises:
+            CommandError: where it is none, or holds what Kedro takes for a pattern.
+        """
+        root = self._globals.get("root", "data")
+        if not isinstance(root, str) or not root or set("*?[") & set(root):
+            raise CommandError(
+                f"root in globals.yml must be a folder or an address such as s3://bucket/path, got {root!r}; "
+                "change it, or leave it out for data"
+            )
+        return root.rstrip("/")
 
     def _parameter(self, name: str) -> Any:
         """The parameter with this dotted name; none where it is not set."""
