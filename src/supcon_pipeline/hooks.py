@@ -29,6 +29,7 @@ from supcon_pipeline.core.claims import Claim
 from supcon_pipeline.core.training.hosts import require_meeting
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset, TaskEntry
+from supcon_pipeline.datasets.tensorboard import TensorBoardDataset
 from supcon_pipeline.node_log import open_node
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
 from supcon_pipeline.provenance import describe_commit
@@ -187,6 +188,14 @@ class RunHooks:
         _THREAD.log = log
         if log is not None:
             log.start_node(node.name)
+
+    @hook_impl
+    def after_node_run(self, node: Node, catalog: DataCatalog) -> None:
+        """Let others have the curves of a training: an object store gets them before what was trained."""
+        for name in node.inputs:
+            dataset = catalog.get(name)
+            if isinstance(dataset, TensorBoardDataset):
+                dataset.publish()
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:

@@ -22,7 +22,7 @@ def load_encoder(
 ) -> "ImageEncoder":
     """See `supcon_pipeline.load_encoder`."""
     path = Path(project_path).expanduser().resolve()
-    if is_kedro_project(path) or (path / "data").is_dir():
+    if is_kedro_project(path) or (path / "data").is_dir() or (path / "conf").is_dir():
         return _load_from_run(path, env, run_id)
     if not path.is_file():
         raise InputError(

@@ -2,7 +2,7 @@
 
 import shlex
 from importlib.util import find_spec
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,12 @@ from supcon_pipeline.core.pages.headlines import (
     describe_without_near_duplicates,
     headlines_of,
 )
+from supcon_pipeline.datasets.stores import place_of
 
+# The artifact that every run has.
+RECORD = "run_record"
+# The folder of what people look at.
+_REPORTS = "08_reporting"
 # Above this many artifacts, only those for people to look at are listed.
 MAX_SHOWN = 10
 # Artifacts that the report shows where the run has them.
@@ -43,31 +48,35 @@ def print_results(
         if f"{stage}_lr_suggestion" in made:
             lr = catalog.load(f"{stage}_lr_suggestion")["suggested_lr"]
             console.print(f"\n{stage}: try --params {stage}.optimizer.lr={lr:.2g}", markup=False)
-    paths = _artifact_paths(made, catalog, project_path)
-    shown = {name: path for name, path in paths.items() if "08_reporting" in path.parts} or paths
-    shown, others = (paths, "") if len(paths) <= MAX_SHOWN else (shown, ", among them")
-    console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(paths)} artifacts{others}:")
-    for name, path in shown.items():
-        console.print(f"  {name:<20} {path}", soft_wrap=True, markup=False)
+    places = _artifact_places(made, catalog, project_path)
+    shown = {name: place for name, place in places.items() if f"/{_REPORTS}/" in place} or places
+    shown, others = (places, "") if len(places) <= MAX_SHOWN else (shown, ", among them")
+    console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(places)} artifacts{others}:")
+    for name, place in shown.items():
+        console.print(f"  {name:<20} {place}", soft_wrap=True, markup=False)
     env = f" --env {shlex.quote(run_params['env'])}" if run_params.get("env") else ""
     console.print("\nNext:")
     program = program_of(project_path)
-    for command, purpose in _next_commands(made, env, _images_path(run_params), program):
+    reports = _reports_of(catalog, project_path)
+    for command, purpose in _next_commands(made, env, _images_path(run_params), program, reports):
         console.print(f"  {command:<50} {purpose}", soft_wrap=True, markup=False)
 
 
-def _artifact_paths(names: set[str], catalog: DataCatalog, project_path: Path) -> dict[str, PurePath]:
-    """The file of each artifact that has one, relative to the project where it is inside."""
+def _artifact_places(names: set[str], catalog: DataCatalog, project_path: Path) -> dict[str, str]:
+    """The file or address of each artifact that has one, relative to the project where it is inside."""
     datasets = {name: catalog.get(name) for name in sorted(names)}
-    paths = {
-        name: PurePath(dataset._get_load_path())
+    return {
+        name: place_of(dataset, project_path)
         for name, dataset in datasets.items()
         if isinstance(dataset, AbstractVersionedDataset)
     }
-    return {
-        name: path.relative_to(project_path) if path.is_relative_to(project_path) else path
-        for name, path in paths.items()
-    }
+
+
+def _reports_of(catalog: DataCatalog, project_path: Path) -> str:
+    """The folder of the reports of all experiments, where TensorBoard finds their curves."""
+    place = place_of(catalog.get(RECORD), project_path)
+    before, found, _ = place.partition(f"/{_REPORTS}/")
+    return f"{before}/{_REPORTS}" if found else f"data/{_REPORTS}"
 
 
 def _images_path(run_params: dict[str, Any]) -> str:
@@ -76,7 +85,9 @@ def _images_path(run_params: dict[str, Any]) -> str:
     return f"images.path={path}," if path else ""
 
 
-def _next_commands(made: set[str], env: str, images: str, program: str) -> list[tuple[str, str]]:
+def _next_commands(
+    made: set[str], env: str, images: str, program: str, reports: str
+) -> list[tuple[str, str]]:
     """Commands to type next, each with its purpose."""
     infer = f"{program} run{env} --pipelines inference --params inference.path=<folder>"
     export = f"{program} run{env} --pipelines export"
@@ -96,7 +107,7 @@ def _next_commands(made: set[str], env: str, images: str, program: str) -> list[
         *(evaluate if made & {"classifier", "metrics", "report"} else []),
         (f"{program} run{env} --params {change}", "change one parameter"),
         *([(infer, "classify new images")] if made & {"metrics", "report"} else []),
-        (f"{folder}tensorboard --logdir data/08_reporting", "see the curves of all runs"),
+        (f"{folder}tensorboard --logdir {shlex.quote(reports)}", "see the curves of all runs"),
     ]
 
 

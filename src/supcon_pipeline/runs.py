@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import fsspec
 from kedro.io import AbstractVersionedDataset, DataCatalog, Version
 from kedro.pipeline import Pipeline
 
@@ -16,6 +15,7 @@ from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, leaves, run_
 from supcon_pipeline.core.messages import suggest
 from supcon_pipeline.datasets.optional_artifact import OptionalArtifact
 from supcon_pipeline.datasets.run_record import RunRecord, RunRecordDataset
+from supcon_pipeline.datasets.stores import store_of
 
 RECORD = "run_record"
 
@@ -255,9 +255,7 @@ class RunBook:
     def remove(self, name: str, run_id: str) -> None:
         """Remove what a run has of an artifact, and whatever lies beside it."""
         dataset = self._pinned(name, run_id)
-        folder = dataset._get_load_path().parent
-        file_system = getattr(dataset, "_fs", None) or fsspec.filesystem("file")
-        file_system.rm(str(folder), recursive=True)
+        store_of(dataset).remove(dataset._get_load_path().parent)
         dataset.release()
 
     def pin(self, load_versions: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The runs of all experiments of a project, read without a session: starting one loads torch."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from supcon_pipeline.datasets.run_record import RunRecord, TaskEntry
 from supcon_pipeline.projects import configuration_of
 from supcon_pipeline.runs import RECORD, RunBook
 
+# What a file of an experiment holds that has its records elsewhere.
+_MOVING = re.compile(rf"{RECORD}|_reports|\broot\b")
 _UNREADABLE = (DatasetError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -171,7 +174,7 @@ def _may_have_runs(base: Experiment, folder: Path) -> bool:
     """
     dataset: Any = base.catalog.get(RECORD)
     texts = (path.read_text("utf-8") for path in folder.rglob("*.y*ml"))
-    if dataset._protocol != "file" or any(RECORD in text or "_reports" in text for text in texts):
+    if dataset._protocol != "file" or any(_MOVING.search(text) for text in texts):
         return True
     parts = PurePath(dataset._filepath).parts
     return Path(*(folder.name if part == base.name else part for part in parts)).exists()

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from supcon_pipeline.core.pages.headlines import HEADLINES
 from supcon_pipeline.core.training.progress import flatten
+from supcon_pipeline.datasets.stores import place_of
 from supcon_pipeline.run_commands.books import Experiment, Summary, differing
 from supcon_pipeline.run_commands.listing import duration, local_time
 from supcon_pipeline.run_commands.pairing import ExperimentRun, paired_intervals
@@ -96,10 +97,8 @@ def _artifacts(experiment: Experiment, run: Summary) -> Table:
     table.columns[2].overflow = "fold"
     read = experiment.book.read(run.run_id)
     for name, version in sorted((read.artifacts if read else {}).items()):
-        path = experiment.book._pinned(name, version)._get_load_path()
-        inside = path.is_relative_to(experiment.project_path)
-        shown = path.relative_to(experiment.project_path) if inside else path
-        table.add_row(*map(Text, (name, version, str(shown))))
+        place = place_of(experiment.book._pinned(name, version), experiment.project_path)
+        table.add_row(*map(Text, (name, version, place)))
     return table
 
 

@@ -1,18 +1,16 @@
 """Removing runs, and what killed ones have left behind."""
 
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import fsspec
-
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.atomic import BROKEN
 from supcon_pipeline.core.messages import name_some
 from supcon_pipeline.datasets.progress import ProgressDataset
+from supcon_pipeline.datasets.stores import Disk, ObjectStore, Store, open_store, store_of
 from supcon_pipeline.run_commands.books import Experiment, Summary, find_run
 from supcon_pipeline.runs import RECORD
 
@@ -80,20 +78,14 @@ def _versions_of(experiment: Experiment, run: Summary) -> set[str]:
 def delete(experiment: Experiment, run_id: str) -> None:
     """Remove everything that a run has made; its record last, so that half a deletion is seen."""
     for name in [*_versioned_names(experiment), RECORD]:
-        file_system, folder = _folder(experiment, name)
-        path = str(PurePosixPath(folder) / run_id)
-        if file_system.exists(path):
-            file_system.rm(path, recursive=True)
+        store, folder = _folder(experiment, name)
+        store.remove(folder / run_id)
 
 
 def size_of(experiment: Experiment, run_id: str) -> int:
     """How many bytes a run has made."""
-    total = 0
-    for name in [*_versioned_names(experiment), RECORD]:
-        file_system, folder = _folder(experiment, name)
-        path = str(PurePosixPath(folder) / run_id)
-        total += int(file_system.du(path)) if file_system.exists(path) else 0
-    return total
+    folders = [_folder(experiment, name) for name in [*_versioned_names(experiment), RECORD]]
+    return sum(store.size_of(folder / run_id) for store, folder in folders)
 
 
 def _versioned_names(experiment: Experiment) -> list[str]:
@@ -114,10 +106,10 @@ def _entry(experiment: Experiment, name: str) -> dict[str, Any]:
     return entry
 
 
-def _folder(experiment: Experiment, name: str) -> tuple[Any, str]:
-    """Where the versions of a dataset are, and on which file system."""
+def _folder(experiment: Experiment, name: str) -> tuple[Store, PurePosixPath]:
+    """Where the versions of a dataset are."""
     dataset: Any = experiment.catalog.get(name)
-    return getattr(dataset, "_fs", None) or fsspec.filesystem("file"), str(dataset._filepath)
+    return store_of(dataset), PurePosixPath(dataset._filepath)
 
 
 def leftovers(experiment: Experiment) -> Iterator[Leftover]:
@@ -144,12 +136,13 @@ def _progress(experiment: Experiment) -> Iterator[Leftover]:
         stopped = _stopped_run(experiment, trainer)
         since = datetime.fromisoformat(stopped.record["started"]).timestamp() if stopped else None
         for folder in sorted(path for path in Path(_folder(experiment, name)[1]).glob("*") if path.is_dir()):
+            size = Disk().size_of(folder)
             changed = max([folder.stat().st_mtime, *(path.stat().st_mtime for path in folder.iterdir())])
             if stopped and since is not None and changed >= since:
                 reason = f"run {stopped.run_id} was stopped and can go on from it; finish or delete that run"
-                yield Leftover(str(folder), _size(folder), reason, is_kept=True)
+                yield Leftover(str(folder), size, reason, is_kept=True)
             else:
-                yield Leftover(str(folder), _size(folder), "progress of a training that was given up")
+                yield Leftover(str(folder), size, "progress of a training that was given up")
 
 
 def _stopped_run(experiment: Experiment, node_name: str) -> Summary | None:
@@ -164,44 +157,35 @@ def _stopped_run(experiment: Experiment, node_name: str) -> Summary | None:
 
 def _half_written(experiment: Experiment) -> Iterator[Leftover]:
     """Temporary files of processes that were killed, and what was set aside as damaged."""
-    places = [_folder(experiment, name)[1] for name in [*_versioned_names(experiment), RECORD]]
-    folders = {Path(place).parent for place in places}
+    places = [_folder(experiment, name) for name in [*_versioned_names(experiment), RECORD]]
+    # In an object store, what is not whole is not there.
+    folders = {Path(place).parent for store, place in places if not isinstance(store, ObjectStore)}
     outermost = [folder for folder in sorted(folders) if not folders & set(folder.parents)]
     for folder in outermost:
         for path in sorted(folder.rglob(".*.tmp")):
             if _TEMPORARY.fullmatch(path.name):
-                yield Leftover(str(path), _size(path), "half-written")
+                yield Leftover(str(path), Disk().size_of(path), "half-written")
         for path in sorted(folder.rglob(f"*{BROKEN}")):
-            yield Leftover(str(path), _size(path), "damaged, and set aside")
+            yield Leftover(str(path), Disk().size_of(path), "damaged, and set aside")
 
 
 def _without_run(experiment: Experiment) -> Iterator[Leftover]:
     """Versions of artifacts whose run has no record, and which no other run reads."""
     book = experiment.book
-    file_system, records = _folder(experiment, RECORD)
-    known = {
-        PurePosixPath(path).name
-        for path in (file_system.ls(records, detail=False) if file_system.exists(records) else [])
-        if book._pinned(RECORD, PurePosixPath(path).name).exists()
-    }
+    store, records = _folder(experiment, RECORD)
+    run_ids = store.names_in(records) if store.is_folder(records) else []
+    known = {run_id for run_id in run_ids if book._pinned(RECORD, run_id).exists()}
     known |= {version for run in experiment.summaries for version in run.record["base_artifacts"].values()}
     for name in [*_versioned_names(experiment), RECORD]:
-        file_system, folder = _folder(experiment, name)
-        for path in file_system.ls(folder, detail=False) if file_system.isdir(folder) else []:
-            run_id = PurePosixPath(path).name
-            if run_id not in known and not _TEMPORARY.fullmatch(run_id) and file_system.isdir(path):
-                yield Leftover(str(path), int(file_system.du(path)), f"{name} of {run_id}, which is no run")
+        store, folder = _folder(experiment, name)
+        for run_id in store.names_in(folder) if store.is_folder(folder) else []:
+            path = folder / run_id
+            if run_id not in known and not _TEMPORARY.fullmatch(run_id) and store.is_folder(path):
+                reason = f"{name} of {run_id}, which is no run"
+                yield Leftover(store.address(path), store.size_of(path), reason)
 
 
 def remove(leftover: Leftover) -> None:
     """Remove a file or folder."""
-    path = Path(leftover.path)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.lstat().st_size for file in files if not file.is_dir())
+    store, path = open_store(leftover.path)
+    store.remove(path)

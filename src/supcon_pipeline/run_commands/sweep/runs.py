@@ -126,7 +126,7 @@ class SweepRuns:
 
     def _curve(self, run: PlannedRun) -> "Curve":
         dataset: Any = self.plan.experiment.catalog.get(f"{self.plan.sweep.stage}_tensorboard")
-        return Curve(Path(dataset._filepath) / run.run_id, self.plan.sweep.column)
+        return Curve(dataset.folder_of(run.run_id), self.plan.sweep.column)
 
     def _best_value(self, run: PlannedRun) -> float:
         """The value of the epoch that a training keeps as its best."""
