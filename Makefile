@@ -28,8 +28,9 @@ coverage: environment ## All tests with their coverage, which takes half as long
 test-core: environment ## Tests of the learning library alone
 	$(BIN)/python -m pytest $(WORKERS) tests/core
 
-test-extras: environment $(EXTRAS)/.ready ## Tests of what has an environment of its own: mlflow, sweep, a vector database
-	$(EXTRAS)/bin/python -m pytest $(WORKERS) tests/test_mlflow_hooks.py tests/test_qdrant.py tests/test_sweep.py tests/system/test_sweep.py
+test-extras: environment $(EXTRAS)/.ready ## Tests of what has an environment of its own: mlflow, s3, sweep, a vector database
+	$(EXTRAS)/bin/python -m pytest $(WORKERS) tests/test_mlflow_hooks.py tests/test_qdrant.py tests/test_sweep.py \
+		tests/system/test_object_store.py tests/system/test_sweep.py
 
 check: environment ## Lint, types and import contracts
 	$(BIN)/ruff check .

@@ -104,7 +104,8 @@ def test_libraries_are_installed_before_the_sources_are_copied_and_by_the_lock()
     assert before == ["COPY requirements.lock pyproject.toml ./"]
     extras = set(re.findall(r"--extra (\w+)", names[installs]))
     # MLflow wants other versions than the lock has.
-    assert extras == PROJECT["project"]["optional-dependencies"].keys() - {"dev", "mlflow", "sweep"}
+    others = {"dev", "dev-extras", "mlflow", "s3", "sweep"}
+    assert extras == PROJECT["project"]["optional-dependencies"].keys() - others
 
 
 def test_only_the_stage_that_builds_has_compilers_and_the_last_one_runs_as_no_root() -> None:
