@@ -146,3 +146,17 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path: Path, root: str) -> None:
     (project / "conf/tiny/globals.yml").write_text(f"root: {root}")
     with pytest.raises(CommandError, match=r"^root in globals.yml must be a folder or an address"):
         _places(project)
+
+
+def test_a_bucket_without_its_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(protocol: str) -> None:
+        raise ImportError(f"Install what {protocol} needs")
+
+    monkeypatch.setattr("fsspec.get_filesystem_class", fail)
+    project = make_project(tmp_path / "project")
+    (project / "conf/tiny/globals.yml").write_text("root: s3://bucket")
+    with pytest.raises(
+        CommandError, match=r"got none for s3://bucket/.*; type pip install 'supcon_pipeline\[s3"
+    ):
+        run_session(project, pipeline_names=["data_prep"])
+    assert not (project / "data").exists()

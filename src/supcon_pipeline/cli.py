@@ -99,7 +99,20 @@ run = _copy_run()
 cli.add_command(run)
 
 
-@cli.group()
+class _Runs(click.Group):
+    """`kedro runs`, whose commands tell in one line what is refused and what the machine lacks."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from supcon_pipeline.accidents import raise_in_one_line
+
+            raise_in_one_line(error)
+            raise
+
+
+@cli.group(cls=_Runs)
 def runs() -> None:
     """List, show, compare, reproduce, delete and prune runs, and search parameters by many.
 
@@ -260,15 +273,10 @@ def sweep(context: click.Context, file: Path, env: str | None, is_dry: bool) -> 
     from rich.console import Console
     from rich.text import Text
 
-    from supcon_pipeline.accidents import raise_in_one_line
     from supcon_pipeline.run_commands.sweep.command import sweep
 
     # A file or another program gets whole lines.
     console = Console(highlight=False, width=None if Console().is_terminal else 10_000)
     # Its runs, as all others, would take the experiment from there.
     experiment, *_ = _experiments(context, env or os.environ.get("KEDRO_ENV"))
-    try:
-        sweep(file, experiment, lambda part: console.print(part, soft_wrap=isinstance(part, Text)), is_dry)
-    except Exception as error:
-        raise_in_one_line(error)
-        raise
+    sweep(file, experiment, lambda part: console.print(part, soft_wrap=isinstance(part, Text)), is_dry)

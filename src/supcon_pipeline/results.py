@@ -21,7 +21,7 @@ from supcon_pipeline.core.pages.headlines import (
 from supcon_pipeline.datasets.stores import place_of
 
 # The artifact that every run has.
-RECORD = "run_record"
+_RECORD = "run_record"
 # The folder of what people look at.
 _REPORTS = "08_reporting"
 # Above this many artifacts, only those for people to look at are listed.
@@ -49,7 +49,7 @@ def print_results(
             lr = catalog.load(f"{stage}_lr_suggestion")["suggested_lr"]
             console.print(f"\n{stage}: try --params {stage}.optimizer.lr={lr:.2g}", markup=False)
     places = _artifact_places(made, catalog, project_path)
-    shown = {name: place for name, place in places.items() if f"/{_REPORTS}/" in place} or places
+    shown = {name: place for name, place in places.items() if _REPORTS in place.split("/")} or places
     shown, others = (places, "") if len(places) <= MAX_SHOWN else (shown, ", among them")
     console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(places)} artifacts{others}:")
     for name, place in shown.items():
@@ -74,7 +74,8 @@ def _artifact_places(names: set[str], catalog: DataCatalog, project_path: Path) 
 
 def _reports_of(catalog: DataCatalog, project_path: Path) -> str:
     """The folder of the reports of all experiments, where TensorBoard finds their curves."""
-    place = place_of(catalog.get(RECORD), project_path)
+    record = catalog.get(_RECORD)
+    place = place_of(record, project_path) if record is not None else ""
     before, found, _ = place.partition(f"/{_REPORTS}/")
     return f"{before}/{_REPORTS}" if found else f"data/{_REPORTS}"
 

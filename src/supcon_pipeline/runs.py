@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kedro.io import AbstractVersionedDataset, DataCatalog, Version
+from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError, Version
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, leaves, run_command
+from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, find_refusal, leaves, run_command
 from supcon_pipeline.core.messages import suggest
 from supcon_pipeline.datasets.optional_artifact import OptionalArtifact
 from supcon_pipeline.datasets.run_record import RunRecord, RunRecordDataset
@@ -81,7 +81,7 @@ class RunBook:
         The order is that in which they began. It is counted, since a clock may be set back.
         """
         dataset = self._dataset(RECORD)
-        run_ids = dataset.list_versions(full_path=False) if dataset is not None else []
+        run_ids = _versions_of(dataset) if dataset is not None else []
         heads = []
         for run_id in run_ids:
             try:
@@ -302,6 +302,22 @@ class RunBook:
             )
         pinned: AbstractVersionedDataset[Any, Any] = dataset._copy(_version=Version(version, version))  # type: ignore[assignment]
         return pinned
+
+
+def _versions_of(dataset: AbstractVersionedDataset[Any, Any]) -> list[str]:
+    """The versions that a dataset has.
+
+    Raises:
+        InputError: where an object store refuses to say, which Kedro hides behind an error of its own.
+    """
+    try:
+        versions: list[str] = dataset.list_versions(full_path=False)
+        return versions
+    except DatasetError as error:
+        refusal = find_refusal(error)
+        if refusal is None:
+            raise
+    raise refusal
 
 
 def _most_telling(names: set[str]) -> str:

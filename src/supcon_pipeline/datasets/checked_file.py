@@ -22,7 +22,8 @@ class NamedArguments:
         if given.keys() == {"args", "kwargs"}:
             # In Kedro's wrappers, the signature is that of the class which has it.
             given = dict(signature(type(self)).bind(*given["args"], **given["kwargs"]).arguments)
-        self._init_args = {**given, **given.pop("named", {})}
+        named = given.pop("named", {})
+        self._init_args = {**given, **named}
         config: dict[str, Any] = super()._init_config()  # type: ignore[misc]
         return config
 

@@ -1,0 +1,172 @@
+"""A run whose artifacts lie in an object store: moto's server, asked by s3fs."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from supcon_pipeline import load_encoder
+from supcon_pipeline.core.named_tensors import fingerprint
+from tests.conftest import Kedro, make_project, read_catalog, run_session
+from tests.tiny import write_digits
+
+pytestmark = pytest.mark.skipif(
+    not (find_spec("s3fs") and find_spec("moto")), reason="needs the extra s3 and moto[server]"
+)
+RUN_ID = "2026-01-01"
+REPORTS = "bucket/mine/08_reporting/tiny"
+# Makes a project on a machine that has nothing of the bucket.
+Elsewhere = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """The file system of a server with an empty bucket, as every process here finds it."""
+    from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        S3FileSystem.clear_instance_cache()
+        file_system = S3FileSystem(use_listings_cache=False)
+        file_system.mkdir("bucket")
+        yield file_system
+        S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def make_elsewhere(folder: Path, patch: pytest.MonkeyPatch, root: str = "s3://bucket/mine") -> Path:
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    project = make_project(folder / "project")
+    (project / "conf/tiny/globals.yml").write_text(f"root: {root}\n")
+    return project
+
+
+@pytest.fixture(scope="module")
+def begun(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """A run that has trained on one machine and was finished on another, by the bucket alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUPCON_RUN_ID", RUN_ID)
+        first = make_elsewhere(tmp_path_factory.mktemp("first"), patch)
+        run_session(first, pipeline_names=["data_prep", "stage1", "stage1_swa"])
+        shutil.rmtree(first)
+        second = make_elsewhere(tmp_path_factory.mktemp("second"), patch)
+        run_session(second, only_missing_outputs=True)
+    return second
+
+
+@pytest.fixture
+def elsewhere(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:  # noqa: ARG001
+    return lambda **named: make_elsewhere(tmp_path, monkeypatch, **named)
+
+
+def test_what_a_run_has_made_is_that_of_a_local_run(elsewhere: Elsewhere, finished_catalog: Any) -> None:
+    catalog = read_catalog(elsewhere())
+    assert catalog.load("metrics") == finished_catalog.load("metrics")
+    for name in ("stage1_checkpoints", "classifier", "embeddings"):
+        assert fingerprint(catalog.load(name)) == fingerprint(finished_catalog.load(name))
+    tasks = catalog.load("run_record")["tasks"]
+    assert [task["outcome"] for task in tasks] == ["completed", "completed"]
+    outcomes = {node["outcome"] for node in tasks[1]["nodes"].values()}
+    assert outcomes == {"kept", "completed"}
+
+
+def test_only_progress_and_packings_are_in_the_folder(begun: Path) -> None:
+    files = [path.relative_to(begun) for path in begun.rglob("data/**/*") if path.is_file()]
+    assert {str(path.parent) for path in files} <= {"data/02_intermediate/tiny/packing"}
+    assert not (begun / "s3:").exists()
+
+
+def test_curves_and_folders_are_there_with_their_checksums(begun: Path, s3: Any) -> None:  # noqa: ARG001
+    for folder in (f"{REPORTS}/tensorboard/{stage}/{RUN_ID}" for stage in ("stage1", "stage2", "baseline")):
+        names = {path.rpartition("/")[2] for path in s3.find(folder)}
+        assert "events.xxh128" in names
+        assert any(name.startswith("events.out.tfevents") for name in names)
+    assert s3.exists(f"{REPORTS}/tensorboard/projector/{RUN_ID}/projector.xxh128")
+
+
+def test_evaluation_elsewhere_gives_the_same_metrics(elsewhere: Elsewhere, finished_catalog: Any) -> None:
+    project = elsewhere()
+    run_id = run_session(project, pipeline_names=["evaluation"])
+    record = read_catalog(project).load("run_record")
+    assert (record["run_id"], record["base"]) == (run_id, RUN_ID)
+    assert read_catalog(project).load("metrics") == finished_catalog.load("metrics")
+
+
+def test_the_encoder_of_the_bucket_embeds_as_that_of_a_local_run(
+    elsewhere: Elsewhere, finished_project: Path, tmp_path: Path
+) -> None:
+    images = write_digits(tmp_path / "images")
+    found = load_encoder(elsewhere(), "tiny", RUN_ID).embed(images)
+    np.testing.assert_array_equal(found, load_encoder(finished_project, "tiny").embed(images))
+
+
+def test_kedro_viz_has_a_preview_of_each_kind(elsewhere: Elsewhere) -> None:
+    catalog = read_catalog(elsewhere())
+    for name in ("metrics", "samples", "stage1_history", "embedding_map", "interactive_map"):
+        assert catalog.get(name).preview()
+
+
+def test_the_commands_for_runs_read_the_bucket(elsewhere: Elsewhere, kedro: Kedro, s3: Any) -> None:
+    project = elsewhere()
+    shown = kedro(project, "runs", "show", RUN_ID, "--env", "tiny").stdout
+    assert f"s3://{REPORTS}/metrics.json/{RUN_ID}/metrics.json" in shown
+    assert "completed" in shown
+    listed = kedro(project, "runs", "list").stdout
+    assert re.search(rf"^{RUN_ID} .* tiny +completed", listed, re.MULTILINE)
+    assert "kedro run --env tiny" in kedro(project, "runs", "reproduce", RUN_ID, "--env", "tiny").stdout
+
+    run_id = run_session(project, pipeline_names=["index"])
+    s3.pipe_file(f"{REPORTS}/report.html/lost/report.html", b"of no run")
+    assert "run" in kedro(project, "runs", "compare", RUN_ID, run_id).stdout
+    pruned = kedro(project, "runs", "prune", "--env", "tiny", "--yes").stdout
+    assert pruned.startswith(f"Removed s3://{REPORTS}/report.html/lost, 9 bytes: report of lost, which is no")
+    deleted = kedro(project, "runs", "delete", run_id, "--env", "tiny", "--yes")
+    assert deleted.stdout.startswith(f"Deleted run {run_id} of tiny, ")
+    assert [path for path in s3.find("bucket") if run_id in path or "lost" in path] == []
+
+
+def test_a_flipped_byte_is_refused_by_name_before_anything_is_computed(elsewhere: Elsewhere, s3: Any) -> None:
+    place = f"bucket/mine/02_intermediate/tiny/prepared_images.npy/{RUN_ID}/prepared_images.npy"
+    content = s3.cat_file(place)
+    s3.pipe_file(place, content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        with pytest.raises(
+            click.ClickException, match=rf"^prepared_images.npy of run {RUN_ID} must be as it was saved, got "
+        ) as refused:
+            run_session(elsewhere(), pipeline_names=["evaluation"])
+    finally:
+        s3.pipe_file(place, content)
+    assert f"restore s3://{place} from a copy" in str(refused.value)
+
+
+def test_a_bucket_that_is_not_there_is_one_line(elsewhere: Elsewhere, kedro: Kedro) -> None:
+    project = elsewhere(root="s3://nowhere/mine")
+    for command in (["run", "--pipelines", "data_prep"], ["run", "--pipelines", "evaluation"]):
+        done = kedro(project, *command, "--env", "tiny")
+        assert done.returncode == 1
+        print(done.stdout[-3000:], done.stderr[-3000:])
+    listed = kedro(project, "runs", "list", "--env", "tiny")
+    print(listed)
+    assert 0
+
+
+def test_a_store_that_does_not_answer_is_one_line(elsewhere: Elsewhere, kedro: Kedro) -> None:
+    project = elsewhere()
+    gone = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    for command in (["run", "--pipelines", "data_prep"], ["runs", "list"], ["runs", "delete", RUN_ID]):
+        done = kedro(project, *command, "--env", "tiny", **gone)
+        print(done.stdout[-3000:], done.stderr[-3000:])
+    assert 0
