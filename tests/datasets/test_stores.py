@@ -218,7 +218,8 @@ def test_a_put_that_fails_is_one_line_and_nothing_counts_as_saved(
             dataset.save(VALUES[kind]())
     assert str(refused.value) == (
         f"memory:/{bucket}/artifact/{RUN}/artifact must be open to this user, got: {error}; check its "
-        "address and your credentials and network, then start the command again under the same SUPCON_RUN_ID"
+        "address and your credentials and network, and start the command again; a run goes on under its "
+        "SUPCON_RUN_ID"
     )
     assert not dataset.exists()
     dataset.save(VALUES[kind]())

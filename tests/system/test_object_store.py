@@ -1,6 +1,7 @@
 """A run whose artifacts lie in an object store: moto's server, asked by s3fs."""
 
-import re
+import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -10,10 +11,12 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from supcon_pipeline import load_encoder
+from supcon_pipeline.cli import runs
 from supcon_pipeline.core.named_tensors import fingerprint
-from tests.conftest import Kedro, make_project, read_catalog, run_session
+from tests.conftest import make_project, read_catalog, run_session
 from tests.tiny import write_digits
 
 pytestmark = pytest.mark.skipif(
@@ -39,6 +42,8 @@ def s3() -> Iterator[Any]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        # It tells of each request.
+        patch.setattr(logging.getLogger("werkzeug"), "disabled", True)
         S3FileSystem.clear_instance_cache()
         file_system = S3FileSystem(use_listings_cache=False)
         file_system.mkdir("bucket")
@@ -100,9 +105,10 @@ def test_curves_and_folders_are_there_with_their_checksums(begun: Path, s3: Any)
 def test_evaluation_elsewhere_gives_the_same_metrics(elsewhere: Elsewhere, finished_catalog: Any) -> None:
     project = elsewhere()
     run_id = run_session(project, pipeline_names=["evaluation"])
-    record = read_catalog(project).load("run_record")
+    catalog = read_catalog(project)
+    record, metrics = catalog.load("run_record"), catalog.load("metrics")
     assert (record["run_id"], record["base"]) == (run_id, RUN_ID)
-    assert read_catalog(project).load("metrics") == finished_catalog.load("metrics")
+    assert metrics == {**finished_catalog.load("metrics"), "run_id": run_id}
 
 
 def test_the_encoder_of_the_bucket_embeds_as_that_of_a_local_run(
@@ -113,60 +119,92 @@ def test_the_encoder_of_the_bucket_embeds_as_that_of_a_local_run(
     np.testing.assert_array_equal(found, load_encoder(finished_project, "tiny").embed(images))
 
 
-def test_kedro_viz_has_a_preview_of_each_kind(elsewhere: Elsewhere) -> None:
+def test_kedro_viz_has_a_preview_of_each_kind(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPCON_RUN_ID", RUN_ID)
     catalog = read_catalog(elsewhere())
     for name in ("metrics", "samples", "stage1_history", "embedding_map", "interactive_map"):
         assert catalog.get(name).preview()
 
 
-def test_the_commands_for_runs_read_the_bucket(elsewhere: Elsewhere, kedro: Kedro, s3: Any) -> None:
+@pytest.fixture
+def type_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Types `kedro runs` in the folder of a project; gives what is printed."""
+
+    def run(project: Path, *arguments: str) -> str:
+        monkeypatch.chdir(project)
+        return CliRunner().invoke(runs, [*arguments, "--env", "tiny"]).output
+
+    return run
+
+
+def test_runs_in_the_bucket_are_listed_and_shown(
+    elsewhere: Elsewhere, type_command: Callable[..., str]
+) -> None:
     project = elsewhere()
-    shown = kedro(project, "runs", "show", RUN_ID, "--env", "tiny").stdout
+    [listed] = [run for run in json.loads(type_command(project, "list", "--json")) if run["id"] == RUN_ID]
+    assert (listed["experiment"], listed["outcome"]) == ("tiny", "completed")
+    shown = type_command(project, "show", RUN_ID)
     assert f"s3://{REPORTS}/metrics.json/{RUN_ID}/metrics.json" in shown
-    assert "completed" in shown
-    listed = kedro(project, "runs", "list").stdout
-    assert re.search(rf"^{RUN_ID} .* tiny +completed", listed, re.MULTILINE)
-    assert "kedro run --env tiny" in kedro(project, "runs", "reproduce", RUN_ID, "--env", "tiny").stdout
+    assert "kedro run --env tiny" in type_command(project, "reproduce", RUN_ID)
 
-    run_id = run_session(project, pipeline_names=["index"])
+
+def test_runs_in_the_bucket_are_compared_and_deleted_and_what_no_run_needs_is_removed(
+    elsewhere: Elsewhere, type_command: Callable[..., str], s3: Any
+) -> None:
+    project = elsewhere()
+    run_id = run_session(project, pipeline_names=["data_prep"])
     s3.pipe_file(f"{REPORTS}/report.html/lost/report.html", b"of no run")
-    assert "run" in kedro(project, "runs", "compare", RUN_ID, run_id).stdout
-    pruned = kedro(project, "runs", "prune", "--env", "tiny", "--yes").stdout
-    assert pruned.startswith(f"Removed s3://{REPORTS}/report.html/lost, 9 bytes: report of lost, which is no")
-    deleted = kedro(project, "runs", "delete", run_id, "--env", "tiny", "--yes")
-    assert deleted.stdout.startswith(f"Deleted run {run_id} of tiny, ")
-    assert [path for path in s3.find("bucket") if run_id in path or "lost" in path] == []
+    assert f"{RUN_ID} {run_id}" in " ".join(type_command(project, "compare", RUN_ID, run_id).split())
+    pruned = type_command(project, "prune", "--yes")
+    assert f"Removed s3://{REPORTS}/report.html/lost, 9 bytes: report of lost, which is no run" in pruned
+    assert f"Deleted run {run_id} of tiny, " in type_command(project, "delete", run_id, "--yes")
+    assert [path for path in s3.find("bucket") if run_id in path or "/lost/" in path] == []
+    assert s3.exists(f"{REPORTS}/run_record.json/{RUN_ID}/run_record.json")
 
 
-def test_a_flipped_byte_is_refused_by_name_before_anything_is_computed(elsewhere: Elsewhere, s3: Any) -> None:
+def test_a_byte_that_was_flipped_in_the_bucket_is_refused_by_name(elsewhere: Elsewhere, s3: Any) -> None:
     place = f"bucket/mine/02_intermediate/tiny/prepared_images.npy/{RUN_ID}/prepared_images.npy"
     content = s3.cat_file(place)
     s3.pipe_file(place, content[:-1] + bytes([content[-1] ^ 1]))
+    line = rf"^prepared_images.npy of run {RUN_ID} must be as it was saved, got other content; restore s3://"
     try:
-        with pytest.raises(
-            click.ClickException, match=rf"^prepared_images.npy of run {RUN_ID} must be as it was saved, got "
-        ) as refused:
-            run_session(elsewhere(), pipeline_names=["evaluation"])
+        with pytest.raises(click.ClickException, match=line):
+            run_session(elsewhere(), node_names=["evaluation.score_pixels"])
     finally:
         s3.pipe_file(place, content)
-    assert f"restore s3://{place} from a copy" in str(refused.value)
 
 
-def test_a_bucket_that_is_not_there_is_one_line(elsewhere: Elsewhere, kedro: Kedro) -> None:
-    project = elsewhere(root="s3://nowhere/mine")
-    for command in (["run", "--pipelines", "data_prep"], ["run", "--pipelines", "evaluation"]):
-        done = kedro(project, *command, "--env", "tiny")
-        assert done.returncode == 1
-        print(done.stdout[-3000:], done.stderr[-3000:])
-    listed = kedro(project, "runs", "list", "--env", "tiny")
-    print(listed)
-    assert 0
+def test_a_bucket_that_is_not_there_is_one_line(
+    elsewhere: Elsewhere, type_command: Callable[..., str]
+) -> None:
+    project, line = (
+        elsewhere(root="s3://nowhere/mine"),
+        "must be open to this user, got: The specified bucket",
+    )
+    with pytest.raises(click.ClickException, match=rf"^s3://nowhere/mine/.* {line} does not exist; check "):
+        run_session(project, pipeline_names=["data_prep"])
+    listed = type_command(project, "list")
+    assert listed.startswith(
+        "Error: s3://nowhere/mine/08_reporting/tiny/run_record.json must be open to this"
+    )
+    assert listed.count("\n") == 1
 
 
-def test_a_store_that_does_not_answer_is_one_line(elsewhere: Elsewhere, kedro: Kedro) -> None:
+def test_a_store_that_does_not_answer_is_one_line(
+    elsewhere: Elsewhere, type_command: Callable[..., str], s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3.clear_instance_cache()
     project = elsewhere()
-    gone = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
-    for command in (["run", "--pipelines", "data_prep"], ["runs", "list"], ["runs", "delete", RUN_ID]):
-        done = kedro(project, *command, "--env", "tiny", **gone)
-        print(done.stdout[-3000:], done.stderr[-3000:])
-    assert 0
+    try:
+        for command in (("list",), ("delete", RUN_ID)):
+            told = type_command(project, *command)
+            assert told.startswith(
+                "Error: s3://bucket/mine/08_reporting/tiny/run_record.json must be open to "
+            )
+            assert told.count("\n") == 1
+        with pytest.raises(click.ClickException, match=r"got: Could not connect .*; check its address and"):
+            run_session(project, pipeline_names=["data_prep"])
+    finally:
+        s3.clear_instance_cache()

@@ -313,7 +313,7 @@ class ObjectStore(Disk):
             words = " ".join(str(error).split())[:200] or type(error).__name__
             raise ArtifactError(
                 f"{self.address(path)} must be open to this user, got: {words}; check its address and your "
-                "credentials and network, then start the command again under the same SUPCON_RUN_ID"
+                "credentials and network, and start the command again; a run goes on under its SUPCON_RUN_ID"
             ) from error
 
 
