@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 import pytest
-from kedro.io import DataCatalog, DatasetError, MemoryDataset
+from kedro.io import DataCatalog, DatasetError, MemoryDataset, Version
 from kedro.pipeline import Pipeline
 
 from supcon_pipeline import hooks
@@ -13,6 +13,7 @@ from supcon_pipeline.commands import CommandError, find_refusal
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.training.hosts import Hosts
+from supcon_pipeline.datasets.run_record import RunRecordDataset
 from supcon_pipeline.hooks import ParameterHooks, RunHooks
 from tests.conftest import make_project, run_session
 
@@ -91,6 +92,16 @@ def test_a_run_whose_nodes_another_process_has_begun_is_one_line_and_writes_noth
     assert (place, kind) == (project / "tiny", "run")
     assert "1/data_prep.pack_images" in names
     assert not (project / "data").exists()
+
+
+def test_projects_whose_artifacts_lie_in_one_bucket_know_of_one_another(tmp_path: Path) -> None:
+    def place(root: str) -> Path:
+        record = RunRecordDataset(filepath=f"{root}/run_record.json", version=Version(None, "1"))
+        return hooks._shared_place(record, tmp_path / root)
+
+    assert place("data") == tmp_path / "data"
+    assert place("memory:///bucket") == place("memory:///bucket")
+    assert place("memory:///bucket") not in (tmp_path / "memory:/bucket", place("memory:///other"))
 
 
 def test_a_mistake_in_the_form_of_a_job_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

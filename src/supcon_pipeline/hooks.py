@@ -29,7 +29,7 @@ from supcon_pipeline.core.claims import Claim
 from supcon_pipeline.core.training.hosts import require_meeting
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset, TaskEntry
-from supcon_pipeline.datasets.stores import store_of
+from supcon_pipeline.datasets.stores import ObjectStore, store_of
 from supcon_pipeline.datasets.tensorboard import TensorBoardDataset
 from supcon_pipeline.node_log import open_node
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
@@ -160,9 +160,9 @@ class RunHooks:
             try_views(stages, (size, size, num_channels))
         # Two tasks of one run go side by side; two processes at the same node would spoil each other's work.
         names = [f"{run_id}/{node.name}" for node in pipeline.nodes]
-        # The place of the records is the same for all projects whose artifacts lie together.
-        record = book.record_dataset(run_id)
-        with _claiming(store_of(record).copy_of(record._filepath), names):
+        with _claiming(
+            _shared_place(book.record_dataset(run_id), self.project_path / self.experiment), names
+        ):
             pins = run_params.get("load_versions") or {}
             commit, reason = describe_commit(self.project_path)
             origin = {"experiment": self.experiment, "commit": commit, "commit_reason": reason}
@@ -266,6 +266,12 @@ def _claiming(place: Path, names: list[str]) -> Iterator[None]:
     except BaseException:
         _release_claim()
         raise
+
+
+def _shared_place(record: RunRecordDataset, folder: Path) -> Path:
+    """What is worked in: a folder; in an object store, the same for all projects of this machine."""
+    store = store_of(record)
+    return store.copy_of(record._filepath) if isinstance(store, ObjectStore) else folder
 
 
 def _release_claim() -> None:
