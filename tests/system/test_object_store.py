@@ -20,7 +20,7 @@ from tests.conftest import make_project, read_catalog, run_session
 from tests.tiny import write_digits
 
 pytestmark = pytest.mark.skipif(
-    not (find_spec("s3fs") and find_spec("moto")), reason="needs the extra s3 and moto[server]"
+    not (find_spec("s3fs") and find_spec("moto")), reason="needs the extras s3 and dev-extras"
 )
 RUN_ID = "2026-01-01"
 REPORTS = "bucket/mine/08_reporting/tiny"
