@@ -27,9 +27,10 @@ from supcon_pipeline.commands import (
 )
 from supcon_pipeline.core.claims import Claim
 from supcon_pipeline.core.training.hosts import require_meeting
+from supcon_pipeline.datasets.object_store import ObjectStore
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset, TaskEntry
-from supcon_pipeline.datasets.stores import ObjectStore, store_of
+from supcon_pipeline.datasets.stores import store_of
 from supcon_pipeline.datasets.tensorboard import TensorBoardDataset
 from supcon_pipeline.node_log import open_node
 from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue

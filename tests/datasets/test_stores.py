@@ -16,9 +16,10 @@ from supcon_pipeline.core.checksums import checksum_of
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.atomic_files import use_atomic_files
 from supcon_pipeline.datasets.named_tensors import NamedTensorsDataset
+from supcon_pipeline.datasets.object_store import ObjectStore
 from supcon_pipeline.datasets.packed_images import PackedImagesDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset
-from supcon_pipeline.datasets.stores import ObjectStore, open_store
+from supcon_pipeline.datasets.stores import open_store
 from supcon_pipeline.datasets.tables import CSVDataset, ParquetDataset
 from supcon_pipeline.datasets.tensorboard import TensorBoardDataset
 from supcon_pipeline.datasets.versioned_path import VersionedFolderDataset

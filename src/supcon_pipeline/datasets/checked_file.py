@@ -6,7 +6,9 @@ from typing import Any
 
 import fsspec
 
-from supcon_pipeline.datasets.stores import Disk, ObjectStore, Store, open_store, store_of
+from supcon_pipeline.datasets.disk import Disk
+from supcon_pipeline.datasets.object_store import ObjectStore
+from supcon_pipeline.datasets.stores import Store, open_store, store_of
 
 
 class NamedArguments:

@@ -11,7 +11,8 @@ from supcon_pipeline.core.atomic import atomic_folder, atomic_path
 from supcon_pipeline.core.checksums import checksum_of
 from supcon_pipeline.datasets.artifacts import is_version
 from supcon_pipeline.datasets.checked_file import NamedArguments
-from supcon_pipeline.datasets.stores import ObjectStore, open_store
+from supcon_pipeline.datasets.object_store import ObjectStore
+from supcon_pipeline.datasets.stores import open_store
 
 
 class VersionedPathDataset(NamedArguments, AbstractVersionedDataset[Any, Any]):

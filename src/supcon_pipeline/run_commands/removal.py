@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.atomic import BROKEN
 from supcon_pipeline.core.messages import name_some
+from supcon_pipeline.datasets.disk import Disk
+from supcon_pipeline.datasets.object_store import ObjectStore
 from supcon_pipeline.datasets.progress import ProgressDataset
-from supcon_pipeline.datasets.stores import Disk, ObjectStore, Store, open_store, store_of
+from supcon_pipeline.datasets.stores import Store, open_store, store_of
 from supcon_pipeline.run_commands.books import Experiment, Summary, find_run
 from supcon_pipeline.runs import RECORD
 
