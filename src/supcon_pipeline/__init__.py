@@ -15,8 +15,9 @@ def load_encoder(
     """The encoder of a run, with its classifier if there is one; or a model from a file.
 
     Args:
-        project_path: folder of the project, or any other with the `data/` of runs; or a file: the
-            `.safetensors` of an encoder, or an exported `.onnx` or `.pt2`.
+        project_path: folder of the project, or any other with the `data/` of runs, or with a `conf/` that
+            says in which bucket they are; or a file: the `.safetensors` of an encoder, or an exported `.onnx`
+            or `.pt2`.
         env: the experiment; where left out, the default one.
         run_id: the run; where left out, that of `SUPCON_RUN_ID`, or else the newest that has an encoder.
         trust: whether code in the file may be run; PyTorch runs code that is in a `.pt2`. The other kinds of
