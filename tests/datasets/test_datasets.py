@@ -11,6 +11,10 @@ from kedro.io import DataCatalog, DatasetError, Version
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
+from supcon_pipeline.core.checksums import checksum_path
+from supcon_pipeline.core.data.encoded_images import EncodedImages
+from supcon_pipeline.core.data.packing import Packing
+from supcon_pipeline.core.data.packing_store import PackingStore
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.search.index import build_index, search_index
@@ -167,3 +171,33 @@ def test_images_that_were_linked_have_the_checksum_with_which_they_were_packed(t
     linked.save(images)
     with pytest.raises(InputError, match=r"^linked.npy of run 1 must be as it was saved"):
         linked.load()
+
+
+def test_encoded_images_come_back_from_the_file_that_was_linked(tmp_path: Path) -> None:
+    digits = DigitsDataset().load().images[:5]
+    images, _ = PackingStore(tmp_path / "packing").pack(digits, Packing(8, 3, "pad", "encoded"), 0)
+    dataset = PackedImagesDataset(str(tmp_path / "images.npy"), VERSION)
+    dataset.save(images)
+    loaded = dataset.load()
+    assert isinstance(loaded, EncodedImages)
+    assert np.array_equal(loaded[:], images[:])
+    (packed,) = (tmp_path / "packing").glob("*.npy")
+    assert packed.samefile(tmp_path / "images.npy/1/images.npy")
+
+
+def test_encoded_images_that_have_changed_are_refused(tmp_path: Path) -> None:
+    digits = DigitsDataset().load().images[:5]
+    images, _ = PackingStore(tmp_path / "packing").pack(digits, Packing(8, 3, "pad", "encoded"), 0)
+    dataset = PackedImagesDataset(str(tmp_path / "images.npy"), VERSION)
+    dataset.save(images)
+    path = tmp_path / "images.npy/1/images.npy"
+    content = path.read_bytes()
+    for changed in (content[:-9], content[:200] + b"?" + content[201:], b""):
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"^images.npy of run 1 must be as it was saved"):
+            dataset.load()
+    checksum_path(path).unlink()
+    for changed in (content[:-9], b""):
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match="must be a file of its kind, got one that cannot be read"):
+            dataset.load()

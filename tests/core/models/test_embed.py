@@ -3,6 +3,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from tests.core.data.packings import encoded_in
 from torch import nn
 
 from supcon_pipeline.core.models.embed import embed_by, embed_images, iterate_images
@@ -56,6 +57,12 @@ def test_every_row_of_every_output_is_that_of_its_image_alone(images, batch_size
         alone = model(torch.from_numpy(images[index : index + 1]))
         for name, rows in outputs.items():
             torch.testing.assert_close(rows[row], alone[name][0])
+
+
+def test_encoded_images_are_embedded_as_their_squares_are(images, tmp_path):
+    encoded, model = encoded_in(tmp_path / "images.npy", images, size=2), TinyModel()
+    found, wanted = (embed_images(model, given, INDICES, 3) for given in (encoded, encoded[:]))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_each_image_passes_the_network_once(images):

@@ -4,6 +4,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+from tests.core.data.packings import encoded_in
 
 from supcon_pipeline.core.data.pixels import pack_image
 from supcon_pipeline.core.data.subsets import choose_points
@@ -167,3 +168,15 @@ def test_pairs_of_the_images_that_are_compared_are_found_whether_the_other_is_or
     assert found == {pair for pair in pairs if compared & set(pair)}
     assert 0 < len(found) < len(pairs)
     assert near_duplicate_pairs(images, SIMILARITY, len(images)).equals(everyone)
+
+
+def test_copies_are_found_among_encoded_images_as_among_squares(photographs, tmp_path):
+    copies = [encode(photographs[0], 30), resize(photographs[1], 0.5), brighten(photographs[2], 0.7)]
+    images = encoded_in(tmp_path / "images.npy", [*photographs, *copies], size=200)
+    count = len(photographs)
+    pairs = near_duplicate_pairs(images, SIMILARITY)
+    found = {tuple(pair) for pair in pairs[["first", "second"]].to_numpy()}
+    assert found == {(row, count + row) for row in range(3)}
+    given = np.array([[0, count], [0, count + 1], [1, count + 1]])
+    verified = verified_pairs(images, given, SIMILARITY)
+    assert sorted(verified["first"]) == [0, 1]

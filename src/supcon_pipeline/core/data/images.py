@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from supcon_pipeline.core.data.class_splits import has_unseen_classes
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.mapping import MappedFile, file_of
 from supcon_pipeline.core.messages import InputError, printable
 from supcon_pipeline.core.named_tensors import NamedTensors, require_order
@@ -17,7 +18,6 @@ from supcon_pipeline.core.named_tensors import NamedTensors, require_order
 SPLITS = ("train", "validation", "test")
 # An image as a source gives it: pixels, or a file by its path or its content.
 ImageItem = np.ndarray | Path | bytes
-Crop = Literal["pad", "crop", "stretch"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class LabelledImages:
     """Packed images with the label and the split of each.
 
     Args:
-        images: uint8, may be memory-mapped.
+        images: as `data_prep` stores them, may be memory-mapped.
         labels: class indices.
         splits: `train`, `validation` or `test`.
         class_names: by label; for messages.
@@ -100,7 +100,7 @@ class LabelledImages:
         categories: the kind of thing that each image's class is of; none where they are not known.
     """
 
-    images: UInt8[np.ndarray, "n h w c"]
+    images: StoredImages
     labels: Int[np.ndarray, " n"]
     splits: np.ndarray
     class_names: Mapping[int, str] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class LabelledImages:
         self.__dict__.update(state, images=images.open() if isinstance(images, MappedFile) else images)
 
     @classmethod
-    def of(cls, images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame) -> Self:
+    def of(cls, images: StoredImages, samples: pd.DataFrame) -> Self:
         """Packed images with `label`, `split` and `class_name` of the samples, one row for each.
 
         And with `category`, where samples have it.

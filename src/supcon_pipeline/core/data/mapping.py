@@ -2,6 +2,7 @@
 
 import mmap
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ class MappedFile:
         return np.memmap(self.filename, self.dtype, "r", self.offset, self.shape)
 
 
-def file_of(array: np.ndarray) -> MappedFile | np.ndarray:
-    """Where an array is, if it is a map of a file as a whole; else the array itself.
+def file_of(array: Any) -> Any:
+    """Where an array is, if it is a map of a file as a whole; else the array itself, or whatever it is.
 
     A slice of a map has another map as its base and does not know its offset in the file.
     """

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import takewhile
@@ -15,9 +15,11 @@ import numpy as np
 
 from supcon_pipeline.core.atomic import atomic_path, set_aside
 from supcon_pipeline.core.checksums import checksum_of, checksum_path, is_proven
+from supcon_pipeline.core.data.encoded_images import EncodedImage, EncodedWriter, StoredImages, open_images
 from supcon_pipeline.core.data.images import ImageItem
-from supcon_pipeline.core.data.packing import Packed, Packing
+from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.packing_pool import pack_stream
+from supcon_pipeline.core.data.pixels import Crop
 from supcon_pipeline.core.sources import source_hash
 
 logger = logging.getLogger(__name__)
@@ -25,13 +27,14 @@ logger = logging.getLogger(__name__)
 _KEPT_SECONDS = 24 * 60 * 60
 
 
-def write_packed(file: BinaryIO, packed: Iterable[Packed], shape: tuple[int, ...]) -> list[tuple[int, str]]:
+def write_packed(
+    file: BinaryIO, packed: Iterable[np.ndarray | str], shape: tuple[int, ...]
+) -> list[tuple[int, str]]:
     """Stream images into an open `.npy` file; returns position and reason of each rejected one.
 
     NumPy pads the header for a growing first axis, so that the count can be filled in at the end.
     """
-    header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": (0, *shape)}
-    np.lib.format.write_array_header_1_0(file, header)
+    _write_header(file, (0, *shape))
     rejected, count = [], 0
     for position, image in enumerate(packed):
         if isinstance(image, str):
@@ -39,9 +42,31 @@ def write_packed(file: BinaryIO, packed: Iterable[Packed], shape: tuple[int, ...
         else:
             file.write(np.ascontiguousarray(image).data)
             count += 1
-    file.seek(0)
-    np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, *shape)})
+    _write_header(file, (count, *shape))
     return rejected
+
+
+def write_encoded(
+    file: BinaryIO, packed: Iterable[EncodedImage | str], shape: tuple[int, ...], crop: Crop
+) -> list[tuple[int, str]]:
+    """The same for encoded images, which are one Arrow file inside the `.npy` file, as its bytes."""
+    _write_header(file, (0,))
+    start, writer = file.tell(), EncodedWriter(file, shape, crop)
+    rejected = []
+    for position, image in enumerate(packed):
+        if isinstance(image, str):
+            rejected.append((position, image))
+        else:
+            writer.write(image)
+    writer.close()
+    _write_header(file, (file.tell() - start,))
+    return rejected
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 class PackingStore:
@@ -60,7 +85,7 @@ class PackingStore:
 
     def pack(
         self, items: Sequence[ImageItem], packing: Packing, num_workers: int
-    ) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    ) -> tuple[StoredImages, list[tuple[int, str]]]:
         """The packed images, memory-mapped, and position and reason of each rejected one."""
         name = identify_packing(items, packing)
         images, record = self.folder / f"{name}.npy", self.folder / f"{name}.json"
@@ -71,7 +96,7 @@ class PackingStore:
                 os.utime(checksum_path(path))
         else:
             self._write(images, record, items, packing, num_workers)
-        return np.load(images, mmap_mode="r", allow_pickle=False), _read_rejected(record)
+        return open_images(images), _read_rejected(record)
 
     def _write(
         self, images: Path, record: Path, items: Sequence[ImageItem], packing: Packing, num_workers: int
@@ -79,12 +104,16 @@ class PackingStore:
         """Pack, then delete old packings; artifacts made from them stay."""
         from rich.progress import track
 
-        packed = pack_stream(items, packing, num_workers)
-        most = len(items) * int(np.prod(packing.shape))
+        packed: Iterator[Any] = pack_stream(items, packing, num_workers)
+        is_encoded = packing.storage == "encoded"
+        most = None if is_encoded else len(items) * int(np.prod(packing.shape))
         with atomic_path(images, checksum_of, most) as temporary:
             with temporary.open("wb") as file:
                 tracked = track(packed, "pack images", len(items), transient=True)
-                rejected = write_packed(file, tracked, packing.shape)
+                if is_encoded:
+                    rejected = write_encoded(file, tracked, packing.shape, packing.crop)
+                else:
+                    rejected = write_packed(file, tracked, packing.shape)
             with atomic_path(record, checksum_of) as place:
                 place.write_text(json.dumps(rejected), "utf-8")
         self._clean()

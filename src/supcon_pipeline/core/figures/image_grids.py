@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.figures.marks import RIGHT, WRONG
 from supcon_pipeline.core.figures.names import drawn_name, show_as_written
 
@@ -44,7 +45,7 @@ def choose_queries(
 
 
 def draw_retrieval(
-    images: UInt8[np.ndarray, "n h w c"],
+    images: StoredImages,
     samples: pd.DataFrame,
     neighbours: pd.DataFrame,
     queries: Mapping[str, Sequence[int]],
@@ -90,7 +91,7 @@ def _draw_query(axes: Any, images: Any, samples: pd.DataFrame, query: int, found
 
 
 def draw_suspicious(
-    images: UInt8[np.ndarray, "n h w c"], suspicious: pd.DataFrame, num_shown: int, num_columns: int = 8
+    images: StoredImages, suspicious: pd.DataFrame, num_shown: int, num_columns: int = 8
 ) -> Any:
     """The images whose label is most probably wrong, with the suggested class and the suspicion.
 
@@ -123,9 +124,7 @@ def draw_suspicious(
     return show_as_written(figure)
 
 
-def draw_pairs(
-    images: UInt8[np.ndarray, "n h w c"], samples: pd.DataFrame, pairs: pd.DataFrame, num_shown: int
-) -> Any:
+def draw_pairs(images: StoredImages, samples: pd.DataFrame, pairs: pd.DataFrame, num_shown: int) -> Any:
     """Pairs of images side by side, those in two splits or classes first and framed.
 
     Args:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.models.embed import iterate_images
 
 # The projector takes one picture of all images, and no browser a texture wider than this.
@@ -33,9 +34,7 @@ class ProjectorPoints:
     sprites: Float[Tensor, "n 3 size size"]
 
 
-def small_pictures(
-    images: UInt8[np.ndarray, "n h w c"], indices: Int[np.ndarray, " m"]
-) -> Float[Tensor, "m 3 size size"]:
+def small_pictures(images: StoredImages, indices: Int[np.ndarray, " m"]) -> Float[Tensor, "m 3 size size"]:
     """The images at `indices` in colour, at most 64 pixels wide and so small that all fit a texture of 8192.
 
     They are shrunk a few at a time; `images` may be memory-mapped.

@@ -113,7 +113,8 @@ def pack_readable(
     # Memory is allocated only as it is written to.
     images = np.empty((len(items), *packing.shape), dtype=np.uint8)
     unreadable: dict[int, str] = {}
-    packed = track(pack_stream(items, packing, num_workers), "Reading images", len(items), transient=True)
+    packed: Iterable[Any] = pack_stream(items, packing, num_workers)
+    packed = track(packed, "Reading images", len(items), transient=True)
     for index, image in enumerate(packed):
         if isinstance(image, str):
             unreadable[index] = image

@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.models.encoder import Outputs, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.ranks import ALONE, Ranks
@@ -14,7 +15,7 @@ from supcon_pipeline.core.vectors import require_finite
 
 
 def iterate_images(
-    images: UInt8[np.ndarray, "n h w c"],
+    images: StoredImages,
     indices: Int[np.ndarray, " m"],
     batch_size: int,
     device: torch.device,
@@ -27,7 +28,7 @@ def iterate_images(
 @torch.inference_mode()
 def embed_images(
     model: nn.Module,
-    images: UInt8[np.ndarray, "n h w c"],
+    images: StoredImages,
     indices: Int[np.ndarray, " m"],
     batch_size: int,
     ranks: Ranks = ALONE,
@@ -85,7 +86,7 @@ def _keep(rows: Outputs, name: str, part: Tensor, first: int, is_kept: Bool[np.n
 
 def embed_by(
     encoder: NamedTensors,
-    images: UInt8[np.ndarray, "n h w c"],
+    images: StoredImages,
     batch_size: int,
     device: torch.device,
     logits_rows: Int[np.ndarray, " m"] | None = None,

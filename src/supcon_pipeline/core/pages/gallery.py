@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 
 
 def render_gallery(
     predictions: pd.DataFrame,
     images: UInt8[np.ndarray, "n h w c"],
-    known: Sequence[tuple[Iterable[str], UInt8[np.ndarray, "m h w c"]]],
+    known: Sequence[tuple[Iterable[str], StoredImages]],
     unreadable: pd.DataFrame,
     run_id: str,
     max_images: int,
@@ -47,7 +48,7 @@ def encode_picture(image: UInt8[np.ndarray, "h w c"]) -> str:
     return embed_png(cv2.imencode(".png", colors)[1].tobytes())
 
 
-def _nearest(row: dict[Any, Any], places: Mapping[str, tuple[np.ndarray, int]]) -> list[dict[str, Any]]:
+def _nearest(row: dict[Any, Any], places: Mapping[str, tuple[StoredImages, int]]) -> list[dict[str, Any]]:
     """The nearest known images of a new one, with their pictures."""
     ranks = [rank for rank in range(1, len(row)) if f"nearest_{rank}_id" in row]
     return [

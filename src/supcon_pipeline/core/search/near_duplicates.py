@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
 
+from supcon_pipeline.core.data.encoded_images import StoredImages, seen_at
 from supcon_pipeline.core.data.pixels import pixel_hashes, read_chunks
 from supcon_pipeline.core.data.subsets import limit_rows
 from supcon_pipeline.core.search.neighbours import search_other_neighbours
@@ -22,6 +23,8 @@ _ALIKE = 0.95
 _MAYBE_ALIKE = 0.8
 # Height and width that images are compared at, and the margin that a crop may have lost.
 _COMPARED_SIZE, _MARGIN = 64, 6
+# Encoded images are decoded no larger than this, from which they are shrunk by area.
+_SEEN_SIZE = 2 * _COMPARED_SIZE
 # Coarser than this, in pixels, is light and background, which different photographs share.
 _DETAIL = _COMPARED_SIZE / 8
 # Most that a copy is scaled, sheared or moved: two crops of 5 % at each side.
@@ -31,7 +34,7 @@ MAX_GROUP = 100
 
 
 def near_duplicate_pairs(
-    images: UInt8[np.ndarray, "n h w c"],
+    images: StoredImages,
     similarity: float | None,
     max_compared: int | None = None,
     seed: int = 0,
@@ -60,6 +63,7 @@ def near_duplicate_pairs(
         return pd.DataFrame({"first": [], "second": [], "similarity": []}).astype(
             {"first": int, "second": int}
         )
+    images = seen_at(images, _SEEN_SIZE)
     different = np.flatnonzero(~pd.Series(pixel_hashes(images)).duplicated().to_numpy())
     descriptors = _low_frequencies(images, different)
     # What is nearly of one colour has no detail, and is like everything.
@@ -76,7 +80,7 @@ def near_duplicate_pairs(
 
 
 def verified_pairs(
-    images: UInt8[np.ndarray, "n h w c"], pairs: Int[np.ndarray, "m 2"], similarity: float | None
+    images: StoredImages, pairs: Int[np.ndarray, "m 2"], similarity: float | None
 ) -> pd.DataFrame:
     """Those of the given pairs of images that show one photograph, perhaps mirrored, the most similar first.
 
@@ -90,6 +94,7 @@ def verified_pairs(
     """
     if similarity is None or not len(pairs):
         pairs = np.empty((0, 2), dtype=np.int64)
+    images = seen_at(images, _SEEN_SIZE)
     rows, places = np.unique(pairs, return_inverse=True)
     first, second = _low_frequencies(images, rows)[places.reshape(-1, 2)].transpose(1, 0, 2)
     # Mirroring changes the sign of every other horizontal frequency.
@@ -106,9 +111,7 @@ def verified_pairs(
     return table.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
 
 
-def _low_frequencies(
-    images: UInt8[np.ndarray, "n h w c"], chosen: Int[np.ndarray, " m"]
-) -> Float[np.ndarray, "m dim"]:
+def _low_frequencies(images: StoredImages, chosen: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m dim"]:
     """The low frequencies of each image at unit length, without its brightness; zeros where it has none."""
     from scipy.fft import dctn
 
@@ -122,9 +125,7 @@ def _low_frequencies(
     return unit_rows(found)
 
 
-def _iterate(
-    images: UInt8[np.ndarray, "n h w c"], chosen: Int[np.ndarray, " m"]
-) -> Iterator[UInt8[np.ndarray, "h w c"]]:
+def _iterate(images: StoredImages, chosen: Int[np.ndarray, " m"]) -> Iterator[UInt8[np.ndarray, "h w c"]]:
     for chunk in read_chunks(images, chosen):
         yield from chunk
 

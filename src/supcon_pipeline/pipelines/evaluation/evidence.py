@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.class_splits import Search
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.data import DataPrepParameters
@@ -90,7 +91,7 @@ def list_confused_pairs(classifier_metrics: dict[str, Any], dataset_card: dict[s
 def find_embedding_duplicates(
     neighbours: pd.DataFrame,
     samples: pd.DataFrame,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     data_params: DataPrepParameters,
 ) -> pd.DataFrame:
     """Test images and near training images that show one photograph, where `data_prep` did not find them.

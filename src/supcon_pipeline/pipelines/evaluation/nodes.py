@@ -3,9 +3,9 @@
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
@@ -24,7 +24,7 @@ PIXEL_SIZE = 32
 
 def embed_samples(
     encoder: NamedTensors,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     params: EvaluationParameters,
@@ -67,7 +67,7 @@ def score_verification(
 
 
 def score_pixels(
-    prepared_images: np.ndarray, samples: pd.DataFrame, params: EvaluationParameters
+    prepared_images: StoredImages, samples: pd.DataFrame, params: EvaluationParameters
 ) -> dict[str, Any]:
     """The nearest neighbour on raw pixels, by Euclidean distance: what there was before learning."""
     from supcon_pipeline.core.data.pixels import shrink_images

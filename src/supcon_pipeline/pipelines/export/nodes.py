@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import rows_of, spread_evenly
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint, require_encoder
@@ -70,7 +71,7 @@ def check_export(
     encoder_onnx: OnnxModel,
     classifier_program: Program,
     classifier_onnx: OnnxModel,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     params: ExportParameters,
 ) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledEmbeddings, RawImages
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.inference import InferenceParameters
@@ -128,7 +129,7 @@ def predict_new_images(
 def draw_gallery(
     inference_predictions: pd.DataFrame,
     new_images: np.ndarray,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     gallery_rows: pd.DataFrame | None,
     enrolled_images: np.ndarray | None,

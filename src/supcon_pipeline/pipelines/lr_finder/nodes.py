@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.stages import LrFinderParameters, Stage1Parameters, Stage2Parameters
@@ -14,7 +14,7 @@ Figure = Any
 
 
 def trace_stage1_loss(
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     stage1: Stage1Parameters,
@@ -31,7 +31,7 @@ def trace_stage1_loss(
 
 def trace_stage2_loss(
     encoder: NamedTensors,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     stage2: Stage2Parameters,

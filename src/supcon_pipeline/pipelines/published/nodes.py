@@ -3,9 +3,9 @@
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.stages import Stage1Parameters, Stage2Parameters, SwaParameters
@@ -13,7 +13,7 @@ from supcon_pipeline.core.training.progress import ProgressStore
 
 
 def embed_start(
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],

@@ -3,9 +3,9 @@
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.named_tensors import NamedTensors, join_parts
 from supcon_pipeline.core.parameters.stages import Stage1Parameters
@@ -16,7 +16,7 @@ Figure = Any
 
 
 def pretrain_encoder(
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
@@ -36,7 +36,10 @@ def pretrain_encoder(
 
 
 def draw_training_views(
-    prepared_images: np.ndarray, samples: pd.DataFrame, dataset_card: dict[str, Any], params: Stage1Parameters
+    prepared_images: StoredImages,
+    samples: pd.DataFrame,
+    dataset_card: dict[str, Any],
+    params: Stage1Parameters,
 ) -> Figure:
     """Some training images with the views that training makes of them."""
     from supcon_pipeline.core.figures.views import draw_views

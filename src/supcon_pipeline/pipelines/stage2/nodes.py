@@ -4,9 +4,9 @@ import logging
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.named_tensors import NamedTensors, join_parts, require_origin
 from supcon_pipeline.core.parameters.stages import Stage2Parameters
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 def train_linear_classifier(
     encoder: NamedTensors,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],

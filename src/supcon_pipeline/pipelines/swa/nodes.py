@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin, split_parts
 from supcon_pipeline.core.parameters.stages import SwaParameters
@@ -15,7 +15,7 @@ _STAGES = {"contrastive": "stage1", "classifier": "stage2", "image_classifier": 
 
 def average_checkpoints(
     checkpoints: NamedTensors,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
     params: SwaParameters,

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.visualization import TsneParameters, VisualizationParameters
@@ -74,7 +75,7 @@ def _split_sizes(dataset_card: dict[str, Any]) -> dict[str, int]:
 
 
 def collect_projector_points(
-    embeddings: NamedTensors, predictions: pd.DataFrame, samples: pd.DataFrame, prepared_images: np.ndarray
+    embeddings: NamedTensors, predictions: pd.DataFrame, samples: pd.DataFrame, prepared_images: StoredImages
 ) -> Points:
     """The embeddings of the test images for TensorBoard, with labels, predictions and pictures."""
     from supcon_pipeline.core.figures.projector import ProjectorPoints, small_pictures
@@ -102,7 +103,7 @@ def draw_confusion_matrix(classifier_metrics: dict[str, Any], dataset_card: dict
 def draw_retrieval_gallery(
     neighbours: pd.DataFrame,
     samples: pd.DataFrame,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     params: VisualizationParameters,
 ) -> Figure:
     """Test images with their nearest training images: some found right, and the worst failures."""
@@ -114,7 +115,7 @@ def draw_retrieval_gallery(
 
 
 def draw_suspicious_gallery(
-    suspicious_labels: pd.DataFrame, prepared_images: np.ndarray, params: VisualizationParameters
+    suspicious_labels: pd.DataFrame, prepared_images: StoredImages, params: VisualizationParameters
 ) -> Figure:
     """The images whose label is most probably wrong."""
     from supcon_pipeline.core.figures.image_grids import draw_suspicious
@@ -125,7 +126,7 @@ def draw_suspicious_gallery(
 def draw_near_duplicate_gallery(
     near_duplicates: pd.DataFrame,
     samples: pd.DataFrame,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     params: VisualizationParameters,
 ) -> Figure:
     """Pairs of images that show one photograph, those in two splits first."""
