@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from tests.core.data.packings import encoded_in
 
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.views import loading
@@ -370,3 +371,48 @@ def test_a_class_of_two_categories_is_refused_with_both():
         ClassBalancedBatches(labels, np.arange(12), 4, 2, 0, categories=categories)
     # What is not drawn does not count.
     ClassBalancedBatches(labels, np.arange(0, 12, 2), 4, 2, 0, categories=categories)
+
+
+@pytest.fixture
+def encoded_strips(tmp_path):
+    """Six strips three times as wide as high, dark in the middle third and bright outside."""
+    strips = np.full((6, 32, 96, 3), 200, np.uint8)
+    strips[:, :, 32:64] = 20
+    return encoded_in(tmp_path / "images.npy", strips, size=32)
+
+
+def encoded_loader(images, num_workers=0, transforms=None):
+    crop = [{"name": "RandomResizedCrop", "args": {"scale": [0.2, 1.0]}}]
+    policy = ViewPolicy(crop if transforms is None else transforms, 4, (32, 32, 3), keeps_aspect=True)
+    return build_loader(images, np.arange(6) % 2, np.arange(6), policy, 3, num_workers, seed=0)
+
+
+def test_views_of_encoded_images_are_cut_from_the_whole_of_them(encoded_strips):
+    views = np.concatenate([batch.views.numpy() for batch in encoded_loader(encoded_strips).epoch(0)])
+    assert views.shape == (6, 4, 32, 32, 3)
+    # The square in the middle, which evaluation sees, is dark all over.
+    assert encoded_strips[:].max() < 60
+    assert (views.max(axis=(2, 3, 4)) > 150).mean() > 0.7
+
+
+def test_views_of_encoded_images_are_the_same_with_workers(encoded_strips):
+    epochs = []
+    for num_workers in (0, 2):
+        loader = encoded_loader(encoded_strips, num_workers)
+        epochs.append(torch.cat([batch.views for batch in loader.epoch(1)]))
+        loader.close()
+    assert torch.equal(*epochs)
+
+
+def test_without_transforms_a_view_of_an_encoded_image_is_its_square(encoded_strips):
+    (first, _) = encoded_loader(encoded_strips, transforms=[]).epoch(0)
+    assert first.views.shape == (3, 4, 32, 32, 3)
+    assert np.array_equal(first.views[0, 3].numpy(), encoded_strips[0])
+
+
+def test_a_dataset_of_encoded_images_is_sent_as_the_place_of_their_file(encoded_strips):
+    dataset = encoded_loader(encoded_strips).dataset
+    sent = pickle.dumps(dataset)
+    assert len(sent) < 10_000
+    item = (0, np.array([2, 4]), 0)
+    assert torch.equal(pickle.loads(sent)[item].views, dataset[item].views)

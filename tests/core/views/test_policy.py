@@ -1,6 +1,10 @@
 import numpy as np
 import pytest
+import torch
+from scipy.stats import ks_2samp
+from torchvision.transforms import v2
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.views.policy import ViewPolicy, build_transform
 from supcon_pipeline.core.views.presets import PRESETS, preset
 
@@ -229,3 +233,68 @@ def test_a_view_is_cut_from_the_image_as_it_is_stored_whatever_its_own_size():
     (view,) = policy(smooth, 0)[0]
     # The means of pairs of 0, 36, 72, 109, 145, 182, 218 and 255.
     assert view[:, 0, 0].tolist() == [18, 91, 164, 237]
+
+
+def place_of(view):
+    """Height and width of what a view shows of an image whose red and green tell row and column."""
+    rows, columns = (view[..., channel].astype(float) for channel in (0, 1))
+    # A view of n pixels shows n - 1 steps between the first and the last.
+    height, width = (
+        np.abs(np.diff(steps.mean(axis=axis))[4:-4]).mean() * len(view) / 255
+        for steps, axis in ((rows, 1), (columns, 0))
+    )
+    return height, width
+
+
+def test_views_of_an_image_with_its_own_aspect_cover_what_torchvisions_cover():
+    height, width = 64, 128
+    ramps = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
+    image = np.stack([*ramps, np.zeros_like(ramps[0])], axis=-1).round().astype(np.uint8)
+    crop = [{"name": "RandomResizedCrop", "args": {"scale": [0.2, 1.0]}}]
+    policy = ViewPolicy(crop, 500, (64, 64, 3), [48], keeps_aspect=True)
+    shown = np.array([place_of(view) for view in policy([image], seed=0)[0]])
+    torch.manual_seed(0)
+    blank = torch.zeros(3, height, width)
+    boxes = [v2.RandomResizedCrop(48, scale=(0.2, 1.0)).make_params([blank]) for _ in range(2000)]
+    wanted = np.array([(box["height"] / height, box["width"] / width) for box in boxes])
+    assert ks_2samp(shown.prod(axis=1), wanted.prod(axis=1)).statistic < 0.08
+    # Whole pixels make many aspects the same, which measuring tells apart.
+    assert ks_2samp(shown[:, 1] / shown[:, 0], wanted[:, 1] / wanted[:, 0]).statistic < 0.12
+
+
+def test_views_of_images_of_several_shapes_have_one_shape(rng):
+    shapes = [(8, 8, 3), (8, 32, 3), (32, 8, 3)]
+    images = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    policy = ViewPolicy([{"name": "RandomResizedCrop"}, FLIP], 2, (8, 8, 3), keeps_aspect=True)
+    assert policy(iter(images), seed=0).shape == (3, 2, 8, 8, 3)
+    # The views of an image do not depend on how it comes.
+    assert np.array_equal(policy(np.stack([images[0]] * 3), 5), policy([images[0]] * 3, 5))
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        [FLIP],
+        [{"name": "RandomResizedCrop", "args": {"p": 0.5}}],
+        [{"name": "SmallestMaxSize", "args": {"max_size": 8}}],
+    ],
+)
+def test_a_policy_that_leaves_images_their_aspect_is_refused_with_what_to_add(transforms):
+    message = "got .* because encoded images keep their aspect; begin with RandomResizedCrop, or use --par"
+    with pytest.raises(InputError, match=message):
+        ViewPolicy(transforms, 1, (8, 8, 3), keeps_aspect=True)
+    ViewPolicy([*transforms, {"name": "Resize"}], 1, (8, 8, 3), keeps_aspect=True)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "expected"),
+    [
+        ([{"name": "RandomResizedCrop", "args": {"scale": [0.25, 1.0], "ratio": [1.0, 1.0]}}], [32, 64]),
+        ([{"name": "RandomResizedCrop", "args": {"scale": [1.0, 1.0], "ratio": [0.25, 2.0]}}], [32, 64]),
+        ([{"name": "RandomResizedCrop", "args": {"p": 0.9}}, {"name": "Resize"}], [None, None]),
+        ([{"name": "RandomCrop", "args": {"height": 8, "width": 8}}], [None, None]),
+    ],
+)
+def test_an_image_may_be_as_small_as_the_smallest_crop_needs(transforms, expected):
+    policy = ViewPolicy(transforms, 1, view_sizes=[16, 32], num_epochs=2)
+    assert [policy.least_side(epoch) for epoch in range(2)] == expected

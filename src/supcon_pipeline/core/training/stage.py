@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from supcon_pipeline.core.data.encoded_images import EncodedImages
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.messages import InputError
@@ -204,7 +205,9 @@ def build_views(
 ) -> tuple[ViewPolicy, Mixing | None]:
     """The view policy of a training, tried on the shape of its images, and its mixing."""
     specs = [spec.model_dump() for spec in params.transforms]
-    policy = ViewPolicy(specs, num_views, data.images.shape[1:], view_sizes, params.schedule.num_epochs)
+    keeps_aspect = isinstance(data.images, EncodedImages)
+    shape, num_epochs = data.images.shape[1:], params.schedule.num_epochs
+    policy = ViewPolicy(specs, num_views, shape, view_sizes, num_epochs, keeps_aspect)
     mixing = Mixing(**params.mixing.model_dump(), num_classes=data.num_classes) if params.mixing else None
     return policy, mixing
 

@@ -7,10 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from supcon_pipeline.core.data.encoded_images import EncodedImages, StoredImages
 from supcon_pipeline.core.data.mapping import MappedFile, file_of
 from supcon_pipeline.core.data.workers import prepare_worker, require_short_temporary_folder
 from supcon_pipeline.core.ranks import ALONE, Ranks
@@ -61,7 +62,7 @@ class ViewDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        images: UInt8[np.ndarray, "n h w c"],
+        images: StoredImages,
         labels: np.ndarray,
         policy: ViewPolicy,
         mixing: Mixing | None = None,
@@ -71,11 +72,17 @@ class ViewDataset(Dataset[Batch]):
     def __getitem__(self, item: tuple[int, np.ndarray, int]) -> Batch:
         seed, indices, epoch = item
         generator = np.random.default_rng(seed)
-        views = self.policy(self.images[indices], generator, epoch)
+        views = self.policy(self._read(indices, epoch), generator, epoch)
         labels = np.asarray(self.labels[indices], dtype=np.int64)
         if self.mixing is not None:
             views, labels = self.mixing(views, labels, generator)
         return Batch(torch.from_numpy(views), torch.from_numpy(labels))
+
+    def _read(self, indices: np.ndarray, epoch: int) -> np.ndarray | Iterator[np.ndarray]:
+        """What views are made of: images with their own aspect, where they are stored so."""
+        if isinstance(self.images, EncodedImages) and self.policy.has_transforms:
+            return self.images.whole(indices, self.policy.least_side(epoch))
+        return self.images[indices]
 
     def __getstate__(self) -> dict[str, Any]:
         """Send memory-mapped images to a spawned worker as the place of their file, not as pixels."""
@@ -154,7 +161,7 @@ def _deal(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
 
 
 def build_loader(
-    images: UInt8[np.ndarray, "n h w c"],
+    images: StoredImages,
     labels: Int[np.ndarray, " n"],
     indices: Int[np.ndarray, " m"],
     policy: ViewPolicy,

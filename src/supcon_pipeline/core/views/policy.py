@@ -4,12 +4,13 @@ import math
 import os
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from supcon_pipeline.core.data.pixels import LONGEST
 from supcon_pipeline.core.messages import InputError, show, suggest
 
 # At import, the library looks online for a newer version.
@@ -39,6 +40,7 @@ class ViewPolicy:
         view_sizes: height and width of the views that transforms without a size make, one for each of as
             many equal parts of the training; by default, the size of the images.
         num_epochs: epochs of the training.
+        keeps_aspect: whether images come with their own aspect; `image_shape` is then that of a square one.
 
     Raises:
         InputError: if a name is not an albumentations transform, its arguments are wrong, or the views of
@@ -53,8 +55,8 @@ class ViewPolicy:
         image_shape: tuple[int, int, int] | None = None,
         view_sizes: Sequence[int] = (),
         num_epochs: int = 1,
+        keeps_aspect: bool = False,
     ):
-
         if num_views < 1:
             raise ValueError(f"num_views must be at least 1, got {num_views}")
         self.num_views, self.num_epochs = num_views, num_epochs
@@ -62,29 +64,55 @@ class ViewPolicy:
         sizes = [(size, size) for size in view_sizes] or [own]
         self.parts = [_compose(transforms, size) for size in sizes]
         # A run builds the same policy several times: to validate it, to draw it and to train.
-        if image_shape is not None and (key := repr((transforms, image_shape, sizes))) not in _rehearsed:
+        key = repr((transforms, image_shape, sizes, keeps_aspect))
+        if image_shape is not None and key not in _rehearsed:
             for compose in self.parts:
-                self._rehearse(compose, image_shape)
+                self._rehearse(compose, _shapes_like(image_shape, keeps_aspect))
             _rehearsed.add(key)
 
+    @property
+    def has_transforms(self) -> bool:
+        """Whether a view is anything but the image itself."""
+        return bool(self.parts[0].transforms)
+
+    def least_side(self, epoch: int) -> int | None:
+        """How short the shorter side of an image may be without a view losing detail; none where unknown.
+
+        Known where a view begins with a random crop: the smallest crop then has as many pixels as the view.
+        """
+        import albumentations
+
+        first = self._part(epoch).transforms[0]
+        if not isinstance(first, albumentations.RandomResizedCrop) or first.p < 1:
+            return None
+        narrowest = float(min(first.ratio[0], 1 / first.ratio[1]))
+        side: int = max(first.size)
+        return math.ceil(side / math.sqrt(first.scale[0] * narrowest))
+
+    def _part(self, epoch: int) -> Any:
+        return self.parts[min(epoch * len(self.parts) // self.num_epochs, len(self.parts) - 1)]
+
     def __call__(
-        self, images: UInt8[np.ndarray, "batch h w c"], seed: int | np.random.Generator, epoch: int = 0
+        self,
+        images: UInt8[np.ndarray, "batch h w c"] | Iterable[UInt8[np.ndarray, "h w c"]],
+        seed: int | np.random.Generator,
+        epoch: int = 0,
     ) -> UInt8[np.ndarray, "batch views view_h view_w c"]:
         """The views of a batch; the same seed gives the same views.
 
         Args:
-            images: to make views of.
+            images: to make views of; where there are transforms, perhaps of several shapes.
             seed: of everything random.
             epoch: of the training, counted from 0; it decides the size of the views.
 
         Raises:
             InputError: if the transforms give views of different shapes or of another type than uint8.
         """
-        if not self.parts[0].transforms:
-            return np.repeat(images[:, None], self.num_views, axis=1)
-        compose = self.parts[min(epoch * len(self.parts) // self.num_epochs, len(self.parts) - 1)]
+        if not self.has_transforms:
+            return np.repeat(np.asarray(images)[:, None], self.num_views, axis=1)
+        compose = self._part(epoch)
         _seed(compose, np.random.default_rng(seed))
-        images = np.ascontiguousarray(images)
+        images = np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
         rows = [_view(compose, image) for image in images for _ in range(self.num_views)]
         views = np.empty((len(rows), *rows[0].shape), dtype=np.uint8)
         for index, view in enumerate(rows):
@@ -94,9 +122,9 @@ class ViewPolicy:
                     f"beside {list(views.shape[1:])}; end with a crop or resize to a fixed size"
                 )
             views[index] = view
-        return views.reshape(len(images), self.num_views, *views.shape[1:])
+        return views.reshape(-1, self.num_views, *views.shape[1:])
 
-    def _rehearse(self, compose: Any, image_shape: tuple[int, int, int]) -> None:
+    def _rehearse(self, compose: Any, image_shapes: Sequence[tuple[int, int, int]]) -> None:
         """Check the views of such images.
 
         Raises:
@@ -104,11 +132,12 @@ class ViewPolicy:
         """
         generator = np.random.default_rng(0)
         _seed(compose, generator)
-        image = generator.integers(0, 256, image_shape, dtype=np.uint8)
-        num_rehearsals = min(NUM_REHEARSALS, max(8, REHEARSED_PIXELS // (image_shape[0] * image_shape[1])))
+        images = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in image_shapes]
+        num_pixels = max(image.shape[0] * image.shape[1] for image in images)
+        num_rehearsals = min(NUM_REHEARSALS, max(8, REHEARSED_PIXELS // num_pixels))
         seen: list[set[tuple[int, ...]]] = [set() for _ in compose.transforms]
-        for _ in range(num_rehearsals):
-            view = image
+        for trial in range(num_rehearsals):
+            view = images[trial % len(images)]
             for transform, shapes in zip(compose.transforms, seen, strict=True):
                 view = _try_transform(transform, view)
                 shapes.add(view.shape)
@@ -117,10 +146,22 @@ class ViewPolicy:
         first = next(index for index, shapes in enumerate(seen) if len(shapes) > 1)
         name = type(compose.transforms[first]).__name__
         found = " and ".join(str(list(shape)) for shape in sorted(seen[-1])[:2])
+        if len(images) > 1:
+            raise InputError(
+                f"transforms must give views of one shape, got {found} because encoded images keep their "
+                "aspect; begin with RandomResizedCrop, or use --params data_prep.storage=squares"
+            )
         raise InputError(
             f"transforms must give views of one shape, got {found} because of {name}; "
             f"give {name} p: 1.0 and one size, or add Resize as the last transform"
         )
+
+
+def _shapes_like(image_shape: tuple[int, int, int], keeps_aspect: bool) -> list[tuple[int, int, int]]:
+    """The shapes of images to try: of a square one, and where images keep their aspect, the extremes."""
+    height, width, num_channels = image_shape
+    longest = [(height, LONGEST * width, num_channels), (LONGEST * height, width, num_channels)]
+    return [image_shape, *longest] if keeps_aspect else [image_shape]
 
 
 def _compose(transforms: Sequence[Spec], size: tuple[int, int]) -> Any:
