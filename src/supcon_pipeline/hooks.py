@@ -157,8 +157,7 @@ class RunHooks:
         require_weights(parameters, pipeline)
         stages = {name: _views(parameters, name) for name in _stages(pipeline)}
         if "prepared_images" in pipeline.all_outputs():
-            size, num_channels = (parameters["data_prep"][name] for name in ("image_size", "num_channels"))
-            try_views(stages, (size, size, num_channels))
+            _try_on_planned(stages, parameters["data_prep"])
         # Two tasks of one run go side by side; two processes at the same node would spoil each other's work.
         names = [f"{run_id}/{node.name}" for node in pipeline.nodes]
         with _claiming(
@@ -174,7 +173,7 @@ class RunHooks:
             if stages and "dataset_card" in pipeline.inputs():
                 # The shape of the images is known only once the run that holds them is pinned.
                 with log.failing():
-                    try_views(stages, tuple(catalog.load("dataset_card")["image_shape"]))
+                    _try_on_prepared(stages, catalog.load("dataset_card"))
         leave_out(pipeline, kept, run_id)
 
     @hook_impl
@@ -301,6 +300,17 @@ def _log_of(catalog: DataCatalog) -> TaskLog | None:
 def _stages(pipeline: Pipeline) -> list[str]:
     """The stages that will run, whose transforms can be tried before."""
     return [name for name in ("stage1", "stage2") if f"params:{name}" in pipeline.inputs()]
+
+
+def _try_on_planned(stages: dict[str, dict[str, Any]], data_prep: dict[str, Any]) -> None:
+    """Try the views of each stage on images as these parameters will store them."""
+    size, storage = data_prep["image_size"], data_prep.get("storage", "squares")
+    try_views(stages, (size, size, data_prep["num_channels"]), storage)
+
+
+def _try_on_prepared(stages: dict[str, dict[str, Any]], dataset_card: dict[str, Any]) -> None:
+    """Try the views of each stage on images as they are stored; cards of before had squares alone."""
+    try_views(stages, tuple(dataset_card["image_shape"]), dataset_card.get("storage", "squares"))
 
 
 def _views(parameters: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -305,12 +305,15 @@ def _count_shared(path: str, group: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def try_views(stages: dict[str, dict[str, Any]], image_shape: tuple[int, int, int]) -> None:
+def try_views(
+    stages: dict[str, dict[str, Any]], image_shape: tuple[int, int, int], storage: str = "squares"
+) -> None:
     """Try the transforms of every stage now, so that no stage is refused after another has been trained.
 
     Args:
         stages: the `transforms` and `view_sizes` of each stage, by its name.
         image_shape: `(height, width, channels)` of the images.
+        storage: how they are stored, `squares` or `encoded`.
 
     Raises:
         CommandError: with a line for each stage whose transforms do not work on images of that shape.
@@ -320,7 +323,7 @@ def try_views(stages: dict[str, dict[str, Any]], image_shape: tuple[int, int, in
     lines = []
     for name, views in stages.items():
         try:
-            ViewPolicy(num_views=1, image_shape=image_shape, **views)
+            ViewPolicy(num_views=1, image_shape=image_shape, keeps_aspect=storage == "encoded", **views)
         except InputError as error:
             message = str(error)
             lines.append(

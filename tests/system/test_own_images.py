@@ -223,3 +223,38 @@ def test_a_path_that_leads_nowhere_is_one_line(
     project = make_project(tmp_path / "project", ())
     with pytest.raises(click.ClickException, match=message):
         run_session(project, env=env, pipeline_names=["data_prep"], runtime_params=params)
+
+
+def test_encoded_photographs_keep_every_promise_of_data_prep_and_are_trained_on(
+    project_with_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project_with_images.parent / "images"
+    Image.new("RGB", (90, 30), "red").save(folder / "dog/wide.jpg")
+    (folder / "cat/0.png").write_text("no image")
+    (folder / "cat/notes.txt").touch()
+    (folder / "dog/again.png").write_bytes((folder / "dog/1.png").read_bytes())
+    stage1 = {
+        "backbone": {"name": "resnet_narrow", "stem": "small_image", "pretrained": False},
+        "schedule": {"num_epochs": 1, "warmup_epochs": 0},
+        "loader": {"batch_size": 8, "num_workers": 1},
+        **{"view_size": 8, "view_sizes": [], "finetune": None, "embedding_dim": None},
+    }
+    params = {
+        "images": {"path": str(folder)},
+        "data_prep": {"image_size": 16, "num_workers": 1, "storage": "encoded", "max_rejected": 1},
+        "stage1": stage1,
+    }
+    for pipelines in (["data_prep"], ["data_prep", "stage1", "stage1_swa"]):
+        run_session(project_with_images, "images", pipeline_names=pipelines, runtime_params=params)
+    assert "These images have not changed since they were packed" in " ".join(capsys.readouterr().out.split())
+    catalog = read_catalog(project_with_images, "images")
+    card, images, samples = (catalog.load(name) for name in ("dataset_card", "prepared_images", "samples"))
+    assert (card["storage"], card["image_shape"]) == ("encoded", [16, 16, 3])
+    assert (card["num_images"], card["num_rejected"], card["ignored"]) == (25, 1, {".txt files": 1})
+    assert (len(images), images[:].shape) == (25, (25, 16, 16, 3))
+    rows = samples.set_index("id")["duplicate_group"]
+    assert rows["dog/again.png"] == rows["dog/1.png"]
+    wide = np.flatnonzero(samples["id"] == "dog/wide.jpg")
+    assert [image.shape for image in images.whole(wide)] == [(16, 48, 3)]
+    metadata = catalog.load("encoder").metadata
+    assert (metadata["storage"], metadata["data_hash"]) == ("encoded", card["data_hash"])

@@ -121,6 +121,13 @@ def test_an_encoder_without_classifier_has_no_temperature(states):
     assert "temperature" not in describe_export(assemble_outputs(states[0]), states[0], [])
 
 
+def test_the_metadata_say_that_images_were_stored_encoded_and_nothing_of_squares(states, module):
+    encoder = states[0]
+    assert "storage" not in describe_export(module, encoder, [])
+    stored = NamedTensors(encoder.tensors, {**encoder.metadata, "storage": "encoded"})
+    assert describe_export(module, stored, [])["storage"] == "encoded"
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_network_of_windows_is_exported_for_batches_of_any_size(monkeypatch):
     # One stage with windows and a grid, as all four have, and with two heads, whose order in memory is the

@@ -56,6 +56,13 @@ def test_the_card_names_the_run_the_data_the_parameters_and_the_labels(parts):
     assert "not under version control" in card
 
 
+def test_the_card_says_where_images_were_stored_encoded(parts):
+    stored = "345 images, stored as JPEG with their own aspect, content hash"
+    assert stored not in render_model_card(**parts)
+    parts["metadata"]["storage"] = "encoded"
+    assert stored in render_model_card(**parts)
+
+
 def test_the_numbers_stand_beside_those_of_the_baseline(parts):
     card = render_model_card(**parts)
     assert "| this model | baseline |" in card

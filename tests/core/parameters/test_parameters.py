@@ -52,7 +52,7 @@ VALID = {
     DataPrepParameters: {
         "image_size": 8, "split_by": "image", "num_channels": 3, "validation_fraction": 0.2,
         "test_fraction": 0.2, "seed": 0, "crop": "pad", "num_workers": 0, "max_rejected": 0,
-        "on_leakage": "refuse", "near_duplicate_similarity": None, "max_compared": 1,
+        "storage": "encoded", "on_leakage": "refuse", "near_duplicate_similarity": None, "max_compared": 1,
     },
     Stage1Parameters: {
         **SCHEDULED,

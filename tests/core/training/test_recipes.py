@@ -531,3 +531,16 @@ def test_a_classifier_in_the_encoder_is_left_behind_by_stage_2(labelled_splits):
     stage = classifier_stage(state, labelled_splits, CARD, stage2_parameters())
     assert isinstance(stage.model.classifier, nn.Linear)
     assert not torch.equal(stage.model.classifier.weight, joint.model.classifier.weight)
+
+
+@pytest.mark.parametrize(
+    ("card", "origin"),
+    [
+        (CARD, ORIGIN),
+        ({**CARD, "storage": "squares"}, ORIGIN),
+        ({**CARD, "storage": "encoded"}, {**ORIGIN, "storage": "encoded"}),
+    ],
+)
+def test_an_encoder_says_how_its_images_were_stored_where_not_as_squares(labelled_splits, card, origin):
+    stage = contrastive_stage(labelled_splits, card, stage1_parameters(backbone=IMAGENET_STEM))
+    assert stage.origin == origin

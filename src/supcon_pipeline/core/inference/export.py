@@ -35,8 +35,8 @@ class ModelProgram:
     """A `torch.export` program and its metadata, in plain JSON values.
 
     The metadata holds the names of the `outputs` in order, `image_size`, `num_channels`, `class_names` by
-    class index, `data_hash`, `encoder_run_id`, `crop`, the `resize` rule and, with a classifier, its
-    `temperature`.
+    class index, `data_hash`, `encoder_run_id`, `crop`, the `resize` rule, `storage` where the images of the
+    run were not stored as squares of pixels and, with a classifier, its `temperature`.
     """
 
     program: Any
@@ -100,6 +100,7 @@ def describe_export(
 ) -> dict[str, Any]:
     """The metadata of a `ModelProgram`."""
     model = encoder.metadata["model"]
+    stored = {"storage": encoder.metadata["storage"]} if "storage" in encoder.metadata else {}
     calibration = {"temperature": module.temperature} if isinstance(module, ClassifierOutputs) else {}
     return {
         "outputs": list(module.outputs),
@@ -110,6 +111,7 @@ def describe_export(
         "encoder_run_id": encoder.metadata["run_id"],
         "crop": encoder.metadata["crop"],
         "resize": RESIZE_RULES[encoder.metadata["crop"]] + _describe_sight(model),
+        **stored,
         **calibration,
     }
 

@@ -23,6 +23,7 @@ class DataPrepParameters(Parameters):
     test_fraction: Fraction
     seed: Seed
     crop: Literal["pad", "crop", "stretch"]
+    storage: Literal["squares", "encoded"] = "squares"
     num_workers: Annotated[int, Field(ge=0)]
     max_rejected: Annotated[int, Field(ge=0)]
     on_leakage: Literal["refuse", "report", "remove"]
@@ -34,6 +35,15 @@ class DataPrepParameters(Parameters):
         if self.validation_fraction + self.test_fraction >= 1:
             total = self.validation_fraction + self.test_fraction
             raise InputError(f"validation_fraction + test_fraction must be below 1, got {total:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _encoded_images_keep_their_aspect(self) -> Self:
+        if self.storage == "encoded" and self.crop == "stretch":
+            raise InputError(
+                "crop must be crop or pad with storage encoded, which keeps the aspect, got stretch; "
+                "set crop=crop or set storage=squares"
+            )
         return self
 
 

@@ -50,7 +50,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
     Args:
         data: `train` to train on, `validation` to choose checkpoints.
         dataset_card: its `mean` and `std` per channel normalise images, unless the encoder starts from
-            weights that have their own; its `data_hash` and `crop` go into the checkpoints.
+            weights that have their own; its `data_hash`, `crop` and `storage` go into the checkpoints.
         params: parameters of the stage.
     """
     torch.manual_seed(params.seed)
@@ -179,7 +179,9 @@ def baseline_stage(
 
 
 def _encoder_origin(dataset_card: Card) -> dict[str, Any]:
-    return {key: dataset_card[key] for key in ("data_hash", "crop")}
+    origin = {key: dataset_card[key] for key in ("data_hash", "crop")}
+    # Squares of pixels are not mentioned: encoders of before had no such entry.
+    return origin if dataset_card.get("storage", "squares") == "squares" else {**origin, "storage": "encoded"}
 
 
 def _encoder_description(data: LabelledImages, dataset_card: Card, params: EncoderTraining) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.class_splits import split_by_class
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.packing_store import PackingStore
@@ -29,20 +30,20 @@ _HASHED = ("id", "split", "label", "category")
 
 def pack_images(
     raw_images: RawImages, packing_store: PackingStore, params: DataPrepParameters
-) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """All images at storage size, `[n, image_size, image_size, num_channels]` uint8, in source order.
+) -> tuple[StoredImages, pd.DataFrame, pd.DataFrame, dict[str, int]]:
+    """All images at storage size, in source order, as squares of pixels or encoded.
 
     Beside them what the source says of each, those that could not be decoded with the reason, and the counts
     of what else the source holds. The source is read here and nowhere else: it may change between two nodes.
     """
     check_labels(raw_images.labels, raw_images.class_names)
-    packing = Packing(params.image_size, params.num_channels, params.crop)
+    packing = Packing(params.image_size, params.num_channels, params.crop, params.storage)
     images, rejected = packing_store.pack(raw_images.images, packing, params.num_workers)
     return images, *tabulate_packed(raw_images, rejected), dict(raw_images.ignored)
 
 
 def find_near_duplicates(
-    prepared_images: np.ndarray, packed_samples: pd.DataFrame, params: DataPrepParameters
+    prepared_images: StoredImages, packed_samples: pd.DataFrame, params: DataPrepParameters
 ) -> pd.DataFrame:
     """The pairs of images that show one photograph and are not identical, the most similar first.
 
@@ -57,7 +58,7 @@ def find_near_duplicates(
 
 def tabulate_samples(
     packed_samples: pd.DataFrame,
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     rejected_images: pd.DataFrame,
     near_duplicates: pd.DataFrame,
     params: DataPrepParameters,
@@ -78,7 +79,7 @@ def tabulate_samples(
 
 
 def describe_dataset(
-    prepared_images: np.ndarray,
+    prepared_images: StoredImages,
     samples: pd.DataFrame,
     rejected_images: pd.DataFrame,
     ignored_files: dict[str, int],
@@ -103,6 +104,7 @@ def describe_dataset(
         "warnings": found,
         "image_shape": list(prepared_images.shape[1:]),
         "crop": params.crop,
+        "storage": params.storage,
         "class_names": list(counts["train"]),
         "counts": counts,
         "mean": mean,
