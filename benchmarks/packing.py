@@ -1,6 +1,11 @@
 """Peak memory and time of preparing images, by number of images, each in its own process.
 
 python benchmarks/packing.py --counts 10000 200000
+
+And photographs by how they are stored: bytes and processor time of each, in this process on one thread.
+They are the two that come with scikit-learn, repeated, or those of a folder.
+
+python benchmarks/packing.py --counts 10000 --photographs data/01_raw/hymenoptera --num-photographs 1000
 """
 
 import argparse
@@ -66,11 +71,74 @@ def prepare(count: int, num_workers: int) -> dict[str, float]:
     }
 
 
+def list_photographs(folder: Path | None, count: int) -> list[np.ndarray | Path]:
+    """So many photographs of a folder or of scikit-learn, repeated as often as it takes."""
+    from sklearn.datasets import load_sample_images
+
+    found = sorted(folder.rglob("*.jpg")) if folder else load_sample_images().images
+    return [found[index % len(found)] for index in range(count)]
+
+
+def store_photographs(
+    photographs: list[np.ndarray | Path], image_size: int, storage: str
+) -> dict[str, float]:
+    """Pack, hash and describe photographs stored in one way."""
+    from supcon_pipeline.core.data.packing import Packing
+    from supcon_pipeline.core.data.packing_store import PackingStore
+    from supcon_pipeline.core.data.pixels import channel_statistics, content_hash, pixel_hashes
+
+    packing, count = Packing(image_size, 3, "crop", storage), len(photographs)
+    with tempfile.TemporaryDirectory() as folder:
+        store, start = PackingStore(Path(folder)), time.process_time()
+        images, _ = store.pack(photographs, packing, 0)
+        packed = time.process_time()
+        pixel_hashes(images)
+        channel_statistics(images)
+        content_hash(images)
+        described = time.process_time()
+        store.pack(photographs, packing, 0)
+        again = time.process_time()
+        return {
+            "bytes_per_image": images.nbytes / count,
+            "packed_per_second": count / (packed - start),
+            "described_per_second": count / (described - packed),
+            "again_us_per_image": 1e6 * (again - described) / count,
+        }
+
+
+def compare_storages(folder: Path | None, count: int, image_size: int) -> list[dict]:
+    """Photographs in each kind of storage."""
+    import cv2
+
+    photographs, num_threads = list_photographs(folder, count), cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    rows = []
+    for storage in ("squares", "encoded"):
+        # What is loaded at the first image is no time of any.
+        store_photographs(photographs[:8], image_size, storage)
+        rows.append({"storage": storage, **store_photographs(photographs, image_size, storage)})
+    cv2.setNumThreads(num_threads)
+    return rows
+
+
+def tabulate_storages(rows: list[dict]) -> Table:
+    """A row for each kind of storage."""
+    table = Table("storage", "KB per image", "packed/s", "hashed and described/s", "again us each")
+    for row in rows:
+        speeds = (row["packed_per_second"], row["described_per_second"])
+        cells = (row["bytes_per_image"] / 1000, *speeds, row["again_us_per_image"])
+        table.add_row(row["storage"], *(f"{value:,.0f}" for value in cells))
+    return table
+
+
 def main() -> None:
-    """Measure all counts and print the table."""
+    """Measure all counts and both kinds of storage, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 200_000])
     parser.add_argument("--num-workers", type=int, default=0)
+    parser.add_argument("--photographs", type=Path, help="folder of JPEG files")
+    parser.add_argument("--num-photographs", type=int, default=1000)
+    parser.add_argument("--image-size", type=int, default=256, help="at which photographs are stored")
     parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
@@ -94,8 +162,11 @@ def main() -> None:
         results.append({"images": count, **found})
         cells = (found["resident_mib"], found["mib"], *(found[f"{name}_us_per_image"] for name in _STEPS))
         table.add_row(f"{count:,}", *(f"{value:,.1f}" for value in cells))
-    Console(width=100).print(table)
-    print("RESULT", json.dumps({"num_workers": arguments.num_workers, "cases": results}))
+    storages = compare_storages(arguments.photographs, arguments.num_photographs, arguments.image_size)
+    for shown in (table, tabulate_storages(storages)):
+        Console(width=100).print(shown)
+    result = {"num_workers": arguments.num_workers, "cases": results, "storages": storages}
+    print("RESULT", json.dumps(result))
 
 
 _STEPS = ("pack", "describe", "again")

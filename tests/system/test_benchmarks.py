@@ -28,11 +28,11 @@ SMALLEST = {
     "loss": "--repeats 1 --rows 64 --rows-alone --beside",
     "memory": "--rounds 1 --backbone resnet_narrow --image-size 32 --batch-size 2 --ways kept",
     "metrics": "--queries 40 --references 60 --dims 8 --classes 2 --ways ours",
-    "packing": "--counts 8",
+    "packing": "--counts 8 --num-photographs 2 --image-size 32",
     "processes": "--counts 2 --batch 4 --rows 64 --gradient 10 --repeats 1 --threads 1",
     "retrieval": "--rows 60 --dims 8 --ways search",
     "tsne": "--points 100 --threads 1",
-    "views": "--images 60 --repeats 1 --epochs 1 --workers 0 --threads 1",
+    "views": "--images 60 --repeats 1 --epochs 1 --workers 0 --threads 1 --num-photographs 2",
 }
 # What scripts else do in processes of their own, each a case of its script.
 CASES = {
