@@ -13,8 +13,8 @@ from jaxtyping import Int, UInt8
 from supcon_pipeline.core.data.mapping import MappedFile, file_of
 from supcon_pipeline.core.data.pixels import LONGEST, Crop, enlarge_image, fit_image, pack_image
 
-# Of JPEG, with half the resolution in colour: 2.2 of 255 levels off on average, at a fifth of the bytes. At 90,
-# embeddings by published weights lie twice as far from those of raw pixels.
+# Of JPEG, with half the resolution in colour: 2.2 of 255 levels off on average, at a fifth of the bytes. At
+# 90, embeddings by published weights lie twice as far from those of raw pixels.
 _QUALITY = 95
 # The parts of its size at which a JPEG can be decoded, smallest first, and OpenCV's names for them.
 _REDUCTIONS = {8: "IMREAD_REDUCED_{}_8", 4: "IMREAD_REDUCED_{}_4", 2: "IMREAD_REDUCED_{}_2"}
