@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kedro.framework.startup import bootstrap_project
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.messages import DivergenceError, InputError
 from supcon_pipeline.core.training.loop import require_finite
+from supcon_pipeline.projects import prepare_folder
 from supcon_pipeline.run_commands.books import Experiment
 from supcon_pipeline.run_commands.sweep import runs as sweep_runs
 from supcon_pipeline.run_commands.sweep import search as sweep_search
@@ -27,11 +29,12 @@ from supcon_pipeline.run_commands.sweep.plan import PlannedRun, SweepPlan, find_
 from supcon_pipeline.run_commands.sweep.runs import Curve, FailedRunError, HopelessError, SweepRuns
 from supcon_pipeline.run_commands.sweep.search import best_trial, open_study, search, settle
 from supcon_pipeline.run_commands.sweep.space import Range, Space
-from supcon_pipeline.run_commands.sweep.summary import describe_final, describe_plan
+from supcon_pipeline.run_commands.sweep.summary import command_with, describe_final, describe_plan
 from tests.conftest import ROOT, make_project
 
 METRIC = "stage1.embedding.mean_average_precision_at_r"
 TEMPERATURE, LR = "stage1.loss.temperature", "stage1.optimizer.lr"
+METRICS = {"num_images": 100, "embedding": {"precision_at_1": 0.9}}
 SEARCH: dict[str, Any] = {TEMPERATURE: {"low": 0.02, "high": 1.0, "log": True}, LR: [0.01, 0.1]}
 
 
@@ -428,6 +431,11 @@ def test_a_hopeless_training_is_stopped_and_its_progress_removed(
         path = store / name / "identity.json"
         path.write_text(json.dumps({"parameters": parameters}))
         os.utime(path, (time.time() + 100,) * 2)
+    record = runs.plan.experiment.book.record_dataset(run.run_id)
+    record.create({"run_id": run.run_id, "started": "2026-01-01T00:00:00+00:00"})
+    session = {"task": "1", "outcome": "interrupted", "started": "", "ended": "", "parameters": {}}
+    node = {"outcome": "interrupted", "outputs": []}
+    record.save_task({**session, "nodes": {"stage1.pretrain_encoder": node}})  # type: ignore[typeddict-item]
     pretend(
         monkeypatch,
         f"""
@@ -455,6 +463,7 @@ time.sleep(60)
     assert reported[-2:] == [(1, 0.25), (2, 0.5)]
     assert (store / "other").exists()
     assert not (store / "own").exists()
+    assert record.load()["outcome"] == "pruned"
 
 
 @pytest.mark.parametrize(
@@ -520,6 +529,22 @@ def test_a_divergence_is_told_from_other_failures(name: str) -> None:
         require_finite(name, float("nan"), 1, 0.1)
     assert sweep_runs.has_diverged(str(diverged.value))
     assert not sweep_runs.has_diverged("memory must be enough")
+
+
+def test_a_sweep_in_a_folder_without_a_project_runs_and_names_what_works_there(tmp_path: Path) -> None:
+    path, folder = tmp_path / "warm.yml", tmp_path / "folder"
+    path.write_text(yaml.safe_dump({"metric": METRIC, "trials": 6, "search": SEARCH}))
+    folder.mkdir()
+    experiment = Experiment(prepare_folder(folder).project_path, None)
+    plan = plan_sweep("warm", read_sweep(path), experiment)
+    values = {TEMPERATURE: 0.5, LR: 0.1}
+    trial, final = plan.trial_run(0, 0, values), plan.final_run(0, 1, values)
+    said = [str(part) for part in [*describe_plan(plan, 0), *describe_final(plan, [final], [1], [METRICS])]]
+    said += [trial.command, command_with(plan, values)]
+    assert sum("supcon_pipeline run" in line for line in said) == 6
+    assert not any("kedro" in line for line in said)
+    with pytest.raises(FailedRunError, match=r"^env must be one of base, cifar10, "):
+        SweepRuns(plan, tmp_path / "logs").validate(replace(trial, env="nowhere"))
 
 
 def test_a_run_is_stopped_when_its_sweep_is_gone() -> None:

@@ -137,6 +137,24 @@ def test_a_session_whose_process_is_gone_was_interrupted(dataset: RunRecordDatas
     assert dataset.load()["outcome"] == "completed"
 
 
+def test_a_session_that_a_search_has_stopped_was_pruned_until_another_does_its_work(
+    dataset: RunRecordDataset,
+) -> None:
+    dataset.create(HEAD)
+    dataset.mark_pruned()
+    assert dataset.load()["outcome"] == "unknown"
+    nodes = {"a": node("completed"), "b": node("interrupted"), "c": node("pending")}
+    dataset.save_task(entry("1", outcome="interrupted", nodes=nodes))
+    dataset.mark_pruned()
+    record = dataset.load()
+    assert record["outcome"] == record["tasks"][0]["outcome"] == "pruned"
+    outcomes = {name: of["outcome"] for name, of in record["tasks"][0]["nodes"].items()}
+    assert outcomes == {"a": "completed", "b": "pruned", "c": "pending"}
+    dataset.save_task(entry("2", nodes=dict.fromkeys("bc", node("completed"))))
+    dataset.mark_pruned()
+    assert dataset.load()["outcome"] == "completed"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_later_process_with_the_number_of_a_session_is_not_that_session(dataset: RunRecordDataset) -> None:
     dataset.create(HEAD)

@@ -19,7 +19,7 @@ class NodeEntry(TypedDict):
 
     Args:
         outcome: `pending` (not reached), `running`, `completed` (all outputs saved), `kept` (all outputs were
-            there already), `failed` or `interrupted`.
+            there already), `failed`, `interrupted` or `pruned`.
         started: ISO 8601 time in UTC; none where it did not run.
         seconds: how long it took, its loading and saving included; none where it has not ended.
         parameters: the groups of parameters it takes, which are keys of `TaskEntry.parameters`.
@@ -50,7 +50,8 @@ class TaskEntry(SessionStart):
 
     Args:
         task: its name, which no other session has.
-        outcome: `running`, `completed`, `failed` or `interrupted` (also where its process is gone).
+        outcome: `running`, `completed`, `failed`, `interrupted` (also where its process is gone) or `pruned`
+            (where a search has stopped it).
         started: ISO 8601 time in UTC.
         ended: likewise; none while it runs, and for one whose process was killed.
         command: what was typed, quoted for a shell.
@@ -108,8 +109,8 @@ class RunRecord(TypedDict):
         experiment: the environment, `base` where none was chosen.
         started: when its first session began: ISO 8601 time in UTC.
         ended: when its last session ended; none while one runs, and where none ended.
-        outcome: `running`, `completed`, `failed`, `interrupted`, or `unknown` for old runs. A node that
-            failed and was run again with success leaves the run `completed`.
+        outcome: `running`, `completed`, `failed`, `interrupted`, `pruned`, or `unknown` for old runs. A node
+            that failed and was run again with success leaves the run `completed`.
         commit: of the code at its start, see `TaskEntry`.
         commit_reason: why `commit` is none.
         base: the run it is based on, none for the first.
@@ -185,6 +186,16 @@ class RunRecordDataset(CheckedFile, JSONDataset):
         content = json.dumps(task, default=str, **self._save_args).encode()
         self._store.write(record.with_name(name), content)
         self._invalidate_cache()
+
+    def mark_pruned(self) -> None:
+        """Say of the last session that it was not interrupted by chance: a search has stopped it."""
+        for task in self.load()["tasks"][-1:]:
+            if task["outcome"] == "interrupted":
+                nodes: dict[str, NodeEntry] = {
+                    name: {**node, "outcome": "pruned"} if node["outcome"] == "interrupted" else node
+                    for name, node in task["nodes"].items()
+                }
+                self.save_task({**task, "outcome": "pruned", "nodes": nodes})
 
     def _load_tasks(self) -> list[TaskEntry]:
         """The sessions, in the order they began."""
@@ -286,5 +297,5 @@ def _outcome(tasks: list[TaskEntry]) -> str:
             is_pending = node["outcome"] == "pending"
             if not (is_pending and last.get(name) in ("completed", "kept")):
                 last[name] = task["outcome"] if is_pending else node["outcome"]
-    unfinished = ("running", "failed", "interrupted")
+    unfinished = ("running", "failed", "interrupted", "pruned")
     return next((outcome for outcome in unfinished if outcome in last.values()), "completed")

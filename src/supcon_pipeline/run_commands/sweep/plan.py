@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.commands import leaves, run_command
+from supcon_pipeline.commands import leaves, program_of, run_command
 from supcon_pipeline.opening import OF_SPEED
 from supcon_pipeline.pipeline_registry import register_pipelines
 from supcon_pipeline.run_commands.books import Experiment
@@ -30,6 +30,7 @@ class PlannedRun:
         params: parameters that are given for it, by dotted name.
         load_versions: what it reads of earlier runs, version by artifact.
         env: the experiment; None for the default one.
+        program: what is typed for Kedro, from `program_of`.
     """
 
     run_id: str
@@ -37,6 +38,7 @@ class PlannedRun:
     params: dict[str, Any]
     load_versions: dict[str, str]
     env: str | None
+    program: str
 
     @property
     def words(self) -> list[str]:
@@ -46,7 +48,14 @@ class PlannedRun:
     @property
     def command(self) -> str:
         """The command as it is typed."""
-        return run_command(self.pipelines, self.env, self.params, self.load_versions, run_id=self.run_id)
+        return run_command(
+            self.pipelines,
+            self.env,
+            self.params,
+            self.load_versions,
+            run_id=self.run_id,
+            program=self.program,
+        )
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,11 @@ class SweepPlan:
     def reading(self, load_versions: dict[str, str]) -> Self:
         """The same, with what the runs read of earlier ones."""
         return replace(self, load_versions=load_versions)
+
+    @property
+    def program(self) -> str:
+        """What is typed for Kedro where the sweep runs."""
+        return program_of(self.experiment.project_path)
 
     @property
     def seeds(self) -> list[int]:
@@ -133,7 +147,7 @@ class SweepPlan:
         read, taken = graph.inputs(), groups_of(graph) | {"seed"}
         versions = {name: version for name, version in self.load_versions.items() if name in read}
         given = {name: value for name, value in params.items() if name.partition(".")[0] in taken}
-        return PlannedRun(run_id, pipelines, given, versions, self.experiment.env)
+        return PlannedRun(run_id, pipelines, given, versions, self.experiment.env, self.program)
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same while the sweep goes on, as plain values."""

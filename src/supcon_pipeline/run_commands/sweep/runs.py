@@ -88,6 +88,9 @@ class SweepRuns:
             raise HopelessError("diverged") from failure
         except HopelessError:
             self._drop_progress(since, run)
+            record = self.plan.experiment.book.record_dataset(run.run_id)
+            if record.exists():
+                record.mark_pruned()
             raise
         return self._best_value(run)
 
@@ -206,7 +209,7 @@ def _wait_until_ended(experiment: Experiment, run_id: str) -> None:
 
 
 def command_of(run: PlannedRun) -> list[str]:
-    """The program that does a run, and its arguments."""
+    """The program that does a run, in a project and elsewhere, and its arguments."""
     return [sys.executable, "-m", f"{__package__}.process", *run.words]
 
 

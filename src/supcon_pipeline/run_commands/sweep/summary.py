@@ -68,7 +68,7 @@ def describe_final(
     images = f"{metrics[0]['num_images']:,} test images"
     yield Text(f"\nMetrics on {images}, mean ± standard deviation over the seeds", style="italic")
     yield _table(metrics)
-    yield Text(f"\nTo compare these runs: kedro runs compare {' '.join(run.run_id for run in runs)}")
+    yield Text(f"\nTo compare these runs: {plan.program} runs compare {' '.join(run.run_id for run in runs)}")
 
 
 def _table(metrics: Sequence[Mapping[str, Any]]) -> Table:
@@ -95,4 +95,5 @@ def _spread(values: Sequence[float]) -> str:
 
 def command_with(plan: SweepPlan, values: Mapping[str, Choice]) -> str:
     """What to type to train with the values of a trial."""
-    return run_command([], plan.experiment.env, {**plan.sweep.fixed, **values})
+    params = {**plan.sweep.fixed, **values}
+    return run_command([], plan.experiment.env, params, program=plan.program)
