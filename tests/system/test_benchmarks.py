@@ -136,6 +136,8 @@ def test_a_part_for_one_gpu_saves_what_it_finds(
 def test_every_script_is_tried() -> None:
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == {
         *SMALLEST,
+        # Of a finished run.
+        "export",
         "seeds",
         # Parts of gpu.
         "on_device",
@@ -158,6 +160,17 @@ def test_the_seeds_of_a_killed_comparison_go_on(
     result = run_script("seeds", f"--env tiny --seeds 0 --folder {project}", monkeypatch, capsys)
     del result["seconds"]
     assert {name: row["mean"] for name, row in result.items()} == dict(headline_metrics(expected))
+
+
+def test_the_precisions_of_an_export_are_measured_side_by_side(
+    finished_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = f"--folder {finished_project} --env tiny --rounds 1 --batch 2"
+    rows = run_script("export", options, monkeypatch, capsys)
+    assert_measured(rows)
+    assert [row["precision"] for row in rows] == ["float32", "float16", "int8"]
+    assert rows[0]["megabytes"] > 1.8 * rows[1]["megabytes"] > 2.5 * rows[2]["megabytes"]
+    assert rows[0]["difference"] < rows[1]["difference"] < rows[2]["difference"] < 0.2
 
 
 @pytest.mark.usefixtures("_threads")

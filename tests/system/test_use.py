@@ -223,7 +223,7 @@ def test_recall_and_export_are_checked_on_images_of_every_class(
 
     seen: dict[str, list[int]] = {}
     samples, rows = catalog.load("samples"), catalog.load("embeddings").tensors["embedding"].numpy()
-    images, labels = catalog.load("prepared_images"), samples["label"].to_numpy()
+    prepared, labels = catalog.load("prepared_images"), samples["label"].to_numpy()
     assert (np.diff(labels) >= 0).all()
     # A record has the parameters of what ran.
     parameters = finished_catalog.load("run_record")["parameters"] | catalog.load("run_record")["parameters"]
@@ -235,8 +235,8 @@ def test_recall_and_export_are_checked_on_images_of_every_class(
         seen["index"] = classes_of(queries, rows)
         return {}
 
-    def run(_: Any, chosen: np.ndarray) -> dict[str, np.ndarray]:
-        seen["export"] = classes_of(chosen, images)
+    def compare(*_: Any, images: np.ndarray, tolerance: float) -> Any:  # noqa: ARG001
+        seen["export"] = classes_of(images, prepared)
         raise StopIteration
 
     monkeypatch.setattr(index, "describe_index", describe)
@@ -244,9 +244,10 @@ def test_recall_and_export_are_checked_on_images_of_every_class(
     # The evaluation before the export has embedded anew, and nothing has indexed that.
     parts = [finished_catalog.load(name) for name in ("train_index", "embeddings", "samples")]
     measure_index(*parts, few)
-    monkeypatch.setattr(export, "run_module", run)
+    monkeypatch.setattr(export, "compare_exports", compare)
     models = [catalog.load(name) for name in ("encoder", "classifier")]
+    program = export.ModelProgram(None, {"temperature": 1.0})
     checked = ExportParameters.model_validate({**parameters["export"], "num_checked": 6})
     with pytest.raises(StopIteration):
-        check_export(*models, None, None, None, None, images, samples, checked)
+        check_export(*models, None, None, program, None, prepared, samples, checked)
     assert seen == {"index": [0, 0, 1, 1, 2, 2], "export": [0, 0, 1, 1, 2, 2]}

@@ -2,24 +2,28 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from supcon_pipeline.core.inference.comparison import LEEWAYS, Arrays, at_another_size, compare_outputs
 from supcon_pipeline.core.messages import InputError, require_extra
 from supcon_pipeline.core.models.encoder import Sight, input_size, restore_model
 from supcon_pipeline.core.models.weights import shorten_error
 from supcon_pipeline.core.named_tensors import NamedTensors
 
-Arrays = dict[str, np.ndarray]
+# Difference, relative to the largest value, that rounding makes in float32.
+_EXACT = 1e-3
+# Images that are compared at another size.
+_NUM_LARGER = 8
 _INTERPOLATION = "by area interpolation where it shrinks and cubic where it grows (OpenCV)"
 # How images are made square, by `data_prep.crop`.
 RESIZE_RULES = {
@@ -36,7 +40,8 @@ class ModelProgram:
 
     The metadata holds the names of the `outputs` in order, `image_size`, `num_channels`, `class_names` by
     class index, `data_hash`, `encoder_run_id`, `crop`, the `resize` rule, `storage` where the images of the
-    run were not stored as squares of pixels and, with a classifier, its `temperature`.
+    run were not stored as squares of pixels, its `precision`, `dynamic_resolution` (whether images may have
+    other heights and widths than `image_size`) and, with a classifier, its `temperature`.
     """
 
     program: Any
@@ -112,6 +117,8 @@ def describe_export(
         "crop": encoder.metadata["crop"],
         "resize": RESIZE_RULES[encoder.metadata["crop"]] + _describe_sight(model),
         **stored,
+        "precision": "float32",
+        "dynamic_resolution": False,
         **calibration,
     }
 
@@ -131,11 +138,12 @@ def _describe_sight(model: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def refuse_export(what: str) -> Iterator[None]:
-    """Report in one line that torch cannot export a network; its own message is hundreds of lines.
+def refusing(start: str, remedy: str) -> Iterator[None]:
+    """Report in one line that a network cannot be exported; torch's own message is hundreds of lines.
 
     Args:
-        what: how the network is exported, in words.
+        start: what must be, and what is.
+        remedy: what to do.
 
     Raises:
         InputError: instead of any other error.
@@ -147,10 +155,12 @@ def refuse_export(what: str) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise InputError(
-            f"stage1.backbone.name must be a network that torch can export {what}, got one it cannot "
-            f"({type(cause).__name__}: {shorten_error(cause)}); use load_encoder, which needs no export"
-        ) from error
+        raise InputError(f"{start} ({type(cause).__name__}: {shorten_error(cause)}); {remedy}") from error
+
+
+def _refuse_export(what: str) -> AbstractContextManager[None]:
+    start = f"stage1.backbone.name must be a network that torch can export {what}, got one it cannot"
+    return refusing(start, "use load_encoder, which needs no export")
 
 
 class _ContiguousAttention(TorchFunctionMode):
@@ -168,18 +178,34 @@ class _ContiguousAttention(TorchFunctionMode):
         return output.contiguous() if func is functional.scaled_dot_product_attention else output
 
 
-def trace_program(module: EncoderOutputs, metadata: Mapping[str, Any]) -> ModelProgram:
+def trace_program(
+    module: EncoderOutputs, metadata: Mapping[str, Any], dynamic_resolution: bool = False
+) -> ModelProgram:
     """The module as a program of uint8 images `[batch, size, size, channels]`, in batches of any size.
 
+    Args:
+        module: what to trace.
+        metadata: of the program, from `describe_export`.
+        dynamic_resolution: whether height and width may be others, too.
+
     Raises:
-        InputError: where torch cannot trace the network.
+        InputError: where torch cannot trace the network, or the network takes images of one size alone.
     """
     shape = (2, metadata["image_size"], metadata["image_size"], metadata["num_channels"])
-    batch = torch.export.Dim("batch", min=1)
-    example = (torch.zeros(shape, dtype=torch.uint8),)
-    with torch.no_grad(), _ContiguousAttention(), refuse_export("as a program"):
-        program = torch.export.export(module, example, dynamic_shapes=({0: batch},))
-    return ModelProgram(program, dict(metadata))
+    dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
+    refusal = _refuse_export("as a program")
+    if dynamic_resolution:
+        dims |= dict.fromkeys((1, 2), torch.export.Dim.DYNAMIC)
+        start = "export.dynamic_resolution must be false for a network that is made for one size, got true"
+        refusal = refusing(start, "leave it out")
+    example = torch.zeros(shape, dtype=torch.uint8)
+    with torch.no_grad(), _ContiguousAttention(), refusal:
+        traced = torch.export.export(module, (example,), dynamic_shapes=(dims,))
+        program = ModelProgram(traced, {**metadata, "dynamic_resolution": dynamic_resolution})
+        if dynamic_resolution:
+            images = at_another_size(torch.arange(example.numel()).reshape(shape).byte().numpy())
+            compare_outputs("the program", run_module(module, images), program.open()(images), _EXACT)
+    return program
 
 
 def convert_to_onnx(program: ModelProgram) -> Any:
@@ -189,15 +215,19 @@ def convert_to_onnx(program: ModelProgram) -> Any:
         InputError: where the extra for it is not installed, or torch cannot convert the network.
     """
     require_extra("onnx", "onnx", "onnxscript")
-    import onnx
-
     outputs = program.metadata["outputs"]
-    with refuse_export("to ONNX"):
+    with _refuse_export("to ONNX"):
         converted = torch.onnx.export(
             program.program, dynamo=True, input_names=["images"], output_names=outputs, verbose=False
         )
-    model = converted.model_proto  # type: ignore[union-attr]
-    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in program.metadata.items()})
+    return with_metadata(converted.model_proto, program.metadata)  # type: ignore[union-attr]
+
+
+def with_metadata(model: Any, metadata: Mapping[str, Any]) -> Any:
+    """The same ONNX model, with this metadata in place of what it had, each entry as JSON."""
+    import onnx
+
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in metadata.items()})
     onnx.checker.check_model(model)
     return model
 
@@ -233,35 +263,43 @@ def _run(module: nn.Module, names: Sequence[str], images: UInt8[np.ndarray, "n h
     return {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
 
 
-def compare_outputs(name: str, expected: Arrays, given: Arrays, tolerance: float) -> dict[str, float]:
-    """The largest absolute difference of each output.
+def compare_exports(
+    name: str,
+    module: EncoderOutputs,
+    program: ModelProgram,
+    model: Any,
+    images: UInt8[np.ndarray, "n size size c"],
+    tolerance: float,
+) -> dict[str, dict[str, float]]:
+    """The largest absolute differences between a module and the files that it was exported to.
+
+    Where these take images of other sizes, a few are compared at another size, too.
 
     Args:
-        name: name of the exported model, for messages.
-        expected: outputs of the original.
-        given: outputs of the exported model.
-        tolerance: largest difference allowed, relative to the largest absolute value of the output.
+        name: with which the names of the files begin.
+        module: the original.
+        program: the file of `trace_program`, as read back.
+        model: that of `convert_to_onnx`, likewise.
+        images: on which they are compared.
+        tolerance: as for `compare_outputs`.
+
+    Returns:
+        By file and output.
 
     Raises:
-        ValueError: where the exported model has other outputs than the original.
-        InputError: where an output differs by more than the tolerance.
+        InputError: as for `compare_outputs`.
     """
-    if expected.keys() != given.keys():
-        raise ValueError(f"outputs of {name} must be {', '.join(expected)}, got {', '.join(given)}")
-    differences = {output: _difference(expected[output], given[output]) for output in expected}
-    for output, difference in differences.items():
-        scale = float(np.abs(expected[output]).max())
-        # Written so that NaN is refused.
-        if not difference <= tolerance * scale:
-            enough = f"; if that is good enough, add --params export.tolerance={1.1 * difference / scale:.1e}"
-            raise InputError(
-                f"{output} of {name} must differ from the original by at most {tolerance * scale:.3g}, "
-                f"got {difference:.3g}{enough if np.isfinite(difference) and scale else ''}"
-            )
-    return differences
-
-
-def _difference(expected: Float[np.ndarray, "n dim"], given: Float[np.ndarray, "n dim"]) -> float:
-    if expected.shape != given.shape:
-        return float("inf")
-    return float(np.abs(expected - given).max())
+    metadata = read_onnx_metadata(model)
+    # Files of earlier versions do not say it.
+    leeway = LEEWAYS[metadata.get("precision", "float32")]
+    files = {f"{name}_program.pt2": (program.open(), 1.0), f"{name}_onnx.onnx": (open_onnx(model), leeway)}
+    sizes = {"": images}
+    if metadata.get("dynamic_resolution"):
+        larger = at_another_size(images[:_NUM_LARGER])
+        sizes[f" at {larger.shape[1]} x {larger.shape[2]}"] = larger
+    return {
+        f"{file}{size}": compare_outputs(f"{file}{size}", expected, run(shown), tolerance, times)
+        for size, shown in sizes.items()
+        for expected in [run_module(module, shown)]
+        for file, (run, times) in files.items()
+    }

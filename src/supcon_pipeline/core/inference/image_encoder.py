@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.device import pick_device
+from supcon_pipeline.core.inference.comparison import Arrays
 from supcon_pipeline.core.inference.export import (
-    Arrays,
     ModelProgram,
     assemble_outputs,
     describe_export,

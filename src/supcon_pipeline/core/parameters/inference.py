@@ -1,6 +1,6 @@
 """Parameters of the pipelines that use a trained model."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,8 +19,11 @@ from supcon_pipeline.core.parameters.base import (
 class ExportParameters(Parameters):
     """Parameters of `export`."""
 
+    onnx_precision: Literal["float32", "float16", "int8"] = "float32"
+    dynamic_resolution: bool = False
     num_checked: Count
     tolerance: Annotated[float, Field(gt=0)]
+    max_knn_loss: Annotated[float, Field(ge=0, le=1)] = 0.005
 
 
 class HnswParameters(Parameters):

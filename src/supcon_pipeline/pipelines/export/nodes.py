@@ -1,6 +1,7 @@
 """Nodes of `export`."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ NativeWeights = Any
 OnnxModel = Any
 
 
-def export_encoder(encoder: NamedTensors, dataset_card: dict[str, Any]) -> Program:
+def export_encoder(encoder: NamedTensors, dataset_card: dict[str, Any], params: ExportParameters) -> Program:
     """The encoder with its normalisation as a program."""
     from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
 
     module = assemble_outputs(encoder)
-    return trace_program(module, describe_export(module, encoder, dataset_card["class_names"]))
+    metadata = describe_export(module, encoder, dataset_card["class_names"])
+    return trace_program(module, metadata, params.dynamic_resolution)
 
 
 def export_classifier(
@@ -31,6 +33,7 @@ def export_classifier(
     classifier: NamedTensors,
     classifier_metrics: dict[str, Any],
     dataset_card: dict[str, Any],
+    params: ExportParameters,
 ) -> Program:
     """Encoder and classifier as one program, with calibrated probabilities."""
     from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
@@ -43,14 +46,23 @@ def export_classifier(
         )
     require_encoder(classifier, fingerprint(encoder))
     module = assemble_outputs(encoder, classifier, classifier_metrics["calibrated"]["temperature"])
-    return trace_program(module, describe_export(module, encoder, dataset_card["class_names"]))
+    metadata = describe_export(module, encoder, dataset_card["class_names"])
+    return trace_program(module, metadata, params.dynamic_resolution)
 
 
-def convert_program(program: Program) -> OnnxModel:
-    """A program as ONNX."""
+def convert_program(
+    program: Program, prepared_images: np.ndarray, samples: pd.DataFrame, params: ExportParameters
+) -> OnnxModel:
+    """A program as ONNX, in the precision that is asked for."""
+    from supcon_pipeline.core.data.images import LabelledImages
     from supcon_pipeline.core.inference.export import convert_to_onnx
+    from supcon_pipeline.core.inference.onnx_precision import reduce_precision
 
-    return convert_to_onnx(program)
+    model = convert_to_onnx(program)
+    if params.onnx_precision == "float32":
+        return model
+    data = LabelledImages.of(prepared_images, samples)
+    return reduce_precision(model, params.onnx_precision, data, params.max_knn_loss)
 
 
 def export_backbone(
@@ -80,19 +92,22 @@ def check_export(
 
     test = spread_evenly(rows_of(samples, "test"), params.num_checked)
     images = np.ascontiguousarray(prepared_images[test])
-    alone = export.run_module(export.assemble_outputs(encoder), images)
-    temperature = classifier_program.metadata["temperature"]
-    both = export.run_module(export.assemble_outputs(encoder, classifier, temperature), images)
-    exported = {
-        "encoder_program.pt2": (alone, encoder_program.open()(images)),
-        "encoder_onnx.onnx": (alone, export.open_onnx(encoder_onnx)(images)),
-        "classifier_program.pt2": (both, classifier_program.open()(images)),
-        "classifier_onnx.onnx": (both, export.open_onnx(classifier_onnx)(images)),
-    }
+    alone = export.assemble_outputs(encoder)
+    both = export.assemble_outputs(encoder, classifier, classifier_program.metadata["temperature"])
+    compare = partial(export.compare_exports, images=images, tolerance=params.tolerance)
     differences = {
-        name: export.compare_outputs(name, *pair, params.tolerance) for name, pair in exported.items()
+        **compare("encoder", alone, encoder_program, encoder_onnx),
+        **compare("classifier", both, classifier_program, classifier_onnx),
     }
-    return {"num_images": len(images), "tolerance": params.tolerance, "differences": differences}
+    metadata = export.read_onnx_metadata(encoder_onnx)
+    return {
+        "num_images": len(images),
+        "tolerance": params.tolerance,
+        "differences": differences,
+        # Files of earlier versions do not say it.
+        "onnx_precision": metadata.get("precision", "float32"),
+        "knn": metadata.get("knn"),
+    }
 
 
 def write_model_card(

@@ -45,23 +45,29 @@ def create_pipeline() -> Pipeline:
 
 def _convert() -> list[Node]:
     """Each model as a program, and that as ONNX."""
+    images = ["prepared_images", "samples"]
     return [
         Node(
             func=export_encoder,
-            inputs=["encoder", "dataset_card"],
+            inputs=["encoder", "dataset_card", "params:export"],
             outputs="encoder_program",
             name="export_encoder",
         ),
-        Node(func=convert_program, inputs="encoder_program", outputs="encoder_onnx", name="convert_encoder"),
+        Node(
+            func=convert_program,
+            inputs=["encoder_program", *images, "params:export"],
+            outputs="encoder_onnx",
+            name="convert_encoder",
+        ),
         Node(
             func=export_classifier,
-            inputs=["encoder", "classifier", "classifier_metrics", "dataset_card"],
+            inputs=["encoder", "classifier", "classifier_metrics", "dataset_card", "params:export"],
             outputs="classifier_program",
             name="export_classifier",
         ),
         Node(
             func=convert_program,
-            inputs="classifier_program",
+            inputs=["classifier_program", *images, "params:export"],
             outputs="classifier_onnx",
             name="convert_classifier",
         ),
