@@ -246,8 +246,8 @@ def test_recall_and_export_are_checked_on_images_of_every_class(
     measure_index(*parts, few)
     monkeypatch.setattr(export, "compare_exports", compare)
     models = [catalog.load(name) for name in ("encoder", "classifier")]
-    program = export.ModelProgram(None, {"temperature": 1.0})
+    program, onnx = export.ModelProgram(None, {"temperature": 1.0}), catalog.load("encoder_onnx")
     checked = ExportParameters.model_validate({**parameters["export"], "num_checked": 6})
     with pytest.raises(StopIteration):
-        check_export(*models, None, None, program, None, prepared, samples, checked)
+        check_export(*models, None, onnx, program, None, prepared, samples, checked)
     assert seen == {"index": [0, 0, 1, 1, 2, 2], "export": [0, 0, 1, 1, 2, 2]}

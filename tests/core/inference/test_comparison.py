@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
 
-from supcon_pipeline.core.inference.comparison import at_another_size, compare_outputs
+from supcon_pipeline.core.inference.comparison import compare_outputs
 from supcon_pipeline.core.messages import InputError
-
-
-def test_images_at_another_size_are_repeated():
-    larger = at_another_size(np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1))
-    assert larger[0, :, :, 0].tolist() == [[0, 1, 0], [2, 3, 2]] * 2
 
 
 def test_the_difference_is_the_largest_as_by_hand():

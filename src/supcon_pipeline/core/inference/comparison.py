@@ -1,19 +1,13 @@
 """The outputs of exported models beside those of the original."""
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from supcon_pipeline.core.messages import InputError
 
 Arrays = dict[str, np.ndarray]
 # How many times the tolerance holds for a model of a precision; of int8, k-NN alone decides.
 LEEWAYS = {"float32": 1.0, "float16": 10.0, "int8": np.inf}
-
-
-def at_another_size(images: UInt8[np.ndarray, "n size size c"]) -> UInt8[np.ndarray, "n h w c"]:
-    """The images repeated, so that they are twice as high and one and a half times as wide."""
-    size = images.shape[1]
-    return images[:, np.arange(2 * size) % size][:, :, np.arange(size + size // 2) % size]
 
 
 def compare_outputs(

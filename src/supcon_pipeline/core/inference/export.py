@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from supcon_pipeline.core.inference.comparison import LEEWAYS, Arrays, at_another_size, compare_outputs
+from supcon_pipeline.core.inference.any_size import ONE_SIZE, at_another_size, seeing_any_size
+from supcon_pipeline.core.inference.comparison import LEEWAYS, Arrays, compare_outputs
 from supcon_pipeline.core.messages import InputError, require_extra
-from supcon_pipeline.core.models.encoder import Sight, input_size, restore_model
+from supcon_pipeline.core.models.encoder import Encoder, Sight, input_size, restore_model
 from supcon_pipeline.core.models.weights import shorten_error
 from supcon_pipeline.core.named_tensors import NamedTensors
 
@@ -89,10 +90,25 @@ class ClassifierOutputs(EncoderOutputs):
 
 
 def assemble_outputs(
-    encoder: NamedTensors, classifier: NamedTensors | None = None, temperature: float = 1.0
+    encoder: NamedTensors,
+    classifier: NamedTensors | None = None,
+    temperature: float = 1.0,
+    dynamic_resolution: bool = False,
 ) -> EncoderOutputs:
-    """The module to export: on the CPU, in evaluation mode, without the projection head."""
-    network: nn.Module = restore_model(encoder).encoder  # type: ignore[assignment]
+    """The module to export: on the CPU, in evaluation mode, without the projection head.
+
+    Args:
+        encoder: its weights.
+        classifier: those of the classifier of its embeddings.
+        temperature: divides the logits before the softmax.
+        dynamic_resolution: whether the module takes images of other sizes than those of training as it takes
+            these, where it sees the middle of an image.
+
+    Raises:
+        InputError: where it does not.
+    """
+    network: Encoder = restore_model(encoder).encoder  # type: ignore[assignment]
+    network = seeing_any_size(network) if dynamic_resolution else network
     # A program stores weights in the default memory layout only.
     network = network.to(memory_format=torch.contiguous_format)
     if classifier is None:
@@ -196,8 +212,7 @@ def trace_program(
     refusal = _refuse_export("as a program")
     if dynamic_resolution:
         dims |= dict.fromkeys((1, 2), torch.export.Dim.DYNAMIC)
-        start = "export.dynamic_resolution must be false for a network that is made for one size, got true"
-        refusal = refusing(start, "leave it out")
+        refusal = refusing(ONE_SIZE, "leave it out")
     example = torch.zeros(shape, dtype=torch.uint8)
     with torch.no_grad(), _ContiguousAttention(), refusal:
         traced = torch.export.export(module, (example,), dynamic_shapes=(dims,))

@@ -23,7 +23,7 @@ def export_encoder(encoder: NamedTensors, dataset_card: dict[str, Any], params: 
     """The encoder with its normalisation as a program."""
     from supcon_pipeline.core.inference.export import assemble_outputs, describe_export, trace_program
 
-    module = assemble_outputs(encoder)
+    module = assemble_outputs(encoder, dynamic_resolution=params.dynamic_resolution)
     metadata = describe_export(module, encoder, dataset_card["class_names"])
     return trace_program(module, metadata, params.dynamic_resolution)
 
@@ -45,7 +45,8 @@ def export_classifier(
             "--nodes export.export_encoder,export.convert_encoder,export.export_backbone"
         )
     require_encoder(classifier, fingerprint(encoder))
-    module = assemble_outputs(encoder, classifier, classifier_metrics["calibrated"]["temperature"])
+    temperature = classifier_metrics["calibrated"]["temperature"]
+    module = assemble_outputs(encoder, classifier, temperature, params.dynamic_resolution)
     metadata = describe_export(module, encoder, dataset_card["class_names"])
     return trace_program(module, metadata, params.dynamic_resolution)
 
@@ -92,19 +93,19 @@ def check_export(
 
     test = spread_evenly(rows_of(samples, "test"), params.num_checked)
     images = np.ascontiguousarray(prepared_images[test])
-    alone = export.assemble_outputs(encoder)
-    both = export.assemble_outputs(encoder, classifier, classifier_program.metadata["temperature"])
+    said, metadata = classifier_program.metadata, export.read_onnx_metadata(encoder_onnx)
+    # Files of earlier versions do not say this, and not the last two.
+    is_dynamic = said.get("dynamic_resolution", False)
+    alone = export.assemble_outputs(encoder, dynamic_resolution=is_dynamic)
+    both = export.assemble_outputs(encoder, classifier, said["temperature"], is_dynamic)
     compare = partial(export.compare_exports, images=images, tolerance=params.tolerance)
-    differences = {
-        **compare("encoder", alone, encoder_program, encoder_onnx),
-        **compare("classifier", both, classifier_program, classifier_onnx),
-    }
-    metadata = export.read_onnx_metadata(encoder_onnx)
     return {
         "num_images": len(images),
         "tolerance": params.tolerance,
-        "differences": differences,
-        # Files of earlier versions do not say it.
+        "differences": {
+            **compare("encoder", alone, encoder_program, encoder_onnx),
+            **compare("classifier", both, classifier_program, classifier_onnx),
+        },
         "onnx_precision": metadata.get("precision", "float32"),
         "knn": metadata.get("knn"),
     }
