@@ -61,13 +61,13 @@ def test_the_card_names_the_run_the_data_the_parameters_and_the_labels(parts):
     assert "not under version control" in card
 
 
-<<<<<<< HEAD
 def test_the_card_says_where_images_were_stored_encoded(parts):
     stored = "345 images, stored as JPEG with their own aspect, content hash"
     assert stored not in render_model_card(**parts)
     parts["metadata"]["storage"] = "encoded"
     assert stored in render_model_card(**parts)
-=======
+
+
 def test_the_card_says_in_which_precision_and_for_which_sizes_the_files_are(parts):
     card = render_model_card(**parts)
     assert "float32" not in card
@@ -80,7 +80,6 @@ def test_the_card_says_in_which_precision_and_for_which_sizes_the_files_are(part
     assert "right for 0.9625 of 80 validation images, with float32 for 0.9750" in card
     assert "any size. Other heights and widths are taken, too, but what is measured here" in card
     assert "but does not resize them:\n\n> Fit the longer side." in card
->>>>>>> 2cb0f35 (export: ONNX in fewer bits, and for images of any size)
 
 
 def test_the_numbers_stand_beside_those_of_the_baseline(parts):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.inference.comparison import Arrays
 from supcon_pipeline.core.inference.export import (
@@ -113,9 +114,7 @@ def _to_int8(model: Any, batches: Iterator[UInt8[np.ndarray, "some h w c"]]) -> 
         return onnx.load(str(path))
 
 
-def _batches(
-    images: UInt8[np.ndarray, "n h w c"], rows: Int[np.ndarray, " m"]
-) -> Iterator[UInt8[np.ndarray, "some h w c"]]:
+def _batches(images: StoredImages, rows: Int[np.ndarray, " m"]) -> Iterator[UInt8[np.ndarray, "some h w c"]]:
     for start in range(0, len(rows), _BATCH_SIZE):
         yield np.ascontiguousarray(images[rows[start : start + _BATCH_SIZE]])
 

@@ -52,7 +52,7 @@ def export_classifier(
 
 
 def convert_program(
-    program: Program, prepared_images: np.ndarray, samples: pd.DataFrame, params: ExportParameters
+    program: Program, prepared_images: StoredImages, samples: pd.DataFrame, params: ExportParameters
 ) -> OnnxModel:
     """A program as ONNX, in the precision that is asked for."""
     from supcon_pipeline.core.data.images import LabelledImages
