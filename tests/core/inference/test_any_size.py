@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from timm.layers import Conv2dSame
 
 from supcon_pipeline.core.inference.any_size import at_another_size
 from supcon_pipeline.core.inference.comparison import compare_outputs
@@ -44,3 +45,12 @@ def test_a_network_that_resizes_what_it_sees_is_made_for_one_size():
     message = r"^export.dynamic_resolution .* got true \(it sees 24 pixels of an image as 16\); leave it out$"
     with pytest.raises(InputError, match=message):
         assemble_outputs(sees_the_middle(image_size=16), dynamic_resolution=True)
+
+
+def test_a_network_that_pads_by_the_size_of_the_image_is_refused_before_it_is_traced():
+    padding = torch.nn.Sequential(Conv2dSame(1, 2, 3, stride=2))
+    sizes = {"image_size": 8, "num_channels": 1}
+    with pytest.raises(
+        InputError, match=r"must be false .*, got true with Conv2dSame; add --params export.dyn"
+    ):
+        trace_program(padding, sizes, dynamic_resolution=True)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from supcon_pipeline.core.inference.any_size import ONE_SIZE, at_another_size, seeing_any_size
 from supcon_pipeline.core.inference.comparison import LEEWAYS, Arrays, compare_outputs
-from supcon_pipeline.core.messages import InputError, require_extra
+from supcon_pipeline.core.messages import InputError, name_some, require_extra
 from supcon_pipeline.core.models.encoder import Encoder, Sight, input_size, restore_model
 from supcon_pipeline.core.models.weights import shorten_error
 from supcon_pipeline.core.named_tensors import NamedTensors
@@ -194,6 +194,20 @@ class _ContiguousAttention(TorchFunctionMode):
         return output.contiguous() if func is functional.scaled_dot_product_attention else output
 
 
+def _require_fixed_padding(module: nn.Module) -> None:
+    """Make sure that no layer pads by the size of its input, which torch does not trace in minutes.
+
+    Raises:
+        InputError: where a layer does, as those of timm do whose names end in `Same`.
+    """
+    kinds = sorted({type(part).__name__ for part in module.modules() if type(part).__name__.endswith("Same")})
+    if kinds:
+        raise InputError(
+            "export.dynamic_resolution must be false for a network that pads by the size of the image, got "
+            f"true with {name_some(kinds)}; add --params export.dynamic_resolution=false"
+        )
+
+
 def trace_program(
     module: EncoderOutputs, metadata: Mapping[str, Any], dynamic_resolution: bool = False
 ) -> ModelProgram:
@@ -211,6 +225,7 @@ def trace_program(
     dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
     refusal = _refuse_export("as a program")
     if dynamic_resolution:
+        _require_fixed_padding(module)
         dims |= dict.fromkeys((1, 2), torch.export.Dim.DYNAMIC)
         refusal = refusing(ONE_SIZE, "leave it out")
     example = torch.zeros(shape, dtype=torch.uint8)
