@@ -118,7 +118,7 @@ def run_case(options: argparse.Namespace) -> None:
     if options.case == 1:
         measure(ALONE, options, result)
     else:
-        launch(measure, options.case, "processes", 0, options, result)
+        launch(measure, options.case, "processes", 0, result.parent, options, result)
 
 
 def case_of(count: int, options: argparse.Namespace) -> dict[str, float]:
