@@ -51,7 +51,8 @@ def to_bytes(value: Any) -> bytes:
 def from_bytes(packed: bytes) -> Any:
     """What was given to `to_bytes`.
 
-    Making it again runs code that the bytes name. They must come from this process or from one that it has
-    started, by an argument or in a folder that no other user can enter; never from an artifact or a network.
+    Making it again runs code that the bytes name. They must come from this process, from one that it has
+    started, or from one of the same user on the first of several hosts, by an argument or in a folder that no
+    other user can enter; never from an artifact or a network.
     """
     return pickle.loads(packed)
