@@ -101,3 +101,16 @@ def test_what_hosts_share_is_on_a_disk_of_both_and_closed_to_others(tmp_path: Pa
         require_own(tmp_path)
     tmp_path.chmod(0o700)
     assert require_own(tmp_path) == tmp_path
+
+
+def test_a_link_to_what_hosts_share_cannot_lead_elsewhere_once_it_was_looked_at(tmp_path: Path) -> None:
+    own, other, link = tmp_path / "own", tmp_path / "other", tmp_path / "link"
+    own.mkdir(mode=0o700)
+    other.mkdir(mode=0o755)
+    link.symlink_to(own)
+    found = require_own(link)
+    link.unlink()
+    link.symlink_to(other)
+    assert found == own
+    with pytest.raises(InputError, match="must be closed to other users"):
+        require_own(link)

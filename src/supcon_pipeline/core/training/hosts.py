@@ -198,11 +198,14 @@ def require_meeting() -> None:
 
 
 def require_own(folder: Path) -> Path:
-    """A folder that another host named, if nobody else can have written into it.
+    """The place itself of a folder that another host named, if nobody else can have written into it.
+
+    A link is followed once, before anything is looked at: whoever owns it cannot lead elsewhere afterwards.
 
     Raises:
         InputError: where it is not there, or others can enter it.
     """
+    folder = folder.resolve()
     if not folder.is_dir():
         raise InputError(
             f"data must lie at the same path on a disk that all hosts share, got no folder {folder} here; "

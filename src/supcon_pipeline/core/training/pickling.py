@@ -53,6 +53,7 @@ def from_bytes(packed: bytes) -> Any:
 
     Making it again runs code that the bytes name. They must come from this process, from one that it has
     started, or from one of the same user on the first of several hosts, by an argument or in a folder that no
-    other user can enter; never from an artifact or a network.
+    other user can enter; never from an artifact or a network. Where a network names the folder, see
+    `hosts.require_own`.
     """
     return pickle.loads(packed)
