@@ -23,6 +23,12 @@ from supcon_pipeline.core.search.index import build_index
 from supcon_pipeline.core.search.reranking import Reranker
 
 
+def parameters(**changes):
+    knn = {"k": 5, "temperature": 0.1}
+    shared = {"path": None, "num_workers": 0, "batch_size": 8, "max_gallery_images": 9}
+    return InferenceParameters(**{"num_neighbours": 3, "knn": knn, "distance_k": 4, **shared, **changes})
+
+
 @pytest.fixture
 def samples():
     return pd.DataFrame(
@@ -86,15 +92,7 @@ def test_an_approximate_index_that_looks_at_all_says_what_an_exact_one_says(rng)
     samples["split"] = rng.permutation(["train"] * 80 + ["validation"] * 20 + ["test"] * 20)
     samples["class_name"] = np.array(["cat", "dog"])[labels]
     rows = (np.eye(2, 6)[labels] + 0.5 * rng.normal(size=(120, 6))).astype(np.float32)
-    params = InferenceParameters(
-        path=None,
-        num_workers=0,
-        batch_size=8,
-        num_neighbours=3,
-        knn={"k": 5, "temperature": 0.1},
-        distance_k=4,
-        max_gallery_images=9,
-    )
+    params = parameters()
     queries = rng.normal(size=(15, 6)).astype(np.float32)
     reports = []
     for hnsw_above in (80, 0):
@@ -116,15 +114,7 @@ def test_classes_that_train_lacks_are_searched_among_all_images_and_none_finds_i
     samples["class_name"] = np.array(list("abcd"))[samples["label"]]
     rows = rng.normal(size=(40, 6)).astype(np.float32)
     index = build_index(rows, 100, 2, 1, 1)
-    params = InferenceParameters(
-        path=None,
-        num_workers=0,
-        batch_size=8,
-        num_neighbours=1,
-        knn={"k": 1, "temperature": 0.1},
-        distance_k=1,
-        max_gallery_images=9,
-    )
+    params = parameters(num_neighbours=1, knn={"k": 1, "temperature": 0.1}, distance_k=1)
     known = (rows[20:30], samples["id"][20:30].tolist(), gallery_of(samples), list("abcd"), 1.0)
     # As far away as the validation image that is farthest from all others.
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -152,16 +142,7 @@ def test_re_ranking_and_expansion_change_the_nearest_and_nothing_else(rng, hnsw_
     index = build_index(rows[:30], hnsw_above, 16, 80, 80)
     known = (rows[30:], samples["id"][30:].tolist(), gallery_of(samples), list("abcd"), 1.0)
     plain, reranking, expansion = (
-        InferenceParameters(
-            path=None,
-            num_workers=0,
-            batch_size=8,
-            num_neighbours=3,
-            knn={"k": 5, "temperature": 0.1},
-            distance_k=4,
-            max_gallery_images=9,
-            **options,
-        )
+        parameters(**options)
         for options in ({}, {"reranking": {"k1": 6, "k2": 3}}, {"query_expansion": {"k": 4}})
     )
     as_before = search_report(index, queries, *known, plain)
