@@ -148,7 +148,7 @@ def _comparable(run: Summary) -> dict[str, Any]:
 def _compared_metrics(chosen: Sequence[ExperimentRun]) -> Table:
     runs = [run for _, run in chosen]
     first, *others = runs
-    paired = [paired_intervals(chosen[0], other) for other in chosen[1:]]
+    paired = paired_intervals(chosen)
     table = Table("metric", *(escape(run.run_id) for run in runs))
     for other in others:
         table.add_column(escape(f"{other.run_id} - {first.run_id}"), justify="right")

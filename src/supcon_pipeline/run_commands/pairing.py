@@ -1,6 +1,6 @@
 """Two runs image by image, which says more of a difference than their intervals side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,27 +12,31 @@ ExperimentRun = tuple[Experiment, Summary]
 _BOOTSTRAP = {"num_resamples": 1000, "seed": 0}
 
 
-def paired_intervals(
-    first: ExperimentRun, other: ExperimentRun
-) -> dict[tuple[str, str], tuple[float, float]]:
-    """95 % intervals of what the other run has more than the first, by group and metric.
+def paired_intervals(chosen: Sequence[ExperimentRun]) -> list[dict[tuple[str, str], tuple[float, float]]]:
+    """95 % intervals of what each later run has more than the first, by group and metric.
 
-    They are over the test images, or over the classes where train lacks those. Empty where the runs were not
-    scored on the same images, or a run of earlier versions has no scores by image.
+    They are over the test images, or over the classes where train lacks those. Empty for a run that was not
+    scored on the same images, or that has no scores by image, as those of earlier versions.
     """
+    first, *others = chosen
+    before = _scores(*first)
+    return [_intervals(first, before, other) for other in others]
+
+
+def _intervals(
+    first: ExperimentRun, before: Mapping[str, pd.DataFrame], other: ExperimentRun
+) -> dict[tuple[str, str], tuple[float, float]]:
     from supcon_pipeline.core.metrics.gains import paired_gains
 
     if first[1].metrics.get("data_hash") != other[1].metrics.get("data_hash"):
         return {}
-    before, after = _scores(*first), _scores(*other)
     given = first[1].record["parameters"].get("evaluation", {}).get("bootstrap", _BOOTSTRAP)
     found: dict[tuple[str, str], tuple[float, float]] = {}
-    for group in before.keys() & after.keys():
-        values, others = after[group], before[group]
-        if not values.index.equals(others.index):
+    for group, after in _scores(*other).items():
+        if group not in before or not after.index.equals(before[group].index):
             continue
-        labels = _labels(first, values) if "recall_at_1" in values else None
-        gains = paired_gains(_columns(values), _columns(others), labels, **given)
+        labels = _labels(first, after) if "recall_at_1" in after else None
+        gains = paired_gains(_columns(after), _columns(before[group]), labels, **given)
         found |= {(group, name): (low, high) for name, (low, high) in gains["intervals"].items()}
     return found
 
