@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from tests.core.inference.small import small_states
 from timm.models import maxxvit
 
 from supcon_pipeline.core.inference.comparison import compare_outputs
@@ -25,24 +26,7 @@ from supcon_pipeline.core.named_tensors import NamedTensors
 
 @pytest.fixture(scope="module")
 def states():
-    torch.manual_seed(0)
-    description = {
-        "kind": "contrastive",
-        "backbone": "resnet_narrow",
-        "stem": "small_image",
-        "image_size": 8,
-        "mean": [0.5],
-        "std": [0.25],
-        "hidden_dim": 4,
-        "dim": 2,
-    }
-    encoder = build_model(description)
-    head = {"kind": "classifier", "num_features": encoder.projection_head[0].in_features, "num_classes": 3}
-    metadata = {"model": description, "data_hash": "abc", "crop": "stretch", "run_id": "first"}
-    return (
-        NamedTensors(encoder.state_dict(), metadata),
-        NamedTensors(build_model(head).state_dict(), {"model": head}),
-    )
+    return small_states(num_classes=3)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-import torch
+from tests.core.inference.small import small_states
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.inference.comparison import LEEWAYS, compare_outputs
@@ -19,22 +19,11 @@ from supcon_pipeline.core.inference.export import (
 from supcon_pipeline.core.inference.image_encoder import encoder_of_onnx
 from supcon_pipeline.core.inference.onnx_precision import compare_knn, reduce_precision
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.models.encoder import build_model
-from supcon_pipeline.core.named_tensors import NamedTensors
 
 
 @pytest.fixture(scope="module")
 def module():
-    torch.manual_seed(0)
-    description = {"kind": "contrastive", "backbone": "resnet_narrow", "stem": "small_image", "image_size": 8}
-    description |= {"mean": [0.5], "std": [0.25], "hidden_dim": 4, "dim": 2}
-    encoder = build_model(description)
-    head = {"kind": "classifier", "num_features": encoder.projection_head[0].in_features, "num_classes": 2}
-    metadata = {"model": description, "data_hash": "abc", "crop": "stretch", "run_id": "first"}
-    states = (
-        NamedTensors(encoder.state_dict(), metadata),
-        NamedTensors(build_model(head).state_dict(), {"model": head}),
-    )
+    states = small_states(num_classes=2)
     assembled = assemble_outputs(*states, temperature=2.5)
     return assembled, describe_export(assembled, states[0], ["dark", "light"])
 
