@@ -8,7 +8,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.encoder import build_model
-from supcon_pipeline.core.models.whitening import UNSEEN_SHRINKAGE, start_neck, whiten_within_classes
+from supcon_pipeline.core.models.whitening import (
+    UNSEEN_SHRINKAGE,
+    start_neck,
+    start_patches,
+    whiten_within_classes,
+)
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
@@ -105,3 +110,32 @@ def test_a_neck_wider_than_the_features_of_weights_is_refused(rng, held_out, nam
     data = LabelledImages(images, np.array([0, 0, 1, held_out]), np.array(["train"] * 3 + ["validation"]))
     with pytest.raises(InputError, match=rf"must be at most the 256 features .* stage1\.{name}=256"):
         start_neck(encoder, data, batch_size=4)
+
+
+def test_the_first_layer_answers_to_patches_of_train_without_correlation_and_with_one_variance(rng):
+    smooth = rng.integers(0, 256, (60, 6, 6, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    images = np.clip(smooth + rng.integers(-20, 21, (60, 24, 24, 3)), 0, 255).astype(np.uint8)
+    images[40:] = 0
+    splits = np.repeat(["train", "validation", "test"], [40, 10, 10]).astype(object)
+    data = LabelledImages(images, np.arange(60) % 2, splits)
+    description = {**DESCRIPTION, "backbone": "whitened_cnn", "embedding_dim": None}
+    encoder = build_model(description).encoder
+    start_patches(encoder, data, batch_size=7)
+    answers = encoder.backbone.stem(encoder.pixels(torch.from_numpy(images[:40]))).detach()
+    rows = answers.transpose(0, 1).flatten(1).double().numpy()
+    np.testing.assert_allclose(rows[12:], -rows[:12], atol=1e-5)
+    moments = rows[:12] @ rows[:12].T / rows.shape[1]
+    np.testing.assert_allclose(moments, np.eye(12), atol=0.03)
+
+
+def test_images_outside_of_train_do_not_set_the_first_layer(rng):
+    images = rng.integers(0, 256, (20, 16, 16, 3)).astype(np.uint8)
+    splits = np.repeat(["train", "test"], 10).astype(object)
+    description = {**DESCRIPTION, "backbone": "whitened_cnn", "embedding_dim": None}
+    kernels = []
+    for others in (images[10:], np.zeros_like(images[10:])):
+        data = LabelledImages(np.concatenate([images[:10], others]), np.arange(20) % 2, splits)
+        encoder = build_model(description).encoder
+        start_patches(encoder, data, batch_size=4)
+        kernels.append(encoder.backbone.stem.weight)
+    assert torch.equal(*kernels)

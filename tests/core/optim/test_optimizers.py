@@ -151,6 +151,26 @@ def test_muon_leaves_a_table_of_positions_to_adamw():
     torch.testing.assert_close(model.positions.detach(), before - 0.1 * model.positions.grad.sign())
 
 
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+def test_muon_leaves_heads_to_adamw(layer_decay):
+    model = nn.Module()
+    model.encoder = nn.Module()
+    model.encoder.backbone, model.classifier = nn.Linear(6, 4, bias=False), nn.Linear(4, 3)
+    optimizer = build_optimizer(
+        model, "muon", lr=0.1, weight_decay=0.2, nesterov=False, layer_decay=layer_decay
+    )
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    head, bias = model.classifier.weight, model.classifier.bias
+    expected = before["classifier.weight"] * (1 - 0.1 * 0.2) - 0.1 * head.grad.sign()
+    torch.testing.assert_close(head.detach(), expected)
+    torch.testing.assert_close(bias.detach(), before["classifier.bias"] - 0.1 * bias.grad.sign())
+    update = before["encoder.backbone.weight"] * (1 - 0.1 * 0.2) - model.encoder.backbone.weight.detach()
+    assert torch.linalg.svdvals(update).std() < 0.1 * torch.linalg.svdvals(update).mean()
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_model_without_biases_can_be_optimized(name):
     model = nn.Linear(8, 8, bias=False)

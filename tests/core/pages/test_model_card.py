@@ -77,6 +77,7 @@ def test_the_card_says_in_which_precision_and_for_which_sizes_the_files_are(part
     parts["export_check"] |= {"onnx_precision": "int8", "knn": knn}
     card = render_model_card(**parts)
     assert "weights in int8, and their outputs in float32" in card
+    assert "gives the same from weights in float32.\n" in card
     assert "right for 0.9625 of 80 validation images, with float32 for 0.9750" in card
     assert "any size. Other heights and widths are taken, too, but what is measured here" in card
     assert "but does not resize them:\n\n> Fit the longer side." in card

@@ -105,12 +105,16 @@ class Encoder(nn.Module):
 
     def features(self, images: UInt8[Tensor, "batch h w c"]) -> Float[Tensor, "batch features"]:
         """What the backbone makes of channels-last images, 0 to 255."""
+        features: Tensor = self.backbone(self.pixels(images))
+        return features
+
+    def pixels(self, images: UInt8[Tensor, "batch h w c"]) -> Float[Tensor, "batch c h2 w2"]:
+        """Channels-last images, 0 to 255, as the backbone sees them."""
         # The input is already in `channels_last` layout: no copy.
         pixels = images.permute(0, 3, 1, 2).float() / 255.0
         if self.sight is not None:
             pixels = self.sight.apply(pixels)
-        features: Tensor = self.backbone((pixels - self.mean) / self.std)
-        return features
+        return (pixels - self.mean) / self.std
 
 
 class ContrastiveModel(nn.Module):

@@ -11,12 +11,14 @@ from supcon_pipeline.core.models.narrow_resnet import NarrowResNet
 from supcon_pipeline.core.models.resnet9 import ResNet9
 from supcon_pipeline.core.models.weight_files import read_state
 from supcon_pipeline.core.models.weights import load_state
+from supcon_pipeline.core.models.whitened_cnn import WhitenedCnn
 
 # Each takes the number of input channels and the stem.
 OWN: Mapping[str, Callable[[int, str], nn.Module]] = {
     "resnet_narrow": NarrowResNet,
     "resnet9": partial(ResNet9, 64),
     "resnet9_half": partial(ResNet9, 32),
+    "whitened_cnn": partial(WhitenedCnn, (64, 256, 256)),
 }
 
 

@@ -1,19 +1,27 @@
-"""A linear layer that makes the classes of known embeddings round, to start training from."""
+"""Layers that the images of train set before training starts: by their patches, or by their embeddings."""
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
 
-from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.embed import iterate_images
 from supcon_pipeline.core.models.encoder import Encoder
+from supcon_pipeline.core.models.whitened_cnn import PatchWhitening
 
 # Of the mean variance within classes, what is added to each: few images say little about many directions.
 SHRINKAGE = 0.3
 # For classes that train lacks, which may vary in other directions and differ in those that train's do not.
 UNSEEN_SHRINKAGE = 10.0
+
+# Added to the variance of each direction of patches, in normalised pixels: the smallest are noise.
+_PATCH_RIDGE = 5e-4
+# Images that patches are taken from: these have more patches by far than a patch has pixels.
+_PATCH_IMAGES = 5000
 
 
 def whiten_within_classes(
@@ -91,3 +99,29 @@ def start_neck(encoder: Encoder, data: LabelledImages, batch_size: int) -> None:
     encoder.cpu().train(was_training)
     encoder.neck.weight.copy_(torch.from_numpy(weight))
     encoder.neck.bias.copy_(torch.from_numpy(bias))
+
+
+def whiten_patches(covariance: Float[Tensor, "pixels pixels"]) -> Float[Tensor, "pixels pixels"]:
+    """The principal directions of patches as rows, each scaled to a response of about unit variance.
+
+    Source:
+        Jordan 2024, arXiv:2404.00498, section 3.1, with its ridge of 5e-4.
+    """
+    variances, directions = torch.linalg.eigh(covariance)
+    scaled: Tensor = directions / (variances + _PATCH_RIDGE).sqrt()
+    return scaled.T
+
+
+@torch.no_grad()
+def start_patches(encoder: Encoder, data: LabelledImages, batch_size: int) -> None:
+    """Set the kernels of an encoder whose first layer whitens patches by the images of train."""
+    for layer in encoder.backbone.modules():
+        if isinstance(layer, PatchWhitening):
+            chosen = spread_evenly(data.indices("train"), _PATCH_IMAGES)
+            batches = iterate_images(data.images, chosen, batch_size, torch.device("cpu"))
+            size, total, count = layer.weight.shape[-1], torch.zeros(()).double(), 0
+            for batch in batches:
+                patches = functional.unfold(encoder.pixels(batch), size, stride=layer.stride)
+                rows = patches.transpose(1, 2).flatten(0, 1).double()
+                total, count = total + rows.T @ rows, count + len(rows)
+            layer.set_directions(whiten_patches(total / count).float())

@@ -26,6 +26,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return _by_decay(model, trainable, weight_decay)
 
 
+def groups_by_part(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups as of `parameter_groups` for the backbone and two for the heads; two if it is all one."""
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    heads = [name for name in trainable if not name.startswith(f"{BACKBONE}.")]
+    parts = [[name for name in trainable if name not in heads], heads]
+    return [group for part in parts if part for group in _by_decay(model, part, weight_decay)]
+
+
 def groups_by_depth(
     model: nn.Module, weight_decay: float, lr: float, layer_decay: float, head_lr_factor: float
 ) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RAdam
 
-from supcon_pipeline.core.optim.groups import groups_by_depth, parameter_groups
+from supcon_pipeline.core.optim.groups import groups_by_depth, groups_by_part, parameter_groups
 from supcon_pipeline.core.optim.options import OPTIMIZERS, complete_options
 
 
@@ -44,8 +44,8 @@ def build_optimizer(
         Lookahead: Zhang et al. 2019, arXiv:1907.08610, but in timm the slow weights start as the fast weights
         at the first slow step, which thus changes nothing. LARS: You et al. 2017, arXiv:1708.03888, on
         weights only. Muon: Jordan 2024 with the step sizes of Liu et al. 2025, arXiv:2502.16982. It
-        orthogonalises matrices and flattened kernels; kernels of one channel and parameters without decay
-        use AdamW (or NAdamW).
+        orthogonalises the matrices and flattened kernels of a backbone; heads, kernels of one channel and
+        parameters without decay use AdamW (or NAdamW). Where there is no backbone, so are those of the heads.
     """
     options = complete_options(
         OPTIMIZERS,
@@ -59,16 +59,17 @@ def build_optimizer(
         },
     )
     sync_period, slow_step_size = options.pop("sync_period", None), options.pop("slow_step_size", None)
-    if layer_decay is None:
-        groups = parameter_groups(model, weight_decay)
-    else:
+    if layer_decay is not None:
         groups = groups_by_depth(model, weight_decay, lr, layer_decay, head_lr_factor)
-    for weights, others in zip(groups[::2], groups[1::2], strict=True):
-        if name == "lars":
+    else:
+        groups = (groups_by_part if name == "muon" else parameter_groups)(model, weight_decay)
+    if name == "lars":
+        for weights in groups[::2]:
             # Otherwise timm adapts only groups with decay: without weight decay, LARS would be SGD.
             weights["always_adapt"] = True
-        if name == "muon":
-            # Otherwise it would orthogonalise position tables like matrices.
+    if name == "muon":
+        # Otherwise it would orthogonalise position tables like matrices.
+        for others in [*groups[1::2], *groups[2:][-2:]]:
             others["use_fallback"] = True
     optimizer = _optimizer_class(name)(groups, lr=lr, **options)
     return _wrap_in_lookahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer

@@ -15,7 +15,7 @@ from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.models.backbones import published_statistics
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, build_model, restore_model
-from supcon_pipeline.core.models.whitening import start_neck
+from supcon_pipeline.core.models.whitening import start_neck, start_patches
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.low_rank import add_low_rank_updates
 from supcon_pipeline.core.parameters.optim import FinetuneParameters
@@ -210,15 +210,21 @@ def _build_start(description: Card, data: LabelledImages, params: EncoderTrainin
     weights = {"pretrained": params.backbone.pretrained, "weights": params.backbone.weights}
     finetune = params.finetune or FinetuneParameters()
     model = build_model({**description, **weights, "drop_path": finetune.drop_path})
+    encoder: Encoder = model.encoder  # type: ignore[assignment]
     if params.backbone.is_loaded:
-        encoder: Encoder = model.encoder  # type: ignore[assignment]
         start_neck(encoder, data, params.validation_batch_size)
-    elif finetune.lora:
-        logger.warning(
-            "stage1.finetune.lora leaves the weights of %s as they are, and those are random; start from "
-            "others with --params stage1.backbone.pretrained=true",
-            params.backbone.name,
-        )
+    else:
+        start_patches(encoder, data, params.validation_batch_size)
+        _warn_of_random_weights(finetune, params.backbone.name)
     if finetune.lora:
         add_low_rank_updates(model.encoder.backbone, **finetune.lora.model_dump())  # type: ignore[union-attr, arg-type]
     return model
+
+
+def _warn_of_random_weights(finetune: FinetuneParameters, backbone: str) -> None:
+    if finetune.lora:
+        logger.warning(
+            "stage1.finetune.lora leaves the weights of %s as they are, and those are random; start from "
+            "others with --params stage1.backbone.pretrained=true",
+            backbone,
+        )
