@@ -390,6 +390,26 @@ def test_an_embedding_of_its_own_width_starts_as_what_whitens_the_features_of_th
         assert torch.equal(value, start[name])
 
 
+@pytest.mark.parametrize("loss", ["supcon", "proxy_anchor"])
+def test_without_a_head_the_loss_compares_embeddings(labelled_splits, loss):
+    parameters = {**read_parameters("stage1")["loss"], "name": loss}
+    stage = stage1(labelled_splits, projection=None, loss=parameters)
+    images = torch.from_numpy(labelled_splits.images[:6])
+    outputs = stage.model(images)
+    torch.testing.assert_close(outputs["projection"], functional.normalize(outputs["embedding"], dim=1))
+    heads = [name for name in stage.model.state_dict() if not name.startswith("encoder.")]
+    assert heads == (["proxies"] if loss == "proxy_anchor" else [])
+    labels = torch.from_numpy(labelled_splits.labels[:6])
+    found = stage.criterion(outputs, Batch(images[:, None], labels))
+    if loss == "supcon":
+        projections = outputs["projection"][:, None]
+        torch.testing.assert_close(found, supcon_loss(projections, labels, parameters["temperature"]))
+    encoder = NamedTensors(dict(stage.model.eval().state_dict()), stage.metadata("r1"))
+    torch.testing.assert_close(restore_model(encoder)(images), stage.model(images))
+    probe = classifier_stage(encoder, labelled_splits, CARD, stage2_parameters())
+    assert probe.description["num_features"] == outputs["embedding"].shape[1]
+
+
 @pytest.mark.parametrize(("width", "expected"), [(None, 5), (7, 7)])
 def test_where_classes_are_unseen_the_embedding_may_have_another_width(
     labelled_splits, unseen_splits, width, expected

@@ -121,12 +121,13 @@ class ContrastiveModel(nn.Module):
     """Encoder with a projection head and, given classes, a classifier head; one pass gives all outputs.
 
     The projection head is the two-layer perceptron of Khosla et al. 2020 (arXiv:2004.11362, section 3.1).
+    Without it, the projection is the embedding, normalised.
 
     Args:
         encoder: images to embeddings.
         num_features: width of an embedding.
-        hidden_dim: hidden width of the projection head.
-        dim: width of a projection.
+        hidden_dim: hidden width of the projection head; None for no head.
+        dim: width of a projection; None without a head.
         num_classes: classes of the classifier head; 0 for no head.
         num_proxies: classes with a learned row that projections are compared with; 0 for none.
     """
@@ -135,18 +136,21 @@ class ContrastiveModel(nn.Module):
         self,
         encoder: Encoder,
         num_features: int,
-        hidden_dim: int,
-        dim: int,
+        hidden_dim: int | None = None,
+        dim: int | None = None,
         num_classes: int = 0,
         num_proxies: int = 0,
     ):
         super().__init__()
-        self.encoder = encoder
-        self.projection_head = nn.Sequential(
-            nn.Linear(num_features, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, dim)
-        )
+        self.encoder, self.num_features = encoder, num_features
+        self.projection_head: nn.Module = nn.Identity()
+        if hidden_dim and dim:
+            self.projection_head = nn.Sequential(
+                nn.Linear(num_features, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, dim)
+            )
         self.classifier = nn.Linear(num_features, num_classes) if num_classes else None
-        self.proxies = nn.Parameter(torch.randn(num_proxies, dim) / dim**0.5) if num_proxies else None
+        width = dim or num_features
+        self.proxies = nn.Parameter(torch.randn(num_proxies, width) / width**0.5) if num_proxies else None
 
     def forward(self, images: UInt8[Tensor, "batch h w c"]) -> Outputs:
         """Embedding, projection and what the heads say of channels-last images, 0 to 255."""
@@ -228,8 +232,8 @@ def build_contrastive_model(
     stem: str,
     mean: Sequence[float],
     std: Sequence[float],
-    hidden_dim: int,
-    dim: int,
+    hidden_dim: int | None = None,
+    dim: int | None = None,
     num_classes: int = 0,
     num_proxies: int = 0,
     **start: Any,

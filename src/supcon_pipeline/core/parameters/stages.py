@@ -132,7 +132,7 @@ class EncoderTraining(TrainingParameters):
 class Stage1Parameters(EncoderTraining):
     """Parameters of `stage1`."""
 
-    projection: ProjectionParameters
+    projection: ProjectionParameters | None
     loss: ContrastiveLossParameters
     loader: ContrastiveLoaderParameters
     checkpoints: ContrastiveCheckpointParameters

@@ -62,7 +62,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
     description = {
         "kind": "contrastive",
         **_encoder_description(data, dataset_card, params),
-        **params.projection.model_dump(),
+        **(params.projection.model_dump() if params.projection else {}),
         "num_classes": data.num_classes if params.loss.classifier_weight else 0,
         **({"num_proxies": data.num_classes} if has_proxies else {}),
     }
@@ -100,7 +100,7 @@ def classifier_stage(
         data, params.logit_adjustment, params.loader.sampler, "stage2.logit_adjustment"
     )
     contrastive = restore_model(encoder)
-    num_features = contrastive.projection_head[0].in_features  # type: ignore[index, union-attr]
+    num_features = contrastive.num_features
     description = {"kind": "classifier", "num_features": num_features, "num_classes": data.num_classes}
     probe = LinearProbe(contrastive.encoder, build_model(description))  # type: ignore[arg-type]
     inputs = None
