@@ -97,7 +97,7 @@ def _next_commands(
     if made & REPORTED and "report" not in made:
         report = f"{program} run{env} --nodes visualization.write_report"
         return [(report, "add it to the report"), (infer, "classify new images")]
-    change = shlex.quote(f"{images}stage1.optimizer.lr=0.2")
+    change = shlex.quote(f"{images}seed=1")
     # Without a classifier, evaluation would be refused.
     evaluate = [(f"{program} run{env} --pipelines evaluation", "evaluate again without training")]
     folder = program[: program.rfind("/") + 1]
@@ -106,7 +106,7 @@ def _next_commands(
         # Kedro-Viz is an extra, and for projects.
         *(lineage if find_spec("kedro_viz") and program.endswith("kedro") else []),
         *(evaluate if made & {"classifier", "metrics", "report"} else []),
-        (f"{program} run{env} --params {change}", "change one parameter"),
+        (f"{program} run{env} --params {change}", "change a parameter, here the seed"),
         *([(infer, "classify new images")] if made & {"metrics", "report"} else []),
         (f"{folder}tensorboard --logdir {shlex.quote(reports)}", "see the curves of all runs"),
     ]

@@ -79,8 +79,10 @@ class _UnscaledNorm(nn.BatchNorm2d):
     """Batch-norm with a bias and without a gain, which the next layer makes up for."""
 
     def __init__(self, width: int):
-        super().__init__(width, momentum=_MOMENTUM, affine=False)
-        self.bias = nn.Parameter(torch.zeros(width))
+        super().__init__(width, momentum=_MOMENTUM)
+        # Ones that are not trained: a bias without a gain is a case that few kernels know.
+        del self.weight
+        self.register_buffer("weight", torch.ones(width))
 
 
 def _block(width_in: int, width: int) -> nn.Sequential:
