@@ -20,8 +20,7 @@ def small_states(num_classes: int) -> tuple[NamedTensors, NamedTensors]:
         "dim": 2,
     }
     encoder = build_model(description)
-    num_features = encoder.projection_head[0].in_features  # type: ignore[index, union-attr]
-    head = {"kind": "classifier", "num_features": num_features, "num_classes": num_classes}
+    head = {"kind": "classifier", "num_features": encoder.num_features, "num_classes": num_classes}
     metadata = {"model": description, "data_hash": "abc", "crop": "stretch", "run_id": "first"}
     return (
         NamedTensors(encoder.state_dict(), metadata),

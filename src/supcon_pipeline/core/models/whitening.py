@@ -117,11 +117,18 @@ def start_patches(encoder: Encoder, data: LabelledImages, batch_size: int) -> No
     """Set the kernels of an encoder whose first layer whitens patches by the images of train."""
     for layer in encoder.backbone.modules():
         if isinstance(layer, PatchWhitening):
-            chosen = spread_evenly(data.indices("train"), _PATCH_IMAGES)
-            batches = iterate_images(data.images, chosen, batch_size, torch.device("cpu"))
-            size, total, count = layer.weight.shape[-1], torch.zeros(()).double(), 0
-            for batch in batches:
-                patches = functional.unfold(encoder.pixels(batch), size, stride=layer.stride)
-                rows = patches.transpose(1, 2).flatten(0, 1).double()
-                total, count = total + rows.T @ rows, count + len(rows)
-            layer.set_directions(whiten_patches(total / count).float())
+            covariance = _patch_covariance(encoder, layer, data, batch_size)
+            layer.set_directions(whiten_patches(covariance).float())
+
+
+def _patch_covariance(
+    encoder: Encoder, layer: PatchWhitening, data: LabelledImages, batch_size: int
+) -> Float[Tensor, "pixels pixels"]:
+    """That of normalised pixels, of the patches that a layer sees in images of train."""
+    size, total, count = layer.weight.shape[-1], torch.zeros(()).double(), 0
+    chosen = spread_evenly(data.indices("train"), _PATCH_IMAGES)
+    for batch in iterate_images(data.images, chosen, batch_size, torch.device("cpu")):
+        patches = functional.unfold(encoder.pixels(batch), size, stride=layer.stride)
+        rows = patches.transpose(1, 2).flatten(0, 1).double()
+        total, count = total + rows.T @ rows, count + len(rows)
+    return total / count

@@ -28,10 +28,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def groups_by_part(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups as of `parameter_groups` for the backbone and two for the heads; two if it is all one."""
-    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    heads = [name for name in trainable if not name.startswith(f"{BACKBONE}.")]
-    parts = [[name for name in trainable if name not in heads], heads]
-    return [group for part in parts if part for group in _by_decay(model, part, weight_decay)]
+    backbone: list[str] = []
+    heads: list[str] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (backbone if name.startswith(f"{BACKBONE}.") else heads).append(name)
+    return [group for part in (backbone, heads) if part for group in _by_decay(model, part, weight_decay)]
 
 
 def groups_by_depth(

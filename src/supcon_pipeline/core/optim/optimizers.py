@@ -45,7 +45,7 @@ def build_optimizer(
         at the first slow step, which thus changes nothing. LARS: You et al. 2017, arXiv:1708.03888, on
         weights only. Muon: Jordan 2024 with the step sizes of Liu et al. 2025, arXiv:2502.16982. It
         orthogonalises the matrices and flattened kernels of a backbone; heads, kernels of one channel and
-        parameters without decay use AdamW (or NAdamW). Where there is no backbone, so are those of the heads.
+        parameters without decay use AdamW (or NAdamW). In a model without a backbone, it does so with all.
     """
     options = complete_options(
         OPTIMIZERS,
@@ -69,8 +69,11 @@ def build_optimizer(
             weights["always_adapt"] = True
     if name == "muon":
         # Otherwise it would orthogonalise position tables like matrices.
-        for others in [*groups[1::2], *groups[2:][-2:]]:
+        for others in groups[1::2]:
             others["use_fallback"] = True
+        if len(groups) > 2:
+            # The weights of the heads, which come last.
+            groups[-2]["use_fallback"] = True
     optimizer = _optimizer_class(name)(groups, lr=lr, **options)
     return _wrap_in_lookahead(optimizer, sync_period, slow_step_size) if sync_period else optimizer
 

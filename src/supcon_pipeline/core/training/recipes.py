@@ -215,16 +215,12 @@ def _build_start(description: Card, data: LabelledImages, params: EncoderTrainin
         start_neck(encoder, data, params.validation_batch_size)
     else:
         start_patches(encoder, data, params.validation_batch_size)
-        _warn_of_random_weights(finetune, params.backbone.name)
-    if finetune.lora:
-        add_low_rank_updates(model.encoder.backbone, **finetune.lora.model_dump())  # type: ignore[union-attr, arg-type]
-    return model
-
-
-def _warn_of_random_weights(finetune: FinetuneParameters, backbone: str) -> None:
-    if finetune.lora:
+    if finetune.lora and not params.backbone.is_loaded:
         logger.warning(
             "stage1.finetune.lora leaves the weights of %s as they are, and those are random; start from "
             "others with --params stage1.backbone.pretrained=true",
-            backbone,
+            params.backbone.name,
         )
+    if finetune.lora:
+        add_low_rank_updates(encoder.backbone, **finetune.lora.model_dump())
+    return model
