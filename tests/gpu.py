@@ -10,8 +10,6 @@ import torch
 CUDA = torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-# With a GPU in sight, a process that has computed gradients cannot be forked to compute more.
-START_METHOD = "spawn" if torch.cuda.is_available() else "fork"
 
 
 @contextmanager

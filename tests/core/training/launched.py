@@ -1,6 +1,7 @@
 """What launched processes do in the tests."""
 
 import logging
+import multiprocessing
 import os
 import signal
 from dataclasses import dataclass, replace
@@ -22,6 +23,11 @@ from supcon_pipeline.core.training.resumable import train
 from supcon_pipeline.core.training.stage import Stage, build_training
 from supcon_pipeline.core.training.state import Criterion
 from supcon_pipeline.core.views.loading import Batch
+
+# A process that has computed gradients may not be forked to compute more. So a server forks these, which has
+# imported everything, as that takes longer than what they do, and computed nothing.
+START_METHOD = "forkserver"
+multiprocessing.set_forkserver_preload([__name__, "tests.core.training.shared_work"])
 
 
 @dataclass

@@ -11,7 +11,6 @@ from pathlib import Path
 from tests.core.training import launched
 from tests.core.training.trainings import make_data
 from tests.core.training.waiting import wait
-from tests.gpu import START_METHOD
 from torch.distributed.launcher import api as launcher_api
 
 from supcon_pipeline.core.messages import InputError
@@ -43,8 +42,8 @@ def main(folder: Path, port: int, number: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    # Forked where they can be, as importing everything anew takes longer than all else here.
-    launcher_api.LaunchConfig = partial(launcher_api.LaunchConfig, start_method=START_METHOD)  # type: ignore[misc, assignment]
+    # Forked, as importing everything anew takes longer than all else here, and this process computes nothing.
+    launcher_api.LaunchConfig = partial(launcher_api.LaunchConfig, start_method="fork")  # type: ignore[misc, assignment]
     try:
         main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
     except (InputError, ZeroDivisionError) as error:

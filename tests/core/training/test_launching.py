@@ -16,8 +16,8 @@ import pytest
 import torch
 from tests.conftest import ROOT
 from tests.core.training import launched
+from tests.core.training.launched import START_METHOD
 from tests.core.training.trainings import make_data
-from tests.gpu import START_METHOD
 from torch.distributed.launcher import api as launcher_api
 
 from supcon_pipeline.core.messages import DivergenceError, InputError
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("no_gpu")
 
 @pytest.fixture
 def forking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork processes where that can be: importing everything anew takes longer than all else here."""
+    """Processes that do not import everything anew."""
     config = partial(launcher_api.LaunchConfig, start_method=START_METHOD)
     monkeypatch.setattr(launcher_api, "LaunchConfig", config)
 

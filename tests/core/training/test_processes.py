@@ -5,8 +5,8 @@ import pytest
 import torch
 from tests.core.losses.rows import assert_same
 from tests.core.training import shared_work
+from tests.core.training.launched import START_METHOD
 from tests.core.training.shared_work import MICRO_BATCHES, SAMPLERS
-from tests.gpu import START_METHOD
 
 from supcon_pipeline.core.ranks import ALONE, Ranks
 
@@ -24,7 +24,6 @@ def count(request: pytest.FixtureRequest) -> int:
 def together(count: int, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What came of it, in each process."""
     folder = tmp_path_factory.mktemp("together")
-    # Forked where they can be, as importing everything anew takes longer than the work.
     torch.multiprocessing.start_processes(
         shared_work.work_together, (count, folder), nprocs=count, start_method=START_METHOD
     )
