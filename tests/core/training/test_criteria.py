@@ -13,6 +13,7 @@ from tests.core.training.trainings import (
 )
 from torch.nn import functional
 
+from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.losses import supcon_loss
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
@@ -40,6 +41,12 @@ def long_tailed(counts=COUNTS):
     return replace(data, labels=labels)
 
 
+def offsets_of(counts, strength):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    data = LabelledImages(np.zeros((len(labels), 1, 1, 1), np.uint8), labels, np.full(len(labels), "train"))
+    return adjustment_offsets(data, strength, "shuffled", "")
+
+
 def batch_of(labels):
     return Batch(torch.zeros(len(labels), 1, 1, 1, 1), labels)
 
@@ -49,15 +56,15 @@ def batch_of(labels):
 def test_adjusted_cross_entropy_is_that_of_a_slow_loop(label_smoothing, is_soft):
     logits, classes = torch.randn(6, 3), torch.tensor([0, 0, 1, 0, 2, 0])
     labels = torch.rand(6, 3).softmax(dim=1) if is_soft else classes
-    total = 0.0
+    total, shares = 0.0, [(count / 36) ** 0.7 for count in COUNTS]
     for row, label in zip(logits.double(), labels, strict=True):
-        raised = [
-            value + 0.7 * math.log(count / 36) for value, count in zip(row.tolist(), COUNTS, strict=True)
-        ]
+        raised = [value + math.log(share) for value, share in zip(row.tolist(), shares, strict=True)]
         normaliser = math.log(sum(map(math.exp, raised)))
         for c in range(3):
-            share = float(label[c]) if is_soft else float(label == c)
-            total += ((1 - label_smoothing) * share + label_smoothing / 3) * (normaliser - raised[c])
+            known = float(label[c]) if is_soft else float(label == c)
+            spread = shares[c] / sum(shares)
+            target = (1 - label_smoothing) * known + label_smoothing * spread
+            total += target * (normaliser - raised[c])
     offsets = adjustment_offsets(long_tailed(), 0.7, "shuffled", "")
     loss = classification_criterion(label_smoothing, offsets)({"logits": logits}, batch_of(labels))
     assert loss.item() == pytest.approx(total / 6, rel=1e-5)
@@ -81,14 +88,35 @@ def test_the_classifier_head_of_stage_1_is_adjusted_as_a_classifier_is(dtype):
     assert contrastive_criterion(params, offsets)(outputs, batch).item() == pytest.approx(expected.item())
 
 
-def test_logits_that_know_nothing_are_at_rest_on_a_long_tail_by_an_adjustment_of_one():
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_logits_that_know_nothing_are_at_rest_on_a_long_tail_by_an_adjustment_of_one(label_smoothing):
     # What is learned of the class sizes is in the offsets, and nothing of it in the logits.
     labels = torch.from_numpy(np.repeat(np.arange(3), COUNTS))
     for strength, is_at_rest in ((0.0, False), (0.5, False), (1.0, True)):
         logits = torch.zeros(len(labels), 3, requires_grad=True)
         offsets = adjustment_offsets(long_tailed(), strength, "shuffled", "")
-        classification_criterion(0.0, offsets)({"logits": logits}, batch_of(labels)).backward()
+        classification_criterion(label_smoothing, offsets)({"logits": logits}, batch_of(labels)).backward()
         assert (float(logits.grad.sum(dim=0).abs().max()) < 1e-6) == is_at_rest
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_smoothed_labels_favour_no_class_for_being_rare(strength):
+    # One image of each class that is seen for what it is, on so long a tail that equal shares of the smoothed
+    # label would be more than the offset of the rarest class takes back.
+    offsets = offsets_of([10_000, 100, 1], strength)
+    logits, labels = torch.zeros(3, 3, requires_grad=True), torch.arange(3)
+    optimizer = torch.optim.LBFGS([logits], max_iter=500, line_search_fn="strong_wolfe")
+
+    def step():
+        optimizer.zero_grad()
+        loss = classification_criterion(0.2, offsets)({"logits": logits}, batch_of(labels))
+        loss.backward()
+        return loss
+
+    optimizer.step(step)
+    others = logits.detach()[~torch.eye(3, dtype=torch.bool)].reshape(3, 2)
+    assert logits.argmax(dim=1).tolist() == [0, 1, 2]
+    torch.testing.assert_close(others[:, 0], others[:, 1], atol=0.02, rtol=0)
 
 
 def test_an_adjustment_changes_no_loss_where_classes_are_of_equal_size():

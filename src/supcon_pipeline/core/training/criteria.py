@@ -68,9 +68,11 @@ def _contrastive_loss(
         loss = supcon_loss(rows, labels, params.temperature, batch.ranks, params.class_averaged)
     if not params.classifier_weight:
         return loss
-    logits = _with_offsets(outputs["logits"], logit_offsets)
-    weight = params.classifier_weight * batch.share
-    return joint_loss(loss, logits, batch.view_labels, weight, params.label_smoothing)
+    weight, smoothing = params.classifier_weight * batch.share, params.label_smoothing
+    if logit_offsets is None:
+        return joint_loss(loss, outputs["logits"], batch.view_labels, weight, smoothing)
+    logits, labels = _adjusted(outputs["logits"], batch.view_labels, smoothing, logit_offsets)
+    return joint_loss(loss, logits, labels, weight)
 
 
 def _loss_with_memory(
@@ -92,7 +94,8 @@ def classification_criterion(
 
     Args:
         label_smoothing: from 0 to 1.
-        logit_offsets: added to the logits, for the loss alone.
+        logit_offsets: added to the logits, for the loss alone; classes then have their shares in what
+            smoothing spreads, and equal ones otherwise.
 
     Source:
         Szegedy et al. 2015, arXiv:1512.00567, section 7, for the smoothing.
@@ -103,15 +106,26 @@ def classification_criterion(
 def _cross_entropy(
     label_smoothing: float, logit_offsets: Tensor | None, outputs: Outputs, batch: Batch
 ) -> Tensor:
-    logits = _with_offsets(outputs["logits"].float(), logit_offsets)
-    mean = functional.cross_entropy(logits, batch.view_labels, label_smoothing=label_smoothing)
-    return mean * batch.share
+    logits, labels = outputs["logits"].float(), batch.view_labels
+    if logit_offsets is not None:
+        logits, labels = _adjusted(logits, labels, label_smoothing, logit_offsets)
+        label_smoothing = 0.0
+    return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing) * batch.share
 
 
-def _with_offsets(logits: Tensor, offsets: Tensor | None) -> Tensor:
-    if offsets is None:
-        return logits
-    return at_least_float32(logits) + offsets.to(logits.device, non_blocking=True)
+def _adjusted(
+    logits: Float[Tensor, "n classes"], labels: Tensor, label_smoothing: float, offsets: Tensor
+) -> tuple[Float[Tensor, "n classes"], Tensor]:
+    """Logits with their offsets, and labels whose smoothed part is shared as the offsets share it.
+
+    An equal share would ask more of a rare class than its offset allows, and its logit would make up for it:
+    without the offsets, it would then be the largest even for images of a frequent class.
+    """
+    offsets = offsets.to(logits.device, non_blocking=True)
+    if label_smoothing:
+        known = labels if labels.is_floating_point() else functional.one_hot(labels, len(offsets))
+        labels = (1 - label_smoothing) * known + label_smoothing * offsets.softmax(dim=0)
+    return at_least_float32(logits) + offsets, labels
 
 
 def adjustment_offsets(
