@@ -144,6 +144,8 @@ def test_every_classifier_is_trained_with_its_own_adjustment():
     beside = baseline_stage(data, CARD, stage1_parameters(), BaselineParameters.model_validate(params))
     for strength, stage in enumerate((first, second, beside), start=1):
         torch.testing.assert_close(stage.criterion.args[-1], strength * expected)
+        if stage is not first:
+            torch.testing.assert_close(stage.validate.args[-1], strength * expected)
         assert stage.parameters()["loss" if stage is first else "logit_adjustment"]
 
 

@@ -315,6 +315,18 @@ def test_the_classifier_is_validated_by_its_right_answers_and_how_sure_it_is_of_
     assert metrics == pytest.approx({"accuracy": np.mean(is_right), "log_loss": -np.mean(log_shares)})
 
 
+def test_an_adjusted_classifier_is_validated_as_it_was_fitted_and_by_the_answers_that_it_will_give(
+    labelled_splits, probe
+):
+    plain, offsets = validate_classifier(labelled_splits, 4)(probe), torch.tensor([0.7, 0.2, 0.1]).log()
+    adjusted = validate_classifier(labelled_splits, 4, logit_offsets=offsets)(probe)
+    with torch.no_grad():
+        probe.classifier.bias += offsets
+    assert adjusted["log_loss"] == pytest.approx(validate_classifier(labelled_splits, 4)(probe)["log_loss"])
+    assert adjusted["accuracy"] == plain["accuracy"]
+    assert adjusted["log_loss"] != pytest.approx(plain["log_loss"])
+
+
 def test_labels_of_another_integer_type_give_the_same_metrics(labelled_splits, probe):
     narrow = replace(labelled_splits, labels=labelled_splits.labels.astype(np.int32))
     assert validate_classifier(narrow, 4)(probe) == validate_classifier(labelled_splits, 4)(probe)

@@ -114,7 +114,7 @@ def classifier_stage(
         probe,
         classification_criterion(params.label_smoothing, offsets),
         1,
-        validate_classifier(data, params.validation_batch_size),
+        validate_classifier(data, params.validation_batch_size, logit_offsets=offsets),
         params,
         description,
         {"data_hash": dataset_card["data_hash"], "encoder_hash": fingerprint(encoder)},
@@ -167,7 +167,9 @@ def baseline_stage(
         _build_start(description, data, params),
         classification_criterion(params.label_smoothing, offsets),
         params.num_views,
-        validate_classifier(data, params.validation_batch_size, params.max_validation_queries, params.seed),
+        validate_classifier(
+            data, params.validation_batch_size, params.max_validation_queries, params.seed, offsets
+        ),
         params,
         description,
         _encoder_origin(dataset_card),

@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional
 
 from supcon_pipeline.core.data.images import LabelledImages
@@ -90,22 +90,34 @@ def _metrics_of_unseen(
 
 
 def validate_classifier(
-    data: LabelledImages, batch_size: int, max_queries: int | None = None, seed: int = 0
+    data: LabelledImages,
+    batch_size: int,
+    max_queries: int | None = None,
+    seed: int = 0,
+    logit_offsets: Float[Tensor, " classes"] | None = None,
 ) -> Validation:
-    """Accuracy and log-loss on the validation images; of classes that train lacks, as `validate_features`."""
+    """Accuracy and log-loss on the validation images; of classes that train lacks, as `validate_features`.
+
+    Accuracy is that of the logits. The log-loss is that of logits with their offsets, as in training: these
+    are what was fitted to classes as frequent as they are here.
+    """
     if data.has_unseen_classes:
         return partial(_metrics_of_unseen, data, batch_size, _queries(data, max_queries, seed))
-    return partial(_metrics_of_classifier, data, batch_size)
+    return partial(_metrics_of_classifier, data, batch_size, logit_offsets)
 
 
 def _metrics_of_classifier(
-    data: LabelledImages, batch_size: int, model: nn.Module, ranks: Ranks = ALONE
+    data: LabelledImages,
+    batch_size: int,
+    logit_offsets: Tensor | None,
+    model: nn.Module,
+    ranks: Ranks = ALONE,
 ) -> Metrics:
     validation = data.indices("validation")
     labels = torch.from_numpy(data.labels[validation].astype(np.int64))
     logits = embed_images(model, data.images, validation, batch_size, ranks, ("logits",))["logits"]
     if not ranks.is_first:
         return {}
-    log_loss = functional.cross_entropy(logits, labels)
+    log_loss = functional.cross_entropy(logits if logit_offsets is None else logits + logit_offsets, labels)
     predicted = logits.argmax(dim=1).numpy()
     return {"accuracy": accuracy(data.labels[validation], predicted), "log_loss": float(log_loss)}
