@@ -4,13 +4,18 @@
 
 The file holds `images` (uint8, [n, h, w, c]), `labels` and `is_test`; a tenth of what is not for testing
 validates. Without a file, the digits. Recipes are chosen by validation; `--test` scores the test images too.
-A line `CASE {json}` follows each validation.
+A line `CASE {json}` follows each validation. How much does a recipe lose by fewer, wrong or unequally many
+labels, and how much does cross-entropy alone, as long?
+
+    python -m benchmarks.recipe --env cifar10_fast --images cifar10.npz --minutes 2 --wrong 0.4 --baseline
 """
 
 import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +28,21 @@ from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.pixels import channel_statistics
 from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.models.embed import embed_images
-from supcon_pipeline.core.parameters.stages import Stage1Parameters
+from supcon_pipeline.core.parameters.stages import BaselineParameters, Stage1Parameters
 from supcon_pipeline.core.search.knn import classify_by_prefixes
 from supcon_pipeline.core.training.loop import fit
-from supcon_pipeline.core.training.recipes import contrastive_stage
-from supcon_pipeline.core.training.stage import build_training
+from supcon_pipeline.core.training.recipes import baseline_stage, contrastive_stage
+from supcon_pipeline.core.training.stage import Stage, build_training
 from supcon_pipeline.core.training.state import EpochRecord, Training
 from supcon_pipeline.settings import CONFIG_LOADER_ARGS
 
 
-def stage1_parameters(env: str, changes: list[str]) -> dict[str, Any]:
-    """The parameters of stage 1 in an environment, with changes such as `loader.batch_size=512`."""
+def stage_parameters(stage: str, env: str, changes: list[str]) -> dict[str, Any]:
+    """The parameters of a stage in an environment, with changes such as `loader.batch_size=512`."""
     loader = ExperimentConfigLoader("conf", env=env, **CONFIG_LOADER_ARGS)
-    merged = OmegaConf.merge(loader["parameters"]["stage1"], OmegaConf.from_dotlist(changes))
-    stage1: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
-    return stage1
+    merged = OmegaConf.merge(loader["parameters"][stage], OmegaConf.from_dotlist(changes))
+    found: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
+    return found
 
 
 def load_images(path: Path | None) -> LabelledImages:
@@ -50,23 +55,55 @@ def load_images(path: Path | None) -> LabelledImages:
     return LabelledImages(arrays["images"], labels, split_samples(labels, 0.1, 0, 0, given))
 
 
+def thin_out(data: LabelledImages, fraction: float, imbalance: float, seed: int) -> LabelledImages:
+    """The same with fewer images to train on and to validate by.
+
+    Args:
+        data: the images.
+        fraction: what is left of the first class.
+        imbalance: how many times as much is left of the first class as of the last, falling geometrically.
+        seed: of what is left.
+    """
+    rng, shares = np.random.default_rng(seed), np.geomspace(fraction, fraction / imbalance, data.num_classes)
+    is_kept = data.splits == "test"
+    for split, label in product(("train", "validation"), range(data.num_classes)):
+        members = np.flatnonzero((data.splits == split) & (data.labels == label))
+        is_kept[rng.permutation(members)[: max(round(shares[label] * len(members)), 1)]] = True
+    return LabelledImages(data.images[is_kept], data.labels[is_kept], data.splits[is_kept])
+
+
+def mislabel(data: LabelledImages, share: float, seed: int) -> LabelledImages:
+    """The same where so large a share of the images outside of test has the label of another class."""
+    rng, count = np.random.default_rng(seed), len(data.labels)
+    is_wrong = (data.splits != "test") & (rng.random(count) < share)
+    others = (data.labels + rng.integers(1, data.num_classes, count)) % data.num_classes
+    return replace(data, labels=np.where(is_wrong, others, data.labels))
+
+
 def card_of(data: LabelledImages) -> dict[str, Any]:
     """The part of a dataset card that a stage uses."""
     mean, std = channel_statistics(data.images, data.indices("train"))
     return {"mean": mean, "std": std, "data_hash": "benchmark", "crop": "pad"}
 
 
-def train(data: LabelledImages, params: Stage1Parameters) -> Iterator[tuple[Training, dict[str, Any]]]:
+def build_stage(options: argparse.Namespace, data: LabelledImages, params: Stage1Parameters) -> Stage:
+    """Stage 1, or its baseline."""
+    if options.baseline is None:
+        return contrastive_stage(data, card_of(data), params)
+    changed = stage_parameters("baseline", options.env, options.baseline)
+    return baseline_stage(data, card_of(data), params, BaselineParameters.model_validate(changed))
+
+
+def train(stage: Stage, data: LabelledImages) -> Iterator[tuple[Training, dict[str, Any]]]:
     """The training after each validation, and what it found."""
-    stage = contrastive_stage(data, card_of(data), params)
+    params = stage.params
     training, metric = build_training(stage, data), params.checkpoints.metric
     interval = params.validation_interval
     records = fit(training, params.schedule.num_epochs, stage.validate, metric, validation_interval=interval)
     for record in records:
         if isinstance(record, EpochRecord) and record.metrics:
-            found = {
-                name: record.metrics[name] for name in dict.fromkeys([metric, "embedding.precision_at_1"])
-            }
+            names = dict.fromkeys([metric, "embedding.precision_at_1"])
+            found = {name: record.metrics[name] for name in names if name in record.metrics}
             yield training, {"case": f"epoch {record.epoch}", "loss": record.loss, **found}
     training.loader.close()
 
@@ -85,23 +122,35 @@ def scores(training: Training, data: LabelledImages, split: str, batch_size: int
     return accuracy
 
 
-def main() -> None:
-    """Train, and print what was found as it is found."""
+def parse_options() -> argparse.Namespace:
+    """What to train, on what, and for how long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    changes: dict[str, Any] = {"nargs": "*", "metavar": "NAME=VALUE"}
     parser.add_argument("--env", default="base")
     parser.add_argument("--images", type=Path, help="file of arrays; by default the digits")
     parser.add_argument("--minutes", type=float, help="of training; by default as the environment says")
     parser.add_argument("--workers", type=int, help="processes that make views")
-    parser.add_argument("--changes", nargs="*", default=[], metavar="NAME=VALUE", help="of stage 1")
+    parser.add_argument("--changes", default=[], help="of stage 1", **changes)
+    parser.add_argument("--baseline", help="train the cross-entropy baseline, with changes of it", **changes)
+    parser.add_argument("--fraction", type=float, default=1, help="of the images, outside of test")
+    parser.add_argument("--imbalance", type=float, default=1, help="images of the first class to the last")
+    parser.add_argument("--wrong", type=float, default=0, help="share of wrong labels, outside of test")
     parser.add_argument("--test", action="store_true", help="score the test images too")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, and print what was found as it is found."""
+    options = parse_options()
     limits = {"max_minutes": options.minutes, "loader.num_workers": options.workers}
     changes = [f"{name}={value}" for name, value in limits.items() if value is not None]
-    params = Stage1Parameters.model_validate(stage1_parameters(options.env, [*changes, *options.changes]))
-    data, start = load_images(options.images), time.perf_counter()
+    changed = stage_parameters("stage1", options.env, [*changes, *options.changes])
+    params = Stage1Parameters.model_validate(changed)
+    data = thin_out(load_images(options.images), options.fraction, options.imbalance, params.seed)
+    data, start = mislabel(data, options.wrong, params.seed), time.perf_counter()
     cases = []
     training: Training
-    for training, found in train(data, params):  # noqa: B007 (the last is scored)
+    for training, found in train(build_stage(options, data, params), data):  # noqa: B007 (the last is scored)
         cases.append({**found, "seconds": time.perf_counter() - start})
         print("CASE", json.dumps(cases[-1]), flush=True)
     for split in ("validation", "test") if options.test else ("validation",):

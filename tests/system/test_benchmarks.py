@@ -9,12 +9,14 @@ from typing import Any
 
 import cv2
 import faiss
+import numpy as np
 import pytest
 import torch
-from benchmarks import growth, loss, metrics, retrieval
+from benchmarks import growth, loss, metrics, recipe, retrieval
 from benchmarks.seeds import aggregate, headline_metrics, side_by_side
 
 from supcon_pipeline.core.checksums import checksum_path
+from supcon_pipeline.core.data.images import LabelledImages
 from tests.conftest import ROOT
 
 # What runs each script in a second or two, with few processes: each of them imports everything anew.
@@ -143,6 +145,33 @@ def test_every_script_is_tried() -> None:
         "on_device",
         "recipe",
     }
+
+
+def test_a_recipe_is_tried_on_fewer_wrong_and_unequally_many_labels() -> None:
+    labels, splits = np.tile(np.arange(3), 200), np.repeat(np.array(["train", "test"], object), 300)
+    data = LabelledImages(np.arange(600, dtype=np.uint8).reshape(-1, 1, 1, 1), labels, splits)
+    thinned = recipe.thin_out(data, fraction=0.5, imbalance=4, seed=0)
+    is_test = thinned.splits == "test"
+    assert np.bincount(thinned.labels[~is_test]).tolist() == [50, 25, 12]
+    assert np.array_equal(thinned.labels[is_test], labels[300:])
+    assert np.array_equal(thinned.images.reshape(-1) % 3, thinned.labels)
+    wrong = recipe.mislabel(thinned, share=0.4, seed=0)
+    is_wrong = wrong.labels != thinned.labels
+    assert not is_wrong[is_test].any()
+    assert 0.3 < is_wrong[~is_test].mean() < 0.5
+    assert set(wrong.labels) == {0, 1, 2}
+
+
+def test_the_baseline_of_a_recipe_is_scored_as_the_recipe_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = (
+        "backbone.name=resnet_narrow schedule.num_epochs=1 schedule.warmup_epochs=0 validation_interval=2"
+    )
+    options = "--baseline logit_adjustment=1 --imbalance 2 --wrong 0.2 --test --workers 0"
+    *_, validation, test = run_script("recipe", f"{options} --changes {changes}", monkeypatch, capsys)
+    assert (validation["case"], test["case"]) == ("validation", "test")
+    assert all(0 < test[name] < 1 for name in ("knn_1", "knn_20", "classifier"))
 
 
 def test_the_seeds_of_a_killed_comparison_go_on(
