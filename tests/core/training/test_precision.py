@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from tests.gpu import needs_gpu
@@ -72,6 +74,58 @@ def test_the_forward_pass_has_the_precision_and_the_weights_stay_float32(name, d
 def test_float32_is_float32_inside_another_precision():
     with torch.autocast("cpu", torch.bfloat16), choose_precision("float32", CPU).autocast():
         assert nn.Linear(3, 2)(torch.rand(4, 3)).dtype == torch.float32
+
+
+def dirty_memory() -> None:
+    """Leave NaN in memory that is given out again."""
+    for count in (100, 1_000, 10_000, 30_000, 100_000, 300_000):
+        torch.full((count,), math.nan)
+        torch.full((count,), math.nan, dtype=torch.bfloat16)
+
+
+# Kernel, stride, dilation, groups and sides of maps for which bfloat16 gave other gradients in every run.
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "groups", "sides"),
+    [
+        (1, 2, 1, 1, (1, 1)),
+        (3, 2, 1, 1, (1, 1)),
+        (3, 2, 1, 1, (2, 1)),
+        (3, 4, 1, 16, (3, 3)),
+        (3, 1, 2, 1, (1, 1)),
+        (5, 1, 1, 1, (1, 5)),
+        (5, 2, 1, 64, (1, 1)),
+        (7, 1, 1, 1, (2, 2)),
+    ],
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_a_convolution_of_small_maps_is_that_of_float32(
+    kernel, stride, dilation, groups, sides, layout
+):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 64, kernel, stride, dilation * (kernel // 2), dilation, groups).to(
+        memory_format=layout
+    )
+    maps = torch.randn(8, 64, *sides).contiguous(memory_format=layout)
+    exact = conv(maps)
+    cotangent = torch.randn_like(exact).sign()
+    expected = torch.autograd.grad(exact, conv.parameters(), cotangent)
+    dirty_memory()
+    with choose_precision("bfloat16", CPU).autocast():
+        output = conv(maps)
+    dirty_memory()
+    assert torch.equal(output, exact.bfloat16())
+    gradients = torch.autograd.grad(output, conv.parameters(), cotangent.bfloat16())
+    for gradient, exact_gradient in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, exact_gradient)
+
+
+def test_a_convolution_of_large_maps_stays_in_bfloat16():
+    conv, maps = nn.Conv2d(4, 4, 3, stride=2, padding=1), torch.randn(2, 4, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = conv(maps)
+    with choose_precision("bfloat16", CPU).autocast():
+        assert torch.equal(conv(maps), expected)
+    assert not torch.equal(conv(maps).bfloat16(), expected)
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])

@@ -1,10 +1,14 @@
 """Numerical precision of the forward pass."""
 
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from supcon_pipeline.core.messages import InputError
 
@@ -25,11 +29,53 @@ class Precision:
     device: torch.device
     scaler: torch.amp.GradScaler
 
-    def autocast(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """The context for a forward pass."""
         is_mixed = self.name != "float32"
         dtype = getattr(torch, self.name) if is_mixed else None
-        return torch.autocast(self.device.type, dtype, enabled=is_mixed)
+        is_guarded = is_mixed and self.device.type == "cpu"
+        with (
+            torch.autocast(self.device.type, dtype, enabled=is_mixed),
+            _SmallMapsInFloat32() if is_guarded else nullcontext(),
+        ):
+            yield
+
+
+class _SmallMapsInFloat32(TorchFunctionMode):
+    """Computes convolutions in float32 where maps are smaller than the stride or what the kernel reaches.
+
+    There, in bfloat16 on a CPU, oneDNN takes a part of the gradient of the weights from memory that was never
+    written: it is wrong by any amount, or NaN, and differs between runs.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        compute = _conv2d if func is torch.conv2d else func
+        return compute(*args, **(kwargs or {}))
+
+
+def _conv2d(
+    input: Tensor,  # noqa: A002 (its name in torch.conv2d)
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: Any = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Tensor:
+    reach = _largest(dilation) * (max(weight.shape[2:]) - 1) // 2
+    if min(input.shape[2:]) >= max(_largest(stride), reach + 1):
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    with torch.autocast("cpu", enabled=False):
+        bias = None if bias is None else bias.float()
+        maps = torch.conv2d(input.float(), weight.float(), bias, stride, padding, dilation, groups)
+    return maps.to(torch.get_autocast_dtype("cpu"))
+
+
+def _largest(size: int | tuple[int, ...]) -> int:
+    return size if isinstance(size, int) else max(size)
 
 
 def choose_precision(name: str, device: torch.device, parameter: str = "precision") -> Precision:
