@@ -1,3 +1,4 @@
+import gc
 import pickle
 import tempfile
 import time
@@ -138,6 +139,18 @@ def test_workers_that_are_no_longer_needed_end_by_themselves_and_leave_no_file(t
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert not list(tmp_path.glob("pymp-*/*"))
     assert equal_views(views_of(loader, [1]), views_of(loader_of(9), [1]))
+
+
+def test_workers_end_with_a_loader_that_nobody_closed():
+    loader = loader_of(9, num_workers=2)
+    views_of(loader, [0])
+    workers = loader._stream._workers
+    gc.disable()
+    try:
+        del loader
+        assert [worker.exitcode for worker in workers] == [0, 0]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

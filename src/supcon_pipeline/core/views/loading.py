@@ -129,11 +129,10 @@ class ViewLoader:
     def _loader(self, epoch: int, first_batch: int) -> DataLoader[Batch]:
         if self.num_workers:
             require_short_temporary_folder()
+        items = _items(self.batches, self.view_epoch, epoch, first_batch)
         return DataLoader(
             self.dataset,
-            sampler=itertools.islice(
-                self._items(epoch, first_batch), self.ranks.rank, None, self.ranks.count
-            ),
+            sampler=itertools.islice(items, self.ranks.rank, None, self.ranks.count),
             batch_size=None,
             num_workers=self.num_workers,
             timeout=_TIME_LIMIT if self.num_workers else 0,
@@ -142,11 +141,18 @@ class ViewLoader:
             generator=torch.Generator().manual_seed(0),
         )
 
-    def _items(self, first_epoch: int, first_batch: int) -> Iterator[tuple[int, np.ndarray, int]]:
-        """Seed, indices and epoch of the views, of the batches of this epoch and all that follow."""
-        for epoch in itertools.count(first_epoch):
-            batches = self.batches.epoch(epoch)[first_batch if epoch == first_epoch else 0 :]
-            yield from ((seed, indices, self.view_epoch(epoch)) for seed, indices in batches)
+
+def _items(
+    batches: Batches, view_epoch: Callable[[int], int], first_epoch: int, first_batch: int
+) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Seed, indices and epoch of the views, of the batches of this epoch and all that follow.
+
+    It does not hold the loader: what holds itself is freed too late to tell its workers to end, and waits
+    five seconds for each.
+    """
+    for epoch in itertools.count(first_epoch):
+        items = batches.epoch(epoch)[first_batch if epoch == first_epoch else 0 :]
+        yield from ((seed, indices, view_epoch(epoch)) for seed, indices in items)
 
 
 def _deal(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
