@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-# A worker for each core; a file stays on one, as its tests share what they need. The longest files come first.
-WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# A worker more than there are cores, as some wait for processes; a file stays on one, as its tests share what they
+# need. The longest files come first.
+WORKERS = -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
 # Its build is broken without an argument for CMake; uv has the same one from pyproject.toml.
 TSNE := MulticoreTSNE --config-settings="--build-option=build_ext --cmake-args=-DCMAKE_POLICY_VERSION_MINIMUM=3.5"

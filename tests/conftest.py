@@ -12,6 +12,8 @@ from typing import Any
 
 import hypothesis
 import pytest
+from filelock import FileLock
+from kedro.framework.startup import ProjectMetadata, bootstrap_project
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +50,9 @@ visualization:
 }
 
 
+_BOOTSTRAPPED: list[ProjectMetadata] = []
+
+
 def make_project(path: Path, environments: tuple[str, ...] = ("tiny",)) -> Path:
     """A copy of the project's configuration, with environments of the tiny kind and no data."""
     shutil.copytree(ROOT / "conf", path / "conf")
@@ -82,13 +87,22 @@ def kedro() -> Kedro:
     return run
 
 
+def bootstrap(project: Path) -> ProjectMetadata:
+    """Tell Kedro of the package, once in a process: it is the same in every project.
+
+    The settings are found by looking up the module of each frame of the stack, half a second under pytest.
+    """
+    if not _BOOTSTRAPPED:
+        _BOOTSTRAPPED.append(bootstrap_project(project))
+    return _BOOTSTRAPPED[0]._replace(project_path=project, source_dir=project / "src")
+
+
 def run_session(project: Path, env: str = "tiny", **arguments: Any) -> str:
     """Run pipelines in this process; gives the run id."""
     from kedro.framework.project import settings
-    from kedro.framework.startup import bootstrap_project
 
     runtime_params = arguments.pop("runtime_params", None)
-    bootstrap_project(project)
+    bootstrap(project)
     with settings.SESSION_CLASS.create(project, env=env, runtime_params=runtime_params) as session:
         session.run(**arguments)
         return str(session.session_id)
@@ -97,9 +111,8 @@ def run_session(project: Path, env: str = "tiny", **arguments: Any) -> str:
 def read_catalog(project: Path, env: str = "tiny") -> Any:
     """The catalog as a notebook would have it."""
     from kedro.framework.project import settings
-    from kedro.framework.startup import bootstrap_project
 
-    bootstrap_project(project)
+    bootstrap(project)
     with settings.SESSION_CLASS.create(project, env=env) as session:
         return session.load_context().catalog
 
@@ -111,13 +124,20 @@ def made_in(project: Path, run_id: str) -> set[str]:
 
 @pytest.fixture(scope="session")
 def _finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The finished project and what its run has printed."""
-    project = make_project(tmp_path_factory.mktemp("finished") / "project")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        patch.setenv("SUPCON_RUN_ID", "2026-01-01")
-        patch.setenv("COLUMNS", "200")
-        run_session(project)
-    return project, printed.getvalue()
+    """The finished project and what its run has printed; of several workers, one makes it for all."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "finished"
+    project, printed = folder / "project", folder / "printed.txt"
+    with FileLock(f"{folder}.lock"):
+        if not printed.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make_project(project)
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+                patch.setenv("SUPCON_RUN_ID", "2026-01-01")
+                patch.setenv("COLUMNS", "200")
+                run_session(project)
+            printed.write_text(output.getvalue())
+    return project, printed.read_text()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro_datasets.json import JSONDataset
@@ -20,7 +19,7 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.data import ImagesParameters
 from supcon_pipeline.pipeline_registry import register_pipelines
 from supcon_pipeline.validation import parameter_models, validate_parameters
-from tests.conftest import make_project
+from tests.conftest import bootstrap, make_project
 from tests.gpu import needs_gpu
 from tests.test_validation import read_parameters
 
@@ -222,7 +221,7 @@ def test_an_accident_is_one_line_in_a_plain_session_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(tmp_path / "project")
-    bootstrap_project(project)
+    bootstrap(project)
     monkeypatch.setattr(PackingStore, "pack", lambda *_: raise_error(MemoryError()))
     params = {"data_prep": {"num_workers": 4}}
     with (

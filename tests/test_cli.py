@@ -16,12 +16,11 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from kedro.framework.startup import bootstrap_project
 
 from supcon_pipeline.cli import cli, run
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.metrics.intervals import class_intervals, mean_intervals
-from tests.conftest import ROOT
+from tests.conftest import ROOT, bootstrap
 
 PARAMETERS: dict[str, Any] = {
     "stage1": {
@@ -66,7 +65,7 @@ class Runs:
 
     def __init__(self, project: Path):
         self.project, self.count = project, 0
-        self.metadata = bootstrap_project(project)
+        self.metadata = bootstrap(project)
 
     def type(self, *words: str, **named: Any) -> Result:
         return CliRunner().invoke(cli, ["runs", *words], obj=self.metadata, **named)

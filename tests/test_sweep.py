@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-from kedro.framework.startup import bootstrap_project
 
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.messages import DivergenceError, InputError
@@ -30,7 +29,7 @@ from supcon_pipeline.run_commands.sweep.runs import Curve, FailedRunError, Hopel
 from supcon_pipeline.run_commands.sweep.search import best_trial, open_study, search, settle
 from supcon_pipeline.run_commands.sweep.space import Range, Space
 from supcon_pipeline.run_commands.sweep.summary import command_with, describe_final, describe_plan
-from tests.conftest import ROOT, make_project
+from tests.conftest import ROOT, bootstrap, make_project
 
 METRIC = "stage1.embedding.mean_average_precision_at_r"
 TEMPERATURE, LR = "stage1.loss.temperature", "stage1.optimizer.lr"
@@ -42,7 +41,7 @@ SEARCH: dict[str, Any] = {TEMPERATURE: {"low": 0.02, "high": 1.0, "log": True}, 
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     """An experiment without runs."""
     project = make_project(tmp_path_factory.mktemp("sweeps") / "project")
-    return Experiment(bootstrap_project(project).project_path, "tiny")
+    return Experiment(bootstrap(project).project_path, "tiny")
 
 
 Plan = Callable[..., SweepPlan]

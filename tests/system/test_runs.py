@@ -6,13 +6,12 @@ from typing import Any
 import click
 import pytest
 from kedro.framework.session import KedroServiceSession, KedroSession
-from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 
 from supcon_pipeline.core.checksums import SUFFIX
 from supcon_pipeline.pipeline_registry import register_pipelines
 from supcon_pipeline.run_ids import as_run_id, is_generated
-from tests.conftest import Kedro, copy_project, make_project, read_catalog, run_session
+from tests.conftest import Kedro, bootstrap, copy_project, make_project, read_catalog, run_session
 
 DATA = ("prepared_images", "samples", "dataset_card")
 
@@ -264,7 +263,7 @@ def test_every_kind_of_session_takes_the_id_of_an_orchestrator(
     """As kedro-airflow, `kedro server` and scripts start them, which go around our own session."""
     project = make_project(tmp_path / "project")
     monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "manual__2026-01-01T00:00:00+00:00")
-    bootstrap_project(project)
+    bootstrap(project)
     with KedroSession.create(project, env="tiny") as session:
         session.run(pipeline_names=["data_prep"], node_names=["data_prep.pack_images"])
     with KedroServiceSession.create(project_path=project, env="tiny") as service:
@@ -284,7 +283,7 @@ def test_every_kind_of_session_takes_the_id_of_an_orchestrator(
 
 def test_without_an_id_each_run_of_a_service_has_its_own(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    bootstrap_project(project)
+    bootstrap(project)
     with KedroServiceSession.create(project_path=project, env="tiny") as service:
         service.run(pipeline_names=["data_prep"], runtime_params={"seed": 1})
         service.run(run_id="mine", pipeline_names=["data_prep"])

@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from kedro.framework.startup import bootstrap_project
 
 from supcon_pipeline.cli import cli
 from supcon_pipeline.run_commands.sweep import runs
-from tests.conftest import ROOT, made_in, run_session
+from tests.conftest import ROOT, bootstrap, made_in, run_session
 
 METRIC = "embedding.mean_average_precision_at_r"
 RATES = (0.001, 0.1)
@@ -33,7 +32,7 @@ def by_hand(project: Path, lr: float) -> pd.DataFrame:
 
 def type_sweep(project: Path, *options: str) -> Result:
     words = ["runs", "sweep", str(project / "lr.yml"), "--env", "tiny", *options]
-    return CliRunner().invoke(cli, words, obj=bootstrap_project(project))
+    return CliRunner().invoke(cli, words, obj=bootstrap(project))
 
 
 def test_a_sweep_finds_the_optimum_of_the_runs_that_are_made_by_hand(
@@ -82,7 +81,7 @@ def test_a_sweep_finds_the_optimum_of_the_runs_that_are_made_by_hand(
     (final,) = evaluated
     assert f"SUPCON_RUN_ID=lr-t{best:03d}-test-s1 kedro run --env tiny --pipelines " in final
     compared = CliRunner().invoke(
-        cli, ["runs", "compare", "lr-t000", "lr-t001", "--env", "tiny"], obj=bootstrap_project(project)
+        cli, ["runs", "compare", "lr-t000", "lr-t001", "--env", "tiny"], obj=bootstrap(project)
     )
     assert ["stage1.optimizer.lr", "0.001", "0.1"] in map(str.split, compared.output.splitlines())
 
