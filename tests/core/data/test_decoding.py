@@ -437,6 +437,15 @@ def test_avif_gives_nearly_the_pixels_that_were_written(pixels):
     assert np.abs(decoded.astype(int) - pixels).mean() < 3
 
 
+@pytest.mark.parametrize("name", [b"mdat", b"iloc", b"av01"])
+def test_a_damaged_part_of_an_avif_is_one_line(name, pixels):
+    content = encode(Image.fromarray(pixels), "AVIF")
+    head, part, tail = content.partition(name)
+    damaged = head + part + bytes(len(tail)) if name == b"mdat" else head + b"none" + tail
+    with pytest.raises(ValueError, match=r"AVIF must be whole .*; copy or download it again"):
+        decode_image(damaged)
+
+
 def test_heic_is_read_upright_where_its_library_is(pixels):
     pytest.importorskip("pillow_heif").register_heif_opener()
     exif = Image.Exif()

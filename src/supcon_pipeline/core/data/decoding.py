@@ -26,8 +26,11 @@ from supcon_pipeline.core.messages import InputError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 # A small file can decompress to more than the memory holds. 10,000 x 10,000 is still accepted.
 MAX_PIXELS = 2**27
-# What Pillow's decoders raise for damaged files, beside OSError without a number.
-_DECODER_ERRORS = (SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error)
+# What Pillow's decoders raise for damaged files, that of AVIF last, beside OSError without a number.
+_DECODER_ERRORS = (
+    *(SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error),
+    RuntimeError,
+)
 # The `PIL.Image.Transpose` that undoes each EXIF orientation (TIFF 6.0, tag 274).
 _ORIENTATION = 0x0112
 _UPRIGHT = {
