@@ -1,14 +1,18 @@
 """Configuration: each experiment is an environment with folders of its own."""
 
 import os
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path, PurePath
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from supcon_pipeline.commands import CommandError
+from supcon_pipeline.config_faults import explain_fault
 from supcon_pipeline.core.messages import name_some, nearest_names
 from supcon_pipeline.packaged import CONF
 from supcon_pipeline.projects import is_packaged, require_plain_path
@@ -80,8 +84,25 @@ class ExperimentConfigLoader(OmegaConfigLoader):
             root = self._root()
             OmegaConf.register_new_resolver("root", lambda: root, replace=True)
         OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
-        config = super().__getitem__(key)
+        try:
+            config = super().__getitem__(key)
+        except (YAMLError, OmegaConfBaseException, ValueError, AttributeError) as error:
+            fault = explain_fault(error, dict(self._files(key)), self.runtime_params or {})
+            if fault is None:
+                raise
+            raise fault from error
         return _expand_home(config) if key == "catalog" else config
+
+    def _files(self, key: str) -> Iterator[tuple[str, bytes]]:
+        """The contents of the files that are read for a key, by their paths in the configuration."""
+        for env in dict.fromkeys([self.base_env, self.env or self.default_run_env]):
+            folder = self._get_conf_env_path(env)
+            paths = {
+                path for pattern in self.config_patterns[key] for path in self._fs.glob(f"{folder}/{pattern}")
+            }
+            for path in sorted(paths):
+                if self._is_valid_config_path(Path(path)):
+                    yield f"conf/{env}/{PurePath(path).relative_to(folder)}", self._fs.cat_file(path)
 
     def _root(self) -> str:
         """The folder or the address of all artifacts.

@@ -1,0 +1,106 @@
+"""Faults in the files of the configuration, told in one line."""
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
+from yaml.reader import ReaderError
+
+from supcon_pipeline.commands import CommandError
+from supcon_pipeline.core.messages import InputError
+
+# Begins the message of Kedro where two files of a folder hold the same name.
+_DUPLICATES = "Duplicate keys found in "
+
+
+def explain_fault(error: Exception, files: Mapping[str, bytes], given: Mapping[str, Any]) -> Exception | None:
+    """A fault as `<name> must <contract>, got <value>; <remedy>`; none where it is not one of the files.
+
+    Args:
+        error: raised where they were read, merged or resolved.
+        files: contents by the names that are shown, in the order in which they are merged.
+        given: what the command line gives beside them.
+    """
+    refusals = [cause for cause in _causes(error) if isinstance(cause, InputError)]
+    if refusals:
+        return refusals[0]
+    lines = [f"{name} must {fault}" for name, content in files.items() if (fault := _fault_of(content))]
+    if lines:
+        return CommandError(lines[0])
+    if isinstance(error, OmegaConfBaseException):
+        trees = {name: OmegaConf.to_container(_parse(content)) for name, content in files.items()}
+        return CommandError(_conflict_of({**trees, "--params": given}) or _unresolved(error))
+    if str(error).startswith(_DUPLICATES):
+        words = " ".join(str(error).removeprefix(_DUPLICATES).split())
+        return CommandError(f"names must stand in one file of a folder, got some twice: {words}; remove one")
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _parse(content: bytes) -> Any:
+    """A file as Kedro reads it."""
+    return OmegaConf.load(io.StringIO(content.decode("utf8")))
+
+
+def _fault_of(content: bytes) -> str | None:
+    """What a file must be and is not, with the remedy."""
+    try:
+        tree = _parse(content)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        return f"be text in UTF-8, got other bytes in line {line}; save it in UTF-8"
+    except ReaderError as error:
+        place = f"at character {error.position + 1:,}"
+        return f"be printable text, got the character U+{error.character:04X} {place}; remove it"
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join(str(error.problem).split())
+        return f"be YAML, got an error{place}: {problem}; mend what stands there or just before"
+    except (YAMLError, OSError) as error:
+        return f"be YAML, got an error: {' '.join(str(error).split())}; mend it"
+    except OmegaConfBaseException as error:
+        return (
+            f"have whole references, got an error for {error.full_key}: {_first_line(error)}; mend its ${{}}"
+        )
+    if not OmegaConf.is_dict(tree):
+        return "hold names with values, got a list or a text; write it as name: value"
+    return None
+
+
+def _conflict_of(trees: Mapping[str, Any]) -> str | None:
+    """The first name that is a list in one place and holds names in another."""
+    seen: dict[str, tuple[str, str]] = {}
+    for place, tree in trees.items():
+        for name, kind in _kinds(tree, ""):
+            first, where = seen.setdefault(name, (kind, place))
+            if first != kind:
+                return f"{name} must be {first} as in {where}, got {kind} in {place}; write it as it is there"
+    return None
+
+
+def _kinds(tree: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, list):
+            yield f"{prefix}{key}", "a list"
+        elif isinstance(value, Mapping):
+            yield f"{prefix}{key}", "names with values"
+            yield from _kinds(value, f"{prefix}{key}.")
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    """A value with a reference that leads nowhere."""
+    name = error.full_key or "the configuration"
+    return f"{name} must refer to what its folder has, got an error: {_first_line(error)}; mend its ${{}}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
