@@ -53,13 +53,17 @@ def test_an_error_that_is_no_refusal_stays_as_it_is() -> None:
     assert str(error) == "kedro run"
 
 
-@pytest.mark.parametrize("is_dagster", [False, True])
+# The program `kedro` loads the commands of a plugin wherever it is installed.
+@pytest.mark.parametrize(
+    ("modules", "is_dagster"),
+    [([], False), (["kedro_dagster"], True), (["kedro_dagster", "kedro_dagster.cli"], False)],
+)
 def test_dagster_is_given_plain_parameters_and_nodes_are_given_typed_ones(
-    is_dagster: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    modules: list[str], is_dagster: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delitem(sys.modules, "kedro_dagster", raising=False)
-    if is_dagster:
-        monkeypatch.setitem(sys.modules, "kedro_dagster", ModuleType("kedro_dagster"))
+    for name in modules:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
     fractions = {"validation_fraction": 0.2, "test_fraction": 0.2}
     counts = {"image_size": 8, "num_channels": 3, "seed": 0, "num_workers": 0, "max_rejected": 0}
     values = {**fractions, **counts, "crop": "pad", "on_leakage": "refuse", "near_duplicate_similarity": None}

@@ -1,7 +1,7 @@
 import pytest
 
 from supcon_pipeline.commands import CommandError
-from supcon_pipeline.run_ids import as_run_id, choose_run_id, is_generated, require_run_id
+from supcon_pipeline.run_ids import as_run_id, choose_run_id, is_generated, require_run_id, way_to_another_run
 
 SESSION = "2026-01-01T00.00.00.000Z"
 VARIABLES = ("SUPCON_RUN_ID", "KEDRO_CONFIG_RUN_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_DAG_ID")
@@ -16,6 +16,14 @@ def _nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_an_id_from_outside_a_run_has_that_of_the_session() -> None:
     assert choose_run_id(SESSION) == SESSION
     assert is_generated(SESSION)
+
+
+def test_the_way_to_another_run_is_that_of_who_gave_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert way_to_another_run() == "choose another SUPCON_RUN_ID"
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "airflow")
+    assert way_to_another_run() == "start a new run of the orchestrator"
+    monkeypatch.setenv("SUPCON_RUN_ID", "own")
+    assert way_to_another_run() == "choose another SUPCON_RUN_ID"
 
 
 def test_the_own_variable_counts_before_those_of_orchestrators(monkeypatch: pytest.MonkeyPatch) -> None:

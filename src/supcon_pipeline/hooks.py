@@ -100,8 +100,11 @@ class ParameterHooks:
 
 
 def _is_dagster() -> bool:
-    """Whether Dagster runs the nodes: it uses hooks and catalog, and neither session nor runner."""
-    return "kedro_dagster" in sys.modules
+    """Whether Dagster runs the nodes: it uses hooks and catalog, and neither session nor runner.
+
+    The program `kedro` loads the commands of all plugins, whoever runs the nodes.
+    """
+    return "kedro_dagster" in sys.modules and "kedro_dagster.cli" not in sys.modules
 
 
 class RunHooks:

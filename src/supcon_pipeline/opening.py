@@ -10,7 +10,7 @@ from kedro.pipeline.node import Node
 
 from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError, leaves
 from supcon_pipeline.datasets.run_record import InheritedEntry, RunRecord
-from supcon_pipeline.run_ids import given_run_id, is_generated
+from supcon_pipeline.run_ids import given_run_id, is_generated, way_to_another_run
 from supcon_pipeline.runs import RECORD, Run, RunBook
 from supcon_pipeline.validation import parameter_groups
 
@@ -101,9 +101,9 @@ def leave_out(pipeline: Pipeline, kept: set[str], run_id: str) -> None:
         )
     else:
         logger.warning(
-            "Nothing to run: run %s has all of this already; choose another %s to make it again",
+            "Nothing to run: run %s has all of this already; %s to make it again",
             run_id,
-            RUN_ID_VARIABLE,
+            way_to_another_run(),
         )
     vars(pipeline).clear()
     vars(pipeline).update(vars(rest))
@@ -207,7 +207,7 @@ def _require_same_parameters(record: RunRecord, node: Node, parameters: Mapping[
         if old.get(path) != new.get(path) and path.rpartition(".")[2] not in OF_SPEED:
             raise CommandError(
                 f"{path} must be {old.get(path)!r}, with which run {record['run_id']} made "
-                f"{', '.join(node.outputs)}, got {new.get(path)!r}; choose another {RUN_ID_VARIABLE}"
+                f"{', '.join(node.outputs)}, got {new.get(path)!r}; {way_to_another_run()}"
             )
 
 
@@ -224,5 +224,5 @@ def _require_artifacts(book: RunBook, run: Run, needed: set[str], load_versions:
         if first != version:
             raise CommandError(
                 f"{name} of run {run.run_id} must be that of {first or 'no run'}, with which it began, "
-                f"got {version}; choose another {RUN_ID_VARIABLE}"
+                f"got {version}; {way_to_another_run()}"
             )

@@ -4,20 +4,24 @@ from functools import cache
 
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.pipelines.baseline.pipeline import create_pipeline as create_baseline
-from supcon_pipeline.pipelines.data_prep.pipeline import create_pipeline as create_data_prep
-from supcon_pipeline.pipelines.enrol.pipeline import create_pipeline as create_enrol
-from supcon_pipeline.pipelines.evaluation.pipeline import create_pipeline as create_evaluation
-from supcon_pipeline.pipelines.export.pipeline import create_pipeline as create_export
-from supcon_pipeline.pipelines.index.pipeline import create_pipeline as create_index
-from supcon_pipeline.pipelines.inference.pipeline import create_pipeline as create_inference
-from supcon_pipeline.pipelines.lr_finder.pipeline import create_pipeline as create_lr_finder
-from supcon_pipeline.pipelines.out_of_distribution.pipeline import create_pipeline as create_outside
-from supcon_pipeline.pipelines.published.pipeline import create_pipeline as create_published
-from supcon_pipeline.pipelines.stage1.pipeline import create_pipeline as create_stage1
-from supcon_pipeline.pipelines.stage2.pipeline import create_pipeline as create_stage2
-from supcon_pipeline.pipelines.swa.pipeline import create_pipeline as create_swa
-from supcon_pipeline.pipelines.visualization.pipeline import create_pipeline as create_visualization
+from supcon_pipeline.pipelines import (
+    baseline,
+    data_prep,
+    enrol,
+    evaluation,
+    export,
+    index,
+    inference,
+    lr_finder,
+    out_of_distribution,
+    published,
+    stage1,
+    stage2,
+    swa,
+    visualization,
+)
+from supcon_pipeline.pipelines.lr_finder.pipeline import STAGES, create_range_test
+from supcon_pipeline.pipelines.swa.pipeline import MODELS, create_average
 
 # The functions of the nodes that train, embed or rank images: on a GPU, where there is one.
 ON_GPU = frozenset(
@@ -56,29 +60,26 @@ def whole_graph() -> Pipeline:
 @cache
 def _pipelines() -> dict[str, Pipeline]:
     """The pipelines, which a session needs four times."""
-    models = {"stage1": "encoder", "stage2": "classifier", "baseline": "baseline_model"}
-    averages = {f"{stage}_swa": create_swa(stage, model) for stage, model in models.items()}
     pipelines = {
-        "data_prep": create_data_prep(),
-        "stage1": create_stage1(),
-        "swa": sum(averages.values(), Pipeline([])),
-        "stage2": create_stage2(),
-        "published": create_published(),
-        "baseline": create_baseline(),
-        "evaluation": create_evaluation(),
-        "index": create_index(),
-        "visualization": create_visualization(),
+        "data_prep": data_prep.create_pipeline(),
+        "stage1": stage1.create_pipeline(),
+        "swa": swa.create_pipeline(),
+        "stage2": stage2.create_pipeline(),
+        "published": published.create_pipeline(),
+        "baseline": baseline.create_pipeline(),
+        "evaluation": evaluation.create_pipeline(),
+        "index": index.create_pipeline(),
+        "visualization": visualization.create_pipeline(),
     }
     # The range test of stage 1 needs no encoder, that of stage 2 does.
-    range_tests = {f"{stage}_lr_finder": create_lr_finder(stage) for stage in ("stage1", "stage2")}
     beside = {
-        **averages,
-        **range_tests,
-        "lr_finder": sum(range_tests.values(), Pipeline([])),
-        "export": create_export(),
-        "enrol": create_enrol(),
-        "inference": create_inference(),
-        "out_of_distribution": create_outside(),
+        **{f"{stage}_swa": create_average(stage) for stage in MODELS},
+        **{f"{stage}_lr_finder": create_range_test(stage) for stage in STAGES},
+        "lr_finder": lr_finder.create_pipeline(),
+        "export": export.create_pipeline(),
+        "enrol": enrol.create_pipeline(),
+        "inference": inference.create_pipeline(),
+        "out_of_distribution": out_of_distribution.create_pipeline(),
     }
     found = {**pipelines, **beside, "__default__": sum(pipelines.values(), Pipeline([]))}
     return {name: _with_places(pipeline) for name, pipeline in found.items()}

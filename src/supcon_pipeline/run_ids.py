@@ -25,9 +25,23 @@ def given_run_id() -> str | None:
     if chosen:
         require_run_id(RUN_ID_VARIABLE, chosen)
         return chosen
-    raw = next(filter(None, map(os.environ.get, _ORCHESTRATORS)), None)
+    raw = _of_orchestrator()
     # Different DAGs have runs of the same id where they have the same schedule.
     return as_run_id(raw, scope=os.environ.get("AIRFLOW_CTX_DAG_ID", "")) if raw else None
+
+
+def _of_orchestrator() -> str | None:
+    return next(filter(None, map(os.environ.get, _ORCHESTRATORS)), None)
+
+
+def way_to_another_run() -> str:
+    """What to do where the id must not be the one that was given.
+
+    Set where an orchestrator runs, the variable would make all of its runs one.
+    """
+    if not os.environ.get(RUN_ID_VARIABLE) and _of_orchestrator():
+        return "start a new run of the orchestrator"
+    return f"choose another {RUN_ID_VARIABLE}"
 
 
 def choose_run_id(session_id: str) -> str:

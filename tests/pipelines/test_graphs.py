@@ -9,9 +9,11 @@ from graphlib import TopologicalSorter
 from typing import get_type_hints
 
 import pytest
+from kedro.framework.project import find_pipelines, pipelines
 
 from supcon_pipeline.core.pages.pictures import PICTURES
 from supcon_pipeline.pipeline_registry import ON_GPU, register_pipelines
+from tests.conftest import ROOT, bootstrap
 
 PIPELINES = register_pipelines()
 FUNCTIONS = {node.func.__name__: node.func for pipeline in PIPELINES.values() for node in pipeline.nodes}
@@ -25,6 +27,18 @@ def test_the_registry_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_plugins_find_every_node_by_the_name_of_its_package(monkeypatch):
+    bootstrap(ROOT)
+    # What the last command has asked for.
+    monkeypatch.setattr(pipelines, "_requested_pipelines", None)
+    # A warning would be an error.
+    found = find_pipelines()
+    packages = {path.parent.name for path in (ROOT / "src/supcon_pipeline/pipelines").glob("*/pipeline.py")}
+    assert found.keys() == {*packages, "__default__"}
+    names = {node.name for pipeline in found.values() for node in pipeline.nodes}
+    assert names == {node.name for pipeline in PIPELINES.values() for node in pipeline.nodes}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

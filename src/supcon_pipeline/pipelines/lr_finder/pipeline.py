@@ -9,10 +9,16 @@ from supcon_pipeline.pipelines.lr_finder.nodes import (
     trace_stage2_loss,
 )
 
+STAGES = ("stage1", "stage2")
 _DATA = ["prepared_images", "samples", "dataset_card"]
 
 
-def create_pipeline(stage: str) -> Pipeline:
+def create_pipeline() -> Pipeline:
+    """The range tests of both stages."""
+    return sum(map(create_range_test, STAGES), Pipeline([]))
+
+
+def create_range_test(stage: str) -> Pipeline:
     """The curve, suggestion and picture of the range test of `stage1` or `stage2`."""
     curve, suggestion = f"{stage}_lr_curve", f"{stage}_lr_suggestion"
     parameters = [f"params:{stage}", "params:lr_finder"]
