@@ -1,5 +1,6 @@
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,20 @@ def test_a_process_may_claim_again_what_it_has(tmp_path: Path) -> None:
     first, second = Claim(tmp_path, ["train"], "run"), Claim(tmp_path, ["train"], "run")
     second.release()
     first.release()
+
+
+def test_a_claim_that_a_full_disk_refuses_names_its_file_and_is_taken_back(tmp_path: Path) -> None:
+    # The folder is found while there is room.
+    Claim(tmp_path, ["train"], "run").release()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match=rf"File too large: '{tmp_path}/.*\.json'"):
+            Claim(tmp_path, ["train"], "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.rglob("*.json"))
+    Claim(tmp_path, ["train"], "run").release()
 
 
 def test_a_user_without_a_name_can_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

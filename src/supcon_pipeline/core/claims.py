@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from supcon_pipeline.core.messages import InputError, name_some
@@ -34,6 +34,7 @@ class Claim:
 
     Raises:
         InputError: where another process holds one of the names, with that process.
+        OSError: where the system refuses to write the claim, as on a full disk, with the path.
     """
 
     def __init__(self, place: Path, names: Iterable[str], kind: str):
@@ -49,7 +50,16 @@ class Claim:
                 _require_free(holder, set(names), kind)
             self._lock.acquire()
             since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            self._holder.write_text(json.dumps({"pid": os.getpid(), "since": since, "names": names}), "utf-8")
+            self._write({"pid": os.getpid(), "since": since, "names": names})
+
+    def _write(self, record: dict[str, Any]) -> None:
+        try:
+            self._holder.write_text(json.dumps(record), "utf-8")
+        except OSError as error:
+            self.release()
+            # A file that is open does not say its name when it refuses to be written.
+            error.filename = error.filename or str(self._holder)
+            raise
 
     def release(self) -> None:
         """Let others have it."""
