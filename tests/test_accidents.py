@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,18 @@ def test_the_path_of_a_dataset_is_told_where_the_error_has_none(
     monkeypatch.setattr("json.dump", lambda *_, **__: raise_error(full))
     line = explain_accident(error_of(lambda: dataset.save({"a": 1})))
     assert str(line).startswith(f"{tmp_path}/a.json must have room on its disk, got ")
+
+
+def test_a_disk_that_was_full_before_the_run_is_told_with_the_folders_that_were_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [f"{tmp_path}/a", f"{tmp_path}/b"])
+    monkeypatch.setattr("tempfile.tempdir", None)
+    line = explain_accident(error_of(tempfile.gettempdir))
+    assert line == (
+        "a folder for temporary files must have room and be open to this user, "
+        f"got none of '{tmp_path}/a', '{tmp_path}/b'; make room, or set TMPDIR to a folder on another disk"
+    )
 
 
 @pytest.mark.parametrize(

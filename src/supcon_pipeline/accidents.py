@@ -48,6 +48,8 @@ _LACK_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _LOST_WORKER = re.compile(r"DataLoader (worker \(pid|timed out)|workers? is no longer possible|shared memory")
+# Python looks for one that it can write to, and finds none where all are on a full disk or read-only.
+_NO_TEMPORARY_FOLDER = re.compile(r"No usable temporary directory found in \[(?P<places>.*)\]")
 _SIZES = ("micro_batch_size", "batch_size", "validation_batch_size", "num_workers")
 
 
@@ -109,6 +111,10 @@ def explain_accident(
         if isinstance(cause, MemoryError) or number == errno.ENOMEM or _LACK_OF_MEMORY.search(words):
             got = _first_sentence(cause)
             return f"memory must be enough for {place}, got too little: {got}; {_remedy_of(smaller)}"
+        if found := _NO_TEMPORARY_FOLDER.search(words):
+            contract = "must have room and be open to this user"
+            remedy = "make room, or set TMPDIR to a folder on another disk"
+            return f"a folder for temporary files {contract}, got none of {found['places']}; {remedy}"
         if number in _TOO_MANY_FILES:
             return f"open files must be within the limit, got {os.strerror(number)}; type ulimit -n 65536"
         if number in _FULL:
