@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -28,6 +29,37 @@ def test_a_signal_ends_a_run_with_its_files_cleaned_up(
     assert list(tmp_path.iterdir()) == []
     assert caplog.messages == [f"Stopped by {signal.Signals(number).name}"]
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit), (signal.SIGINT, KeyboardInterrupt)],
+)
+def test_a_signal_that_comes_where_python_ignores_exceptions_still_ends_a_run(
+    number: int, raised: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(
+        number, signal.default_int_handler if raised is KeyboardInterrupt else signal.SIG_DFL
+    )
+
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    def wait() -> None:
+        with unwinding_on_signals():
+            Dying()
+            time.sleep(10)
+
+    hook = sys.unraisablehook
+    try:
+        with pytest.raises(raised):
+            wait()
+    finally:
+        signal.signal(number, before)
+    assert sys.unraisablehook is hook
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_signal_that_is_handled_elsewhere_is_left_alone() -> None:

@@ -1,15 +1,19 @@
 """Signals that end a run."""
 
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 logger = logging.getLogger(__name__)
 # A job scheduler or `kill`; a terminal that is closed.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
+# Seconds after which a signal that Python has lost is sent again.
+_AGAIN = 0.1
 
 
 @contextmanager
@@ -26,7 +30,8 @@ def unwinding_on_signals() -> Iterator[None]:
     for number in handled:
         signal.signal(number, _stop)
     try:
-        yield
+        with _repeating_lost_signals() if is_main else nullcontext():
+            yield
     except _Stopped as stopped:
         logger.warning("Stopped by %s", signal.Signals(stopped.number).name)
         raise
@@ -45,3 +50,34 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     # A second one does not wait for the cleaning up.
     signal.signal(number, signal.SIG_DFL)
     raise _Stopped(number)
+
+
+@contextmanager
+def _repeating_lost_signals() -> Iterator[None]:
+    """Send a signal again whose exception Python has ignored.
+
+    It does so where no caller could see one: while a process forks, as for each worker, and in a `__del__`.
+    """
+    before = sys.unraisablehook
+
+    def hook(ignored: "sys.UnraisableHookArgs") -> None:
+        error = ignored.exc_value
+        if isinstance(error, _Stopped):
+            signal.signal(error.number, _stop)
+            _send_again(error.number)
+        elif isinstance(error, KeyboardInterrupt):
+            _send_again(signal.SIGINT)
+        else:
+            before(ignored)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _send_again(number: int) -> None:
+    timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
