@@ -62,6 +62,27 @@ def test_a_signal_that_comes_where_python_ignores_exceptions_still_ends_a_run(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_worker_that_ends_by_the_same_signal_is_no_error_while_a_run_is_cleaned_up() -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Terminated.")
+
+    def stop() -> None:
+        with unwinding_on_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            finally:
+                os.kill(os.getpid(), signal.SIGCHLD)
+                time.sleep(0.01)
+
+    before = signal.signal(signal.SIGCHLD, fail)
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            stop()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_signal_that_is_handled_elsewhere_is_left_alone() -> None:
     seen: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))

@@ -49,6 +49,8 @@ class _Stopped(SystemExit):
 def _stop(number: int, _frame: FrameType | None) -> None:
     # A second one does not wait for the cleaning up.
     signal.signal(number, signal.SIG_DFL)
+    # Where a group of processes is stopped, workers end too, and torch would raise an error for each.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raise _Stopped(number)
 
 
