@@ -83,6 +83,27 @@ def test_a_worker_that_ends_by_the_same_signal_is_no_error_while_a_run_is_cleane
         signal.signal(signal.SIGCHLD, before)
 
 
+@pytest.mark.parametrize(
+    ("number", "raised", "told"),
+    [(signal.SIGTERM, SystemExit, ["Stopped by SIGTERM"]), (signal.SIGINT, KeyboardInterrupt, [])],
+)
+def test_a_library_that_raises_an_error_of_its_own_at_a_signal_does_not_hide_it(
+    number: int, raised: type[BaseException], told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop() -> None:
+        with unwinding_on_signals():
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(10)
+            except raised as error:
+                # As modules in C++ do while they are imported.
+                raise ImportError("initialization failed") from error
+
+    with pytest.raises(raised):
+        stop()
+    assert caplog.messages == told
+
+
 def test_a_signal_that_is_handled_elsewhere_is_left_alone() -> None:
     seen: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))

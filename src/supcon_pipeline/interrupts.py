@@ -32,9 +32,13 @@ def unwinding_on_signals() -> Iterator[None]:
     try:
         with _repeating_lost_signals() if is_main else nullcontext():
             yield
-    except _Stopped as stopped:
-        logger.warning("Stopped by %s", signal.Signals(stopped.number).name)
-        raise
+    except BaseException as error:
+        stopped = _find_stop(error)
+        if stopped is None:
+            raise
+        if isinstance(stopped, _Stopped):
+            logger.warning("Stopped by %s", signal.Signals(stopped.number).name)
+        raise stopped from None
     finally:
         for number in handled:
             signal.signal(number, signal.SIG_DFL)
@@ -44,6 +48,13 @@ class _Stopped(SystemExit):
     def __init__(self, number: int):
         super().__init__(128 + number)
         self.number = number
+
+
+def _find_stop(error: BaseException | None) -> BaseException | None:
+    """The stop that an error came from: a module that is just imported raises one of its own instead."""
+    while error is not None and not isinstance(error, _Stopped | KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
