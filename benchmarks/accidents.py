@@ -177,7 +177,7 @@ def draw(number: int, seed: int) -> Trial:
         is_whole,
         # Before the first line, Python starts.
         max(generator.uniform(-0.2, 1), 0),
-        generator.uniform(0, 1.5),
+        generator.uniform(0, 0.4),
         generator.choice(LIMITS),
         generator.choice(FOLLOWING),
     )
