@@ -13,7 +13,6 @@ from typing import Any
 import hypothesis
 import pytest
 from filelock import FileLock
-from kedro.framework.startup import ProjectMetadata, bootstrap_project
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +49,7 @@ visualization:
 }
 
 
-_BOOTSTRAPPED: list[ProjectMetadata] = []
+_BOOTSTRAPPED: list[Any] = []
 
 
 def make_project(path: Path, environments: tuple[str, ...] = ("tiny",)) -> Path:
@@ -87,11 +86,14 @@ def kedro() -> Kedro:
     return run
 
 
-def bootstrap(project: Path) -> ProjectMetadata:
-    """Tell Kedro of the package, once in a process: it is the same in every project.
+def bootstrap(project: Path) -> Any:
+    """Tell Kedro of the package, once in a process: it is the same in every project. Gives its metadata.
 
     The settings are found by looking up the module of each frame of the stack, half a second under pytest.
     """
+    # It changes the log of whatever loads it, as do processes in the tests of the learning library.
+    from kedro.framework.startup import bootstrap_project
+
     if not _BOOTSTRAPPED:
         _BOOTSTRAPPED.append(bootstrap_project(project))
     return _BOOTSTRAPPED[0]._replace(project_path=project, source_dir=project / "src")
