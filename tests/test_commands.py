@@ -7,7 +7,7 @@ import pytest
 from kedro.logging import RichHandler
 from rich.console import Console
 
-from supcon_pipeline.commands import complete_commands, escape_what_the_console_lacks, program_of
+from supcon_pipeline.commands import causes, complete_commands, escape_what_the_console_lacks, program_of
 
 CAT, BEETLE = "\N{CJK UNIFIED IDEOGRAPH-732B}", "K\N{LATIN SMALL LETTER A WITH DIAERESIS}fer"
 
@@ -49,3 +49,10 @@ def test_what_is_typed_depends_on_the_folder_and_on_its_own_environment(
 def test_commands_in_a_message_are_completed(message: str, completed: str) -> None:
     assert complete_commands(message, "e", "p") == completed
     assert complete_commands(message, None) == message
+
+
+def test_the_causes_of_an_error_end_where_two_name_each_other() -> None:
+    first, second = ValueError("first"), KeyError("second")
+    first.__context__, second.__cause__ = second, first
+    assert list(causes(first)) == [first, second]
+    assert list(causes(None)) == []

@@ -127,6 +127,15 @@ def complete_commands(message: str, env: str | None, program: str = "kedro") -> 
     return re.sub(r"(?<![\w/])kedro (?=runs?\b)", lambda _: f"{program} ", message)
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was raised from or while they were handled; each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def find_refusal(error: BaseException | None) -> InputError | None:
     """The refusal behind an error, which Kedro wraps in `DatasetError` where a dataset raised it."""
     while isinstance(error, DatasetError) and not isinstance(error, InputError):

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
 
-from supcon_pipeline.commands import CommandError
+from supcon_pipeline.commands import CommandError, causes
 from supcon_pipeline.core.messages import InputError
 
 # Begins the message of Kedro where two files of a folder hold the same name.
@@ -24,7 +24,7 @@ def explain_fault(error: Exception, files: Mapping[str, bytes], given: Mapping[s
         files: contents by the names that are shown, in the order in which they are merged.
         given: what the command line gives beside them.
     """
-    refusals = [cause for cause in _causes(error) if isinstance(cause, InputError)]
+    refusals = [cause for cause in causes(error) if isinstance(cause, InputError)]
     if refusals:
         return refusals[0]
     lines = [f"{name} must {fault}" for name, content in files.items() if (fault := _fault_of(content))]
@@ -37,12 +37,6 @@ def explain_fault(error: Exception, files: Mapping[str, bytes], given: Mapping[s
         words = " ".join(str(error).removeprefix(_DUPLICATES).split())
         return CommandError(f"names must stand in one file of a folder, got some twice: {words}; remove one")
     return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _parse(content: bytes) -> Any:

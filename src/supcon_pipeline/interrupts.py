@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 
+from supcon_pipeline.commands import causes
+
 logger = logging.getLogger(__name__)
 # A job scheduler or `kill`; a terminal that is closed.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -50,11 +52,9 @@ class _Stopped(SystemExit):
         self.number = number
 
 
-def _find_stop(error: BaseException | None) -> BaseException | None:
+def _find_stop(error: BaseException) -> BaseException | None:
     """The stop that an error came from: a module that is just imported raises one of its own instead."""
-    while error is not None and not isinstance(error, _Stopped | KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((cause for cause in causes(error) if isinstance(cause, _Stopped | KeyboardInterrupt)), None)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
