@@ -268,15 +268,7 @@ def show(soak: Soak, last: Sequence[str], seconds: float) -> None:
         ]
         table.add_row(accident, str(tally.runs), *counts, str(len(tally.faults)))
     Console(width=120).print(table)
-    rows = {
-        accident: {
-            "runs": tally.runs,
-            "codes": tally.codes,
-            "outcomes": tally.outcomes,
-            "faults": tally.faults,
-        }
-        for accident, tally in soak.tallies.items()
-    }
+    rows = {accident: vars(tally) for accident, tally in soak.tallies.items()}
     result = {"accidents": rows, "last": last, "commands": soak.num_commands, "seconds": seconds}
     print("RESULT", json.dumps(result))
 

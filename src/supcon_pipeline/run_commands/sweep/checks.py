@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from supcon_pipeline.commands import CommandError, replaced
 from supcon_pipeline.core.messages import suggest
 from supcon_pipeline.pipeline_registry import register_pipelines
+from supcon_pipeline.pipelines.swa.pipeline import MODELS
 from supcon_pipeline.run_commands.books import Experiment
 from supcon_pipeline.run_commands.sweep.file import SweepFile
 from supcon_pipeline.run_commands.sweep.plan import DATA, STAGES, SweepPlan, graph_of, groups_of
@@ -73,8 +74,7 @@ def _chosen_pipelines(sweep: SweepFile, needed: Sequence[str], experiment: Exper
         experiment: of the sweep.
     """
     chosen, registered = sweep.pipelines or [], register_pipelines()
-    models = ("encoder", "classifier", "baseline_model")
-    harmless = experiment.book.pipelines_making(models, ())
+    harmless = experiment.book.pipelines_making(MODELS.values(), ())
     for name in chosen:
         if name not in registered:
             raise CommandError(f"pipelines must be of this project, got '{name}'; {suggest(name, harmless)}")
