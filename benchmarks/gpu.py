@@ -69,12 +69,12 @@ def random_images(num_train: int, num_validation: int) -> Any:
 def measure_epoch(options: argparse.Namespace, save: Save) -> None:
     """Images per second and the share of waiting, of each loop and precision, and syncs in a step."""
     from benchmarks.epoch import our_epoch, plain_epoch
-    from benchmarks.recipe import stage_parameters
+    from benchmarks.recipe import group_parameters
 
     from supcon_pipeline.core.parameters.stages import Stage1Parameters
 
     changes = [f"loader.num_workers={options.workers}", "validation_interval=1", *options.epoch_changes]
-    raw = stage_parameters("stage1", "cifar10", changes)
+    raw = group_parameters("stage1", "cifar10", changes)
     data = random_images(options.steps * raw["loader"]["batch_size"], 1000)
     loops = {
         "straightforward, float32": lambda params: plain_epoch(data, params, options.workers),

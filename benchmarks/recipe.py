@@ -2,8 +2,9 @@
 
     python -m benchmarks.recipe --env cifar10 --images cifar10.npz --minutes 5 --changes optimizer.lr=0.2
 
-The file holds `images` (uint8, [n, h, w, c]), `labels` and `is_test`; a tenth of what is not for testing
-validates. Without a file, the digits. Recipes are chosen by validation; `--test` scores the test images too.
+The file holds `images` (uint8, [n, h, w, c]), `labels` and `is_test`; of what is not for testing, as much
+validates as the environment says. Without a file, the digits. Recipes are chosen by validation; `--test`
+scores the test images too.
 A line `CASE {json}` follows each validation. How much does a recipe lose by fewer, wrong or unequally many
 labels, and how much does cross-entropy alone, as long?
 
@@ -22,11 +23,14 @@ from typing import Any
 import numpy as np
 from benchmarks.epoch import load_digits
 from omegaconf import OmegaConf
+from sklearn.metrics import log_loss
 
 from supcon_pipeline.config import ExperimentConfigLoader
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.pixels import channel_statistics
 from supcon_pipeline.core.data.splits import split_samples
+from supcon_pipeline.core.metrics.classification import accuracy
+from supcon_pipeline.core.metrics.retrieval import retrieval_values
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.parameters.stages import BaselineParameters, Stage1Parameters
 from supcon_pipeline.core.search.knn import classify_by_prefixes
@@ -37,22 +41,22 @@ from supcon_pipeline.core.training.state import EpochRecord, Training
 from supcon_pipeline.settings import CONFIG_LOADER_ARGS
 
 
-def stage_parameters(stage: str, env: str, changes: list[str]) -> dict[str, Any]:
-    """The parameters of a stage in an environment, with changes such as `loader.batch_size=512`."""
+def group_parameters(group: str, env: str, changes: list[str]) -> dict[str, Any]:
+    """The parameters of a group in an environment, with changes such as `loader.batch_size=512`."""
     loader = ExperimentConfigLoader("conf", env=env, **CONFIG_LOADER_ARGS)
-    merged = OmegaConf.merge(loader["parameters"][stage], OmegaConf.from_dotlist(changes))
+    merged = OmegaConf.merge(loader["parameters"][group], OmegaConf.from_dotlist(changes))
     found: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
     return found
 
 
-def load_images(path: Path | None) -> LabelledImages:
+def load_images(path: Path | None, validation_fraction: float) -> LabelledImages:
     """The images of a file with their splits; without one, the digits."""
     if path is None:
         return load_digits(None)
     arrays = np.load(path)
     labels = arrays["labels"].astype(np.int64)
     given = np.where(arrays["is_test"], "test", "train").astype(object)
-    return LabelledImages(arrays["images"], labels, split_samples(labels, 0.1, 0, 0, given))
+    return LabelledImages(arrays["images"], labels, split_samples(labels, validation_fraction, 0, 0, given))
 
 
 def thin_out(data: LabelledImages, fraction: float, imbalance: float, seed: int) -> LabelledImages:
@@ -90,7 +94,7 @@ def build_stage(options: argparse.Namespace, data: LabelledImages, params: Stage
     """Stage 1, or its baseline."""
     if options.baseline is None:
         return contrastive_stage(data, card_of(data), params)
-    changed = stage_parameters("baseline", options.env, options.baseline)
+    changed = group_parameters("baseline", options.env, options.baseline)
     return baseline_stage(data, card_of(data), params, BaselineParameters.model_validate(changed))
 
 
@@ -109,17 +113,21 @@ def train(stage: Stage, data: LabelledImages) -> Iterator[tuple[Training, dict[s
 
 
 def scores(training: Training, data: LabelledImages, split: str, batch_size: int) -> dict[str, float]:
-    """Accuracy of the nearest neighbour, of weighted k-NN, and of the classifier head where there is one."""
+    """Accuracy of nearest neighbour and weighted k-NN, mAP@R; accuracy and log loss of a classifier head."""
     train, chosen = data.indices("train"), data.indices(split)
     with training.precision.autocast():
         outputs = embed_images(training.validated, data.images, np.concatenate([chosen, train]), batch_size)
     queries, references = np.split(outputs["embedding"].numpy(), [len(chosen)])
-    votes = classify_by_prefixes(queries, references, data.labels[train], (1, 20), 0.07)
-    accuracy = {f"knn_{k}": float((found == data.labels[chosen]).mean()) for k, found in votes.items()}
+    labels, neighbours = data.labels[chosen], data.labels[train]
+    votes = classify_by_prefixes(queries, references, neighbours, (1, 20), 0.07)
+    found = {f"knn_{k}": accuracy(labels, predicted) for k, predicted in votes.items()}
+    values = retrieval_values(queries, labels, references, neighbours)
+    found["map_at_r"] = float(values["mean_average_precision_at_r"].mean())
     if "logits" in outputs:
-        predicted = outputs["logits"][: len(chosen)].argmax(dim=1).numpy()
-        accuracy["classifier"] = float((predicted == data.labels[chosen]).mean())
-    return accuracy
+        probabilities = outputs["logits"][: len(chosen)].double().softmax(dim=1).numpy()
+        found["classifier"] = accuracy(labels, probabilities.argmax(axis=1))
+        found["log_loss"] = float(log_loss(labels, probabilities, labels=range(data.num_classes)))
+    return found
 
 
 def parse_options() -> argparse.Namespace:
@@ -144,9 +152,11 @@ def main() -> None:
     options = parse_options()
     limits = {"max_minutes": options.minutes, "loader.num_workers": options.workers}
     changes = [f"{name}={value}" for name, value in limits.items() if value is not None]
-    changed = stage_parameters("stage1", options.env, [*changes, *options.changes])
+    changed = group_parameters("stage1", options.env, [*changes, *options.changes])
     params = Stage1Parameters.model_validate(changed)
-    data = thin_out(load_images(options.images), options.fraction, options.imbalance, params.seed)
+    validation_fraction = group_parameters("data_prep", options.env, [])["validation_fraction"]
+    images = load_images(options.images, validation_fraction)
+    data = thin_out(images, options.fraction, options.imbalance, params.seed)
     data, start = mislabel(data, options.wrong, params.seed), time.perf_counter()
     cases = []
     training: Training

@@ -175,7 +175,8 @@ def test_the_baseline_of_a_recipe_is_scored_as_the_recipe_is(
     options = "--baseline logit_adjustment=1 --imbalance 2 --wrong 0.2 --test --workers 0"
     *_, validation, test = run_script("recipe", f"{options} --changes {changes}", monkeypatch, capsys)
     assert (validation["case"], test["case"]) == ("validation", "test")
-    assert all(0 < test[name] < 1 for name in ("knn_1", "knn_20", "classifier"))
+    assert all(0 < test[name] < 1 for name in ("knn_1", "knn_20", "map_at_r", "classifier"))
+    assert test["log_loss"] > 0
 
 
 def test_the_seeds_of_a_killed_comparison_go_on(
