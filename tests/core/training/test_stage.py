@@ -2,12 +2,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.core.training.trainings import CARD, make_data, read_parameters, stage1_parameters
+from tests.core.training.trainings import (
+    CARD,
+    make_data,
+    read_parameters,
+    stage1_parameters,
+    stage2_parameters,
+)
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.stages import BaselineParameters, BaselineTraining, Stage1Parameters
-from supcon_pipeline.core.training.recipes import baseline_stage, contrastive_stage
+from supcon_pipeline.core.training.recipes import baseline_stage, classifier_stage, contrastive_stage
 from supcon_pipeline.core.training.stage import build_training
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -75,3 +82,23 @@ def test_what_is_kept_lies_as_near_to_the_start_as_the_classes_say_where_others_
         assert training.blend is not None
         shares[data.has_unseen_classes] = training.blend.start_share
     assert shares == {False: 12 / (12 + 36), True: 3 / (3 + 3)}
+
+
+@pytest.mark.parametrize("kind", ["stage1", "stage2", "baseline"])
+def test_views_that_are_too_small_for_the_network_are_refused_before_the_first_step(kind: str) -> None:
+    data = uneven_data(30, {})
+    # Of a size that only the second half of a training would have, or of a transform's own.
+    small = {"view_sizes": (16, 8), "transforms": []}
+    backbone = {**read_parameters("stage1")["backbone"], "name": "whitened_cnn"}
+    params = stage1_parameters(backbone=backbone, **small)
+    stage = contrastive_stage(data, CARD, params)
+    if kind == "baseline":
+        stage = baseline_stage(data, CARD, params, BASELINE)
+    if kind == "stage2":
+        encoder = NamedTensors(stage.model.state_dict(), {"model": stage.description})
+        resize = {"name": "Resize", "args": {"height": 8, "width": 8}}
+        stage = classifier_stage(encoder, data, CARD, stage2_parameters(transforms=[resize]))
+    group = "stage2" if kind == "stage2" else "stage1"
+    message = rf"{group}\.transforms must give views that suit the network, got 8 x 8 pixels"
+    with pytest.raises(InputError, match=message):
+        build_training(stage, data)

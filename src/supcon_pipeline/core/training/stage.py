@@ -12,6 +12,7 @@ from supcon_pipeline.core.data.encoded_images import EncodedImages
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.image_size import require_fitting_views
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.blending import StartBlend
@@ -128,6 +129,8 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
     """
     params, device, group = stage.params, pick_device(), stage.group
     model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.", ranks)
+    if stage.inputs is None:
+        require_fitting_views(model, loader.dataset.policy.shapes, group)
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())

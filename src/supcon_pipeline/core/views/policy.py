@@ -21,6 +21,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 NUM_REHEARSALS = 100
 # Fewer for large images, so that it takes a fraction of a second.
 REHEARSED_PIXELS = NUM_REHEARSALS * 224 * 224
+# cv2.INTER_AREA: a pixel is the mean of those that it covers.
+_AREA = 3
 # Stands in for the image size when arguments are validated before there are images.
 ANY_SIZE = (224, 224)
 Spec = Mapping[str, Any]
@@ -37,8 +39,8 @@ class ViewPolicy:
             a view is the image itself.
         num_views: views per image, at least 1.
         image_shape: `(h, w, c)` of the images. If given, the policy is tried before it is used.
-        view_sizes: height and width of the views that transforms without a size make, one for each of as
-            many equal parts of the training; by default, the size of the images.
+        view_sizes: height and width of the views, one for each of as many equal parts of the training, unless
+            the transforms have a size of their own; by default, the size of the images.
         num_epochs: epochs of the training.
         keeps_aspect: whether images come with their own aspect; `image_shape` is then that of a square one.
 
@@ -63,12 +65,19 @@ class ViewPolicy:
         own = ANY_SIZE if image_shape is None else image_shape[:2]
         sizes = [(size, size) for size in view_sizes] or [own]
         self.parts = [_compose(transforms, size) for size in sizes]
+        # The height, width and channels of the views of each part, as far as the images are known.
+        self.shapes: list[tuple[int, ...]] = []
+        if image_shape is None:
+            return
+        if view_sizes and not keeps_aspect:
+            self.parts = [_resized(*part, image_shape) for part in zip(self.parts, sizes, strict=True)]
         # A run builds the same policy several times: to validate it, to draw it and to train.
         key = repr((transforms, image_shape, sizes, keeps_aspect))
-        if image_shape is not None and key not in _rehearsed:
+        if key not in _rehearsed:
             for compose in self.parts:
                 self._rehearse(compose, _shapes_like(image_shape, keeps_aspect))
             _rehearsed.add(key)
+        self.shapes = [_shape_of_view(compose, image_shape) for compose in self.parts]
 
     @property
     def has_transforms(self) -> bool:
@@ -168,6 +177,24 @@ def _compose(transforms: Sequence[Spec], size: tuple[int, int]) -> Any:
     import albumentations
 
     return albumentations.Compose([build_transform(**spec, size=size) for spec in transforms])
+
+
+def _resized(compose: Any, size: tuple[int, int], image_shape: tuple[int, int, int]) -> Any:
+    """The same, of views of that size where it would leave the size of the images as it is."""
+    try:
+        shape = _shape_of_view(compose, image_shape)
+    # What fails is told by the rehearsal.
+    except Exception:
+        return compose
+    if shape[:2] != image_shape[:2] or size == image_shape[:2]:
+        return compose
+    resize = build_transform("Resize", {"interpolation": _AREA}, size)
+    return type(compose)([*compose.transforms, resize])
+
+
+def _shape_of_view(compose: Any, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    _seed(compose, np.random.default_rng(0))
+    return _view(compose, np.zeros(image_shape, np.uint8)).shape
 
 
 def _view(compose: Any, image: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
