@@ -102,3 +102,17 @@ def test_views_that_are_too_small_for_the_network_are_refused_before_the_first_s
     message = rf"{group}\.transforms must give views that suit the network, got 8 x 8 pixels"
     with pytest.raises(InputError, match=message):
         build_training(stage, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("start_images", 150), ("start_classes", 40), ("freeze_epochs", 1), ("freeze_batch_norm", True)],
+)
+def test_keeping_to_random_weights_is_warned_of(
+    name: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    contrastive_stage(uneven_data(30, {}), CARD, stage1_parameters(finetune={name: value}))
+    assert f"stage1.finetune.{name} keeps to the weights that resnet_narrow starts from" in caplog.text
+    caplog.clear()
+    contrastive_stage(uneven_data(30, {}), CARD, stage1_parameters(finetune={"layer_decay": 0.8}))
+    assert not caplog.text

@@ -217,12 +217,20 @@ def _build_start(description: Card, data: LabelledImages, params: EncoderTrainin
         start_neck(encoder, data, params.validation_batch_size)
     else:
         start_patches(encoder, data, params.validation_batch_size)
-    if finetune.lora and not params.backbone.is_loaded:
-        logger.warning(
-            "stage1.finetune.lora leaves the weights of %s as they are, and those are random; start from "
-            "others with --params stage1.backbone.pretrained=true",
-            params.backbone.name,
-        )
+        _warn_of_random_start(params.backbone.name, finetune)
     if finetune.lora:
         add_low_rank_updates(encoder.backbone, **finetune.lora.model_dump())
     return model
+
+
+def _warn_of_random_start(backbone: str, finetune: FinetuneParameters) -> None:
+    """Warn that weights that a training is to keep to are random."""
+    keeping = ("lora", "freeze_epochs", "freeze_batch_norm", "start_images", "start_classes")
+    names = [name for name in keeping if getattr(finetune, name)]
+    if names:
+        logger.warning(
+            "stage1.finetune.%s keeps to the weights that %s starts from, and those are random; start from "
+            "others with --params stage1.backbone.pretrained=true, or add --params stage1.finetune=null",
+            names[0],
+            backbone,
+        )
