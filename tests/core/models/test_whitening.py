@@ -41,7 +41,7 @@ def clouds(rng, per_class=200):
 
 def test_within_classes_what_varied_most_varies_like_the_rest_and_what_tells_them_apart_comes_first(rng):
     rows, labels = clouds(rng)
-    weight, bias = whiten_within_classes(rows, labels, 32)
+    weight, bias = whiten_within_classes(rows, labels, 32, shrinkage=0.3)
     whitened = rows @ weight.T + bias
     means = np.stack([whitened[labels == c].mean(axis=0) for c in range(3)])
     within = empirical_covariance(whitened - means[labels], assume_centered=True)
@@ -63,7 +63,7 @@ def test_classes_hidden_in_common_variation_are_found_by_nearest_neighbours_of_n
         neighbours = KNeighborsClassifier(1).fit(features[train], labels[train])
         return neighbours.score(features[~train], labels[~train])
 
-    weight, bias = whiten_within_classes(rows[train], labels[train], 2)
+    weight, bias = whiten_within_classes(rows[train], labels[train], 2, shrinkage=0.3)
     assert accuracy(rows) < 0.8
     assert accuracy(rows @ weight.T + bias) > 0.9
 

@@ -14,7 +14,7 @@ from supcon_pipeline.core.models.encoder import Encoder
 from supcon_pipeline.core.models.whitened_cnn import PatchWhitening
 
 # Of the mean variance within classes, what is added to each: few images say little about many directions.
-SHRINKAGE = 0.3
+SHRINKAGE = 1.0
 # For classes that train lacks, which may vary in other directions and differ in those that train's do not.
 UNSEEN_SHRINKAGE = 10.0
 
