@@ -116,3 +116,10 @@ def test_keeping_to_random_weights_is_warned_of(
     caplog.clear()
     contrastive_stage(uneven_data(30, {}), CARD, stage1_parameters(finetune={"layer_decay": 0.8}))
     assert not caplog.text
+
+
+def test_view_sizes_are_those_of_the_views_whatever_the_transforms() -> None:
+    data = uneven_data(30, {})
+    params = stage1_parameters(view_sizes=(8, 24), transforms=[{"name": "HorizontalFlip"}])
+    loader = build_training(contrastive_stage(data, CARD, params), data).loader
+    assert [next(iter(loader.epoch(epoch))).views.shape[2] for epoch in (0, 3)] == [8, 24]

@@ -237,21 +237,27 @@ def test_a_view_is_cut_from_the_image_as_it_is_stored_whatever_its_own_size():
 
 @pytest.mark.parametrize("transforms", [[], [{"name": "HorizontalFlip"}]])
 def test_views_have_their_size_where_no_transform_gives_them_one(images, transforms):
-    policy = ViewPolicy(transforms, 1, images.shape[1:], view_sizes=[4, 12], num_epochs=2)
+    policy = ViewPolicy(transforms, 1, images.shape[1:], view_sizes=[4, 12], num_epochs=2, resizes=True)
     assert [policy(images, 0, epoch).shape[2:4] for epoch in range(2)] == [(4, 4), (12, 12)]
     assert [shape[:2] for shape in policy.shapes] == [(4, 4), (12, 12)]
-    same, plain = (ViewPolicy(transforms, 1, images.shape[1:], sizes) for sizes in ([images.shape[1]], []))
+    own = [images.shape[1]]
+    same, plain = (
+        ViewPolicy(transforms, 1, images.shape[1:], own, resizes=is_set) for is_set in (True, False)
+    )
     assert np.array_equal(same(images, 3), plain(images, 3))
 
 
 def test_a_size_that_a_transform_is_given_stays(images):
     resize = [{"name": "Resize", "args": {"height": 6, "width": 6}}]
-    assert ViewPolicy(resize, 1, images.shape[1:], view_sizes=[4])(images, 0).shape[2:4] == (6, 6)
+    assert ViewPolicy(resize, 1, images.shape[1:], view_sizes=[4], resizes=True)(images, 0).shape[2:4] == (
+        6,
+        6,
+    )
 
 
 def test_images_with_their_own_aspect_are_not_squeezed_into_a_view():
     with pytest.raises(InputError, match="encoded images keep their aspect; begin with RandomResizedCrop"):
-        ViewPolicy([{"name": "HorizontalFlip"}], 1, (32, 32, 3), view_sizes=[16], keeps_aspect=True)
+        ViewPolicy([{"name": "HorizontalFlip"}], 1, (32, 32, 3), [16], keeps_aspect=True, resizes=True)
 
 
 def place_of(view):

@@ -119,7 +119,7 @@ def classifier_stage(
         description,
         {"data_hash": dataset_card["data_hash"], "encoder_hash": fingerprint(encoder)},
         # The views of stage 2 are what the encoder sees in evaluation.
-        view_sizes=(encoder.metadata["model"]["image_size"],) if inputs is None else (),
+        view_sizes=(encoder.metadata["model"]["image_size"],),
         inputs=inputs,
         parameter_group="stage2",
         state_of=_classifier_state,

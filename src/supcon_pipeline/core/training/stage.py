@@ -130,7 +130,9 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
     params, device, group = stage.params, pick_device(), stage.group
     model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.", ranks)
     if stage.inputs is None:
-        require_fitting_views(model, loader.dataset.policy.shapes, group)
+        # For images as they are stored, the network was built.
+        shapes = [shape for shape in loader.dataset.policy.shapes if shape != data.images.shape[1:]]
+        require_fitting_views(model, shapes, group)
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
@@ -210,7 +212,9 @@ def build_views(
     specs = [spec.model_dump() for spec in params.transforms]
     keeps_aspect = isinstance(data.images, EncodedImages)
     shape, num_epochs = data.images.shape[1:], params.schedule.num_epochs
-    policy = ViewPolicy(specs, num_views, shape, view_sizes, num_epochs, keeps_aspect)
+    # Of views as large as stored images, the encoder itself makes those of `view_size`.
+    resizes = isinstance(params, EncoderTraining) and bool(params.view_sizes)
+    policy = ViewPolicy(specs, num_views, shape, view_sizes, num_epochs, keeps_aspect, resizes)
     mixing = Mixing(**params.mixing.model_dump(), num_classes=data.num_classes) if params.mixing else None
     return policy, mixing
 

@@ -39,10 +39,12 @@ class ViewPolicy:
             a view is the image itself.
         num_views: views per image, at least 1.
         image_shape: `(h, w, c)` of the images. If given, the policy is tried before it is used.
-        view_sizes: height and width of the views, one for each of as many equal parts of the training, unless
-            the transforms have a size of their own; by default, the size of the images.
+        view_sizes: height and width of the views that transforms without a size make, one for each of as
+            many equal parts of the training; by default, the size of the images.
         num_epochs: epochs of the training.
         keeps_aspect: whether images come with their own aspect; `image_shape` is then that of a square one.
+        resizes: whether transforms that leave the size of the images as it is are followed by a resize to
+            `view_sizes`; not if the images keep their aspect.
 
     Raises:
         InputError: if a name is not an albumentations transform, its arguments are wrong, or the views of
@@ -58,6 +60,7 @@ class ViewPolicy:
         view_sizes: Sequence[int] = (),
         num_epochs: int = 1,
         keeps_aspect: bool = False,
+        resizes: bool = False,
     ):
         if num_views < 1:
             raise ValueError(f"num_views must be at least 1, got {num_views}")
@@ -69,7 +72,7 @@ class ViewPolicy:
         self.shapes: list[tuple[int, ...]] = []
         if image_shape is None:
             return
-        if view_sizes and not keeps_aspect:
+        if resizes and not keeps_aspect:
             self.parts = [_resized(*part, image_shape) for part in zip(self.parts, sizes, strict=True)]
         # A run builds the same policy several times: to validate it, to draw it and to train.
         key = repr((transforms, image_shape, sizes, keeps_aspect))
