@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from benchmarks.epoch import load_digits
 from omegaconf import OmegaConf
-from sklearn.metrics import log_loss
+from torch.nn import functional
 
 from supcon_pipeline.config import ExperimentConfigLoader
 from supcon_pipeline.core.data.images import LabelledImages
@@ -124,9 +125,9 @@ def scores(training: Training, data: LabelledImages, split: str, batch_size: int
     values = retrieval_values(queries, labels, references, neighbours)
     found["map_at_r"] = float(values["mean_average_precision_at_r"].mean())
     if "logits" in outputs:
-        probabilities = outputs["logits"][: len(chosen)].double().softmax(dim=1).numpy()
-        found["classifier"] = accuracy(labels, probabilities.argmax(axis=1))
-        found["log_loss"] = float(log_loss(labels, probabilities, labels=range(data.num_classes)))
+        logits = outputs["logits"][: len(chosen)]
+        found["classifier"] = accuracy(labels, logits.argmax(dim=1).numpy())
+        found["log_loss"] = float(functional.cross_entropy(logits, torch.from_numpy(labels)))
     return found
 
 

@@ -240,19 +240,15 @@ def test_views_have_their_size_where_no_transform_gives_them_one(images, transfo
     policy = ViewPolicy(transforms, 1, images.shape[1:], view_sizes=[4, 12], num_epochs=2, resizes=True)
     assert [policy(images, 0, epoch).shape[2:4] for epoch in range(2)] == [(4, 4), (12, 12)]
     assert [shape[:2] for shape in policy.shapes] == [(4, 4), (12, 12)]
-    own = [images.shape[1]]
-    same, plain = (
-        ViewPolicy(transforms, 1, images.shape[1:], own, resizes=is_set) for is_set in (True, False)
-    )
+    shape, own = images.shape[1:], [images.shape[1]]
+    same, plain = (ViewPolicy(transforms, 1, shape, own, resizes=is_set) for is_set in (True, False))
     assert np.array_equal(same(images, 3), plain(images, 3))
 
 
 def test_a_size_that_a_transform_is_given_stays(images):
     resize = [{"name": "Resize", "args": {"height": 6, "width": 6}}]
-    assert ViewPolicy(resize, 1, images.shape[1:], view_sizes=[4], resizes=True)(images, 0).shape[2:4] == (
-        6,
-        6,
-    )
+    policy = ViewPolicy(resize, 1, images.shape[1:], view_sizes=[4], resizes=True)
+    assert policy(images, 0).shape[2:4] == (6, 6)
 
 
 def test_images_with_their_own_aspect_are_not_squeezed_into_a_view():

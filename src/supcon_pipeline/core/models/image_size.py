@@ -57,9 +57,10 @@ def require_fitting_views(model: nn.Module, shapes: Iterable[tuple[int, ...]], g
         InputError: with the first size that does not suit the model.
     """
     device, was_training = next(model.parameters()).device, model.training
+    model.eval()
     for shape in dict.fromkeys(shapes):
         try:
-            model.eval()(torch.zeros(1, *shape, dtype=torch.uint8, device=device))
+            model(torch.zeros(1, *shape, dtype=torch.uint8, device=device))
         except _REJECTIONS as error:
             raise InputError(
                 f"{group}.transforms must give views that suit the network, got {shape[0]} x {shape[1]} "

@@ -75,7 +75,7 @@ class ViewPolicy:
         if resizes and not keeps_aspect:
             self.parts = [_resized(*part, image_shape) for part in zip(self.parts, sizes, strict=True)]
         # A run builds the same policy several times: to validate it, to draw it and to train.
-        key = repr((transforms, image_shape, sizes, keeps_aspect))
+        key = repr((transforms, image_shape, sizes, keeps_aspect, resizes))
         if key not in _rehearsed:
             for compose in self.parts:
                 self._rehearse(compose, _shapes_like(image_shape, keeps_aspect))
