@@ -51,6 +51,16 @@ def test_stored_images_and_their_middle_have_the_same_embedding(images):
         assert not torch.allclose(plain(images), expected)
 
 
+def test_a_view_of_the_size_that_training_asks_for_is_seen_whole(images):
+    encoder = build_model(DESCRIPTION).train().encoder
+    assert encoder.pixels(images).shape == (3, 3, 24, 24)
+    encoder.sees_views_whole = True
+    pixels = encoder.pixels(images)
+    assert pixels.shape == (3, 3, 32, 32)
+    torch.testing.assert_close(pixels * encoder.std + encoder.mean, images.permute(0, 3, 1, 2) / 255)
+    assert encoder.eval().pixels(images).shape == (3, 3, 24, 24)
+
+
 def test_an_encoder_takes_images_as_they_are_stored():
     assert input_size(DESCRIPTION) == 32
     assert input_size({"image_size": 24}) == 24

@@ -1,7 +1,9 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tests.core.training.trainings import (
     CARD,
     make_data,
@@ -123,3 +125,29 @@ def test_view_sizes_are_those_of_the_views_whatever_the_transforms() -> None:
     params = stage1_parameters(view_sizes=(8, 24), transforms=[{"name": "HorizontalFlip"}])
     loader = build_training(contrastive_stage(data, CARD, params), data).loader
     assert [next(iter(loader.epoch(epoch))).views.shape[2] for epoch in (0, 3)] == [8, 24]
+
+
+def test_views_as_large_as_stored_images_are_trained_on_and_tried_as_they_are() -> None:
+    data = uneven_data(30, {})
+    stored = data.images.shape[1]
+    params = stage1_parameters(view_size=stored // 2, view_sizes=(stored,), center_crop=0.75)
+    stage = contrastive_stage(data, CARD, params)
+    training = build_training(stage, data)
+    views = next(iter(training.loader.epoch(0))).views
+    assert views.shape[2] == stored
+    seen = []
+    training.model.encoder.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    training.model(views.flatten(0, 1))
+    assert seen[0][-1] == stored
+    # A network for one size alone.
+    stage.model.encoder.backbone.register_forward_pre_hook(_refuse_other_sizes(stored // 2))
+    with pytest.raises(InputError, match=rf"stage1\.transforms must give views .* got {stored} x {stored}"):
+        build_training(stage, data)
+
+
+def _refuse_other_sizes(side: int) -> Callable[[torch.nn.Module, tuple[torch.Tensor]], None]:
+    def refuse(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0].shape[-1] != side:
+            raise RuntimeError(f"images of {side} pixels are needed")
+
+    return refuse

@@ -1,6 +1,6 @@
 """The encoder, its heads, and models rebuilt from a description."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from supcon_pipeline.core.losses.inputs import at_least_float32
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.backbones import build_backbone
-from supcon_pipeline.core.models.weights import with_versions
+from supcon_pipeline.core.models.image_size import REJECTIONS
+from supcon_pipeline.core.models.weights import shorten_error, with_versions
 from supcon_pipeline.core.named_tensors import NamedTensors
 
 # The outputs of a model for a batch of images, in their order: `embedding` `[batch, num_features]` and, with
@@ -88,6 +90,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone, self.sight, self.neck = backbone, sight, neck
         self.mirror_average = mirror_average
+        # Whether, in training, views are as they are to be seen, even of the size of stored images.
+        self.sees_views_whole = False
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         # A constant channel has no spread; dividing by one keeps it at zero.
         spread = torch.tensor([value if value > 0 else 1.0 for value in std])
@@ -112,7 +116,7 @@ class Encoder(nn.Module):
         """Channels-last images, 0 to 255, as the backbone sees them."""
         # The input is already in `channels_last` layout: no copy.
         pixels = images.permute(0, 3, 1, 2).float() / 255.0
-        if self.sight is not None:
+        if self.sight is not None and not (self.training and self.sees_views_whole):
             pixels = self.sight.apply(pixels)
         return (pixels - self.mean) / self.std
 
@@ -289,3 +293,33 @@ def restore_model(state: NamedTensors) -> nn.Module:
     model = build_model(state.metadata["model"])
     model.load_state_dict(with_versions(state.tensors, model), strict=True)
     return model.eval()
+
+
+@torch.no_grad()
+def require_fitting_views(model: nn.Module, shapes: Iterable[tuple[int, ...]], group: str) -> None:
+    """Refuse views that a model cannot take before a training, not in the epoch that has the first of them.
+
+    Args:
+        model: to be trained; takes uint8 images, `[batch, h, w, c]`.
+        shapes: `(h, w, c)` of views.
+        group: the group of parameters that the views are of, for the message.
+
+    Raises:
+        InputError: with the first size that does not suit the model.
+    """
+    device = next(model.parameters()).device
+    model.train()
+    for module in model.modules():
+        # An encoder may see views otherwise than stored images; all else is in evaluation mode, in which
+        # nothing is random and no statistics change.
+        module.training = module.training and isinstance(module, Encoder)
+    for shape in dict.fromkeys(shapes):
+        try:
+            model(torch.zeros(1, *shape, dtype=torch.uint8, device=device))
+        except REJECTIONS as error:
+            raise InputError(
+                f"{group}.transforms must give views that suit the network, got {shape[0]} x {shape[1]} "
+                f"pixels ({shorten_error(error)}); choose other sizes, such as stage1.view_sizes, or another "
+                "stage1.backbone"
+            ) from error
+    model.train()

@@ -1,6 +1,6 @@
 """Whether a network accepts an image size, and how wide its features are."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.weights import shorten_error
 
 # Networks reject a size with whatever fails first.
-_REJECTIONS = (ArithmeticError, AssertionError, RuntimeError, ValueError)
+REJECTIONS = (ArithmeticError, AssertionError, RuntimeError, ValueError)
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def refuse_image_size(name: str, image_size: int | None) -> Iterator[None]:
     """Report that a network cannot be built or run as an image size that does not suit it."""
     try:
         yield
-    except _REJECTIONS as error:
+    except REJECTIONS as error:
         raise InputError(
             f"data_prep.image_size must suit {name}, got {image_size} ({shorten_error(error)}); "
             "choose another size or stage1.backbone"
@@ -42,29 +42,3 @@ def count_features(network: nn.Module, name: str, num_channels: int, image_size:
             f"stage1.backbone.name must be a network that gives one row per image, got {name} with {shape}"
         )
     return features.shape[1]
-
-
-@torch.no_grad()
-def require_fitting_views(model: nn.Module, shapes: Iterable[tuple[int, ...]], group: str) -> None:
-    """Refuse views that a model cannot take before a training, not in the epoch that has the first of them.
-
-    Args:
-        model: takes uint8 images, `[batch, h, w, c]`; its mode is unchanged.
-        shapes: `(h, w, c)` of views.
-        group: the group of parameters that the views are of, for the message.
-
-    Raises:
-        InputError: with the first size that does not suit the model.
-    """
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
-    for shape in dict.fromkeys(shapes):
-        try:
-            model(torch.zeros(1, *shape, dtype=torch.uint8, device=device))
-        except _REJECTIONS as error:
-            raise InputError(
-                f"{group}.transforms must give views that suit the network, got {shape[0]} x {shape[1]} "
-                f"pixels ({shorten_error(error)}); choose other sizes, such as stage1.view_sizes, or another "
-                "stage1.backbone"
-            ) from error
-    model.train(was_training)

@@ -213,6 +213,7 @@ def _build_start(description: Card, data: LabelledImages, params: EncoderTrainin
     finetune = params.finetune or FinetuneParameters()
     model = build_model({**description, **weights, "drop_path": finetune.drop_path})
     encoder: Encoder = model.encoder  # type: ignore[assignment]
+    encoder.sees_views_whole = bool(params.view_sizes)
     if params.backbone.is_loaded:
         start_neck(encoder, data, params.validation_batch_size)
     else:

@@ -12,7 +12,7 @@ from supcon_pipeline.core.data.encoded_images import EncodedImages
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.models.image_size import require_fitting_views
+from supcon_pipeline.core.models.encoder import require_fitting_views
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.blending import StartBlend
@@ -130,8 +130,10 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
     params, device, group = stage.params, pick_device(), stage.group
     model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.", ranks)
     if stage.inputs is None:
-        # For images as they are stored, the network was built.
-        shapes = [shape for shape in loader.dataset.policy.shapes if shape != data.images.shape[1:]]
+        shapes = loader.dataset.policy.shapes
+        if not (isinstance(params, EncoderTraining) and params.view_sizes):
+            # For images as they are stored, the network was built.
+            shapes = [shape for shape in shapes if shape != data.images.shape[1:]]
         require_fitting_views(model, shapes, group)
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
@@ -212,7 +214,7 @@ def build_views(
     specs = [spec.model_dump() for spec in params.transforms]
     keeps_aspect = isinstance(data.images, EncodedImages)
     shape, num_epochs = data.images.shape[1:], params.schedule.num_epochs
-    # Of views as large as stored images, the encoder itself makes those of `view_size`.
+    # Without these sizes, the encoder itself makes those of `view_size` of views as large as stored images.
     resizes = isinstance(params, EncoderTraining) and bool(params.view_sizes)
     policy = ViewPolicy(specs, num_views, shape, view_sizes, num_epochs, keeps_aspect, resizes)
     mixing = Mixing(**params.mixing.model_dump(), num_classes=data.num_classes) if params.mixing else None
