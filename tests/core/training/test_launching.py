@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -165,9 +166,13 @@ def test_an_error_of_a_process_is_that_of_its_parent_and_says_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launching, "MAX_RESTARTS", 0)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with pytest.raises(ZeroDivisionError, match=r"^division by zero") as caught:
         launch(launched.fail, 2, "stage1.processes", 0, tmp_path)
     assert "in fail" in caught.value.__notes__[0]
+    assert not list(temporary.iterdir())
 
 
 def on_two_hosts(folder: Path, what: str) -> list[tuple[int, str, str]]:

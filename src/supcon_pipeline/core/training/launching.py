@@ -193,11 +193,12 @@ def _enter(packed: bytes, failure: str, log_end: Connection) -> None:
     except LostProcessError:
         # So that the launcher first sees who was lost, and ends this one.
         time.sleep(_LAUNCHER_SECONDS)
-        raise
+        raise SystemExit(1) from None
     except Exception as error:
         with atomic_path(Path(failure)) as temporary:
             temporary.write_bytes(pack_error(error))
-        raise
+        # Of an error, the launcher would leave a file in the temporary folder.
+        raise SystemExit(1) from None
 
 
 def pack_error(error: Exception) -> bytes:
