@@ -16,7 +16,12 @@ from uuid import uuid4
 
 from benchmarks.growth import ROOT
 
-SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}
+SIGNALS = {
+    "kill": signal.SIGKILL,
+    "terminate": signal.SIGTERM,
+    "interrupt": signal.SIGINT,
+    "hangup": signal.SIGHUP,
+}
 # With which status a run may end that met an accident. While Python still starts, a signal ends it as the
 # system does; an interrupt is 1 in Click.
 CODES = {
@@ -24,7 +29,10 @@ CODES = {
     "kill": (-9,),
     "terminate": (143, -15),
     "interrupt": (1, 130, -2),
+    "hangup": (129, -1),
     "full disk": (1,),
+    # Trainings go on without a process that shares their batches; without another one, a run may end.
+    "lost child": (1,),
     "twins": (0,),
 }
 # To the process alone, or to all of its group, as a terminal does.
@@ -98,10 +106,18 @@ class Command:
             if accident == "full disk":
                 for pid in living(self._mark):
                     resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+            elif accident == "lost child":
+                self._kill_child()
             elif whom:
                 os.killpg(self._process.pid, SIGNALS[name])
             elif name in SIGNALS:
                 self._process.send_signal(SIGNALS[name])
+
+    def _kill_child(self) -> None:
+        """Kill the process that was started last, of those that the command has started, if there is any."""
+        children = [pid for pid in living(self._mark) if pid != self._process.pid]
+        if children:
+            os.kill(max(children), signal.SIGKILL)
 
     def end(self) -> tuple[Ended, list[str]]:
         """Wait for it; gives the faults of an end that every command has to avoid, too."""

@@ -2,7 +2,8 @@
 
 python -m benchmarks.soak --runs 50 --seed 0 --folder /tmp/soak
 
-At a random moment each run is killed, told to stop, or finds a full disk or a second process with its id.
+At a random moment each run is killed, told to stop, loses a process that it has started, or finds a full disk
+or a second process with its id.
 Other commands follow, until the same command has completed it. What is looked at after each: the exit code,
 one line in place of a traceback, processes that stay, what `kedro runs list` says, and the metrics, which
 must be those of a run that nothing has disturbed, to the last bit. The same seed draws the same accidents,
@@ -171,7 +172,7 @@ class Soak:
         """
         if code == 0 or trial.accident == "twins":
             self.require("completed", outcome, "outcome")
-        elif outcome == "failed" and trial.accident == "full disk":
+        elif outcome == "failed" and trial.accident in ("full disk", "lost child"):
             return
         elif outcome == "absent":
             self.require([], self.files_of(run_id), "artifacts of a run that is not in the list")
@@ -284,8 +285,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the project in this folder, which must not exist")
     arguments = parser.parse_args()
     began = time.perf_counter()
-    # A shell lets its background ignore interrupts, and all that is started there.
+    # A shell lets its background ignore interrupts, nohup lets it ignore hangups: and so would all runs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as folder:
         project = (arguments.folder or Path(folder, "project")).resolve()
         make_project(project, count=120, most_classes=3)

@@ -33,8 +33,8 @@ SMALLEST = {
     "packing": "--counts 8 --num-photographs 2 --image-size 32",
     "processes": "--counts 2 --batch 4 --rows 64 --gradient 10 --repeats 1 --threads 1",
     "retrieval": "--rows 60 --dims 8 --ways search",
-    # Its 56th run is killed soon, and nothing follows.
-    "soak": "--first 56 --runs 1 --pipelines data_prep",
+    # Its 314th run is killed soon, and nothing follows.
+    "soak": "--first 314 --runs 1 --pipelines data_prep",
     "tsne": "--points 100 --threads 1",
     "views": "--images 60 --repeats 1 --epochs 1 --workers 0 --threads 1 --num-photographs 2",
 }
