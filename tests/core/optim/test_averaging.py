@@ -194,9 +194,10 @@ def test_the_batch_norms_of_a_model_are_those_with_running_statistics(model):
 
 def test_the_momentum_comes_back_even_where_a_batch_fails(model):
     model[4].momentum = None
-    with pytest.raises(ZeroDivisionError), cumulative_batch_norm(model) as announce:
-        announce(0)
+    with pytest.raises(RuntimeError), cumulative_batch_norm(model):
+        model(torch.rand(3, 2, 5, 5))
     assert (model[1].momentum, model[4].momentum) == (0.1, None)
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_every_image_weighs_the_same_in_the_batch_norm_statistics():
@@ -207,6 +208,23 @@ def test_every_image_weighs_the_same_in_the_batch_norm_statistics():
     variance = sum(len(batch) * batch.var(dim=0) for batch in batches) / len(images)
     torch.testing.assert_close(norm.running_mean, images.mean(dim=0))
     torch.testing.assert_close(norm.running_var, variance)
+
+
+def test_every_image_weighs_the_same_where_a_model_sees_each_batch_twice():
+    """As with `mirror_average`, by which an encoder embeds the mirror images, too."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, rows):
+            return self.norm(rows) + self.norm(-2 * rows)
+
+    model, images = Twice(), torch.randn(12, 3) + 5
+    batches = images.sort(dim=0)[0].split([4, 2, 6])
+    reestimate_batch_norm(model, batches)
+    torch.testing.assert_close(model.norm.running_mean, torch.cat([images, -2 * images]).mean(dim=0))
 
 
 def test_batches_of_equal_size_give_the_statistics_of_torchs_own(model):

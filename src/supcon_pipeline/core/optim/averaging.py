@@ -1,6 +1,6 @@
 """Averages of weights over time (EMA) or checkpoints (SWA), and their batch-norm statistics."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
@@ -105,24 +105,26 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-def cumulative_batch_norm(model: nn.Module) -> Iterator[Callable[[int], None]]:
-    """Inside it, running statistics in train mode are the mean over the batches, weighted by their size.
+def cumulative_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Inside it, running statistics in train mode are the mean over all batches, weighted by their size.
 
-    Yields a function to announce the size of the next batch. Torch's own cumulative average gives every batch
-    the same weight.
+    Torch's own cumulative average gives every batch the same weight. Each layer counts what it sees itself: a
+    model may pass a batch on more than once, as one does that also embeds the mirror images.
     """
-    norms, count = batch_norms(model), 0
+    norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
+    counts: dict[nn.Module, int] = dict.fromkeys(norms, 0)
 
-    def announce(size: int) -> None:
-        nonlocal count
-        count += size
-        for norm in norms:
-            norm.momentum = size / count
+    def weigh(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        counts[norm] += len(inputs[0])
+        norm.momentum = len(inputs[0]) / counts[norm]
 
+    hooks = [norm.register_forward_pre_hook(weigh) for norm in norms]
     try:
-        yield announce
+        yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
@@ -140,10 +142,9 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     for norm in batch_norms(model):
         norm.reset_running_stats()
         norm.train()
-    with cumulative_batch_norm(model) as announce:
+    with cumulative_batch_norm(model):
         for batch in batches:
             count += len(batch)
-            announce(len(batch))
             model(batch)
     model.train(was_training)
     if not count:
