@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.core.data.packings import encoded_in
 from tests.core.training.trainings import (
     CARD,
     make_data,
@@ -125,6 +127,16 @@ def test_view_sizes_are_those_of_the_views_whatever_the_transforms() -> None:
     params = stage1_parameters(view_sizes=(8, 24), transforms=[{"name": "HorizontalFlip"}])
     loader = build_training(contrastive_stage(data, CARD, params), data).loader
     assert [next(iter(loader.epoch(epoch))).views.shape[2] for epoch in (0, 3)] == [8, 24]
+
+
+def test_encoded_images_are_seen_at_the_sizes_of_views_without_transforms_too(tmp_path: Path) -> None:
+    data = make_data(size=24)
+    stored = encoded_in(tmp_path / "images.npy", list(data.images), size=24, num_channels=1)
+    params = stage1_parameters(view_sizes=(8, 16), transforms=[])
+    for images in (data.images, stored):
+        known = replace(data, images=images)
+        loader = build_training(contrastive_stage(known, CARD, params), known).loader
+        assert [next(iter(loader.epoch(epoch))).views.shape[2] for epoch in (0, 3)] == [8, 16]
 
 
 def test_views_as_large_as_stored_images_are_trained_on_and_tried_as_they_are() -> None:

@@ -245,6 +245,12 @@ def test_views_have_their_size_where_no_transform_gives_them_one(images, transfo
     assert np.array_equal(same(images, 3), plain(images, 3))
 
 
+def test_views_change_their_size_after_a_part_in_which_they_are_as_large_as_images(images):
+    own = images.shape[1]
+    policy = ViewPolicy([], 1, images.shape[1:], view_sizes=[own, 4], num_epochs=2, resizes=True)
+    assert [policy(images, 0, epoch).shape[2:4] for epoch in range(2)] == [(own, own), (4, 4)]
+
+
 def test_a_size_that_a_transform_is_given_stays(images):
     resize = [{"name": "Resize", "args": {"height": 6, "width": 6}}]
     policy = ViewPolicy(resize, 1, images.shape[1:], view_sizes=[4], resizes=True)

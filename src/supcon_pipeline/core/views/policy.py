@@ -42,9 +42,13 @@ class ViewPolicy:
         view_sizes: height and width of the views that transforms without a size make, one for each of as
             many equal parts of the training; by default, the size of the images.
         num_epochs: epochs of the training.
-        keeps_aspect: whether images come with their own aspect; `image_shape` is then that of a square one.
+        keeps_aspect: whether images come with their own aspect where there are transforms; `image_shape` is
+            then that of a square one, as they come without.
         resizes: whether transforms that leave the size of the images as it is are followed by a resize to
             `view_sizes`; not if the images keep their aspect.
+
+    Attributes:
+        has_transforms: whether views are made by transforms; without, by at most a resize.
 
     Raises:
         InputError: if a name is not an albumentations transform, its arguments are wrong, or the views of
@@ -64,7 +68,7 @@ class ViewPolicy:
     ):
         if num_views < 1:
             raise ValueError(f"num_views must be at least 1, got {num_views}")
-        self.num_views, self.num_epochs = num_views, num_epochs
+        self.num_views, self.num_epochs, self.has_transforms = num_views, num_epochs, bool(transforms)
         own = ANY_SIZE if image_shape is None else image_shape[:2]
         sizes = [(size, size) for size in view_sizes] or [own]
         self.parts = [_compose(transforms, size) for size in sizes]
@@ -72,6 +76,7 @@ class ViewPolicy:
         self.shapes: list[tuple[int, ...]] = []
         if image_shape is None:
             return
+        keeps_aspect = keeps_aspect and self.has_transforms
         if resizes and not keeps_aspect:
             self.parts = [_resized(*part, image_shape) for part in zip(self.parts, sizes, strict=True)]
         # A run builds the same policy several times: to validate it, to draw it and to train.
@@ -81,11 +86,6 @@ class ViewPolicy:
                 self._rehearse(compose, _shapes_like(image_shape, keeps_aspect))
             _rehearsed.add(key)
         self.shapes = [_shape_of_view(compose, image_shape) for compose in self.parts]
-
-    @property
-    def has_transforms(self) -> bool:
-        """Whether a view is anything but the image itself."""
-        return bool(self.parts[0].transforms)
 
     def least_side(self, epoch: int) -> int | None:
         """How short the shorter side of an image may be without a view losing detail; none where unknown.
@@ -120,7 +120,7 @@ class ViewPolicy:
         Raises:
             InputError: if the transforms give views of different shapes or of another type than uint8.
         """
-        if not self.has_transforms:
+        if not self._part(epoch).transforms:
             return np.repeat(np.asarray(images)[:, None], self.num_views, axis=1)
         compose = self._part(epoch)
         _seed(compose, np.random.default_rng(seed))
