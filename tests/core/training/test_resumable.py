@@ -661,6 +661,11 @@ def test_an_averaged_encoder_has_the_batch_norm_statistics_of_the_training_image
     assert torch.equal(average.tensors[weight], encoder.tensors[weight])
 
 
+def test_the_weights_that_training_starts_from_are_kept_as_they_were_validated(labelled_splits, encoder):
+    average = average_models([checkpoint_of(encoder.tensors, epoch=0)], labelled_splits, batch_size=24)
+    assert fingerprint(NamedTensors(average.tensors)) == fingerprint(NamedTensors(encoder.tensors))
+
+
 def test_a_last_batch_of_one_image_is_averaged_like_any_other(labelled_splits, encoder):
     # 24 training images in batches of 23; at this size the last stage leaves one pixel of each.
     average = average_models([checkpoint_of(encoder.tensors)], labelled_splits, batch_size=23)

@@ -18,15 +18,14 @@ def average_models(
 ) -> NamedTensors:
     """The mean of several checkpoints, with batch-norm statistics estimated anew on the training images.
 
-    They are estimated without augmentation, because that is how images come in use.
+    They are estimated without augmentation, because that is how images come in use. Those that training has
+    left alone stay what they were in the weights that it started from.
     """
     first = checkpoints[0]
     model = build_model(first.metadata["model"])
     averaged = average_states([checkpoint.tensors for checkpoint in checkpoints])
     model.load_state_dict(with_versions(averaged, model))
-    # Statistics that training has left alone are those of the weights it started from.
-    finetune = first.metadata.get("parameters", {}).get("finetune") or {}
-    if batch_norms(model) and not finetune.get("freeze_batch_norm"):
+    if batch_norms(model) and not _has_statistics_of_start(checkpoints):
         model = model.to(pick_device())
         # Shuffled, because batches of a single class are not representative.
         order = np.random.default_rng(0).permutation(data.indices("train"))
@@ -35,3 +34,12 @@ def average_models(
     tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     metadata = {key: value for key, value in first.metadata.items() if key not in ("epoch", "metrics")}
     return NamedTensors(tensors, {**metadata, "averaged": members})
+
+
+def _has_statistics_of_start(checkpoints: Sequence[NamedTensors]) -> bool:
+    """Whether training has left batch-norm statistics alone.
+
+    Epoch 0 is the start itself, which is kept where no epoch is better.
+    """
+    finetune = checkpoints[0].metadata.get("parameters", {}).get("finetune") or {}
+    return finetune.get("freeze_batch_norm", False) or not any(part.metadata["epoch"] for part in checkpoints)
