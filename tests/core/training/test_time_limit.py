@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.core.training.trainings import CARD, make_data, stage1_parameters
+from tests.core.training.trainings import CARD, make_data, read_parameters, stage1_parameters
 
 from supcon_pipeline.core.optim.schedules import warmup_cosine_factor
 from supcon_pipeline.core.training import loop
@@ -78,6 +78,21 @@ def test_views_grow_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     records_of(training)
     # Half of the time is used up after four of the eight steps, which the views of the step after next show.
     assert sizes[:8] == [8] * 5 + [16] * 3
+
+
+def test_what_waits_for_an_epoch_waits_for_its_share_of_the_time() -> None:
+    training = build(
+        max_minutes=8 / 60,
+        finetune={"freeze_epochs": 5},
+        loss={**read_parameters("stage1")["loss"], "memory": {"size": 8, "warmup_epochs": 5}},
+    )
+    weight = training.model.encoder.backbone.stem[0].weight
+    seen = []
+    for record in fit(training, 10, lambda _: {"score": 0.0}, "score", validation_interval=4):
+        if isinstance(record, StepRecord):
+            seen.append((weight.requires_grad, training.memory.is_used))
+    # Five of the ten epochs are half of the time, which the schedule knows of a step later.
+    assert seen == [(False, False)] * 5 + [(True, True)] * 3
 
 
 def test_the_time_that_was_used_up_is_part_of_the_state() -> None:

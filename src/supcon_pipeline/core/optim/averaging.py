@@ -113,9 +113,9 @@ def cumulative_batch_norm(model: nn.Module) -> Iterator[None]:
     """
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
-    counts: dict[nn.Module, int] = dict.fromkeys(norms, 0)
+    counts = dict.fromkeys(norms, 0)
 
-    def weigh(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def weigh(norm: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         counts[norm] += len(inputs[0])
         norm.momentum = len(inputs[0]) / counts[norm]
 

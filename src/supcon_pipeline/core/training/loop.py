@@ -62,12 +62,16 @@ def is_over(training: Training, num_epochs: int) -> bool:
 
 def _train_epoch(training: Training, num_epochs: int) -> Iterator[StepRecord]:
     """The remaining steps of the current epoch, as far as time allows."""
-    training.begin_epoch(training.epoch)
+    begun = training.planned_epoch
+    training.begin_epoch(begun)
     num_steps = num_epochs * len(training.loader)
     started = time.perf_counter()
     for batch in training.loader.epoch(training.epoch, first_batch=len(training.losses)):
         if training.time_share >= 1:
             return
+        if training.planned_epoch > begun:
+            begun = training.planned_epoch
+            training.begin_epoch(begun)
         lr, collapse = training.schedule.lr, None
         if training.collapse_loss is not None:
             collapse = training.collapse_loss(batch.labels, batch.views.shape[1])

@@ -145,6 +145,11 @@ class Training:
         return self.seconds / self.max_seconds if self.max_seconds else 0.0
 
     @property
+    def planned_epoch(self) -> int:
+        """The epoch, counted from 0, whose rate the next step has; where time is limited, past the passes."""
+        return max(self.epoch, int(self.schedule.position / len(self.loader)))
+
+    @property
     def is_gradient_trusted(self) -> bool:
         """Whether a gradient that is not finite is an error."""
         return self.precision.name != "float16"
