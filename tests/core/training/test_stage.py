@@ -122,6 +122,18 @@ def test_keeping_to_random_weights_is_warned_of(
     assert not caplog.text
 
 
+def test_freezing_all_that_is_trained_is_refused_before_the_first_step() -> None:
+    data, frozen = make_data(), {"finetune": {"freeze_epochs": 1}, "projection": None}
+    message = (
+        r"^stage1\.finetune\.freeze_epochs must be 0 where nothing but the backbone is trained, got 1; add "
+        r"--params stage1\.finetune\.freeze_epochs=0, or .* --params stage1\.loss\.classifier_weight=1$"
+    )
+    with pytest.raises(InputError, match=message):
+        build_training(contrastive_stage(data, CARD, stage1_parameters(**frozen)), data)
+    for head in ({"embedding_dim": 8}, {"projection": {"hidden_dim": 8, "dim": 4}}):
+        build_training(contrastive_stage(data, CARD, stage1_parameters(**{**frozen, **head})), data)
+
+
 def test_view_sizes_are_those_of_the_views_whatever_the_transforms() -> None:
     data = uneven_data(30, {})
     params = stage1_parameters(view_sizes=(8, 24), transforms=[{"name": "HorizontalFlip"}])

@@ -17,6 +17,7 @@ from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.blending import StartBlend
 from supcon_pipeline.core.optim.freezing import Freezing
+from supcon_pipeline.core.optim.groups import BACKBONE
 from supcon_pipeline.core.optim.low_rank import merged_state
 from supcon_pipeline.core.optim.optimizers import build_optimizer
 from supcon_pipeline.core.optim.schedules import build_schedule
@@ -158,7 +159,7 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
         micro_batch_size=stage.micro_batch_size,
         max_grad_norm=params.max_grad_norm,
         collapse_loss=stage.collapse_loss,
-        freezing=Freezing(finetune.freeze_epochs, finetune.freeze_batch_norm) if finetune else None,
+        freezing=_build_freezing(model, finetune) if finetune else None,
         blend=blend,
         memory=stage.memory,
         max_seconds=60 * params.max_minutes if params.max_minutes else None,
@@ -205,6 +206,22 @@ def _rates_by_depth(finetune: FinetuneParameters | None) -> dict[str, Any]:
     if finetune is None:
         return {}
     return {"layer_decay": finetune.layer_decay, "head_lr_factor": finetune.head_lr_factor}
+
+
+def _build_freezing(model: nn.Module, finetune: FinetuneParameters) -> Freezing:
+    """What of a model is not trained.
+
+    Raises:
+        InputError: where nothing else would be trained.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if finetune.freeze_epochs and all(name.startswith(f"{BACKBONE}.") for name in names):
+        raise InputError(
+            "stage1.finetune.freeze_epochs must be 0 where nothing but the backbone is trained, got "
+            f"{finetune.freeze_epochs}; add --params stage1.finetune.freeze_epochs=0, or give it a head with "
+            "--params stage1.loss.classifier_weight=1"
+        )
+    return Freezing(finetune.freeze_epochs, finetune.freeze_batch_norm)
 
 
 def build_views(
