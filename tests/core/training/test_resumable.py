@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.images import LabelledImages
-from supcon_pipeline.core.messages import DivergenceError
+from supcon_pipeline.core.messages import DivergenceError, InputError
 from supcon_pipeline.core.models.encoder import Encoder, build_model, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import progress, resumable
@@ -135,6 +135,20 @@ def test_validation_images_choose_and_do_not_train(labelled_splits, train):
         checkpoints, _ = train(stage1(data, checkpoints={"metric": MAP_AT_R, "top_k": 3}), data)
         weights.append({part.metadata["epoch"]: fingerprint(part) for part in checkpoints})
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("num_classes", [1, 12])
+def test_a_metric_that_validation_cannot_measure_is_refused_before_the_first_step(num_classes, train):
+    labels, splits = np.arange(48) % 12, np.repeat(["train", "validation"], [36, 12])
+    splits[36 + num_classes :] = "test"
+    data = LabelledImages(np.zeros((48, 16, 16, 3), np.uint8), labels, splits)
+    stage = stage1(data, checkpoints={"metric": "projection.nmi", "top_k": 1})
+    message = (
+        rf"^stage1\.checkpoints\.metric must be one of retrieval where {num_classes} validation images of "
+        rf"{num_classes} classes .*; add --params stage1\.checkpoints\.metric=projection\.r_precision$"
+    )
+    with pytest.raises(InputError, match=message):
+        train(stage, data)
 
 
 def test_without_a_moving_average_the_model_itself_is_kept(labelled_splits, train):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import torch
 
 from supcon_pipeline.core.data.images import LabelledImages
@@ -49,8 +50,10 @@ def run_stage(
         The best checkpoints, best first, and the history, one row per epoch.
 
     Raises:
+        InputError: where validation cannot measure what chooses the checkpoints.
         DivergenceError: where a loss is not finite.
     """
+    _require_measured(stage, data)
     count, num_hosts = count_processes(stage, data), count_hosts()
     if count == num_hosts == 1:
         training = build_training(stage, data)
@@ -65,6 +68,17 @@ def run_stage(
         raise RuntimeError(f"progress of {stage.title} must be saved at its end, got none")
     top.load_state_dict(state["top"])
     return top.checkpoints, state["history"]
+
+
+def _require_measured(stage: Stage, data: LabelledImages) -> None:
+    metric, labels = stage.params.checkpoints.metric, data.labels[data.indices("validation")]
+    num_classes = len(np.unique(labels))
+    if metric.endswith((".ami", ".nmi")) and not 1 < num_classes < len(labels):
+        name, feature = f"{stage.key}.checkpoints.metric", metric.partition(".")[0]
+        raise InputError(
+            f"{name} must be one of retrieval where {len(labels):,} validation images of {num_classes:,} "
+            f"classes leave nothing to cluster, got {metric!r}; add --params {name}={feature}.r_precision"
+        )
 
 
 def count_processes(stage: Stage, data: LabelledImages) -> int:
