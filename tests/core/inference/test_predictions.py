@@ -126,6 +126,11 @@ def test_classes_that_train_lacks_are_searched_among_all_images_and_none_finds_i
     assert report["nearest_1_id"].tolist() == samples["id"][30:].tolist()
     assert report["distance_percentile"].max() == 0
     assert not report["is_unknown"].any()
+    # An image has no more others than all that are searched but itself.
+    for most in (39, 40):
+        last = search_report(index, rows[30:], *known, parameters(distance_k=most), farthest)
+        expected = np.sqrt(2 - 2 * np.sort(unit[30:] @ unit.T, axis=1)[:, 1])
+        np.testing.assert_allclose(last["distance"], expected, atol=1e-5)
     other = search_report(index, -rows[30:], *known, params, farthest)
     expected = (-unit[30:] @ unit.T).max(axis=1) < farthest
     assert other["is_unknown"].tolist() == expected.tolist()

@@ -122,19 +122,21 @@ def search_report(
     """
     from scipy.special import softmax
 
-    within = params.within(index.ntotal)
-    k = max(within.knn.k, within.distance_k, within.num_neighbours)
+    within, own = params.within(index.ntotal), pd.Index(gallery["id"]).get_indexer(pd.Index(validation_ids))
+    # A validation image that is searched itself has one image fewer to be far from.
+    distance_k = min(within.distance_k, index.ntotal - int((own >= 0).any()))
+    k = max(within.knn.k, distance_k, within.num_neighbours)
     similarities, rows = find_neighbours(index, queries, gallery, k)
     voting = similarities[:, : within.knn.k], gallery["label"].to_numpy()[rows[:, : within.knn.k]]
     votes = softmax(log_votes(*voting, len(class_names), within.knn.temperature) / calibration, axis=1)
-    distances = neighbour_distances(similarities, within.distance_k)
-    known = _search_validation(index, validation, validation_ids, gallery, within.distance_k)
+    distances = neighbour_distances(similarities, distance_k)
+    known = _search_validation(index, validation, own, gallery, distance_k)
     scores = pd.DataFrame(
         {
             "knn_class": np.array(class_names)[votes.argmax(axis=1)],
             "knn_probability": votes.max(axis=1),
             "distance": distances,
-            "distance_percentile": percentiles(distances, neighbour_distances(known, within.distance_k)),
+            "distance_percentile": percentiles(distances, neighbour_distances(known, distance_k)),
         }
     )
     scores["is_unknown"] = (
@@ -187,12 +189,14 @@ def tabulate_neighbours(
 
 
 def _search_validation(
-    index: Any, validation: Float[np.ndarray, "n dim"], ids: Sequence[str], gallery: pd.DataFrame, k: int
+    index: Any,
+    validation: Float[np.ndarray, "n dim"],
+    own: Int[np.ndarray, " n"],
+    gallery: pd.DataFrame,
+    k: int,
 ) -> Float[np.ndarray, "n k"]:
-    """Similarities of the nearest images of each validation image, which may be in the index itself."""
-    own = pd.Index(gallery["id"]).get_indexer(pd.Index(ids))
-    num_own = int((own >= 0).any())
-    similarities, rows = find_neighbours(index, validation, gallery, k + num_own)
+    """Similarities of the nearest images of each validation image; `own` is its place in the index, or -1."""
+    similarities, rows = find_neighbours(index, validation, gallery, k + int((own >= 0).any()))
     order = np.argsort(rows == own[:, None], axis=1, kind="stable")[:, :k]
     return np.take_along_axis(similarities, order, axis=1)
 
