@@ -151,6 +151,28 @@ def test_encoded_images_are_seen_at_the_sizes_of_views_without_transforms_too(tm
         assert [next(iter(loader.epoch(epoch))).views.shape[2] for epoch in (0, 3)] == [8, 16]
 
 
+@pytest.mark.parametrize("kind", ["stage1", "stage2"])
+@pytest.mark.parametrize(
+    ("transform", "is_whole"), [("RandomResizedCrop", True), ("Resize", True), ("HorizontalFlip", False)]
+)
+def test_of_a_view_that_a_transform_has_cut_the_network_sees_all(
+    kind: str, transform: str, is_whole: bool
+) -> None:
+    data, transforms = make_data(), [{"name": transform}]
+    stage = contrastive_stage(data, CARD, stage1_parameters(center_crop=0.75, transforms=transforms))
+    if kind == "stage2":
+        encoder = NamedTensors(stage.model.state_dict(), {"model": stage.description})
+        stage = classifier_stage(encoder, data, CARD, stage2_parameters(transforms=transforms))
+    training = build_training(stage, data)
+    training.begin_epoch(0)
+    (views, *_) = (batch.views[:, 0] for batch in training.loader.epoch(0))
+    encoder, whole = training.model.encoder, (views.permute(0, 3, 1, 2) / 255 - 0.5) / 0.3
+    seen = encoder.pixels(views)
+    assert (seen.shape, torch.allclose(seen, whole)) == (whole.shape, is_whole)
+    training.model.eval()
+    assert not torch.allclose(encoder.pixels(views), whole)
+
+
 def test_views_as_large_as_stored_images_are_trained_on_and_tried_as_they_are() -> None:
     data = uneven_data(30, {})
     stored = data.images.shape[1]

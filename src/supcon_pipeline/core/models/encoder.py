@@ -92,6 +92,8 @@ class Encoder(nn.Module):
         self.mirror_average = mirror_average
         # Whether, in training, views are as they are to be seen, even of the size of stored images.
         self.sees_views_whole = False
+        # Whether it takes views although it is in evaluation mode, for a classifier that is trained on it.
+        self.is_probed = False
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         # A constant channel has no spread; dividing by one keeps it at zero.
         spread = torch.tensor([value if value > 0 else 1.0 for value in std])
@@ -116,7 +118,8 @@ class Encoder(nn.Module):
         """Channels-last images, 0 to 255, as the backbone sees them."""
         # The input is already in `channels_last` layout: no copy.
         pixels = images.permute(0, 3, 1, 2).float() / 255.0
-        if self.sight is not None and not (self.training and self.sees_views_whole):
+        takes_views = self.training or self.is_probed
+        if self.sight is not None and not (takes_views and self.sees_views_whole):
             pixels = self.sight.apply(pixels)
         return (pixels - self.mean) / self.std
 
@@ -192,9 +195,11 @@ class LinearProbe(ImageClassifier):
         super().__init__(encoder.requires_grad_(False).eval(), classifier)
 
     def train(self, mode: bool = True) -> "LinearProbe":
-        """Set the mode of the classifier only."""
+        """Set the mode of the classifier only; the encoder is told whether it is given views."""
         super().train(mode)
         self.encoder.eval()
+        if isinstance(self.encoder, Encoder):
+            self.encoder.is_probed = mode
         return self
 
 

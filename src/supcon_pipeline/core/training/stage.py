@@ -12,7 +12,7 @@ from supcon_pipeline.core.data.encoded_images import EncodedImages
 from supcon_pipeline.core.data.images import LabelledImages, spread_evenly
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.models.encoder import require_fitting_views
+from supcon_pipeline.core.models.encoder import Encoder, require_fitting_views
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.averaging import build_ema
 from supcon_pipeline.core.optim.blending import StartBlend
@@ -131,11 +131,7 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
     params, device, group = stage.params, pick_device(), stage.group
     model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.", ranks)
     if stage.inputs is None:
-        shapes = loader.dataset.policy.shapes
-        if not (isinstance(params, EncoderTraining) and params.view_sizes):
-            # For images as they are stored, the network was built.
-            shapes = [shape for shape in shapes if shape != data.images.shape[1:]]
-        require_fitting_views(model, shapes, group)
+        _fit_to_views(model, loader.dataset.policy, data.images.shape[1:], group)
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
@@ -164,6 +160,34 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
         memory=stage.memory,
         max_seconds=60 * params.max_minutes if params.max_minutes else None,
     )
+
+
+def _fit_to_views(
+    model: nn.Module, policy: ViewPolicy, image_shape: tuple[int, int, int], group: str
+) -> None:
+    """Let a model see views as they are meant, and refuse those that it cannot take.
+
+    Raises:
+        InputError: with the first size that does not suit the model.
+    """
+    shapes, encoder = policy.shapes, getattr(model, "encoder", None)
+    if isinstance(encoder, Encoder) and _have_own_size(policy, image_shape):
+        encoder.sees_views_whole = True
+    if not getattr(encoder, "sees_views_whole", False):
+        # For images as they are stored, the network was built.
+        shapes = [shape for shape in shapes if shape != image_shape]
+    require_fitting_views(model, shapes, group)
+
+
+def _have_own_size(policy: ViewPolicy, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a crop or a resize makes the views, which then have one size whatever the images have."""
+    height, width, num_channels = image_shape
+    try:
+        views = policy(np.zeros((1, height + 8, width + 8, num_channels), np.uint8), 0)
+    # A transform that is made for images of one size.
+    except Exception:
+        return False
+    return views.shape[2:] == policy.shapes[0]
 
 
 def _choose_precision(name: str, parameter: str, ranks: Ranks) -> Precision:
