@@ -16,6 +16,7 @@ def parameters():
         "loader": {"batch_size": 128, "num_workers": 0},
         "schedule": {"name": "cosine", "num_epochs": 20},
         "early_stopping": None,
+        "ema": {"decay_per_epoch": 0.3, "is_raw_validated": True},
         "optimizer": {"lr": 0.1},
         "loss": {"temperature": 0.1},
     }
@@ -24,6 +25,7 @@ def parameters():
 def test_trainings_that_differ_in_what_is_their_own_have_the_same_budget(parameters):
     other = {**parameters, "optimizer": {"lr": 0.3}, "label_smoothing": 0.05}
     other["loader"] = {**parameters["loader"], "num_workers": 4}
+    other["ema"] = {**parameters["ema"], "is_raw_validated": False}
     del other["loss"]
     assert budget_differences(parameters, other) == []
 
@@ -43,6 +45,8 @@ def test_trainings_that_differ_in_what_is_their_own_have_the_same_budget(paramet
         ("mixing", {"name": "mixup", "alpha": 1.0}, ["mixing"]),
         ("early_stopping", {"patience": 3}, ["early_stopping"]),
         ("num_views", 1, ["num_views"]),
+        ("ema", None, ["ema"]),
+        ("ema", {"decay_per_epoch": 0.9, "is_raw_validated": True}, ["ema.decay_per_epoch"]),
         ("seed", 1, ["seed"]),
     ],
 )

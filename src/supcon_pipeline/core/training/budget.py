@@ -7,9 +7,9 @@ from typing import Any
 BUDGET = (
     *("seed", "backbone", "finetune", "transforms", "num_views", "mixing", "loader", "schedule"),
     *("early_stopping", "max_minutes", "embedding_dim", "unseen_embedding_dim", "view_size", "view_sizes"),
-    *("center_crop", "mirror_average"),
+    *("center_crop", "mirror_average", "ema"),
 )
-_HAS_NO_EFFECT = ("loader.num_workers",)
+_HAS_NO_EFFECT = ("loader.num_workers", "ema.is_raw_validated")
 
 
 def budget_differences(parameters: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
