@@ -151,6 +151,18 @@ def test_encoded_images_are_seen_at_the_sizes_of_views_without_transforms_too(tm
         assert [next(iter(loader.epoch(epoch))).views.shape[2] for epoch in (0, 3)] == [8, 16]
 
 
+def test_view_sizes_that_a_size_of_a_transform_makes_idle_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = make_data()
+    for args in ({"height": 12, "width": 12}, {}):
+        params = stage1_parameters(view_sizes=(8, 24), transforms=[{"name": "Resize", "args": args}])
+        build_training(contrastive_stage(data, CARD, params), data)
+        said = "stage1.view_sizes changes nothing, as transforms make views of 12 x 12 pixels; "
+        assert (said in caplog.text) is bool(args)
+        caplog.clear()
+
+
 @pytest.mark.parametrize("kind", ["stage1", "stage2"])
 @pytest.mark.parametrize(
     ("transform", "is_whole"), [("RandomResizedCrop", True), ("Resize", True), ("HorizontalFlip", False)]

@@ -1,5 +1,6 @@
 """A stage: what it trains and how, and the objects built from its parameters."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from supcon_pipeline.core.training.state import Criterion, Training, Validation
 from supcon_pipeline.core.views.loading import Batch, ViewDataset, ViewLoader, build_loader
 from supcon_pipeline.core.views.mixing import Mixing
 from supcon_pipeline.core.views.policy import ViewPolicy
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
     params, device, group = stage.params, pick_device(), stage.group
     model, loader = stage.model.to(device), _build_loader(stage, data, f"{group}.loader.", ranks)
     if stage.inputs is None:
+        _warn_of_sizes(params, loader.dataset.policy)
         _fit_to_views(model, loader.dataset.policy, data.images.shape[1:], group)
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
@@ -177,6 +181,17 @@ def _fit_to_views(
         # For images as they are stored, the network was built.
         shapes = [shape for shape in shapes if shape != image_shape]
     require_fitting_views(model, shapes, group)
+
+
+def _warn_of_sizes(params: TrainingParameters, policy: ViewPolicy) -> None:
+    """Say so where a transform that has been given a size leaves `view_sizes` without effect."""
+    wanted = params.view_sizes if isinstance(params, EncoderTraining) else ()
+    if wanted and [shape[:2] for shape in policy.shapes] != [(size, size) for size in wanted]:
+        logger.warning(
+            "stage1.view_sizes changes nothing, as transforms make views of %d x %d pixels; leave the size "
+            "out of their args, or add --params stage1.view_sizes=[]",
+            *policy.shapes[0][:2],
+        )
 
 
 def _have_own_size(policy: ViewPolicy, image_shape: tuple[int, int, int]) -> bool:
