@@ -21,7 +21,13 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.parameters.data import ImagesParameters
 from supcon_pipeline.datasets.digits import DigitsDataset
 from supcon_pipeline.pipeline_registry import register_pipelines
-from supcon_pipeline.validation import qualify_names, require_names, require_weights, validate_parameters
+from supcon_pipeline.validation import (
+    find_untouched,
+    qualify_names,
+    require_names,
+    require_weights,
+    validate_parameters,
+)
 from tests.conftest import ROOT, make_project, run_session
 
 
@@ -374,3 +380,20 @@ def test_escape_codes_in_parameters_do_not_reach_the_terminal(models: dict[str, 
     parameters["stage1"]["\x1b[2J"] = 1
     with pytest.raises(click.ClickException, match=re.escape(r"stage1.\x1b[2J must be a known parameter")):
         validate_parameters(parameters, models)
+
+
+@pytest.mark.parametrize(
+    ("names", "untouched"),
+    [
+        (["baseline", "baseline_swa"], ["stage1.optimizer.lr", "stage1.projection"]),
+        (["baseline", "stage1"], []),
+        (["stage1_lr_finder"], ["baseline.optimizer.lr"]),
+    ],
+)
+def test_what_the_baseline_does_not_take_of_stage_1_is_untouched_by_it(
+    names: list[str], untouched: list[str]
+) -> None:
+    stage1 = {"optimizer": {"lr": 0.2}, "projection": None, "loader": {"batch_size": 8}, "num_views": 1}
+    given = {"stage1": stage1, "baseline": {"optimizer": {"lr": 0.3}}}
+    chosen = [register_pipelines()[name] for name in names]
+    assert list(find_untouched(given, sum(chosen[1:], chosen[0]))) == untouched

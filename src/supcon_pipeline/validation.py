@@ -25,6 +25,8 @@ SOURCES = {
     "out_of_distribution": "outside_images",
 }
 
+# What of stage 1 the baseline, which is trained by its parameters, has of its own or not at all.
+_NOT_OF_BASELINE = tuple(f"stage1.{name}" for name in ("projection", "loss", "optimizer", "checkpoints"))
 # By how much a name of the same group may be less like the one that was typed.
 _BESIDE = 0.1
 
@@ -179,7 +181,13 @@ def find_untouched(given: Mapping[str, Any], pipeline: Pipeline) -> dict[str, An
     names = [name for group in groups & models.keys() for name in _paths(group, models[group])]
     if any(name.rpartition(".")[2] in ("seed", "seeds") for name in names):
         groups.add("seed")
-    return {path: value for path, value in leaves(given) if path.partition(".")[0] not in groups}
+    trained = {node.namespace for node in pipeline.nodes if "params:stage1" in node.inputs}
+    idle = _NOT_OF_BASELINE if trained == {"baseline"} else ()
+    return {
+        path: value
+        for path, value in leaves(given)
+        if path.partition(".")[0] not in groups or path.startswith(idle)
+    }
 
 
 def require_weights(parameters: Mapping[str, Any], pipeline: Pipeline) -> None:
