@@ -151,6 +151,12 @@ def test_encoded_images_are_seen_at_the_sizes_of_views_without_transforms_too(tm
         assert [next(iter(loader.epoch(epoch))).views.shape[2] for epoch in (0, 3)] == [8, 16]
 
 
+def test_a_crop_that_leaves_no_pixel_is_refused() -> None:
+    message = r"^stage1\.center_crop must leave at least one of the 16 pixels that are stored, got 0\.02; "
+    with pytest.raises(InputError, match=message):
+        contrastive_stage(make_data(), CARD, stage1_parameters(center_crop=0.02))
+
+
 def test_view_sizes_that_a_size_of_a_transform_makes_idle_are_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.device import pick_device
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.backbones import published_statistics
 from supcon_pipeline.core.models.embed import embed_images
-from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, build_model, restore_model
+from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, Sight, build_model, restore_model
 from supcon_pipeline.core.models.whitening import start_neck, start_patches
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.low_rank import add_low_rank_updates
@@ -191,6 +192,9 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
 
     Their normalisation is, however: with another one, the weights would see other colours and contrasts than
     they were trained on.
+
+    Raises:
+        InputError: where evaluation would see no pixel.
     """
     backbone = params.backbone
     stored_size, num_channels = data.images.shape[2:]
@@ -200,6 +204,11 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
     sizes = {"image_size": params.view_size or stored_size}
     if sizes["image_size"] != stored_size or params.center_crop < 1:
         sizes |= {"stored_size": stored_size, "center_crop": params.center_crop}
+    if not Sight(stored_size, sizes["image_size"], params.center_crop).side:
+        raise InputError(
+            f"stage1.center_crop must leave at least one of the {stored_size} pixels that are stored, got "
+            f"{params.center_crop}; add --params stage1.center_crop=0.875"
+        )
     # What an encoder does not do is left out: those of before had no such entries.
     neck_dim = params.neck_dim(data.has_unseen_classes)
     options = {"embedding_dim": neck_dim, "mirror_average": params.mirror_average}
