@@ -380,6 +380,24 @@ def test_images_reach_weights_of_timm_as_timm_would_show_them(tmp_path, rng, kin
     assert stage1(data).description["mean"] == MEAN != [0.5] * 3
 
 
+@pytest.mark.parametrize("name", ["resnet_narrow", "resnet18"])
+def test_images_reach_the_encoder_of_a_run_as_they_did_in_that_run(labelled_splits, tmp_path, name):
+    description = {**ENCODER, "backbone": name, "mean": [0.2, 0.3, 0.4], "std": [0.1, 0.2, 0.3]}
+    state = NamedTensors(dict(build_model(description).state_dict()), {"model": description})
+    NamedTensorsDataset(filepath=str(tmp_path / "encoder.safetensors")).save(state)
+    backbone = {**read_parameters("stage1")["backbone"], "name": name}
+    backbone["weights"] = str(tmp_path / "encoder.safetensors")
+    stages = [stage1(labelled_splits, backbone=backbone), baseline(labelled_splits, {"backbone": backbone})]
+    images = torch.from_numpy(labelled_splits.images[:4])
+    for stage in stages:
+        with torch.inference_mode():
+            found, expected = (
+                model.eval()(images)["embedding"] for model in (stage.model, restore_model(state))
+            )
+        torch.testing.assert_close(found, expected)
+        assert stage.description["mean"] == pytest.approx(description["mean"])
+
+
 def test_an_embedding_of_its_own_width_starts_as_what_whitens_the_features_of_the_weights(
     labelled_splits, encoder, tmp_path
 ):

@@ -53,10 +53,7 @@ def read_state(path: str, wanted: Collection[str]) -> State:
         InputError: if the file is missing, does not hold a state dict, cannot be read without running code of
             its own, holds several such networks, or numbers that are not finite.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise InputError(f"{SETTING} must be an existing file, got {path!r}")
-    keys, state = _find_tensors(_read_content(file, path), path)
+    keys, state = _find_tensors(_read_content(path), path)
     prefix = _find_prefix(state, wanted, path)
     found: Any = state
     if prefix:
@@ -81,8 +78,22 @@ def _require_finite(state: State, path: str) -> None:
         )
 
 
-def _read_content(file: Path, path: str) -> Any:
-    """What the file holds, without running code of its own."""
+def read_statistics(path: str) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation of each channel by which the encoder in a file normalises; None if there is none.
+
+    Raises:
+        InputError: if the file is missing, or cannot be read.
+    """
+    _, state = _find_tensors(_read_content(path), path)
+    mean, std = (state.get(f"encoder.{name}") for name in ("mean", "std"))
+    return None if mean is None or std is None else (mean.flatten().tolist(), std.flatten().tolist())
+
+
+def _read_content(path: str) -> Any:
+    """What a file holds, without running code of its own."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"{SETTING} must be an existing file, got {path!r}")
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

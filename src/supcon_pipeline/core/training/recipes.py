@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.backbones import published_statistics
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, Sight, build_model, restore_model
+from supcon_pipeline.core.models.weight_files import read_statistics
 from supcon_pipeline.core.models.whitening import start_neck, start_patches
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.optim.low_rank import add_low_rank_updates
+from supcon_pipeline.core.parameters.models import BackboneParameters
 from supcon_pipeline.core.parameters.optim import FinetuneParameters
 from supcon_pipeline.core.parameters.stages import (
     BaselineParameters,
@@ -198,8 +201,7 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
     """
     backbone = params.backbone
     stored_size, num_channels = data.images.shape[2:]
-    published = published_statistics(backbone.name, num_channels) if backbone.is_loaded else None
-    mean, std = published or (dataset_card["mean"], dataset_card["std"])
+    mean, std = _statistics_of_start(backbone, num_channels) or (dataset_card["mean"], dataset_card["std"])
     network = {"backbone": backbone.name, "stem": backbone.stem}
     sizes = {"image_size": params.view_size or stored_size}
     if sizes["image_size"] != stored_size or params.center_crop < 1:
@@ -214,6 +216,18 @@ def _encoder_description(data: LabelledImages, dataset_card: Card, params: Encod
     options = {"embedding_dim": neck_dim, "mirror_average": params.mirror_average}
     used = {name: value for name, value in options.items() if value}
     return {**network, **sizes, **used, "mean": list(mean), "std": list(std)}
+
+
+def _statistics_of_start(
+    backbone: BackboneParameters, num_channels: int
+) -> tuple[list[float], list[float]] | None:
+    """By what the weights that a training starts from expect images to be normalised, if that is known."""
+    known = read_statistics(backbone.weights) if backbone.weights else None
+    if known is None:
+        return published_statistics(backbone.name, num_channels) if backbone.is_loaded else None
+    mean, std = known
+    # Kernels of three channels are summed for one.
+    return known if len(mean) == num_channels else ([fmean(mean)] * num_channels, [fmean(std)] * num_channels)
 
 
 def _build_start(description: Card, data: LabelledImages, params: EncoderTraining) -> nn.Module:
