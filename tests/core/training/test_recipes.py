@@ -420,6 +420,17 @@ def test_an_embedding_of_its_own_width_starts_as_what_whitens_the_features_of_th
         assert torch.equal(value, start[name])
 
 
+def test_class_averages_in_class_balanced_batches_are_warned_of(labelled_splits, caplog):
+    loss = {**read_parameters("stage1")["loss"], "class_averaged": True}
+    balanced = {"batch_size": 4, "num_workers": 0, "sampler": "class_balanced", "images_per_class": 2}
+    mixing = {"name": "mixup", "alpha": 1.0, "probability": 0.5}
+    said = "stage1.loss.class_averaged changes nothing, as class-balanced batches"
+    for changes in ({"loader": balanced}, {"loader": balanced, "mixing": mixing}, {}):
+        stage1(labelled_splits, loss=loss, **changes)
+        assert (said in caplog.text) is (changes == {"loader": balanced})
+        caplog.clear()
+
+
 @pytest.mark.parametrize("loss", ["supcon", "proxy_anchor"])
 def test_without_a_head_the_loss_compares_embeddings(labelled_splits, loss):
     parameters = {**read_parameters("stage1")["loss"], "name": loss}

@@ -61,6 +61,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
     offsets = adjustment_offsets(
         data, params.loss.logit_adjustment, params.loader.sampler, "stage1.loss.logit_adjustment"
     )
+    _warn_of_equal_classes(params)
     memory = ProjectionMemory(**params.loss.memory.model_dump()) if params.loss.memory else None
     has_proxies = params.loss.name == "proxy_anchor"
     description = {
@@ -89,6 +90,16 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         is_start_validated=params.backbone.is_loaded,
         memory=memory,
     )
+
+
+def _warn_of_equal_classes(params: Stage1Parameters) -> None:
+    """Say so where averages over the classes of a batch are those over its images."""
+    is_balanced = params.loader.sampler == "class_balanced" and params.mixing is None
+    if params.loss.class_averaged and is_balanced:
+        logger.warning(
+            "stage1.loss.class_averaged changes nothing, as class-balanced batches hold as many images of "
+            "each of their classes; leave it out with --params stage1.loss.class_averaged=false"
+        )
 
 
 def classifier_stage(
