@@ -162,6 +162,12 @@ def test_images_that_repeat_in_a_balanced_batch_are_told_of(
             f"--params stage1.loader.images_per_class={remedy[0]},stage1.loader.batch_size={remedy[1]}"
         )
         assert warnings_of(data, caplog, **pasted(text, changes)) == []
+    simclr = {**changes, "loss": {**read_parameters("stage1")["loss"], "name": "simclr"}}
+    wanted = [
+        text.replace("are their own positives", "simclr takes an image beside itself for another")
+        for text in texts
+    ]
+    assert [text for text in warnings_of(data, caplog, **simclr) if "repeat" in text] == wanted
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,10 @@ def warn_of_small_sets(
         if params.loader.images_per_class is None:
             classes.warn_of_rare_class(params.loader)
         else:
-            classes.warn_of_repeats(params.loader, params.loader.images_per_class)
+            classes.warn_of_repeats(params.loader, params.loader.images_per_class, "are their own positives")
+    elif isinstance(params, Stage1Parameters) and params.loss.name == "simclr":
+        what = "simclr takes an image beside itself for another"
+        classes.warn_of_repeats(params.loader, params.loader.images_per_class or 1, what)
     _warn_of_validation(params.checkpoints.metric, data)
 
 
@@ -120,17 +123,16 @@ class _Classes:
             else "",
         )
 
-    def warn_of_repeats(self, loader: LoaderParameters, images_per_class: int) -> None:
-        """Warn where a batch takes more images of a class than there are."""
+    def warn_of_repeats(self, loader: LoaderParameters, images_per_class: int, what: str) -> None:
+        """Warn where a batch takes more images of a class than there are, and of what comes of it."""
         name, count = self._rarest()
         if not 1 < count < images_per_class:
             return
         batch_size = min(loader.batch_size, len(self.counts) * count) // count * count
         logger.warning(
-            "%s has %s training images, but a batch takes %s of a class: they repeat, and are their own "
-            "positives; for batches without repeats, add --params %s.loader.images_per_class=%d,"
-            "%s.loader.batch_size=%d",
-            *(name, f"{count:,}", f"{images_per_class:,}", self.group, count, self.group, batch_size),
+            "%s has %s training images, but a batch takes %s of a class: they repeat, and %s; for batches "
+            "without repeats, add --params %s.loader.images_per_class=%d,%s.loader.batch_size=%d",
+            *(name, f"{count:,}", f"{images_per_class:,}", what, self.group, count, self.group, batch_size),
         )
 
     def _rarest(self) -> tuple[str, int]:
