@@ -39,8 +39,9 @@ class TrainingParameters(Parameters):
     """Parameters that every training has.
 
     Args:
-        max_minutes: the training ends after as many, if that is sooner; learning rate and size of the views
-            then follow the share of the time that is used up. Validation does not count.
+        max_minutes: the training ends after as many, if that is sooner; learning rate, size of the views and
+            what waits for an epoch then follow the share of the time that is used up. Validation does not
+            count.
         processes: how many share each batch; `auto` is one for each GPU, 1 where there is none.
     """
 
