@@ -1,4 +1,5 @@
 import argparse
+import json
 import logging
 import pickle
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.backbones import build_backbone
 from supcon_pipeline.core.models.encoder import build_model
-from supcon_pipeline.core.models.weight_files import read_state
+from supcon_pipeline.core.models.weight_files import read_state, read_statistics
 
 STATE = {"conv.weight": torch.ones(2, 3), "norm.weight": torch.ones(2), "norm.bias": torch.zeros(2)}
 OTHER = {name: value + 7 for name, value in STATE.items()}
@@ -161,3 +162,26 @@ def test_a_prefix_is_taken_off_for_a_network_of_timm_too(tmp_path):
     path = write(tmp_path / "weights.pth", {"state_dict": under("model.backbone.", state)})
     network, _ = build_backbone("timm/test_resnet", "imagenet", weights=path)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "expected"),
+    [
+        ("model.safetensors", {"architecture": "resnet18"}, ([0.1], [0.2])),
+        ("model.safetensors", {"architecture": "resnet18.mine"}, ([0.1], [0.2])),
+        ("model.safetensors", {"architecture": "resnet50"}, None),
+        ("model.safetensors", {"architecture": None}, None),
+        ("model.safetensors", {}, None),
+        ("model.safetensors", [], None),
+        ("other.safetensors", {"architecture": "resnet18"}, None),
+    ],
+)
+def test_statistics_are_those_of_a_config_of_that_network_beside_the_weights(
+    tmp_path, file, config, expected
+):
+    save_file(STATE, tmp_path / file)
+    assert read_statistics(str(tmp_path / file), "resnet18") is None
+    if config:
+        config = {**config, "pretrained_cfg": {"mean": [0.1], "std": [0.2]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_statistics(str(tmp_path / file), "resnet18") == expected

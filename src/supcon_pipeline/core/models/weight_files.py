@@ -1,6 +1,7 @@
 """Files of weights as other programs write them: plain, under a key, with a prefix before each name."""
 
 import argparse
+import json
 import logging
 import pickle
 import re
@@ -29,6 +30,8 @@ _KEYS = (
 _COPIES = ("student", "encoder_k", "momentum", "target")
 # What wraps a network whatever its names are.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
+# Of weights that a `config.json` is beside.
+_BESIDE_CONFIG = ("model.safetensors", "pytorch_model.bin")
 # Beside the weights, often: arguments of the program and numbers; none of these runs code.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -78,15 +81,42 @@ def _require_finite(state: State, path: str) -> None:
         )
 
 
-def read_statistics(path: str) -> tuple[list[float], list[float]] | None:
-    """Mean and deviation of each channel by which the encoder in a file normalises; None if there is none.
+def read_statistics(path: str, architecture: str) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation of each channel by which the weights in a file expect images to be normalised.
+
+    Those of the encoder of a run are among them; for others, a `config.json` says it, which timm and the
+    export of this project write beside them.
+
+    Args:
+        path: as for `read_state`.
+        architecture: of the network, as the library names it that has it.
+
+    Returns:
+        None where they are not known.
 
     Raises:
         InputError: if the file is missing, or cannot be read.
     """
     _, state = _find_tensors(_read_content(path), path)
     mean, std = (state.get(f"encoder.{name}") for name in ("mean", "std"))
-    return None if mean is None or std is None else (mean.flatten().tolist(), std.flatten().tolist())
+    if mean is not None and std is not None:
+        return mean.flatten().tolist(), std.flatten().tolist()
+    return _read_config(Path(path).expanduser(), architecture)
+
+
+def _read_config(weights: Path, architecture: str) -> tuple[list[float], list[float]] | None:
+    """The same by what stands beside weights, if it is of that network."""
+    if weights.name not in _BESIDE_CONFIG:
+        return None
+    try:
+        config = json.loads(weights.with_name("config.json").read_text())
+        # With or without the tag of some weights.
+        names = {name.partition(".")[0] for name in (config["architecture"], architecture)}
+        told = config["pretrained_cfg"] if len(names) == 1 else {}
+        return [float(value) for value in told["mean"]], [float(value) for value in told["std"]]
+    # There is none, or that of something else.
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _read_content(path: str) -> Any:

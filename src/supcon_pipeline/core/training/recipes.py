@@ -17,6 +17,7 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.backbones import published_statistics
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, Sight, build_model, restore_model
+from supcon_pipeline.core.models.timm_networks import TIMM
 from supcon_pipeline.core.models.weight_files import read_statistics
 from supcon_pipeline.core.models.whitening import start_neck, start_patches
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
@@ -233,7 +234,8 @@ def _statistics_of_start(
     backbone: BackboneParameters, num_channels: int
 ) -> tuple[list[float], list[float]] | None:
     """By what the weights that a training starts from expect images to be normalised, if that is known."""
-    known = read_statistics(backbone.weights) if backbone.weights else None
+    architecture = backbone.name.removeprefix(TIMM)
+    known = read_statistics(backbone.weights, architecture) if backbone.weights else None
     if known is None:
         return published_statistics(backbone.name, num_channels) if backbone.is_loaded else None
     mean, std = known
