@@ -147,7 +147,7 @@ class Training:
     @property
     def planned_epoch(self) -> int:
         """The epoch, counted from 0, whose rate the next step has; where time is limited, past the passes."""
-        return max(self.epoch, int(self.schedule.position / len(self.loader)))
+        return self.loader.planned_epoch(self.epoch)
 
     @property
     def is_gradient_trusted(self) -> bool:

@@ -105,7 +105,7 @@ class ViewLoader:
     def __init__(self, dataset: ViewDataset, batches: Batches, num_workers: int = 0, ranks: Ranks = ALONE):
         self.dataset, self.batches, self.num_workers, self.ranks = dataset, batches, num_workers, ranks
         # The epoch whose views an epoch gets; a training of limited time may be ahead of its passes.
-        self.view_epoch: Callable[[int], int] = lambda epoch: epoch
+        self.planned_epoch: Callable[[int], int] = lambda epoch: epoch
         self._stream: Iterator[Batch] = iter(())
         self._position: tuple[int, int] | None = None
 
@@ -129,7 +129,7 @@ class ViewLoader:
     def _loader(self, epoch: int, first_batch: int) -> DataLoader[Batch]:
         if self.num_workers:
             require_short_temporary_folder()
-        items = _items(self.batches, self.view_epoch, epoch, first_batch)
+        items = _items(self.batches, self.planned_epoch, epoch, first_batch)
         return DataLoader(
             self.dataset,
             sampler=itertools.islice(items, self.ranks.rank, None, self.ranks.count),
@@ -143,7 +143,7 @@ class ViewLoader:
 
 
 def _items(
-    batches: Batches, view_epoch: Callable[[int], int], first_epoch: int, first_batch: int
+    batches: Batches, planned_epoch: Callable[[int], int], first_epoch: int, first_batch: int
 ) -> Iterator[tuple[int, np.ndarray, int]]:
     """Seed, indices and epoch of the views, of the batches of this epoch and all that follow.
 
@@ -152,7 +152,7 @@ def _items(
     """
     for epoch in itertools.count(first_epoch):
         items = batches.epoch(epoch)[first_batch if epoch == first_epoch else 0 :]
-        yield from ((seed, indices, view_epoch(epoch)) for seed, indices in items)
+        yield from ((seed, indices, planned_epoch(epoch)) for seed, indices in items)
 
 
 def _deal(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
