@@ -67,6 +67,41 @@ def test_queries_and_their_gallery_are_test_images_with_groups(folder: Path) -> 
     assert raw.groups == ["", "shop 1", "shop 1"]
 
 
+@pytest.mark.parametrize(
+    ("marks", "found"),
+    [
+        (["train", "query", "query"], "query"),
+        (["train", "train", "gallery"], "gallery"),
+        (["query", "gallery", "test"], "gallery and query and test"),
+    ],
+)
+def test_marks_of_queries_that_would_not_count_are_refused(
+    folder: Path, marks: list[object], found: str
+) -> None:
+    path = write(folder / "t.csv", path=["a.png", "b.png", "c.png"], label=["x", "y", "y"], split=marks)
+    with pytest.raises(DatasetError, match=f"split must be query or gallery .* got only {found}; mark all"):
+        ImageTableDataset(str(path)).load()
+
+
+@pytest.mark.parametrize("kind", ["split", "group", "category"])
+def test_an_optional_column_that_is_named_must_be_there(folder: Path, kind: str) -> None:
+    path = write(folder / "t.csv", path=["a.png", "b.png"], label=["x", "y"])
+    name = f"{kind}_column"
+    with pytest.raises(DatasetError, match=f"a column fold, got path, label; set {name} .* to null for none"):
+        ImageTableDataset(str(path), **{name: "fold"}).load()
+    assert len(ImageTableDataset(str(path), **{name: None}).load().ids) == 2
+
+
+@pytest.mark.parametrize("kind", ["split", "group", "category"])
+def test_an_optional_column_is_not_lost_for_its_capitals(folder: Path, kind: str) -> None:
+    columns = {"path": ["a.png", "b.png"], "label": ["x", "y"], kind.title(): ["train", "train"]}
+    path = write(folder / "t.csv", **columns)
+    with pytest.raises(DatasetError, match=f"have a column {kind}, got path, label, {kind.title()}; set"):
+        ImageTableDataset(str(path)).load()
+    raw = ImageTableDataset(str(path), **{f"{kind}_column": kind.title()}).load()
+    assert ["train", "train"] in (raw.splits, raw.groups, raw.categories)
+
+
 def test_columns_and_folder_have_the_names_of_the_catalog(folder: Path) -> None:
     (folder / "tables").mkdir()
     path = write(folder / "tables/t.csv", file=["a.png", "b.png"], kind=["01", "NA"])

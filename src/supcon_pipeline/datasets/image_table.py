@@ -32,11 +32,11 @@ class ImageTableDataset(ImageSource):
         label_column: name of the column with the labels.
         split_column: name of the column with the splits, whose values are train, valid (or validation, val)
             and test, or for test images query and gallery, where some are searched for among the others; if
-            the table has no such column, images are split at random by the seed.
-        group_column: name of the column with the camera, shop or the like, if the table has one: an image is
-            not to be found by another of its class and group.
-        category_column: name of the column with the kind of thing that a class is of, if the table has one: a
-            batch may be of classes of one category.
+            the table has no column `split`, images are split at random by the seed.
+        group_column: name of the column with the camera, shop or the like: an image is not to be found by
+            another of its class and group. By default it may be absent, as that of splits.
+        category_column: name of the column with the kind of thing that a class is of: a batch may be of
+            classes of one category. By default it may be absent. These three may be None: none is read.
         metadata: for plugins.
     """
 
@@ -46,27 +46,23 @@ class ImageTableDataset(ImageSource):
         folder: str | None = None,
         path_column: str = "path",
         label_column: str = "label",
-        split_column: str = "split",
-        group_column: str = "group",
-        category_column: str = "category",
+        split_column: str | None = "split",
+        group_column: str | None = "group",
+        category_column: str | None = "category",
         metadata: dict[str, Any] | None = None,
     ):
         self.filepath = Path(filepath)
         self.folder = self.filepath.parent / (folder or "")
-        self.columns = {
-            "path": path_column,
-            "label": label_column,
-            "split": split_column,
-            "group": group_column,
-            "category": category_column,
-        }
+        self.columns = {"path": path_column, "label": label_column}
+        optional = {"split": split_column, "group": group_column, "category": category_column}
+        self.optional = {kind: name for kind, name in optional.items() if name is not None}
         self.metadata = metadata
 
     def load(self) -> RawImages:
         """The paths and labels of the table; no image is read."""
         table = self._read()
-        for column in (self.columns["path"], self.columns["label"]):
-            self._require(column, table)
+        for kind, column in self.columns.items():
+            self._require(kind, column, table)
         require_one_class(table[self.columns["label"]], self.columns["label"])
         names = [self._as_here(name) for name in table[self.columns["path"]].astype(str).str.strip()]
         marks = self._read_marks(table)
@@ -95,7 +91,7 @@ class ImageTableDataset(ImageSource):
         if ending == ".parquet":
             return self._read_parquet()
         if ending in (".csv", ".tsv"):
-            return read_csv(self.filepath, list(self.columns.values()))
+            return read_csv(self.filepath, [*self.columns.values(), *self.optional.values()])
         raise InputError(f"table must be a .csv or .parquet file, got {self.filepath.name}")
 
     def _read_parquet(self) -> pd.DataFrame:
@@ -110,11 +106,12 @@ class ImageTableDataset(ImageSource):
             raise InputError(f"table must be Parquet, got {self.filepath.name}: {reason}") from None
         return table.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
 
-    def _require(self, column: str, table: pd.DataFrame) -> None:
+    def _require(self, kind: str, column: str, table: pd.DataFrame) -> None:
         if column not in table:
             raise InputError(
                 f"table must have a column {column}, got {', '.join(map(str, table.columns))}; "
-                f"set {self._argument_of(column)} of its entry in the catalog to one of these"
+                f"set {kind}_column of its entry in the catalog to one of these"
+                f"{', or to null for none' if kind in self.optional else ''}"
             )
         self._require_single(column, table)
         if not len(table):
@@ -133,16 +130,25 @@ class ImageTableDataset(ImageSource):
                 f"{self.filepath.name}; rename or remove the others"
             )
 
-    def _argument_of(self, column: str) -> str:
-        """The argument of this dataset that names a column."""
-        return next(f"{kind}_column" for kind, name in self.columns.items() if name == column)
+    def _find(self, kind: str, table: pd.DataFrame) -> str | None:
+        """The name of an optional column, or None where the table has none.
+
+        Raises:
+            InputError: where a column that the catalog names is not there, or is spelt with other capitals.
+        """
+        column = self.optional.get(kind)
+        if column is None or column in table:
+            return column
+        if column != kind or column in {str(name).lower() for name in table.columns}:
+            self._require(kind, column, table)
+        return None
 
     def _read_marks(self, table: pd.DataFrame) -> list[str]:
         """The split of each row as it stands there, or nothing without such a column."""
-        column = self.columns["split"]
-        if column not in table:
+        column = self._find("split", table)
+        if column is None:
             return []
-        self._require(column, table)
+        self._require("split", column, table)
         given = clean_words(table[column]).str.lower()
         unknown = sorted(set(given) - set(_MARKS))
         if unknown:
@@ -151,12 +157,13 @@ class ImageTableDataset(ImageSource):
                 f"{suggest(unknown[0], _MARKS)}"
             )
         marks: list[str] = given.tolist()
+        _require_both_roles(column, set(marks))
         return marks
 
     def _read_words(self, table: pd.DataFrame, kind: str) -> list[str] | None:
         """The word of each row in an optional column; empty where it has none."""
-        column = self.columns[kind]
-        if column not in table:
+        column = self._find(kind, table)
+        if column is None:
             return None
         self._require_single(column, table)
         words: list[str] = clean_words(table[column]).mask(is_missing(table[column]), "").tolist()
@@ -166,4 +173,18 @@ class ImageTableDataset(ImageSource):
         return self.filepath.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self.filepath, "folder": self.folder, **self.columns}
+        return {"filepath": self.filepath, "folder": self.folder, **self.columns, **self.optional}
+
+
+def _require_both_roles(column: str, marks: set[str]) -> None:
+    """Refuse marks of which some would not count.
+
+    Raises:
+        InputError: where there are queries without a gallery or the reverse, or test images that are neither.
+    """
+    roles = marks & set(ROLES)
+    if roles and (len(roles) < len(ROLES) or "test" in marks):
+        raise InputError(
+            f"{column} must be query or gallery for every test image, and each for some, got only "
+            f"{' and '.join(sorted(marks & {*ROLES, 'test'}))}; mark all of them so, or all as test"
+        )
