@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.core.training.trainings import CARD, read_parameters, stage1_parameters, stage2_parameters
 
+from supcon_pipeline.core.data.class_splits import split_classes
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.data.splits import split_samples
 from supcon_pipeline.core.parameters.stages import BaselineParameters, Stage1Parameters, Stage2Parameters
@@ -225,6 +227,8 @@ def test_the_classifier_may_have_smaller_batches_still(caplog: pytest.LogCapture
         # No more than half.
         ((9, 9), 3, "0.5"),
         ((8, 8), 8, None),
+        # Two of each class stay in train, whatever the fraction.
+        ((2,) * 6, 1, None),
     ],
 )
 def test_few_validation_images_are_told_of_with_a_fraction_that_gives_more(
@@ -243,6 +247,32 @@ def test_few_validation_images_are_told_of_with_a_fraction_that_gives_more(
         if found:
             splits = split_samples(data.labels, float(found[1]), 0.01, seed=0)
             assert (splits == "validation").sum() > count
+
+
+def test_few_classes_to_validate_are_told_of_with_a_fraction_where_that_gives_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for num_classes, fraction in ((7, None), (12, "0.4")):
+        labels = np.repeat(np.arange(num_classes), 5)
+        splits = np.repeat(["train", "validation", "test"], [5 * (num_classes - 4), 10, 10])
+        data = LabelledImages(np.zeros((len(labels), 8, 8, 1), np.uint8), labels, splits)
+        (text,) = (text for text in warnings_of(data, caplog) if "chosen by" in text)
+        found = re.search(r"--params data_prep\.validation_fraction=([\d.]+)$", text)
+        assert (found and found[1]) == fraction
+        if fraction:
+            again = split_classes(labels, float(fraction), 0.01, seed=0)
+            assert len(set(labels[again == "validation"])) > 2
+
+
+def test_smaller_batches_of_the_baseline_are_those_in_which_stage_1_has_positives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for counts, remedy in (((20, 20), "loader.batch_size=8"), ((2,) * 6, "schedule.num_epochs=16")):
+        data, params = make_images(*counts), stage1_parameters(**loader(64))
+        for build in (partial(baseline_stage, baseline=BASELINE), contrastive_stage):
+            caplog.clear()
+            build_training(build(data, CARD, params), data)
+            assert [text.rpartition(" ")[2] for text in caplog.messages] == [f"stage1.{remedy}"]
 
 
 def ordinary(env: str) -> tuple[Stage1Parameters, Stage2Parameters]:

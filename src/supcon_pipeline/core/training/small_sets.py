@@ -10,7 +10,7 @@ from jaxtyping import Int
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.messages import name_some
 from supcon_pipeline.core.parameters.batches import LoaderParameters
-from supcon_pipeline.core.parameters.stages import Stage1Parameters, TrainingParameters
+from supcon_pipeline.core.parameters.stages import EncoderTraining, Stage1Parameters, TrainingParameters
 
 logger = logging.getLogger(__name__)
 # With fewer images, one of them counts for more than 4 % of a metric.
@@ -32,7 +32,8 @@ def warn_of_small_sets(
     labels, counts = np.unique(data.labels[data.indices("train")], return_counts=True)
     names = [data.class_names.get(int(label), f"class {label}") for label in labels]
     classes = _Classes(group, names, counts)
-    classes.warn_of_single_steps(params, has_positives_by_class)
+    # The baseline's batches are those of stage 1, which need positives.
+    classes.warn_of_single_steps(params, has_positives_by_class or isinstance(params, EncoderTraining))
     if has_positives_by_class:
         classes.warn_of_single_images(
             isinstance(params, Stage1Parameters) and params.loss.classifier_weight > 0
@@ -61,12 +62,12 @@ class _Classes:
     names: list[str]
     counts: Int[np.ndarray, " classes"]
 
-    def warn_of_single_steps(self, params: TrainingParameters, has_positives_by_class: bool) -> None:
+    def warn_of_single_steps(self, params: TrainingParameters, needs_positives: bool) -> None:
         """Warn where a batch takes all images, so that an epoch is one step."""
         loader, total, num_epochs = params.loader, int(self.counts.sum()), params.schedule.num_epochs
         if loader.batch_size < total:
             return
-        size = self._smaller_batch(loader, has_positives_by_class)
+        size = self._smaller_batch(loader, needs_positives)
         remedy = f"loader.batch_size={size}" if size else f"schedule.num_epochs={4 * num_epochs}"
         logger.warning(
             "a batch of %s takes all %s training images, so that the training has no more than %s steps, one "
@@ -74,10 +75,10 @@ class _Classes:
             *(f"{loader.batch_size:,}", f"{total:,}", f"{num_epochs:,}", self.group, remedy),
         )
 
-    def _smaller_batch(self, loader: LoaderParameters, has_positives_by_class: bool) -> int | None:
+    def _smaller_batch(self, loader: LoaderParameters, needs_positives: bool) -> int | None:
         """A size for about four steps an epoch or else two, in which images still have positives."""
         total, unit, least = int(self.counts.sum()), loader.images_per_class or 1, 1
-        if has_positives_by_class:
+        if needs_positives:
             # Two classes, or on average two images of the rarest class that has any.
             several = self.counts[self.counts > 1]
             rarest = several.min() if len(several) else total
@@ -154,7 +155,7 @@ def _warn_of_validation(metric: str, data: LabelledImages) -> None:
     # In steps of 0.05, and at most half of what is not tested.
     wanted = math.ceil(20 * max(_LEAST_VALIDATION, 2 * num_classes) / total)
     fraction = min(wanted, math.floor(10 * (num_train + count) / total)) / 20
-    is_remedy = fraction * total > count
+    is_remedy = _count_held_out(data, fraction) > (num_classes if data.has_unseen_classes else count)
     logger.warning(
         "the checkpoints are chosen by %s of %s validation images of %s classes: one image is %.1f %% of it; "
         "add images%s",
@@ -164,3 +165,15 @@ def _warn_of_validation(metric: str, data: LabelledImages) -> None:
         if is_remedy
         else "",
     )
+
+
+def _count_held_out(data: LabelledImages, fraction: float) -> int:
+    """How many images, or classes where train lacks them, a fraction for validation gives at least.
+
+    Of each class two images stay in train, and of classes two: few give no more, whatever the fraction.
+    """
+    left = data.labels[np.isin(np.asarray(data.splits), ("train", "validation"))]
+    counts = np.unique(left, return_counts=True)[1]
+    if data.has_unseen_classes:
+        return min(round(fraction * len(counts)), np.count_nonzero(counts > 1) - 2)
+    return int(np.minimum(np.round(fraction * counts), counts - 2).clip(min=1).sum())
