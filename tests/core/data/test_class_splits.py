@@ -12,6 +12,7 @@ from supcon_pipeline.core.data.class_splits import (
     split_classes,
 )
 from supcon_pipeline.core.data.splits import split_by_image
+from supcon_pipeline.core.messages import InputError
 
 TEN = np.repeat([f"class{number}" for number in range(10)], 4)
 
@@ -63,7 +64,7 @@ def test_splits_of_the_source_stay_and_missing_ones_are_held_out_of_train():
 
 
 def test_a_class_in_two_splits_of_the_source_is_refused():
-    splits = ["train", "test"] * 20
+    splits = ["train", "train", "train", "test"] * 10
     with pytest.raises(
         ValueError,
         match=r"every class must be in one split only with data_prep\.split_by=class, got 10 in several: "
@@ -80,6 +81,44 @@ def test_too_few_classes_are_refused_with_what_to_do():
     ):
         split_classes(TEN[:20], 0.2, 0.2, 0)
     assert set(split_classes(TEN[:24], 0.9, 0.09, 0)) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize(
+    ("counts", "is_offered"),
+    [
+        # Of each class of train, test and both: of the last, whole classes cannot be held out.
+        ((0, 0, 6), {"image"}),
+        ((3, 0, 3), {"image"}),
+        ((3, 3, 3), set()),
+        ((0, 3, 6), set()),
+        ((4, 3, 0), {"class"}),
+        ((3, 3, 0), set()),
+        ((6, 0, 0), {"class", "image"}),
+        ((5, 0, 0), {"image"}),
+    ],
+)
+@pytest.mark.parametrize("num_images", [2, 3, 4])
+def test_the_other_way_to_split_is_suggested_only_where_it_is_one(counts, is_offered, num_images):
+    given = [["train"] * num_images, ["test"] * num_images, ["train"] * num_images + ["test"]]
+    names, splits = [], []
+    for kind, count in enumerate(counts):
+        for number in range(count):
+            names += [f"{kind}-{number}"] * len(given[kind])
+            splits += given[kind]
+    samples = make_samples(names, splits)
+    samples["duplicate_group"] = np.arange(len(samples))
+    ways = {"image": split_by_image, "class": split_by_class}
+    messages = {}
+    for name, split in ways.items():
+        try:
+            split(samples, 0.2, 0.2, 0)
+        except InputError as error:
+            messages[name] = str(error)
+    for name, message in messages.items():
+        (other,) = ways.keys() - {name}
+        assert (f"data_prep.split_by={other}" in message) == (other not in messages)
+    if num_images == 4:
+        assert ways.keys() - messages.keys() == is_offered
 
 
 def make_samples(names, splits="train"):
@@ -163,5 +202,5 @@ def test_images_of_one_class_and_group_do_not_find_each_other_and_those_without_
 
 
 def test_a_gallery_needs_classes_that_train_lacks():
-    with pytest.raises(ValueError, match=r"got query and gallery; add --params data_prep\.split_by=class"):
+    with pytest.raises(ValueError, match=r"got query and gallery; mark .*--params data_prep\.split_by=class"):
         split_by_image(marked_samples(), 0.2, 0.2, 0)

@@ -46,8 +46,8 @@ def split_classes(
     if len(order) < least:
         raise InputError(
             f"classes with at least 2 images must be at least {least} in train to hold out whole classes "
-            f"(2 for each of {', '.join(['train', *reversed(fractions)])}), got {len(order)}; add classes, "
-            "or hold out images of each class with --params data_prep.split_by=image"
+            f"(2 for each of {', '.join(['train', *reversed(fractions)])}), got {len(order)}; add classes"
+            f"{_or_by_image(labels, given, ', or hold out images of each class with ')}"
         )
     chosen, spare = given.copy(), len(order) - least
     for name, share in fractions.items():
@@ -90,8 +90,15 @@ def _require_one_split(labels: np.ndarray, splits: np.ndarray) -> None:
         raise InputError(
             f"every class must be in one split only with data_prep.split_by=class, got {len(shared)} in "
             f"several: {name} in {' and '.join(sorted(shared[name]))}; put all images into <class>/ folders "
-            "or a table without a split, or add --params data_prep.split_by=image"
+            f"or a table without a split{_or_by_image(labels, splits, ', or add ')}"
         )
+
+
+def _or_by_image(labels: np.ndarray, splits: np.ndarray, words: str) -> str:
+    """The words and the parameter that holds out images, where every class has enough for that."""
+    num_held_out = len({"validation", "test"} - set(splits))
+    counts = pd.Series(splits == "train").groupby(labels).sum()
+    return f"{words}--params data_prep.split_by=image" if (counts >= num_held_out + 2).all() else ""
 
 
 def has_unseen_classes(labels: np.ndarray, splits: np.ndarray) -> bool:

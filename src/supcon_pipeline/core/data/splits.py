@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from supcon_pipeline.core.data.class_splits import split_classes
 from supcon_pipeline.core.data.images import SPLITS
 from supcon_pipeline.core.messages import InputError, name_some
 
@@ -46,7 +47,8 @@ def split_samples(
     generator, chosen = np.random.default_rng(seed), given.copy()
     for label, members in _group_by_label(labels):
         movable = members[given[members] == "train"]
-        _require_train(label, len(movable), given[members], list(fractions))
+        if len(movable) < len(fractions) + 2:
+            raise _too_few(label, len(movable), labels, given, list(fractions))
         drawn, of_drawn = _first_of_groups(movable, groups, len(fractions) + 2)
         order = generator.permutation(drawn) if fractions else drawn
         left = len(order)
@@ -76,7 +78,7 @@ def split_by_image(
     if "role" in samples:
         raise InputError(
             "split must be train, validation or test where training sees every class, got query and gallery; "
-            "add --params data_prep.split_by=class"
+            "mark both as test, or add --params data_prep.split_by=class"
         )
     given, groups = samples["split"].tolist(), samples["duplicate_group"].to_numpy()
     labels = samples["class_name"].to_numpy()
@@ -123,19 +125,26 @@ def _group_by_label(labels: np.ndarray) -> Iterator[tuple[object, Int[np.ndarray
     yield from zip(names, np.split(np.argsort(codes, kind="stable"), ends[:-1]), strict=True)
 
 
-def _require_train(label: object, count: int, given: np.ndarray, held_out: list[str]) -> None:
+def _too_few(
+    label: object, count: int, labels: np.ndarray, given: np.ndarray, held_out: list[str]
+) -> InputError:
+    """That train has too few samples of a class, or none, and what to do."""
+    try:
+        split_classes(labels, 0.1, 0.1, 0, given.tolist())
+        remedy = "remove the class, or hold out whole classes with --params data_prep.split_by=class"
+    except InputError:
+        remedy = "remove the class"
     if not count:
-        raise InputError(
-            f"every class must be in train, got {label} in {' and '.join(sorted(set(given)))} only; "
-            "add images of it to train or remove the class, or hold out whole classes with "
-            "--params data_prep.split_by=class"
+        found = " and ".join(sorted(set(given[labels == label])))
+        return InputError(
+            f"every class must be in train, got {label} in {found} only; add images of it to train "
+            f"or {remedy}"
         )
-    if count < len(held_out) + 2:
-        purpose = "".join(f", 1 for {name}" for name in sorted(held_out))
-        raise InputError(
-            f"every class must have at least {len(held_out) + 2} samples in train (a pair to learn from"
-            f"{purpose}), got {count} of class {label}; add images or remove the class"
-        )
+    purpose = "".join(f", 1 for {name}" for name in sorted(held_out))
+    return InputError(
+        f"every class must have at least {len(held_out) + 2} samples in train (a pair to learn from"
+        f"{purpose}), got {count} of class {label}; add images or {remedy}"
+    )
 
 
 def handle_leakage(samples: pd.DataFrame, on_leakage: str) -> pd.DataFrame:

@@ -175,5 +175,5 @@ def _count_held_out(data: LabelledImages, fraction: float) -> int:
     left = data.labels[np.isin(np.asarray(data.splits), ("train", "validation"))]
     counts = np.unique(left, return_counts=True)[1]
     if data.has_unseen_classes:
-        return min(round(fraction * len(counts)), np.count_nonzero(counts > 1) - 2)
+        return min(round(fraction * len(counts)), int((counts > 1).sum()) - 2)
     return int(np.minimum(np.round(fraction * counts), counts - 2).clip(min=1).sum())
