@@ -34,10 +34,15 @@ def test_the_images_are_those_that_a_folder_to_train_on_would_give(tmp_path):
     [
         (None, "inference.path must be a folder of images, got None; add --params inference.path="),
         ("nowhere", "inference.path must be a folder of images, got '.*nowhere'"),
+        (
+            "set.zip",
+            "inference.path must be a folder of images, got '.*set.zip', which is an archive; unpack",
+        ),
         ("", r"inference.path must hold images \(.*.png.*\), got none in "),
     ],
 )
 def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path, path, message):
+    (tmp_path / "set.zip").write_bytes(b"PK")
     path = None if path is None else str(tmp_path / path)
     with pytest.raises(DatasetError, match=message):
         ImageFilesDataset(path, "inference.path").load()

@@ -214,7 +214,9 @@ def test_a_folder_that_cannot_be_read_is_rejected_by_its_name(
     [
         (None, "images.path must be given, got nothing; add --params images.path="),
         ("gone", "images.path must be a folder, got .*gone, which does not exist"),
-        ("file.txt", "images.path must be a folder, got .*file.txt, which is a file"),
+        ("file.txt", "images.path must be a folder, got .*file.txt, which is a file; give the folder"),
+        ("set.tar.GZ", "images.path must be a folder, got .*set.tar.GZ, which is an archive; unpack it"),
+        ("set.csv", "images.path must be a folder, got .*set.csv, which is a table; name it as filepath"),
         (
             "empty",
             "images.path must hold images in <class>/ or train/<class>/, got none in .*empty; images",
@@ -226,7 +228,8 @@ def test_a_folder_that_cannot_be_read_is_rejected_by_its_name(
     ],
 )
 def test_a_path_without_images_is_refused(tmp_path: Path, path: str | None, message: str) -> None:
-    (tmp_path / "file.txt").write_text("text")
+    for name in ("file.txt", "set.tar.GZ", "set.csv"):
+        (tmp_path / name).write_text("text")
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts/cat").mkdir(parents=True)
     (tmp_path / "texts/cat/a.txt").write_text("text")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from supcon_pipeline.core.data.folders import ENDINGS, decode_name, walk_images
+from supcon_pipeline.core.data.folders import ENDINGS, decode_name, describe_missing, walk_images
 from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.datasets.image_source import ImageSource
@@ -29,6 +29,10 @@ class ImageFilesDataset(ImageSource):
     def load(self) -> RawImages:
         """The paths of the images, which are also their ids; no image is read."""
         folder = Path(self.path or "").expanduser()
+        if self.path and folder.is_file():
+            raise InputError(
+                f"{self.parameter} must be a folder of images, got {self.path!r}, {describe_missing(folder)}"
+            )
         if not self.path or not folder.is_dir():
             raise InputError(
                 f"{self.parameter} must be a folder of images, got {self.path!r}; "

@@ -9,7 +9,14 @@ from typing import Any, overload
 
 import numpy as np
 
-from supcon_pipeline.core.data.folders import ENDINGS, decode_name, is_folder, list_entries, walk_images
+from supcon_pipeline.core.data.folders import (
+    ENDINGS,
+    decode_name,
+    describe_missing,
+    is_folder,
+    list_entries,
+    walk_images,
+)
 from supcon_pipeline.core.data.images import RawImages
 from supcon_pipeline.core.messages import InputError, name_some
 from supcon_pipeline.datasets.image_source import ImageSource
@@ -117,8 +124,7 @@ def require_folder(path: str | None, parameter: str = "images.path") -> Path:
         )
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
-        state = "is a file" if folder.exists() else "does not exist"
-        raise InputError(f"{parameter} must be a folder, got {folder}, which {state}")
+        raise InputError(f"{parameter} must be a folder, got {folder}, {describe_missing(folder)}")
     return folder
 
 

@@ -3,11 +3,14 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".hif"),
 )
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_TABLES = (".csv", ".tsv", ".parquet")
 # What network drives, photograph managers and operating systems keep beside the files of their users.
 _SYSTEM_NAMES = frozenset(
     (
@@ -65,6 +68,17 @@ def list_entries(folder: str | os.PathLike[str], ignored: Counter[str]) -> list[
     ignored["of the system or a network drive"] += len(entries) - len(own)
     ignored["hidden"] += len(own) - len(shown)
     return shown
+
+
+def describe_missing(path: Path) -> str:
+    """What is where a folder of images should be, and what to do about it."""
+    if not path.exists():
+        return "which does not exist"
+    if path.name.lower().endswith(_ARCHIVES):
+        return "which is an archive; unpack it and give the folder"
+    if path.suffix.lower() in _TABLES:
+        return "which is a table; name it as filepath of an ImageTableDataset in the catalog (docs/images.md)"
+    return "which is a file; give the folder that it is in"
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
