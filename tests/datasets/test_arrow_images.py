@@ -98,3 +98,34 @@ def test_several_labels_of_an_image_are_refused(tmp_path: Path, pixels, is_named
     part = make_part(pixels, [[0], [1], [0, 1], [0]], datasets.List(kind))
     with pytest.raises(DatasetError, match=r"label must be one class for each .*, got \[0\] in row 1;"):
         load(tmp_path, part)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [1, 2]}, r"image must hold images, or paths .*, got Value\('int64'\); set image_column"),
+        ({"image": [["a.png"], ["b.png"]]}, r"got List\(Value\('string'\)\); set image_column of its entry"),
+        ({"image": []}, r"got .*set \(a set or split without rows\); write it again"),
+    ],
+)
+def test_a_set_without_images_is_refused(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    labels = ["a", "b"][: len(columns["image"])]
+    with pytest.raises(DatasetError, match=message):
+        load(tmp_path, datasets.Dataset.from_dict({**columns, "label": labels}))
+
+
+def test_a_folder_of_a_hub_is_refused_with_what_makes_it_one_that_is_read(tmp_path: Path, pixels) -> None:
+    source = make_part(pixels, ["a", "b", "a", "b"], datasets.Value("string"))
+    (tmp_path / "hub").mkdir()
+    source.to_parquet(tmp_path / "hub/train-00000.parquet")
+    with pytest.raises(DatasetError, match=r"by datasets\.save_to_disk, got .*hub \(.*\); write") as caught:
+        ArrowImagesDataset(str(tmp_path / "hub")).load()
+    assert f"datasets.load_dataset('{tmp_path / 'hub'}').save_to_disk(<folder>)" in str(caught.value)
+    loaded = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
+    loaded.save_to_disk(str(tmp_path / "saved"))
+    assert len(ArrowImagesDataset(str(tmp_path / "saved")).load().ids) == 4
+
+
+def test_a_row_of_neither_content_nor_path_is_an_empty_file(tmp_path: Path) -> None:
+    part = datasets.Dataset.from_dict({"image": [{"kind": 1}, {"kind": 2}], "label": ["a", "b"]})
+    assert list(load(tmp_path, part).images) == [b"", b""]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from kedro.io import DatasetError
 
 from supcon_pipeline.core.data.images import ImageItem, RawImages
 from supcon_pipeline.core.messages import InputError, name_some, require_extra
@@ -60,18 +61,44 @@ class ArrowImagesDataset(ImageSource):
 
         if not Path(self.path).is_dir():
             raise InputError(f"path must be a folder written by datasets.save_to_disk, got {self.path}")
-        loaded = ArrowDataset(path=self.path).load()
+        try:
+            loaded = ArrowDataset(path=self.path).load()
+        except DatasetError as error:
+            if getattr(error.__cause__, "errno", None):
+                raise
+            raise self._not_saved(error.__cause__ or error) from error
         if not isinstance(loaded, dict):
             return [("", loaded)]
         unknown = sorted(loaded.keys() - SPLIT_FOLDERS.keys())
         if unknown:
-            raise InputError(f"splits must be {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown)}")
+            raise InputError(
+                f"splits must be {', '.join(SPLIT_FOLDERS)}, got {', '.join(unknown)}; "
+                "rename or remove the others before save_to_disk"
+            )
         return list(loaded.items())
 
+    def _not_saved(self, reason: BaseException) -> InputError:
+        """What to do about a folder that `datasets` does not open."""
+        is_empty = isinstance(reason, IndexError)
+        words = "a set or split without rows" if is_empty else " ".join(str(reason).split())
+        return InputError(
+            f"path must be a whole folder written by datasets.save_to_disk, got {self.path} ({words}); write "
+            f"it again, for example by datasets.load_dataset({str(self.path)!r}).save_to_disk(<folder>)"
+        )
+
     def _encoded(self, part: Any) -> Any:
+        from pyarrow import ArrowException
+
         from datasets import Image
 
-        return part.select_columns([self.image_column]).cast_column(self.image_column, Image(decode=False))
+        column = part.select_columns([self.image_column])
+        try:
+            return column.cast_column(self.image_column, Image(decode=False))
+        except (ArrowException, TypeError, ValueError):
+            raise InputError(
+                f"{self.image_column} must hold images, or paths or contents of their files, got "
+                f"{part.features[self.image_column]}; set image_column of its entry in the catalog to another"
+            ) from None
 
     def _read_class_names(self, split: str, part: Any) -> np.ndarray:
         for column in (self.image_column, self.label_column):
@@ -105,5 +132,6 @@ class ArrowImagesDataset(ImageSource):
 
 def _read_file(row: Mapping[str, Any], column: str) -> ImageItem:
     """The encoded image of a row, or its path; empty bytes where the row has none."""
-    file = row[column] or {"bytes": b""}
-    return Path(file["path"]) if file["bytes"] is None else file["bytes"]
+    file = row[column] or {}
+    content, path = file.get("bytes"), file.get("path")
+    return content or (Path(path) if content is None and path else b"")
