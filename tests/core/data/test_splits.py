@@ -124,6 +124,9 @@ def test_removing_may_not_leave_too_little(row, message):
     rows = [known for known in rows if known[2] != "validation" or known[0] in ("cat/validation0", row[0])]
     with pytest.raises(ValueError, match=message):
         handle_leakage(make_samples(rows), "remove")
+    # Nor is it suggested.
+    with pytest.raises(ValueError, match=r"new run, or add --params data_prep\.on_leakage=report"):
+        handle_leakage(make_samples(rows), "refuse")
     assert len(handle_leakage(make_samples(rows), "report")) == len(rows)
 
 

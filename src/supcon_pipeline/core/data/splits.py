@@ -175,11 +175,15 @@ def _describe_leaks(samples: pd.DataFrame, leaked: pd.Series) -> str:
         *(f"{own} (as {twin})" for own, twin in _name_twins(samples, is_identical, "pixel_hash")),
         *(f"{own} (like {twin})" for own, twin in _name_twins(samples, leaked & ~is_identical)),
     ]
+    try:
+        handle_leakage(samples, "remove")
+        remove = "--params data_prep.on_leakage=remove (drops them from train and validation) or "
+    except InputError:
+        remove = ""
     found = (
         "images of train must not be in validation or test, nor those of validation in test, "
         f"got {leaked.sum()} that are: {name_some(names)}; delete them and "
-        "start a new run, or add --params data_prep.on_leakage=remove (drops them from train and "
-        "validation) or --params data_prep.on_leakage=report (keeps them)"
+        f"start a new run, or add {remove}--params data_prep.on_leakage=report (keeps them)"
     )
     if is_identical.sum() == leaked.sum():
         return found
