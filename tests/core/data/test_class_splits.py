@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -171,6 +173,7 @@ def test_what_was_held_out_is_told_with_the_classes_that_cannot_be_scored():
     samples = make_samples(
         ["a", "a", "b", "b", "c", "c", "d", "e", "e"], ["train"] * 4 + ["validation"] * 2 + ["test"] * 3
     )
+    samples["duplicate_group"] = samples["id"] = range(len(samples))
     first, second = describe_unseen(samples)
     assert first.startswith(
         "train has none of the classes that are held out (1 of validation, 2 of test): images are searched"
@@ -184,6 +187,25 @@ def marked_samples():
     samples = make_samples(["a", "a", "b", "b", "b", "c", "c"], ["train"] * 2 + ["test"] * 5)
     roles = ["", "", "query", "gallery", "gallery", "query", "gallery"]
     return samples.assign(role=roles, duplicate_group=range(7))
+
+
+def test_images_that_are_searched_for_and_cannot_be_found_are_told_of():
+    def told(samples):
+        samples = samples.assign(id=[f"image{row}" for row in range(len(samples))])
+        return [text for text in describe_unseen(samples) if "not scored" in text]
+
+    samples = marked_samples()
+    assert told(samples) == []
+    # Of its class the gallery has one of the same camera, of another a copy, of a third none.
+    for change in (
+        {"group": ["", "", "", "", "", "shop", "shop"]},
+        {"duplicate_group": [0, 1, 2, 3, 4, 5, 5]},
+        {"role": ["", "", "query", "gallery", "gallery", "query", "query"]},
+    ):
+        (text,) = told(samples.assign(**change))
+        assert re.match(r"(1|2) images of test are searched for but not scored: .*: image5(, image6)?$", text)
+    plain = samples.drop(columns="role").assign(duplicate_group=[0, 1, 2, 3, 4, 5, 5])
+    assert [text[-14:] for text in told(plain)] == ["image5, image6"]
 
 
 def test_queries_are_searched_in_the_gallery_where_a_source_marks_them():

@@ -167,7 +167,8 @@ def describe_unseen(samples: pd.DataFrame) -> list[str]:
     """What to know of classes that were held out whole; nothing where train has them.
 
     Args:
-        samples: with `class_name` and `split`.
+        samples: with `class_name`, `label`, `split` and `duplicate_group`, and `role` and `group` where the
+            source has them.
     """
     if not has_unseen_classes(samples["class_name"].to_numpy(), samples["split"].to_numpy()):
         return []
@@ -186,4 +187,29 @@ def describe_unseen(samples: pd.DataFrame) -> list[str]:
             f"{len(single):,} held-out classes have one image, for which nothing can be found; others may be "
             f"mistaken for it: {name_some(sorted(single))}"
         )
+    for split in ("validation", "test"):
+        rows = _without_match(samples, split)
+        names = samples["id"].iloc[rows[~samples["class_name"].iloc[rows].isin(single).to_numpy()]]
+        if len(names):
+            found.append(
+                f"{len(names):,} images of {split} are searched for but not scored: all others of their "
+                f"class are duplicates, of their group or not searched among: {name_some(names)}"
+            )
     return found
+
+
+def _without_match(samples: pd.DataFrame, split: str) -> Int[np.ndarray, " m"]:
+    """The rows of a split that are searched for and may find no image of their class."""
+    search = Search.of(samples, split)
+    numbers = pd.DataFrame({"label": samples["label"].to_numpy(), "copy": search.copies})
+    numbers["group"] = np.arange(len(samples)) if search.groups is None else search.groups
+
+    def count(*columns: str) -> Int[np.ndarray, " q"]:
+        """How many that are searched among are like each query."""
+        like = numbers.iloc[search.gallery].groupby(list(columns)).size().rename("count").reset_index()
+        queries = numbers.iloc[search.queries][list(columns)]
+        return queries.merge(like, how="left", on=list(columns))["count"].fillna(0).to_numpy(dtype=np.int64)
+
+    excluded = count("label", "copy") + count("label", "group") - count("label", "copy", "group")
+    without: np.ndarray = search.queries[count("label") == excluded]
+    return without
