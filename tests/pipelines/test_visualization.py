@@ -9,6 +9,7 @@ from supcon_pipeline.core.parameters.visualization import VisualizationParameter
 from supcon_pipeline.pipelines.visualization.nodes import (
     draw_embedding_map,
     draw_interactive_map,
+    draw_retrieval_gallery,
     map_embeddings,
 )
 
@@ -71,3 +72,22 @@ def test_every_seed_has_a_map_of_its_own_of_the_same_images_in_the_menu():
     figure = draw_interactive_tsne(points, ["a", "b"], {"train": 20, "validation": 20, "test": 20})
     labels = [button.label for button in figure.layout.updatemenus[0].buttons]
     assert [label for label in labels if label.startswith("test")] == ["test, seed 3", "test, seed 5"]
+
+
+@pytest.mark.parametrize(
+    ("group", "num_wrong"),
+    # Images of one class and group do not find each other.
+    [("", 4), ("x", 2)],
+)
+def test_images_for_which_nothing_can_be_found_are_no_failures_of_the_gallery(group, num_wrong):
+    samples = pd.DataFrame({"class_name": list("aabbcc"), "label": [0, 0, 1, 1, 2, 2]})
+    samples = samples.assign(split=["train"] * 2 + ["test"] * 4, duplicate_group=range(6))
+    samples["group"] = ["", "", "", "", group, group]
+    neighbours = pd.DataFrame(
+        {"query": [2, 3, 4, 5], "reference": [4, 4, 2, 2], "rank": 0, "similarity": 0.5}
+    )
+    images = np.zeros((6, 4, 4, 3), dtype=np.uint8)
+    (fold,) = draw_retrieval_gallery(neighbours, samples, images, PARAMS).subfigs
+    assert fold.get_suptitle() == f"the worst of the {num_wrong} whose nearest neighbour is wrong"
+    alone = neighbours.iloc[2:]
+    assert draw_retrieval_gallery(alone, samples, images, PARAMS).subfigs

@@ -188,7 +188,7 @@ def describe_unseen(samples: pd.DataFrame) -> list[str]:
             f"mistaken for it: {name_some(sorted(single))}"
         )
     for split in ("validation", "test"):
-        rows = _without_match(samples, split)
+        rows = rows_without_match(samples, split)
         names = samples["id"].iloc[rows[~samples["class_name"].iloc[rows].isin(single).to_numpy()]]
         if len(names):
             found.append(
@@ -198,8 +198,13 @@ def describe_unseen(samples: pd.DataFrame) -> list[str]:
     return found
 
 
-def _without_match(samples: pd.DataFrame, split: str) -> Int[np.ndarray, " m"]:
-    """The rows of a split that are searched for and may find no image of their class."""
+def rows_without_match(samples: pd.DataFrame, split: str) -> Int[np.ndarray, " m"]:
+    """The rows of a split that are searched for and may find no image of their class.
+
+    Args:
+        samples: as for `Search.of`, with `label`.
+        split: the split that is searched.
+    """
     search = Search.of(samples, split)
     numbers = pd.DataFrame({"label": samples["label"].to_numpy(), "copy": search.copies})
     numbers["group"] = np.arange(len(samples)) if search.groups is None else search.groups

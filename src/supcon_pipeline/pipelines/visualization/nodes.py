@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from supcon_pipeline.core.data.class_splits import has_unseen_classes, rows_without_match
 from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import SPLITS, LabelledEmbeddings, rows_of
 from supcon_pipeline.core.named_tensors import NamedTensors
@@ -106,11 +107,17 @@ def draw_retrieval_gallery(
     prepared_images: StoredImages,
     params: VisualizationParameters,
 ) -> Figure:
-    """Test images with their nearest training images: some found right, and the worst failures."""
+    """Test images with their nearest training images: some found right, and the worst failures.
+
+    Of classes that train lacks, those that are not scored are no failures, unless there are no others.
+    """
     from supcon_pipeline.core.figures.image_grids import choose_queries, draw_retrieval
 
-    gallery, labels = params.gallery, samples["label"].to_numpy()
-    queries = choose_queries(neighbours, labels, gallery.num_right, gallery.num_wrong, gallery.seed)
+    gallery, labels, scored = params.gallery, samples["label"].to_numpy(), neighbours
+    if has_unseen_classes(labels, samples["split"].to_numpy()):
+        scored = neighbours[~neighbours["query"].isin(rows_without_match(samples, "test"))]
+    shown = scored if len(scored) else neighbours
+    queries = choose_queries(shown, labels, gallery.num_right, gallery.num_wrong, gallery.seed)
     return draw_retrieval(prepared_images, samples, neighbours, queries, gallery.num_references)
 
 
