@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from supcon_pipeline.commands import program_of
+from supcon_pipeline.commands import program_of, run_command
 from supcon_pipeline.core.pages.headlines import (
     describe_gains,
     describe_without_near_duplicates,
@@ -58,7 +58,8 @@ def print_results(
     console.print("\nNext:")
     program = program_of(project_path)
     reports = _reports_of(catalog, project_path)
-    for command, purpose in _next_commands(made, env, _images_path(run_params), program, reports):
+    change = _with_another_seed(run_params, program)
+    for command, purpose in _next_commands(made, env, change, program, reports):
         console.print(f"  {command:<50} {purpose}", soft_wrap=True, markup=False)
 
 
@@ -80,14 +81,15 @@ def _reports_of(catalog: DataCatalog, project_path: Path) -> str:
     return f"{before}/{_REPORTS}" if found else f"data/{_REPORTS}"
 
 
-def _images_path(run_params: dict[str, Any]) -> str:
-    """`images.path` as it was given on the command line, which a next command must repeat."""
-    path = ((run_params.get("runtime_params") or {}).get("images") or {}).get("path")
-    return f"images.path={path}," if path else ""
+def _with_another_seed(run_params: dict[str, Any], program: str) -> str:
+    """The command for a run by the same parameters, and another seed."""
+    given = run_params.get("runtime_params") or {}
+    params = {**given, "seed": 0 if given.get("seed") == 1 else 1}
+    return run_command([], run_params.get("env"), params, program=program)
 
 
 def _next_commands(
-    made: set[str], env: str, images: str, program: str, reports: str
+    made: set[str], env: str, change: str, program: str, reports: str
 ) -> list[tuple[str, str]]:
     """Commands to type next, each with its purpose."""
     infer = f"{program} run{env} --pipelines inference --params inference.path=<folder>"
@@ -97,7 +99,6 @@ def _next_commands(
     if made & REPORTED and "report" not in made:
         report = f"{program} run{env} --nodes visualization.write_report"
         return [(report, "add it to the report"), (infer, "classify new images")]
-    change = shlex.quote(f"{images}seed=1")
     # Without a classifier, evaluation would be refused.
     evaluate = [(f"{program} run{env} --pipelines evaluation", "evaluate again without training")]
     folder = program[: program.rfind("/") + 1]
@@ -106,7 +107,7 @@ def _next_commands(
         # Kedro-Viz is an extra, and for projects.
         *(lineage if find_spec("kedro_viz") and program.endswith("kedro") else []),
         *(evaluate if made & {"classifier", "metrics", "report"} else []),
-        (f"{program} run{env} --params {change}", "change a parameter, here the seed"),
+        (change, "change a parameter, here the seed"),
         *([(infer, "classify new images")] if made & {"metrics", "report"} else []),
         (f"{folder}tensorboard --logdir {shlex.quote(reports)}", "see the curves of all runs"),
     ]

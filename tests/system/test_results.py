@@ -48,11 +48,14 @@ def closing_words(
 def test_a_suggested_command_can_be_typed_whatever_the_path(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = {"images": {"path": "/my photos/[new]"}}
+    given = {"images": {"path": "/my photos/[new]"}, "seed": 1, "stage1": {"backbone": {"pretrained": False}}}
     words = closing_words(tmp_path, capsys, ["report_text"], env="images", runtime_params=given)
     (line,) = (line for line in words.splitlines() if "change a parameter" in line)
     typed = shlex.split(line)
-    assert typed[typed.index("--params") + 1] == "images.path=/my photos/[new],seed=1"
+    assert (
+        typed[typed.index("--params") + 1]
+        == "images.path=/my photos/[new],seed=0,stage1.backbone.pretrained=false"
+    )
     (lineage,) = (line for line in words.splitlines() if "kedro viz" in line)
     assert "--env images" in lineage
     assert str(Path("[raw]/report_text.json")) in words
