@@ -25,8 +25,6 @@ SOURCES = {
     "out_of_distribution": "outside_images",
 }
 
-# What of stage 1 the baseline, which is trained by its parameters, has of its own or not at all.
-_NOT_OF_BASELINE = tuple(f"stage1.{name}" for name in ("projection", "loss", "optimizer", "checkpoints"))
 # By how much a name of the same group may be less like the one that was typed.
 _BESIDE = 0.1
 
@@ -182,12 +180,21 @@ def find_untouched(given: Mapping[str, Any], pipeline: Pipeline) -> dict[str, An
     if any(name.rpartition(".")[2] in ("seed", "seeds") for name in names):
         groups.add("seed")
     trained = {node.namespace for node in pipeline.nodes if "params:stage1" in node.inputs}
-    idle = _NOT_OF_BASELINE if trained == {"baseline"} else ()
+    idle = {f"stage1.{name}" for name in _not_of_baseline()} if trained == {"baseline"} else set()
     return {
         path: value
         for path, value in leaves(given)
-        if path.partition(".")[0] not in groups or path.startswith(idle)
+        if path.partition(".")[0] not in groups or ".".join(path.split(".")[:2]) in idle
     }
+
+
+def _not_of_baseline() -> set[str]:
+    """What of stage 1 the baseline, which is trained by its parameters, has of its own or not at all."""
+    # At the start of every command, it would take a while.
+    from supcon_pipeline.core.parameters.stages import BaselineParameters, BaselineTraining, Stage1Parameters
+
+    taken = BaselineTraining.model_fields.keys() - BaselineParameters.model_fields.keys()
+    return Stage1Parameters.model_fields.keys() - taken
 
 
 def require_weights(parameters: Mapping[str, Any], pipeline: Pipeline) -> None:
