@@ -174,13 +174,13 @@ def _fit_to_views(
     Raises:
         InputError: with the first size that does not suit the model.
     """
-    shapes, encoder = policy.shapes, getattr(model, "encoder", None)
-    if isinstance(encoder, Encoder) and _have_own_size(policy, image_shape):
-        encoder.sees_views_whole = True
-    if not getattr(encoder, "sees_views_whole", False):
-        # For images as they are stored, the network was built.
-        shapes = [shape for shape in shapes if shape != image_shape]
-    require_fitting_views(model, shapes, group)
+    encoder = getattr(model, "encoder", None)
+    # For images as they are stored, the network was built.
+    known = [image_shape]
+    if isinstance(encoder, Encoder) and encoder.sight is not None:
+        encoder.sees_views_whole |= _have_own_size(policy, image_shape)
+        known = [] if encoder.sees_views_whole else known
+    require_fitting_views(model, [shape for shape in policy.shapes if shape not in known], group)
 
 
 def _warn_of_sizes(params: TrainingParameters, policy: ViewPolicy) -> None:
