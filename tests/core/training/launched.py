@@ -25,9 +25,12 @@ from supcon_pipeline.core.training.state import Criterion
 from supcon_pipeline.core.views.loading import Batch
 
 # A process that has computed gradients may not be forked to compute more. So a server forks these, which has
-# imported everything, as that takes longer than what they do, and computed nothing.
+# imported everything, as that takes longer than what they do, and computed nothing. The last two are what a
+# training imports only once it needs them.
 START_METHOD = "forkserver"
-multiprocessing.set_forkserver_preload([__name__, "tests.core.training.shared_work"])
+multiprocessing.set_forkserver_preload(
+    [__name__, "tests.core.training.shared_work", "albumentations.pytorch", "torchvision"]
+)
 
 
 @dataclass
