@@ -1,6 +1,7 @@
 """Fixtures: a project of its own for each test, on a configuration that trains in seconds."""
 
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -24,6 +25,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # The same examples in every run: what fails once fails again.
 hypothesis.settings.register_profile("seeded", derandomize=True)
 hypothesis.settings.load_profile("seeded")
+
+# What is imported and collected stays for good: the search for garbage need not go through it again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Search for garbage from here on, among what the tests make."""
+    gc.freeze()
+    gc.enable()
+
 
 # One environment whose pipelines take seconds: few images, one epoch, a small map.
 TINY = {
