@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 hypothesis.settings.register_profile("seeded", derandomize=True)
 hypothesis.settings.load_profile("seeded")
 
-# What is imported and collected stays for good: the search for garbage need not go through it again and again.
+# What is imported and collected stays for good: the search for garbage need not go through it each time.
 gc.disable()
 
 

@@ -227,8 +227,21 @@ def test_a_put_that_fails_is_one_line_and_nothing_counts_as_saved(
     assert dataset.load() is not None
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionError("the network is gone"), "the network is gone"),
+        # As gcsfs says that there is no such bucket.
+        (FileNotFoundError("b/bucket/o"), "no b/bucket/o"),
+    ],
+)
 def test_a_fetch_that_fails_leaves_no_copy(
-    bucket: str, elsewhere: Callable[[], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    error: OSError,
+    words: str,
+    bucket: str,
+    elsewhere: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     dataset = PackedImagesDataset(f"memory://{bucket}/images.npy", VERSION)
     dataset.save(packed())
@@ -236,10 +249,10 @@ def test_a_fetch_that_fails_leaves_no_copy(
 
     def get_half(_: Any, __: str, file: str, **___: Any) -> None:
         Path(file).write_bytes(b"half")
-        raise ConnectionError("the network is gone")
+        raise error
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", get_half, raising=False)
-    with pytest.raises(InputError, match=r"images\.npy must be open to this user, got: the network is gone"):
+    with pytest.raises(InputError, match=rf"images\.npy must be open to this user, got: {words}; "):
         dataset.load()
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 

@@ -17,6 +17,7 @@ from supcon_pipeline import load_encoder
 from supcon_pipeline.cli import runs
 from supcon_pipeline.core.named_tensors import fingerprint
 from tests.conftest import make_project, read_catalog, run_session
+from tests.system.kills import LONGER, kill_while_training
 from tests.tiny import write_digits
 
 pytestmark = pytest.mark.skipif(
@@ -109,6 +110,23 @@ def test_evaluation_elsewhere_gives_the_same_metrics(elsewhere: Elsewhere, finis
     record, metrics = catalog.load("run_record"), catalog.load("metrics")
     assert (record["run_id"], record["base"]) == (run_id, RUN_ID)
     assert metrics == {**finished_catalog.load("metrics"), "run_id": run_id}
+
+
+def test_a_killed_training_goes_on_to_the_same_end_in_the_bucket(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = elsewhere(root="s3://bucket/killed")
+    monkeypatch.setenv("SUPCON_RUN_ID", "killed")
+    run_session(project, pipeline_names=["data_prep"])
+    kill_while_training(project)
+    assert not read_catalog(project).exists("stage1_checkpoints")
+    run_session(project, pipeline_names=["stage1"], runtime_params=LONGER)
+    assert "Resuming stage 1 after epoch" in caplog.text
+    resumed = read_catalog(project).load("stage1_checkpoints")
+    monkeypatch.setenv("SUPCON_RUN_ID", "undisturbed")
+    run_session(project, pipeline_names=["stage1"], runtime_params=LONGER)
+    undisturbed = read_catalog(project).load("stage1_checkpoints")
+    assert fingerprint(resumed) == fingerprint(undisturbed)
 
 
 def test_the_encoder_of_the_bucket_embeds_as_that_of_a_local_run(

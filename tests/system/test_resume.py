@@ -1,16 +1,10 @@
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, make_project, read_catalog, run_session
-
-LONGER = {"stage1": {"schedule": {"num_epochs": 4}}}
+from tests.conftest import make_project, read_catalog, run_session
+from tests.system.kills import LONGER, kill_while_training
 
 
 def test_a_killed_run_that_is_started_again_goes_on_and_ends_the_same(
@@ -18,16 +12,8 @@ def test_a_killed_run_that_is_started_again_goes_on_and_ends_the_same(
 ) -> None:
     project = make_project(tmp_path / "project")
     run_session(project, pipeline_names=["data_prep"])
-    arguments = ["run", "--env", "tiny", "--pipelines", "stage1", "--params", "stage1.schedule.num_epochs=4"]
-    command = [sys.executable, "-m", "kedro", *arguments]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    process = subprocess.Popen(command, cwd=project, env=variables, stdout=subprocess.DEVNULL)
+    kill_while_training(project)
     progress = project / "data/06_models/tiny/stage1_progress"
-    while not list(progress.glob("*/state.pt")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     assert not list(project.glob("data/06_models/tiny/stage1_checkpoints.safetensors/*/*"))
 
     run_session(project, pipeline_names=["stage1"], runtime_params=LONGER)

@@ -220,6 +220,9 @@ class ObjectStore(Disk):
             if isinstance(error, OSError) and error.errno in _OF_THIS_DISK:
                 raise
             words = " ".join(str(error).split())[:200] or type(error).__name__
+            if isinstance(error, FileNotFoundError) and " " not in words:
+                # Some libraries give the address that they asked, and no word more.
+                words = f"no {words}"
             raise ArtifactError(
                 f"{self.address(path)} must be open to this user, got: {words}; check its address and your "
                 "credentials and network, and start the command again; a run goes on under its SUPCON_RUN_ID"
