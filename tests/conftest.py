@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import logging
 import os
 import shutil
 import subprocess
@@ -102,11 +103,14 @@ def bootstrap(project: Path) -> Any:
 
     The settings are found by looking up the module of each frame of the stack, half a second under pytest.
     """
-    # It changes the log of whatever loads it, as do processes in the tests of the learning library.
-    from kedro.framework.startup import bootstrap_project
-
     if not _BOOTSTRAPPED:
+        handlers = logging.root.handlers.copy()
+        # It changes the log of whatever loads it, as do processes in the tests of the learning library.
+        from kedro.framework.startup import bootstrap_project
+
         _BOOTSTRAPPED.append(bootstrap_project(project))
+        # Those of pytest, where a test is the first to get here.
+        logging.root.handlers += [handler for handler in handlers if handler not in logging.root.handlers]
     return _BOOTSTRAPPED[0]._replace(project_path=project, source_dir=project / "src")
 
 
