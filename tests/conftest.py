@@ -116,10 +116,10 @@ def bootstrap(project: Path) -> Any:
 
 def run_session(project: Path, env: str = "tiny", **arguments: Any) -> str:
     """Run pipelines in this process; gives the run id."""
+    bootstrap(project)
     from kedro.framework.project import settings
 
     runtime_params = arguments.pop("runtime_params", None)
-    bootstrap(project)
     with settings.SESSION_CLASS.create(project, env=env, runtime_params=runtime_params) as session:
         session.run(**arguments)
         return str(session.session_id)
@@ -127,9 +127,9 @@ def run_session(project: Path, env: str = "tiny", **arguments: Any) -> str:
 
 def read_catalog(project: Path, env: str = "tiny") -> Any:
     """The catalog as a notebook would have it."""
+    bootstrap(project)
     from kedro.framework.project import settings
 
-    bootstrap(project)
     with settings.SESSION_CLASS.create(project, env=env) as session:
         return session.load_context().catalog
 

@@ -3,15 +3,18 @@ from pathlib import Path
 
 import pytest
 
+from supcon_pipeline.core.training.monitoring import epoch_logger
 from tests.conftest import make_project, read_catalog, run_session
 from tests.system.kills import LONGER, kill_while_training
 
 
 def test_a_killed_run_that_is_started_again_goes_on_and_ends_the_same(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(tmp_path / "project")
     run_session(project, pipeline_names=["data_prep"])
+    # conf/logging.yml gives it a handler of its own.
+    monkeypatch.setattr(epoch_logger, "propagate", True)
     kill_while_training(project)
     progress = project / "data/06_models/tiny/stage1_progress"
     assert not list(project.glob("data/06_models/tiny/stage1_checkpoints.safetensors/*/*"))
