@@ -157,44 +157,57 @@ def living(mark: str) -> dict[int, str]:
     return found
 
 
+class Blow(NamedTuple):
+    """An accident of a run, and when.
+
+    Args:
+        accident: of `ACCIDENTS`.
+        moment: share of the lines that the run has yet to print.
+        delay: seconds after that line.
+        limit: of files on a full disk, in bytes.
+    """
+
+    accident: str
+    moment: float
+    delay: float
+    limit: int
+
+
 class Trial(NamedTuple):
     """What is drawn for a run.
 
     Args:
         number: from 1; the run has it in its id.
-        accident: of `ACCIDENTS`.
         way: of `WAYS`.
         is_whole: whether it prepares its own data; otherwise it takes those of the first run.
-        moment: when it meets the accident: share of the lines that such a run prints.
-        delay: seconds after that line.
-        limit: of files on a full disk, in bytes.
+        first: what it meets.
         following: what is done before the run is completed; after `nothing` it is left as it is.
+        second: what it meets when it is to be completed; after that, it is left alone. Of accident `none`
+            for one in four.
     """
 
     number: int
-    accident: str
     way: str
     is_whole: bool
-    moment: float
-    delay: float
-    limit: int
+    first: Blow
     following: str
+    second: Blow
 
 
 def draw(number: int, seed: int) -> Trial:
     """The trial of a number, whatever the others are."""
     generator = random.Random(f"{seed}/{number}")
     is_whole = generator.random() < 0.1
-    return Trial(
-        number,
-        # All accidents before one comes again.
-        ACCIDENTS[(number - 1) % len(ACCIDENTS)],
-        # In a whole run, the baseline would have these processes, too.
-        generator.choices(tuple(WAYS), (2, 2, 0 if is_whole else 1))[0],
-        is_whole,
-        # Before the first line, Python starts.
-        max(generator.uniform(-0.2, 1), 0),
-        generator.uniform(0, 0.4),
-        generator.choice(LIMITS),
-        generator.choice(FOLLOWING),
-    )
+    # In a whole run, the baseline would have these processes, too.
+    way = generator.choices(tuple(WAYS), (2, 2, 0 if is_whole else 1))[0]
+    # All accidents before one comes again.
+    first = _draw_blow(generator, ACCIDENTS[(number - 1) % len(ACCIDENTS)])
+    following = generator.choice(FOLLOWING)
+    second = generator.choice(ACCIDENTS[1:]) if generator.random() < 0.75 else "none"
+    return Trial(number, way, is_whole, first, following, _draw_blow(generator, second))
+
+
+def _draw_blow(generator: random.Random, accident: str) -> Blow:
+    # Before the first line, Python starts.
+    moment = max(generator.uniform(-0.2, 1), 0)
+    return Blow(accident, moment, generator.uniform(0, 0.4), generator.choice(LIMITS))

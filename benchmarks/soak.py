@@ -2,13 +2,13 @@
 
 python -m benchmarks.soak --runs 50 --seed 0 --folder /tmp/soak
 
-At a random moment each run is killed, told to stop, loses a process that it has started, or finds a full disk
-or a second process with its id.
-Other commands follow, until the same command has completed it. What is looked at after each: the exit code,
-one line in place of a traceback, processes that stay, what `kedro runs list` says, and the metrics, which
-must be those of a run that nothing has disturbed, to the last bit. The same seed draws the same accidents,
-but what a run does at that moment differs. A full disk is a limit on the size of the files that a run
-writes from then on.
+At a random moment each run is killed, told to stop, loses a process that it has started, or finds a full
+disk or a second process with its id. Other commands follow, until the same command has completed it; three
+times in four, that command meets an accident of its own before it is left alone. What is looked at after
+each: the exit code, one line in place of a traceback, processes that stay, what `kedro runs list` says, and
+the metrics, which must be those of a run that nothing has disturbed, to the last bit. The same seed draws
+the same accidents, but what a run does at that moment differs. A full disk is a limit on the size of the
+files that a run writes from then on.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accidents import ACCIDENTS, CODES, DONE, SIGNALS, WAYS, Command, Ended, Trial, draw
+from benchmarks.accidents import ACCIDENTS, CODES, DONE, SIGNALS, WAYS, Blow, Command, Ended, Trial, draw
 from benchmarks.growth import ENV, make_project
 from rich import box
 from rich.console import Console
@@ -46,9 +46,9 @@ evaluation: {knn: {k: 5}, learning_curve: {num_draws: 2}, bootstrap: {num_resamp
 
 @dataclass
 class Tally:
-    """What the runs with one accident have come to."""
+    """What an accident has come to, each time that it happened."""
 
-    runs: int = 0
+    times: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
@@ -118,43 +118,62 @@ class Soak:
         return sorted(self.project.glob(f"data/08_reporting/{ENV}/metrics.json/{run_id}/metrics.json"))
 
     def try_out(self, trial: Trial) -> None:
-        """One run with its accident, and all that follows."""
+        """One run with its accidents, and all that follows."""
         self._faults, began = [], time.perf_counter()
         run_id, words = f"run-{trial.number:03d}", self.words(trial.way, trial.is_whole)
-        after = round(trial.moment * self.num_lines.get(trial.is_whole, self.num_lines[True]))
-        ended = self.disturb(trial, run_id, words, after)
-        outcome = self.outcomes().get(run_id, "absent")
-        self.require_outcome(trial, run_id, ended.code, outcome)
+        num_lines = self.num_lines.get(trial.is_whole, self.num_lines[True])
+        whole = "whole" if trial.is_whole else "short"
+        print(f"{run_id} ({trial.way}, {whole}), then {trial.following}", flush=True)
+        printed, outcome = self.hurt(trial.first, run_id, words, num_lines, "absent")
         self.follow(trial.following, run_id, outcome)
         # A whole run that is not completed would rightly stop all that read its data.
         if trial.following != "nothing" or trial.is_whole:
+            if trial.second.accident != "none":
+                present = "absent" if trial.following == "delete" else outcome
+                left = num_lines if present == "absent" else max(num_lines - printed, 0)
+                self.hurt(trial.second, run_id, words, left, present)
             self.run(words, "the same again", run_id)
             self.completed.append(run_id)
         self.require_known_metrics()
-        tally = self.tallies[trial.accident]
-        tally.runs += 1
+        self.tallies[trial.first.accident].faults += [f"{run_id}: {fault}" for fault in self._faults]
+        print("".join(f"    FAULT {fault}\n" for fault in self._faults), end="")
+        print(f"    {time.perf_counter() - began:.0f} s in all", flush=True)
+
+    def hurt(self, blow: Blow, run_id: str, words: list[str], num_lines: int, before: str) -> tuple[int, str]:
+        """Run it with an accident; gives how many lines it has printed, and its outcome.
+
+        Args:
+            blow: the accident.
+            run_id: of the run.
+            words: of the command.
+            num_lines: that it would print.
+            before: its outcome until now.
+        """
+        after = round(blow.moment * num_lines)
+        ended = self.disturb(blow, run_id, words, after)
+        outcome = self.outcomes().get(run_id, "absent")
+        self.require_outcome(blow.accident, run_id, ended.code, outcome, before)
+        tally = self.tallies[blow.accident]
+        tally.times += 1
         tally.codes[str(ended.code)] += 1
         tally.outcomes[outcome] += 1
-        tally.faults += [f"{run_id}: {fault}" for fault in self._faults]
-        told = f"{trial.accident} after line {after} ({trial.way}, {'whole' if trial.is_whole else 'short'})"
-        seconds = time.perf_counter() - began
-        print(f"{run_id} {told}: {ended.code}, {outcome}; then {trial.following}; {seconds:.0f} s in all")
-        print("".join(f"    FAULT {fault}\n" for fault in self._faults), end="", flush=True)
+        print(f"    {blow.accident} after line {after}: {ended.code}, {outcome}", flush=True)
+        return ended.output.count("\n"), outcome
 
-    def disturb(self, trial: Trial, run_id: str, words: list[str], after: int) -> Ended:
+    def disturb(self, blow: Blow, run_id: str, words: list[str], after: int) -> Ended:
         """A run that meets its accident after some lines."""
         command = self.start(words, run_id)
         # A second process takes a while until it looks for the first.
-        command.wait_for(0 if trial.accident == "twins" else after)
-        time.sleep(trial.delay)
+        command.wait_for(0 if blow.accident == "twins" else after)
+        time.sleep(blow.delay)
         num_done = command.num_done()
-        command.strike(trial.accident, trial.limit)
-        if trial.accident == "twins":
+        command.strike(blow.accident, blow.limit)
+        if blow.accident == "twins":
             second = self.end(self.start(words, run_id), "the second process", (0, 1))
             # Whichever came first has done it.
             return self.end(command, "the first process", (0,) if second.code else (0, 1))
         # The accident may have come when all was done.
-        name = trial.accident.removesuffix(" group")
+        name = blow.accident.removesuffix(" group")
         ended = self.end(command, "the run", [*CODES[name], 0])
         if name in SIGNALS and ended.output.count(DONE) > num_done + 1:
             self._faults.append(f"it completed {ended.output.count(DONE) - num_done} nodes after the signal")
@@ -165,18 +184,18 @@ class Soak:
         if found != wanted:
             self._faults.append(f"{name} must be {wanted}, got {found}")
 
-    def require_outcome(self, trial: Trial, run_id: str, code: int, outcome: str) -> None:
+    def require_outcome(self, accident: str, run_id: str, code: int, outcome: str, before: str) -> None:
         """Note where the list does not say what became of a run.
 
-        One that was stopped after all was saved is completed; before it began, absent.
+        One that was stopped after all was saved is completed; before it began, as it was.
         """
-        if code == 0 or trial.accident == "twins":
+        if code == 0 or accident == "twins":
             self.require("completed", outcome, "outcome")
-        elif outcome == "failed" and trial.accident in ("full disk", "lost child"):
+        elif outcome == "failed" and accident in ("full disk", "lost child"):
             return
-        elif outcome == "absent":
+        elif outcome == before == "absent":
             self.require([], self.files_of(run_id), "artifacts of a run that is not in the list")
-        elif outcome not in ("interrupted", "completed"):
+        elif outcome not in ("interrupted", "completed", before):
             self._faults.append(f"outcome must be interrupted, got {outcome}")
 
     def files_of(self, run_id: str) -> list[str]:
@@ -259,15 +278,13 @@ def without_origin(value: Any) -> Any:
 
 def show(soak: Soak, last: Sequence[str], seconds: float) -> None:
     """Print the table in Markdown, the faults, and the result."""
-    table = Table(
-        "accident", "runs", "exit codes", "outcome before it was completed", "faults", box=box.MARKDOWN
-    )
+    table = Table("accident", "times", "exit codes", "outcome of the run then", "faults", box=box.MARKDOWN)
     for accident, tally in soak.tallies.items():
         counts = [
             ", ".join(f"{name}: {count}" for name, count in counter.most_common())
             for counter in (tally.codes, tally.outcomes)
         ]
-        table.add_row(accident, str(tally.runs), *counts, str(len(tally.faults)))
+        table.add_row(accident, str(tally.times), *counts, str(len(tally.faults)))
     Console(width=120).print(table)
     rows = {accident: vars(tally) for accident, tally in soak.tallies.items()}
     result = {"accidents": rows, "last": last, "commands": soak.num_commands, "seconds": seconds}
