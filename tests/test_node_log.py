@@ -100,7 +100,7 @@ def test_a_node_in_a_process_of_its_own_says_how_it_ended(book: RunBook, job: Ta
     assert record["tasks"][1]["selection"] == {"pipeline_names": ["__default__"]}
     log = open_node(book, MAKE, {"params:data_prep": PARAMETERS}, None)
     log.start_node(MAKE.name)
-    log.fail_node(MAKE.name)
+    log.fail_node(MAKE.name, RuntimeError())
     assert book.catalog.load("run_record")["outcome"] == "failed"
 
 

@@ -37,7 +37,7 @@ from supcon_pipeline.opening import leave_out, open_run, require_run_to_continue
 from supcon_pipeline.provenance import describe_commit
 from supcon_pipeline.run_ids import choose_run_id, given_run_id
 from supcon_pipeline.runs import RECORD, RunBook
-from supcon_pipeline.task_log import TaskLog, close_interrupted, describe_nodes, new_entry
+from supcon_pipeline.task_log import TaskLog, close_interrupted, describe_nodes, new_entry, outcome_of
 from supcon_pipeline.validation import (
     SOURCES,
     find_untouched,
@@ -211,15 +211,15 @@ class RunHooks:
             log.save_output(node.name, dataset_name)
 
     @hook_impl
-    def on_node_error(self, node: Node, catalog: DataCatalog) -> None:
-        """Write down that a node failed."""
+    def on_node_error(self, error: Exception, node: Node, catalog: DataCatalog) -> None:
+        """Write down that a node failed or was stopped."""
         log = getattr(_THREAD, "log", None) or _log_of(catalog)
         if log is not None:
-            log.fail_node(node.name)
+            log.fail_node(node.name, error)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, run_params: dict[str, Any], catalog: DataCatalog) -> None:
-        """Write down that the session failed; name the experiment in the commands of a refusal."""
+        """Write down how the session ended; name the experiment in the commands of a refusal."""
         refusal = find_refusal(error)
         if refusal is not None and not isinstance(refusal, CommandError):
             # Whoever started the session shows the error: here is the last place that all of them pass.
@@ -228,7 +228,7 @@ class RunHooks:
         _release_claim()
         log = _log_of(catalog)
         if log is not None:
-            log.close("failed")
+            log.close(outcome_of(error))
 
     @hook_impl
     def after_pipeline_run(

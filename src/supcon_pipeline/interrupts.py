@@ -35,7 +35,7 @@ def unwinding_on_signals() -> Iterator[None]:
         with _repeating_lost_signals() if is_main else nullcontext():
             yield
     except BaseException as error:
-        stopped = _find_stop(error)
+        stopped = find_stop(error)
         if stopped is None:
             raise
         if isinstance(stopped, _Stopped):
@@ -46,15 +46,15 @@ def unwinding_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+def find_stop(error: BaseException) -> BaseException | None:
+    """The stop that an error came from: a module that is just imported raises one of its own instead."""
+    return next((cause for cause in causes(error) if isinstance(cause, _Stopped | KeyboardInterrupt)), None)
+
+
 class _Stopped(SystemExit):
     def __init__(self, number: int):
         super().__init__(128 + number)
         self.number = number
-
-
-def _find_stop(error: BaseException) -> BaseException | None:
-    """The stop that an error came from: a module that is just imported raises one of its own instead."""
-    return next((cause for cause in causes(error) if isinstance(cause, _Stopped | KeyboardInterrupt)), None)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

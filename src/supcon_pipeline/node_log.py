@@ -12,7 +12,7 @@ from supcon_pipeline.commands import RUN_ID_VARIABLE, CommandError
 from supcon_pipeline.datasets.progress import ProgressDataset
 from supcon_pipeline.datasets.run_record import RunRecordDataset, TaskEntry
 from supcon_pipeline.runs import RECORD, RunBook
-from supcon_pipeline.task_log import TaskLog, begin_here, describe_nodes
+from supcon_pipeline.task_log import TaskLog, begin_here, describe_nodes, outcome_of
 from supcon_pipeline.validation import parameter_groups, parameter_models
 
 logger = logging.getLogger(__name__)
@@ -46,10 +46,10 @@ class NodeLog(TaskLog):
             for dataset in self._progress:
                 dataset.clear()
 
-    def fail_node(self, name: str) -> None:
+    def fail_node(self, name: str, error: Exception) -> None:
         """The node has raised an error."""
-        super().fail_node(name)
-        self.close("failed")
+        super().fail_node(name, error)
+        self.close(outcome_of(error))
 
 
 def open_node(book: RunBook, node: Node, inputs: Mapping[str, Any], job: TaskLog | None) -> TaskLog:

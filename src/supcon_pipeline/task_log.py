@@ -20,6 +20,7 @@ from supcon_pipeline.datasets.run_record import (
     TaskEntry,
     identify_process,
 )
+from supcon_pipeline.interrupts import find_stop
 from supcon_pipeline.provenance import describe_device, package_versions, typed_command
 from supcon_pipeline.validation import parameter_groups
 
@@ -40,6 +41,11 @@ _SELECTION = {
 _LOCK = threading.RLock()
 # The logs of this process that were not closed, each with its thread.
 _OPEN: dict["TaskLog", int] = {}
+
+
+def outcome_of(error: Exception) -> str:
+    """What an error makes of a session: also a stop may come as one, from a module that it met."""
+    return "failed" if find_stop(error) is None else "interrupted"
 
 
 def describe_selection(run_params: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,17 +118,17 @@ class TaskLog:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Close as failed where the block raises."""
+        """Close where the block raises."""
         try:
             yield
-        except Exception:
-            self.close("failed")
+        except Exception as error:
+            self.close(outcome_of(error))
             raise
 
-    def fail_node(self, name: str) -> None:
+    def fail_node(self, name: str, error: Exception) -> None:
         """A node has raised an error."""
         if name in self._unsaved:
-            self._end_node(name, "failed")
+            self._end_node(name, outcome_of(error))
 
     def _end_node(self, name: str, outcome: str) -> None:
         del self._unsaved[name]

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -296,19 +297,37 @@ def test_without_an_id_each_run_of_a_service_has_its_own(tmp_path: Path) -> None
     assert (record["run_id"], record["parameters"]["seed"]) == ("mine", 0)
 
 
-@pytest.mark.parametrize(("error", "outcome"), [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")])
+def import_failed() -> Exception:
+    """What modules in C++ raise where a stop meets them while they are imported."""
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "outcome"),
+    [
+        (RuntimeError, RuntimeError, "failed"),
+        (KeyboardInterrupt, KeyboardInterrupt, "interrupted"),
+        (import_failed, KeyboardInterrupt, "interrupted"),
+    ],
+)
 def test_a_record_says_how_its_sessions_ended_and_what_they_were_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], outcome: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[], BaseException],
+    raised: type[BaseException],
+    outcome: str,
 ) -> None:
     def stop(*_: Any) -> None:
-        raise error
+        raise error()
 
     project = make_project(tmp_path / "project")
     monkeypatch.setenv("SUPCON_RUN_ID", "first")
     asked: dict[str, Any] = {"pipeline_names": ["data_prep"], "runtime_params": {"data_prep": {"seed": 3}}}
     with monkeypatch.context() as patch:
         patch.setattr(register_pipelines()["data_prep"].nodes[-1], "func", stop)
-        with pytest.raises(error):
+        with pytest.raises(raised):
             run_session(project, **asked)
     run_session(project, **asked)
     record = read_catalog(project).load("run_record")
