@@ -163,9 +163,7 @@ class RunHooks:
             _try_on_planned(stages, parameters["data_prep"])
         # Two tasks of one run go side by side; two processes at the same node would spoil each other's work.
         names = [f"{run_id}/{node.name}" for node in pipeline.nodes]
-        with _claiming(
-            _shared_place(book.record_dataset(run_id), self.project_path / self.experiment), names
-        ):
+        with _claiming(_shared_place(book.record_dataset(run_id)), names):
             pins = run_params.get("load_versions") or {}
             commit, reason = describe_commit(self.project_path)
             origin = {"experiment": self.experiment, "commit": commit, "commit_reason": reason}
@@ -271,10 +269,10 @@ def _claiming(place: Path, names: list[str]) -> Iterator[None]:
         raise
 
 
-def _shared_place(record: RunRecordDataset, folder: Path) -> Path:
-    """What is worked in: a folder; in an object store, the same for all projects of this machine."""
+def _shared_place(record: RunRecordDataset) -> Path:
+    """What is worked in: the records of all runs, the same for all projects whose artifacts lie together."""
     store = store_of(record)
-    return store.copy_of(record._filepath) if isinstance(store, ObjectStore) else folder
+    return store.copy_of(record._filepath) if isinstance(store, ObjectStore) else Path(record._filepath)
 
 
 def _release_claim() -> None:
