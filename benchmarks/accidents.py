@@ -47,7 +47,7 @@ WAYS = {
 }
 
 # Seconds: a command that takes longer hangs; a process that is there longer than its run stays.
-PATIENCE, STAY = 180, 10
+PATIENCE, STAY = 600, 10
 # What a run prints for each node.
 DONE = "Completed node: "
 # In the environment of all processes of the commands.
