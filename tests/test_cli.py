@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -216,6 +217,16 @@ def test_a_project_without_runs_says_so(runs: Runs) -> None:
         (["stage1.optimizer.lr=0.5"], ["b1"]),
         (["stage1.loss.name=supcon", "when>=2026-03-03"], ["c1", "b1"]),
         (["when=2026-03-02"], ["a1"]),
+        (["when<=2026-03-03"], ["b1", "a1"]),
+        (["when>2026-03-02"], ["c1", "b1"]),
+        (["when=2026-03-02T10:00:00+00:00"], ["a1"]),
+        (["base="], ["c1", "b1", "a1"]),
+        (["base!=null"], []),
+        (["stage1.compile=True"], []),
+        (["stage1.compile!=True"], ["c1", "b1", "a1"]),
+        (["duration=0:10:00"], ["c1", "b1", "a1"]),
+        (["duration<0:09:59"], []),
+        (["duration=long"], []),
         (["stage1.compile=false", "duration>=600"], ["c1", "b1", "a1"]),
     ],
 )
@@ -229,6 +240,39 @@ def test_runs_are_chosen_by_fields_metrics_and_parameters(
     runs.add("c1", outcome="failed")
     words = [word for condition in conditions for word in ("--filter", condition)]
     assert [run["id"] for run in json.loads(runs.printed("list", "--json", *words))] == expected
+
+
+# In Samoa it is still the evening before.
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("when=2026-03-01", ["a1"]),
+        ("when=2026-03-01 23:00", ["a1"]),
+        ("when=2026-03-02T10:00:00+00:00", ["a1"]),
+        ("when>=2026-03-02", ["b1"]),
+    ],
+)
+def test_a_filter_takes_times_as_the_list_shows_them(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, condition: str, expected: list[str]
+) -> None:
+    runs.add("a1")
+    runs.add("b1")
+    monkeypatch.setenv("TZ", "Pacific/Pago_Pago")
+    time.tzset()
+    try:
+        assert "2026-03-01 23:00" in runs.printed("list")
+        found = json.loads(runs.printed("list", "--json", "--filter", condition))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [run["id"] for run in found] == expected
+
+
+def test_a_filter_that_compares_with_nothing_comparable_is_refused(runs: Runs) -> None:
+    runs.add("a1", accuracy=0.9)
+    assert "a number, got 'high'" in runs.refusal("list", "--filter", "classifier.accuracy>high")
+    assert "a number, got '5:00'" in runs.refusal("list", "--filter", "duration>5:00")
+    assert "a time, got 'yesterday'" in runs.refusal("list", "--filter", "when>=yesterday")
 
 
 def test_runs_are_sorted_by_the_best_metric_and_those_without_come_last(runs: Runs) -> None:

@@ -48,19 +48,73 @@ def keep(runs: Sequence[Summary], conditions: Iterable[str]) -> list[Summary]:
 
 
 def _meets(name: str, value: Any, operator: str, wanted: str) -> bool:
-    if value is None and wanted not in ("", "null"):
-        return operator == "!="
-    if name in ("id", "when") and operator in ("=", "!="):
-        # The day of a time, or the beginning of an id, is enough.
-        return str(value).startswith(wanted) == (operator == "=")
     compare = _OPERATORS[operator]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return compare(value, float(wanted))
-        except ValueError:
-            return operator == "!="
-    text = value if isinstance(value, str) else json.dumps(value)
-    return compare(text, wanted)
+    if value is None:
+        return operator == ("=" if wanted in ("", "null") else "!=")
+    if name == "when":
+        # The day of a time is enough.
+        moment = _typed_time(wanted)
+        return compare(_full_time(datetime.fromisoformat(value))[: len(moment)], moment)
+    if name == "id" and operator in ("=", "!="):
+        # The beginning of an id, too.
+        return str(value).startswith(wanted) == (operator == "=")
+    if isinstance(value, bool):
+        return compare(json.dumps(value), wanted.lower())
+    if isinstance(value, int | float):
+        is_clock = name == "duration" and ":" in wanted
+        number = _seconds(wanted) if is_clock else _number(wanted)
+        if number is not None:
+            return compare(round(value) if is_clock else value, number)
+        if operator not in ("=", "!="):
+            example = "0:05:00" if name == "duration" else "0.5"
+            raise CommandError(
+                f"--filter must compare {name} with a number, got '{wanted}'; "
+                f"for example --filter '{name}{operator}{example}'"
+            )
+        return operator == "!="
+    return compare(value if isinstance(value, str) else json.dumps(value), wanted)
+
+
+def _number(wanted: str) -> float | None:
+    try:
+        return float(wanted)
+    except ValueError:
+        return None
+
+
+def _seconds(wanted: str) -> float | None:
+    """Of hours, minutes and seconds, as the list shows them; none where it is no such time."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d)", wanted)
+    if not found:
+        return None
+    hours, minutes, seconds = map(int, found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _typed_time(wanted: str) -> str:
+    """A time as `_full_time` words it, as far as it was typed.
+
+    Raises:
+        CommandError: where it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(wanted)
+    except ValueError:
+        moment = datetime.min
+    if moment.tzinfo is not None:
+        return _full_time(moment)
+    text = wanted.replace("T", " ")
+    if not re.fullmatch(r"\d{4}(-\d\d(-\d\d( \d\d(:\d\d(:\d\d(\.\d+)?)?)?)?)?)?", text):
+        raise CommandError(
+            f"--filter must compare when with a time, got '{wanted}'; "
+            "for example --filter 'when>=2026-03-01 14:30'"
+        )
+    return text
+
+
+def _full_time(moment: datetime) -> str:
+    """A time as the clock on the wall showed it."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def order(runs: Sequence[Summary], name: str, is_reversed: bool) -> list[Summary]:
