@@ -51,6 +51,16 @@ def find_stop(error: BaseException) -> BaseException | None:
     return next((cause for cause in causes(error) if isinstance(cause, _Stopped | KeyboardInterrupt)), None)
 
 
+@contextmanager
+def ignoring_interrupts() -> Iterator[None]:
+    """Let Ctrl-C, which many press more than once, not end a block that is short and cleans up."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Stopped(SystemExit):
     def __init__(self, number: int):
         super().__init__(128 + number)

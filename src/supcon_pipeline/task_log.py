@@ -20,7 +20,7 @@ from supcon_pipeline.datasets.run_record import (
     TaskEntry,
     identify_process,
 )
-from supcon_pipeline.interrupts import find_stop
+from supcon_pipeline.interrupts import find_stop, ignoring_interrupts
 from supcon_pipeline.provenance import describe_device, package_versions, typed_command
 from supcon_pipeline.validation import parameter_groups
 
@@ -206,4 +206,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-atexit.register(close_interrupted)
+@atexit.register
+def _close_at_exit() -> None:
+    with ignoring_interrupts():
+        close_interrupted()
