@@ -466,6 +466,17 @@ def test_a_continued_run_is_reproduced_by_one_command(runs: Runs) -> None:
     ]
 
 
+def test_a_run_is_reproduced_by_one_command_in_whichever_order_kedro_has_its_pipelines(runs: Runs) -> None:
+    names = ["stage2", "evaluation", "stage1"]
+    runs.add("a1", outcome="interrupted", task={"selection": {"pipeline_names": names}})
+    record = runs.project / "data/08_reporting/tiny/run_record.json/a1"
+    first = json.loads((record / "run_record.t1.json").read_text())
+    second = {**first, "task": "t2", "selection": {"pipeline_names": names[::-1]}, "outcome": "completed"}
+    (record / "run_record.t2.json").write_text(json.dumps(second))
+    command, empty, *_ = runs.printed("reproduce", "a1").splitlines()
+    assert (command, empty) == ("kedro run --env tiny --pipelines evaluation,stage1,stage2", "")
+
+
 def test_a_run_is_deleted_with_all_it_made_once_that_is_confirmed(runs: Runs) -> None:
     runs.add("a1", accuracy=0.9)
     runs.add("b1", accuracy=0.8)

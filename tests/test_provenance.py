@@ -78,6 +78,8 @@ def test_the_command_is_quoted_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) 
     assert typed_command() == "supcon_pipeline run"
     monkeypatch.setattr(sys, "argv", ["/somewhere/kedro/__main__.py", "run"])
     assert typed_command() == "python -m kedro run"
+    monkeypatch.setattr(sys, "argv", ["python -m kedro", "run"])
+    assert typed_command() == "python -m kedro run"
     monkeypatch.setattr(sys, "argv", ["scripts/train.py"])
     assert typed_command() == "scripts/train.py"
 

@@ -64,8 +64,10 @@ def typed_command() -> str:
     program, *arguments = sys.argv or [""]
     name = Path(program).name
     module = Path(program).parent.name if name == "__main__.py" else ""
-    start = ["python", "-m", module] if module else [name if name in ("kedro", _PACKAGE) else program]
-    return shlex.join([*start, *arguments])
+    # Kedro puts the three words in place of the program itself.
+    words = ["python", "-m", module] if module else program.split() if program == "python -m kedro" else []
+    words = words or [name if name in ("kedro", _PACKAGE) else program]
+    return shlex.join([*words, *arguments])
 
 
 def describe_device() -> tuple[str | None, int | None]:

@@ -46,7 +46,8 @@ def _command_of_task(experiment: Experiment, run: Summary, task: TaskEntry, chan
     params = {name: value for name, value in changes.items() if name.partition(".")[0] in task["parameters"]}
     nodes = [node for node in experiment.book.graph.nodes if node.name in task["nodes"]]
     return run_command(
-        selection.get("pipeline_names", []),
+        # Kedro mixes up their order, which changes nothing, at every start.
+        sorted(selection.get("pipeline_names", [])),
         task["env"],
         _sayable({**dict(leaves(task["given"])), **params}),
         _pins(run, Pipeline(nodes)),
