@@ -443,6 +443,12 @@ def test_reproduce_gives_the_command_with_what_was_given_and_read(runs: Runs) ->
     assert "artifacts of a1: encoder, metrics are no longer there" in text
 
 
+def test_what_a_run_has_made_itself_is_not_missed_where_an_earlier_run_is_gone(runs: Runs) -> None:
+    runs.add("b1", accuracy=0.9, base="a1", base_artifacts={"encoder": "a1", "metrics": "a1"})
+    differing = runs.printed("reproduce", "b1")
+    assert "artifacts of a1: encoder are no longer there" in differing
+
+
 def test_outside_of_a_project_commands_are_those_of_the_package(runs: Runs) -> None:
     assert runs.printed("list") == "No runs yet; type: kedro run\n"
     (runs.project / "pyproject.toml").unlink()

@@ -106,7 +106,7 @@ def differences(experiment: Experiment, run: Summary) -> Iterator[str]:
 
 
 def _data_differences(experiment: Experiment, run: Summary) -> Iterator[str]:
-    """Whether the newest run with images has the same, and whether all that was read is there."""
+    """Whether the newest run with images has the same, and whether all that was inherited is there."""
     book = experiment.book
     own = book.read(run.run_id)
     newest = next((other for other in book.newest_first() if "dataset_card" in other.artifacts), None)
@@ -115,7 +115,9 @@ def _data_differences(experiment: Experiment, run: Summary) -> Iterator[str]:
         before, now = (book._pinned("dataset_card", version).load()["data_hash"] for version in versions)
         if before != now:
             yield f"data: hash was {before[:12]}, is {now[:12]} in run {newest.run_id}"
-    read = {name: version for name, version in run.record["base_artifacts"].items() if name in book.names}
-    gone = sorted(name for name, version in read.items() if not book._pinned(name, version).exists())
+    base = {name: version for name, version in run.record["base_artifacts"].items() if name in book.names}
+    made = {name for name, version in (own.artifacts if own else {}).items() if version == run.run_id}
+    inherited = book.without_descendants(base, made)
+    gone = sorted(name for name, version in inherited.items() if not book._pinned(name, version).exists())
     if gone:
         yield f"artifacts of {run.record['base']}: {name_some(gone)} are no longer there"
