@@ -443,6 +443,13 @@ def test_reproduce_gives_the_command_with_what_was_given_and_read(runs: Runs) ->
     assert "artifacts of a1: encoder, metrics are no longer there" in text
 
 
+def test_a_run_that_was_stopped_before_its_first_session_is_not_reproduced(runs: Runs) -> None:
+    runs.add("a1")
+    (runs.project / "data/08_reporting/tiny/run_record.json/a1/run_record.t1.json").unlink()
+    assert json.loads(runs.printed("list", "--json"))[0]["outcome"] == "interrupted"
+    assert "got a1, which was stopped before" in runs.refusal("reproduce", "a1")
+
+
 def test_what_a_run_has_made_itself_is_not_missed_where_an_earlier_run_is_gone(runs: Runs) -> None:
     runs.add("b1", accuracy=0.9, base="a1", base_artifacts={"encoder": "a1", "metrics": "a1"})
     differing = runs.printed("reproduce", "b1")

@@ -148,7 +148,13 @@ class RunRecordDataset(CheckedFile, JSONDataset):
 
     def load(self) -> RunRecord:
         """The record with its sessions, and what follows from them."""
-        return complete_record(self.head(), self._load_tasks())
+        head, names = self.head(), self._task_names()
+        record = complete_record(head, self._load_tasks(names))
+        # Old records hold the parameters themselves, and have no sessions.
+        if not names and "parameters" not in head:
+            # It was stopped before it wrote down its first session.
+            record["outcome"] = "interrupted"
+        return record
 
     def head(self) -> dict[str, Any]:
         """What was written when the run began.
@@ -197,20 +203,24 @@ class RunRecordDataset(CheckedFile, JSONDataset):
                 }
                 self.save_task({**task, "outcome": "pruned", "nodes": nodes})
 
-    def _load_tasks(self) -> list[TaskEntry]:
-        """The sessions, in the order they began."""
+    def _task_names(self) -> list[str]:
+        """The files of the sessions; that of a session before those of its parts."""
         record = self._get_load_path()
-        names = sorted(self._store.names_in(record.parent))
+        names = [name for name in self._store.names_in(record.parent) if name != record.name]
+        own = [name for name in names if name.startswith(f"{record.stem}.") and name.endswith(record.suffix)]
+        return sorted(own, key=lambda name: (len(name), name))
+
+    def _load_tasks(self, names: list[str]) -> list[TaskEntry]:
+        """The sessions in these files, in the order they began."""
+        record = self._get_load_path()
         tasks: dict[str, TaskEntry] = {}
-        # The shortest first: the file of a session before those of its parts.
-        for name in sorted(names, key=len):
-            if name.startswith(f"{record.stem}.") and name.endswith(record.suffix) and name != record.name:
-                try:
-                    task = self._read(record.with_name(name))
-                    whole = tasks.setdefault(task["task"], task)
-                    whole["nodes"].update(task["nodes"])
-                except (OSError, ValueError, KeyError, TypeError) as error:
-                    logger.warning("%s cannot be read and is left out: %s", record.with_name(name), error)
+        for name in names:
+            try:
+                task = self._read(record.with_name(name))
+                whole = tasks.setdefault(task["task"], task)
+                whole["nodes"].update(task["nodes"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                logger.warning("%s cannot be read and is left out: %s", record.with_name(name), error)
         return sorted(tasks.values(), key=lambda task: task["started"])
 
     def _read(self, place: PurePosixPath, remedy: str = "") -> Any:

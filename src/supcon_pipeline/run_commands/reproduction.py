@@ -5,7 +5,7 @@ from typing import Any
 
 from kedro.pipeline import Pipeline
 
-from supcon_pipeline.commands import is_sayable, leaves, program_of, run_command
+from supcon_pipeline.commands import CommandError, is_sayable, leaves, program_of, run_command
 from supcon_pipeline.core.messages import name_some
 from supcon_pipeline.datasets.run_record import TaskEntry
 from supcon_pipeline.provenance import describe_commit, package_versions
@@ -29,9 +29,17 @@ def commands(experiment: Experiment, run: Summary) -> list[str]:
 
     Parameters for which the files have another value today are given with it, as far as `--params` can say
     them, and the artifacts that were read are read again, whatever was made since.
+
+    Raises:
+        CommandError: where the run does not say what it was asked for.
     """
     changes = {name: value for name, (value, _) in parameter_changes(experiment, run).items()}
     tasks = run.record["tasks"]
+    if not tasks and run.record["outcome"] == "interrupted":
+        raise CommandError(
+            f"run must say what it was asked for, got {run.run_id}, which was stopped before; "
+            f"to delete it type: kedro runs delete {run.run_id}"
+        )
     if not tasks:
         return [_command_of_artifacts(experiment, run, changes)]
     # A run that was continued was asked for the same thing twice.
