@@ -564,6 +564,20 @@ def test_prune_says_what_it_would_remove_and_removes_it_when_told(runs: Runs) ->
     assert runs.printed("prune") == "There is nothing to remove\n"
 
 
+@pytest.mark.parametrize("damaged", ["run_record.json", "run_record.t1.json"])
+def test_prune_keeps_progress_from_which_a_run_may_go_on_whose_record_is_damaged(
+    runs: Runs, damaged: str
+) -> None:
+    runs.add("a1", task={"nodes": {"data_prep.pack_images": _node("completed", "prepared_images")}})
+    runs.add("b1", outcome="interrupted")
+    progress = _add_progress(runs)
+    (record,) = runs.project.glob(f"data/08_reporting/tiny/run_record.json/b1/{damaged}")
+    whole = record.read_bytes()
+    record.write_bytes(whole[: len(whole) // 2])
+    assert f"Kept {progress}" in runs.printed("prune", "--yes")
+    assert progress.exists()
+
+
 def test_prune_keeps_what_a_stopped_run_goes_on_from_and_what_a_kept_run_reads(runs: Runs) -> None:
     encoder = runs.write("06_models", "encoder.safetensors", "gone", "weights")
     runs.add("a1", outcome="interrupted", base="gone", base_artifacts={"encoder": "gone"})
@@ -576,6 +590,7 @@ def test_prune_keeps_what_a_stopped_run_goes_on_from_and_what_a_kept_run_reads(r
     runs.add("b1", task={"nodes": {"visualization.write_report": _node("completed", "report")}})
     runs.printed("prune", "--yes")
     assert progress.exists()
+    shutil.rmtree(unreadable.parent)
     runs.add("c1")
     runs.printed("prune", "--yes")
     assert not progress.exists()

@@ -146,6 +146,18 @@ def test_a_record_that_cannot_be_read_is_named_and_left_out(
     book.run("next", "eval")
 
 
+def test_a_run_whose_session_cannot_be_read_is_not_said_to_have_been_made_without_parameters(
+    book: Book,
+) -> None:
+    book.run("first", *ALL, stage1={"lr": 0.05})
+    (session,) = book.folder.glob("run_record.json/first/run_record.*.json")
+    session.write_bytes(session.read_bytes()[:50])
+    with pytest.raises(
+        CommandError, match=f"^the session of run first that made .*, got {session.name} that"
+    ):
+        book.run("first", *ALL, stage1={"lr": 0.05})
+
+
 def test_a_record_says_with_which_parameters_its_inherited_artifacts_were_made(book: Book) -> None:
     book.run("first", *ALL, stage1={"lr": 0.05})
     book.run("second", "eval", stage1={"lr": 0.5}, evaluation={"k": 3})

@@ -34,7 +34,15 @@ from supcon_pipeline.runs import RECORD, RunBook
 
 logger = logging.getLogger(__name__)
 
-_STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
+_STATUS = {
+    "completed": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+    "pruned": "KILLED",
+    "running": "RUNNING",
+    # The record of another session cannot be read.
+    "unknown": "FINISHED",
+}
 _ENCODER = "encoder"
 _VARIABLE = "MLFLOW_TRACKING_URI"
 
@@ -183,7 +191,7 @@ class MlflowRunHooks(MlflowHook):
         run_id, self.run_id = self.run_id, None
         if run_id is not None and not self._already_active_mlflow:
             outcome = _record_of(catalog).load()["outcome"]
-            is_failed = is_failed and outcome == "completed"
+            is_failed = is_failed and outcome in ("completed", "unknown")
             MlflowClient().update_run(run_id, "FAILED" if is_failed else _STATUS[outcome])
 
     def _close_interrupted(self) -> None:

@@ -196,6 +196,13 @@ def _keep_complete(book: RunBook, run: Run, pipeline: Pipeline, parameters: Mapp
 def _require_same_parameters(record: RunRecord, node: Node, parameters: Mapping[str, Any]) -> None:
     """Refuse to keep what was made with other parameters than are given now."""
     before = record["parameters"]
+    maker = next((task for task in record["tasks"] if node.name in task["nodes"]), None)
+    if record["left_out"] and maker is None:
+        made, unreadable = ", ".join(node.outputs), ", ".join(record["left_out"])
+        raise CommandError(
+            f"the session of run {record['run_id']} that made {made} must be readable, got {unreadable} that "
+            f"is not; restore it from a copy, or {way_to_another_run()}"
+        )
     for task in record["tasks"]:
         if node.name in task["nodes"] and task["nodes"][node.name]["outcome"] not in ("kept", "pending"):
             before = task["parameters"]

@@ -201,8 +201,12 @@ def test_a_session_that_cannot_be_read_is_named_and_left_out(
     dataset.create(HEAD)
     dataset.save_task(entry("1"))
     (tmp_path / "run_record.json/r/run_record.2.json").write_text(json.dumps(entry("2"))[:30])
-    assert [task["task"] for task in dataset.load()["tasks"]] == ["1"]
+    record = dataset.load()
+    assert [task["task"] for task in record["tasks"]] == ["1"]
+    assert record["left_out"] == ["run_record.2.json"]
     assert "run_record.2.json cannot be read and is left out" in caplog.text
+    # It may have failed.
+    assert record["outcome"] == "unknown"
 
 
 def test_a_session_that_has_changed_since_is_named_and_left_out(

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict
 
@@ -109,8 +110,9 @@ class RunRecord(TypedDict):
         experiment: the environment, `base` where none was chosen.
         started: when its first session began: ISO 8601 time in UTC.
         ended: when its last session ended; none while one runs, and where none ended.
-        outcome: `running`, `completed`, `failed`, `interrupted`, `pruned`, or `unknown` for old runs. A node
-            that failed and was run again with success leaves the run `completed`.
+        outcome: `running`, `completed`, `failed`, `interrupted`, `pruned`, or `unknown` for old runs and
+            where a session is left out. A node that failed and was run again with success leaves the run
+            `completed`.
         commit: of the code at its start, see `TaskEntry`.
         commit_reason: why `commit` is none.
         base: the run it is based on, none for the first.
@@ -118,6 +120,7 @@ class RunRecord(TypedDict):
         inherited: of those, where they come from.
         parameters: by group: those of what ran, else those with which the inherited artifacts were made.
         tasks: its sessions, in the order they began.
+        left_out: the files of those that cannot be read.
     """
 
     run_id: str
@@ -133,6 +136,7 @@ class RunRecord(TypedDict):
     inherited: list[InheritedEntry]
     parameters: dict[str, Any]
     tasks: list[TaskEntry]
+    left_out: list[str]
 
 
 class RunRecordDataset(CheckedFile, JSONDataset):
@@ -149,7 +153,7 @@ class RunRecordDataset(CheckedFile, JSONDataset):
     def load(self) -> RunRecord:
         """The record with its sessions, and what follows from them."""
         head, names = self.head(), self._task_names()
-        record = complete_record(head, self._load_tasks(names))
+        record = complete_record(head, *self._load_tasks(names))
         # Old records hold the parameters themselves, and have no sessions.
         if not names and "parameters" not in head:
             # It was stopped before it wrote down its first session.
@@ -210,10 +214,11 @@ class RunRecordDataset(CheckedFile, JSONDataset):
         own = [name for name in names if name.startswith(f"{record.stem}.") and name.endswith(record.suffix)]
         return sorted(own, key=lambda name: (len(name), name))
 
-    def _load_tasks(self, names: list[str]) -> list[TaskEntry]:
-        """The sessions in these files, in the order they began."""
+    def _load_tasks(self, names: list[str]) -> tuple[list[TaskEntry], list[str]]:
+        """The sessions in these files, in the order they began, and the files that cannot be read."""
         record = self._get_load_path()
         tasks: dict[str, TaskEntry] = {}
+        left_out = []
         for name in names:
             try:
                 task = self._read(record.with_name(name))
@@ -221,19 +226,23 @@ class RunRecordDataset(CheckedFile, JSONDataset):
                 whole["nodes"].update(task["nodes"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 logger.warning("%s cannot be read and is left out: %s", record.with_name(name), error)
-        return sorted(tasks.values(), key=lambda task: task["started"])
+                left_out.append(name)
+        return sorted(tasks.values(), key=lambda task: task["started"]), left_out
 
     def _read(self, place: PurePosixPath, remedy: str = "") -> Any:
         with self._store.reading(place, remedy) as path:
             return json.loads(path.read_bytes())
 
 
-def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord:
+def complete_record(
+    record: dict[str, Any], tasks: list[TaskEntry], left_out: Sequence[str] = ()
+) -> RunRecord:
     """A record as it was written, with its sessions and what follows from them.
 
     Args:
         record: what `run_record.json` holds.
         tasks: its sessions, in the order they began.
+        left_out: the files of those that cannot be read.
     """
     tasks = [_with_its_end(task) for task in tasks]
     inherited = record.get("inherited", [])
@@ -242,6 +251,8 @@ def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord
     for entry in [*inherited, *tasks]:
         parameters.update(entry["parameters"])
     outcome = _outcome(tasks)
+    # Whether a session that is left out has ended well, nobody knows.
+    outcome = "unknown" if left_out and outcome != "running" else outcome
     ends = [task["ended"] for task in tasks if task["ended"] is not None]
     derived = {
         "ended": max(ends, default=None) if outcome != "running" else None,
@@ -249,6 +260,7 @@ def complete_record(record: dict[str, Any], tasks: list[TaskEntry]) -> RunRecord
         "inherited": inherited,
         "parameters": parameters,
         "tasks": tasks,
+        "left_out": list(left_out),
     }
     return {**record, **derived}  # type: ignore[typeddict-item]
 

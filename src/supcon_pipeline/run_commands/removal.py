@@ -143,13 +143,21 @@ def _progress(experiment: Experiment) -> Iterator[Leftover]:
             if stopped and since is not None and changed >= since:
                 reason = f"run {stopped.run_id} was stopped and can go on from it; finish or delete that run"
                 yield Leftover(str(folder), size, reason, is_kept=True)
+            elif experiment.unreadable:
+                names = name_some(sorted(experiment.unreadable))
+                reason = (
+                    f"run {names}, whose record cannot be read, may go on from it; restore or delete that"
+                )
+                yield Leftover(str(folder), size, reason, is_kept=True)
             else:
                 yield Leftover(str(folder), size, "progress of a training that was given up")
 
 
 def _stopped_run(experiment: Experiment, node_name: str) -> Summary | None:
-    """The newest run in which a node ran, if that did not end well."""
+    """The newest run in which a node ran, if that did not end well, or may not have."""
     for run in experiment.summaries:
+        if run.record["left_out"]:
+            return run
         entries = [task["nodes"][node_name] for task in run.record["tasks"] if node_name in task["nodes"]]
         attempts = [entry["outcome"] for entry in entries if entry["outcome"] not in ("pending", "kept")]
         if attempts:
