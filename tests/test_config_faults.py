@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 import pytest
+from kedro.io import AbstractDataset, DataCatalog
 
+from supcon_pipeline.accidents import raise_in_one_line
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.config import ExperimentConfigLoader
 from tests.conftest import TINY, make_project
@@ -109,3 +111,72 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(conf: Path) -> None:
             is_line = re.fullmatch(r"[^\n]+ must [^\n]+, got [^\n]+; [^\n]+", error.message)
             ends["refused" if is_line else error.message] += 1
     assert set(ends) == {"read", "refused"}
+
+
+CSV = "supcon_pipeline.datasets.tables.CSVDataset"
+ENTRIES: dict[str, Any] = {
+    "a in the catalog must have a type and its arguments, got neither; write": None,
+    "a in the catalog must have a type that .*, got an error: No module named 'supcn'; mend": {
+        "type": "supcn.Data"
+    },
+    r"a in the catalog must have a type .*: Dataset 'CSVDat' not found in 'supcon_pipeline\.datasets": {
+        "type": "supcon_pipeline.datasets.CSVDat"
+    },
+    "a in the catalog must have a type .*: 'type' is missing from": {"filepath": "a"},
+    "a in the catalog must have arguments .* got an unexpected keyword argument 'pth'; mend": {
+        **{"type": CSV, "filepath": "a", "pth": 1}
+    },
+    "a in the catalog must have arguments .*: it has no colours; mend": {
+        "type": "tests.test_config_faults.Odd"
+    },
+    "credentials in the catalog must be in credentials.yml, got none named mine; add": {
+        **{"type": CSV, "filepath": "a", "credentials": "mine"}
+    },
+    "filepath must be a path or an address in quotes, got None; mend": {"type": CSV, "filepath": None},
+    r"filepath must be a path or an address in quotes, got \['a'\]; mend": {
+        "type": "supcon_pipeline.datasets.packing.PackingDataset",
+        "filepath": ["a"],
+    },
+}
+
+
+class Odd(AbstractDataset[Any, Any]):
+    """A dataset that cannot be made: of wrong arguments, or since it is wrong itself."""
+
+    def __init__(self, error: type[Exception] = ValueError):
+        raise error("it has no colours")
+
+    def load(self) -> Any:
+        """Nothing."""
+
+    def save(self, data: Any) -> None:
+        """Nothing."""
+
+    def _describe(self) -> dict[str, Any]:
+        return {}
+
+
+def get_entry(entry: Any) -> Any:
+    return DataCatalog.from_config({"a": entry}).get("a")
+
+
+@pytest.mark.parametrize("line", ENTRIES)
+def test_a_fault_of_an_entry_of_the_catalog_is_one_line(line: str) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        get_entry(ENTRIES[line])
+    with pytest.raises(CommandError, match=f"^{line}") as refused:
+        raise_in_one_line(raised.value)
+    assert "\n" not in refused.value.message
+
+
+def test_a_pattern_that_does_not_fit_its_entry_is_one_line() -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        DataCatalog.from_config({"{a}_b": {"type": CSV, "filepath": "{c}"}})
+    with pytest.raises(CommandError, match=r"^catalog must have patterns that fit .*'\{c\}'.*; mend the"):
+        raise_in_one_line(raised.value)
+
+
+def test_a_fault_of_a_dataset_itself_keeps_its_traceback() -> None:
+    with pytest.raises(Exception, match="Failed to instantiate") as raised:
+        get_entry({"type": "tests.test_config_faults.Odd", "error": RuntimeError})
+    raise_in_one_line(raised.value)

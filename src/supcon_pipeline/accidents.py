@@ -14,6 +14,7 @@ from kedro.pipeline.node import Node
 from pydantic import ValidationError
 
 from supcon_pipeline.commands import CommandError, find_refusal, leaves, replaced
+from supcon_pipeline.config_faults import explain_entry
 from supcon_pipeline.core.messages import InputError, format_bytes
 from supcon_pipeline.validation import parameter_models
 
@@ -78,7 +79,7 @@ class AccidentHooks:
 
 
 def raise_in_one_line(error: BaseException) -> None:
-    """Raise refused input and accidents as one line; do nothing for a fault of the program.
+    """Raise refused input, accidents and faults of the catalog as one line; leave those of the program.
 
     Raises:
         CommandError: with the line.
@@ -86,7 +87,8 @@ def raise_in_one_line(error: BaseException) -> None:
     refusal = find_refusal(error)
     if isinstance(refusal, CommandError):
         return
-    line = explain_accident(error) if refusal is None else _own_words(refusal)
+    known = explain_accident(error) or explain_entry(error)
+    line = known if refusal is None else _own_words(refusal)
     if line is not None:
         raise CommandError(line) from error
 

@@ -1,9 +1,11 @@
 """Faults in the files of the configuration, told in one line."""
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kedro.io import DatasetError
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
@@ -14,6 +16,17 @@ from supcon_pipeline.core.messages import InputError
 
 # Begins the message of Kedro where two files of a folder hold the same name.
 _DUPLICATES = "Duplicate keys found in "
+# How Kedro words what is wrong with an entry of the catalog.
+_ENTRY = re.compile(
+    r"An exception occurred when parsing config for dataset '(?P<type>[^']+)':\s*(?P<reason>.+)"
+    r"|(?P<argument>.+)\.\s*Dataset '(?P<entry>[^']+)' (?:must only contain|cannot be instantiated).*"
+    r"|(?P<value>.+)\.\s*Failed to instantiate dataset '(?P<failed>[^']+)'.*"
+    r"|Catalog entry '(?P<whole>[^']+)' is not a valid dataset configuration.*"
+    r"|(?P<pattern>(?:Incorrect dataset configuration provided|Multiple catch-all patterns found).+)",
+    re.DOTALL,
+)
+# What a dataset raises that cannot do with its arguments; all else is a fault of the dataset.
+_OF_ARGUMENTS = (ValueError, AttributeError, KeyError, ImportError)
 
 
 def explain_fault(error: Exception, files: Mapping[str, bytes], given: Mapping[str, Any]) -> Exception | None:
@@ -37,6 +50,33 @@ def explain_fault(error: Exception, files: Mapping[str, bytes], given: Mapping[s
         words = " ".join(str(error).removeprefix(_DUPLICATES).split())
         return CommandError(f"names must stand in one file of a folder, got some twice: {words}; remove one")
     return None
+
+
+def explain_entry(error: BaseException) -> str | None:
+    """What is wrong with an entry of the catalog, as a line; none where the error is another one."""
+    if isinstance(error, KeyError) and str(error.args[0]).startswith("Unable to find credentials '"):
+        name = str(error.args[0]).split("'")[1]
+        return f"credentials in the catalog must be in credentials.yml, got none named {name}; add them there"
+    found = _ENTRY.fullmatch(str(error).strip()) if isinstance(error, DatasetError) else None
+    if found is None:
+        return None
+    parts = found.groupdict()
+    if parts["pattern"]:
+        words = " ".join(parts["pattern"].split())
+        return f"catalog must have patterns that fit their entries, got an error: {words}; mend the pattern"
+    if parts["whole"]:
+        name = parts["whole"]
+        return (
+            f"{name} in the catalog must have a type and its arguments, got neither; write it as in conf/base"
+        )
+    if parts["failed"] and not isinstance(error.__cause__, _OF_ARGUMENTS):
+        return None
+    name = parts["type"] or parts["entry"] or parts["failed"]
+    reason = (parts["reason"] or parts["argument"] or parts["value"]).strip()
+    # What to install, and hints, follow.
+    reason = reason.splitlines()[0].split(". ")[0].rstrip(".")[:200]
+    what = "a type" if parts["type"] else "arguments"
+    return f"{name} in the catalog must have {what} that can be used, got an error: {reason}; mend its entry"
 
 
 def _parse(content: bytes) -> Any:

@@ -40,7 +40,7 @@ class CheckedFile(NamedArguments):
 
     def __init__(self, **named: Any):
         # Before a library that is absent is loaded.
-        open_store(named["filepath"])
+        open_store(named.get("filepath", ""))
         super().__init__(**named)
         self._store = store_of(self)
         if isinstance(self._store, ObjectStore):

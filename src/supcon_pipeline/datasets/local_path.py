@@ -5,6 +5,7 @@ from pathlib import Path
 from kedro.io.core import get_protocol_and_path
 
 from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.datasets.stores import require_path
 
 
 def require_local(filepath: str) -> Path:
@@ -14,8 +15,9 @@ def require_local(filepath: str) -> Path:
         filepath: of the catalog, a path or a `file://` address.
 
     Raises:
-        InputError: where it is an address in an object store, which would become a local folder `s3:`.
+        InputError: where it is no path, or an address in an object store, which would become a folder `s3:`.
     """
+    require_path(filepath)
     protocol, path = get_protocol_and_path(filepath)
     if protocol != "file":
         raise InputError(

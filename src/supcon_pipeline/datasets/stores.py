@@ -1,6 +1,6 @@
 """Where the artifacts of a dataset lie: on the disk of this machine, or in an object store."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -26,6 +26,19 @@ _PROTOCOLS = {
 Store = Disk | ObjectStore
 
 
+def require_path(filepath: Any) -> None:
+    """Refuse what a catalog may hold in place of a path; of a list, a path would be made.
+
+    Raises:
+        InputError: with what it is.
+    """
+    if not isinstance(filepath, str | PurePath) or not str(filepath) or "\0" in str(filepath):
+        raise InputError(
+            f"filepath must be a path or an address in quotes, got {filepath!r}; "
+            "mend the entry in the catalog"
+        )
+
+
 def open_store(filepath: str) -> tuple[Store, PurePosixPath]:
     """Where an artifact lies, and its path there.
 
@@ -33,8 +46,9 @@ def open_store(filepath: str) -> tuple[Store, PurePosixPath]:
         filepath: a path, or an address such as `s3://bucket/path`.
 
     Raises:
-        InputError: where it is another address, or the library for it is not installed.
+        InputError: where it is no path or another address, or the library for it is not installed.
     """
+    require_path(filepath)
     protocol, path = get_protocol_and_path(filepath)
     if protocol == "file":
         return Disk(), PurePosixPath(path)
