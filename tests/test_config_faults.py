@@ -68,6 +68,15 @@ def test_the_other_files_are_told_of_likewise(name: str, conf: Path) -> None:
         read(conf, "catalog")
 
 
+@pytest.mark.parametrize("name", ["catalog", "globals"])
+def test_a_name_that_yaml_reads_as_something_else_is_one_line(name: str, conf: Path) -> None:
+    (conf / f"tiny/{name}.yml").write_text("yes: data")
+    with pytest.raises(
+        CommandError, match=rf"^conf/tiny/{name}\.yml must have names of text, got True; write it in quotes$"
+    ):
+        read(conf, name)
+
+
 def test_what_the_command_line_gives_must_fit_the_files(conf: Path) -> None:
     with pytest.raises(
         CommandError, match=r"^stage1\.transforms must be a list .* got names .* in --params;"

@@ -46,6 +46,12 @@ def explain_fault(error: Exception, files: Mapping[str, bytes], given: Mapping[s
     if isinstance(error, OmegaConfBaseException):
         trees = {name: OmegaConf.to_container(_parse(content)) for name, content in files.items()}
         return CommandError(_conflict_of({**trees, "--params": given}) or _unresolved(error))
+    if isinstance(error, AttributeError):
+        # Kedro expects text, and YAML reads yes, on and 1 as something else.
+        for place, content in files.items():
+            for key in _parse(content):
+                if not isinstance(key, str):
+                    return CommandError(f"{place} must have names of text, got {key!r}; write it in quotes")
     if str(error).startswith(_DUPLICATES):
         words = " ".join(str(error).removeprefix(_DUPLICATES).split())
         return CommandError(f"names must stand in one file of a folder, got some twice: {words}; remove one")
