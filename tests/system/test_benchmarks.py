@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 # What runs each script in a second or two, with few processes: each of them imports everything anew.
 # What else a script can do is tried without it, or in this process, below.
 SMALLEST = {
+    "damage": "--pipelines data_prep --kinds json --ways cut --every 9",
     "epoch": "--rounds 1 --num-workers 0 --images 60 --precision float32",
     "growth": "--counts 60 --pipelines data_prep",
     "gpu": "--minutes 5 --parts validation --queries 20 --references 50",
