@@ -430,6 +430,8 @@ def test_a_hopeless_training_is_stopped_and_its_progress_removed(
         path = store / name / "identity.json"
         path.write_text(json.dumps({"parameters": parameters}))
         os.utime(path, (time.time() + 100,) * 2)
+    (store / "damaged").mkdir()
+    (store / "damaged/identity.json").write_text('{"param')
     record = runs.plan.experiment.book.record_dataset(run.run_id)
     record.create({"run_id": run.run_id, "started": "2026-01-01T00:00:00+00:00"})
     session = {"task": "1", "outcome": "interrupted", "started": "", "ended": "", "parameters": {}}

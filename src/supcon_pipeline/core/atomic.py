@@ -43,7 +43,7 @@ def atomic_path(
             yield temporary
             _flush_to_disk(temporary)
             if checksum:
-                _write_checksum(target, checksum(temporary))
+                write_checksum(target, checksum(temporary))
             os.replace(temporary, target)
             _flush_to_disk(target.parent)
     finally:
@@ -107,7 +107,7 @@ def _temporary_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid4().hex}.tmp")
 
 
-def _write_checksum(target: Path, checksum: str) -> None:
+def write_checksum(target: Path, checksum: str) -> None:
     """Keep the checksum of what is about to replace `target`, and until then that of `target` itself."""
     known = [checksum, *(read_checksums(target)[:1] if target.exists() else [])]
     with atomic_path(checksum_path(target)) as temporary:
@@ -129,7 +129,7 @@ def create_file(target: Path, content: bytes) -> None:
             # Unlike a renaming, a link never replaces what is there.
             os.link(temporary, target)
             # Of several processes, only the one that succeeded comes to this.
-            _write_checksum(target, checksum_of(temporary))
+            write_checksum(target, checksum_of(temporary))
             _flush_to_disk(target.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from kedro.io import DatasetError
 
-from supcon_pipeline.core.atomic import open_for_torch
+from supcon_pipeline.core.atomic import open_for_torch, write_checksum
+from supcon_pipeline.core.checksums import checksum_of
 from supcon_pipeline.core.messages import require_extra
 from supcon_pipeline.datasets.versioned_path import VersionedFileDataset, VersionedFolderDataset
 
@@ -51,7 +52,7 @@ def _without_log(name: str) -> Iterator[None]:
 
 
 class BackboneDataset(VersionedFolderDataset):
-    """A folder as a hub has it: `model.safetensors`, `config.json` and a card, `README.md`."""
+    """A folder as a hub has it: `model.safetensors`, `config.json`, their checksums, and a `README.md`."""
 
     def write(self, data: Any, folder: Path) -> None:
         """Write a `core.inference.native_weights.NativeWeights`."""
@@ -72,6 +73,9 @@ class BackboneDataset(VersionedFolderDataset):
         # timm leaves out the format, which other libraries ask for.
         save_file(data.network.state_dict(), folder / "model.safetensors", {"format": "pt"})
         (folder / "README.md").write_text(data.card, encoding="utf-8")
+        for name in ("model.safetensors", "config.json"):
+            # Trainings that start from these weights compare them.
+            write_checksum(folder / name, checksum_of(folder / name))
 
     def load(self) -> NoReturn:
         """Refused: the library of the network reads it."""

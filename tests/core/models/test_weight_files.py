@@ -11,6 +11,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from supcon_pipeline.core.atomic import write_checksum
+from supcon_pipeline.core.checksums import checksum_of
 from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.models.backbones import build_backbone
 from supcon_pipeline.core.models.encoder import build_model
@@ -185,3 +187,31 @@ def test_statistics_are_those_of_a_config_of_that_network_beside_the_weights(
         config = {**config, "pretrained_cfg": {"mean": [0.1], "std": [0.2]}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert read_statistics(str(tmp_path / file), "resnet18") == expected
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_weights_and_what_is_beside_them_are_refused_where_their_checksum_differs(tmp_path, name):
+    save_file(STATE, tmp_path / "model.safetensors")
+    config = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.1], "std": [0.2]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    path = tmp_path / name
+    write_checksum(path, checksum_of(path))
+    weights = str(tmp_path / "model.safetensors")
+    assert read_statistics(weights, "resnet18") == ([0.1], [0.2])
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"weights and .* must be as it was saved, got other .*{name}'; rest"
+    ):
+        read_statistics(weights, "resnet18")
+
+
+def test_a_config_that_is_cut_short_does_not_change_how_images_are_normalised(tmp_path):
+    save_file(STATE, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18", "pretr')
+    with pytest.raises(
+        InputError, match=r"config.json beside .* must be JSON, got one .*; restore"
+    ) as refused:
+        read_statistics(str(tmp_path / "model.safetensors"), "resnet18")
+    assert "\n" not in str(refused.value)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supcon_pipeline.core.checksums import is_unchanged
 from supcon_pipeline.core.messages import InputError, name_some
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,9 @@ def read_state(path: str, wanted: Collection[str]) -> State:
         wanted: the names that the network has.
 
     Raises:
-        InputError: if the file is missing, does not hold a state dict, cannot be read without running code of
-            its own, holds several such networks, or numbers that are not finite.
+        InputError: if the file is missing, has not the checksum beside it, does not hold a state dict, cannot
+            be read without running code of its own, holds several such networks, or numbers that are not
+            finite.
     """
     keys, state = _find_tensors(_read_content(path), path)
     prefix = _find_prefix(state, wanted, path)
@@ -95,7 +97,7 @@ def read_statistics(path: str, architecture: str) -> tuple[list[float], list[flo
         None where they are not known.
 
     Raises:
-        InputError: if the file is missing, or cannot be read.
+        InputError: if the file is missing, or it or the `config.json` has changed or cannot be read.
     """
     _, state = _find_tensors(_read_content(path), path)
     mean, std = (state.get(f"encoder.{name}") for name in ("mean", "std"))
@@ -106,17 +108,34 @@ def read_statistics(path: str, architecture: str) -> tuple[list[float], list[flo
 
 def _read_config(weights: Path, architecture: str) -> tuple[list[float], list[float]] | None:
     """The same by what stands beside weights, if it is of that network."""
-    if weights.name not in _BESIDE_CONFIG:
+    file = weights.with_name("config.json")
+    if weights.name not in _BESIDE_CONFIG or not file.is_file():
         return None
+    _require_unchanged(file)
     try:
-        config = json.loads(weights.with_name("config.json").read_text())
+        config = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise InputError(
+            f"config.json beside {SETTING} must be JSON, got one that cannot be read in {str(file)!r} "
+            f"({error}); restore it from a copy, or remove it to normalise as for the published weights"
+        ) from error
+    try:
         # With or without the tag of some weights.
         names = {name.partition(".")[0] for name in (config["architecture"], architecture)}
         told = config["pretrained_cfg"] if len(names) == 1 else {}
         return [float(value) for value in told["mean"]], [float(value) for value in told["std"]]
-    # There is none, or that of something else.
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    # It is that of something else.
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _require_unchanged(file: Path) -> None:
+    """Refuse what has changed since the checksum beside it was written, as for artifacts of a run."""
+    if not is_unchanged(file):
+        raise InputError(
+            f"{SETTING} and what is beside it must be as it was saved, got other content in {str(file)!r}; "
+            "restore it from a copy, or choose other weights"
+        )
 
 
 def _read_content(path: str) -> Any:
@@ -124,6 +143,7 @@ def _read_content(path: str) -> Any:
     file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"{SETTING} must be an existing file, got {path!r}")
+    _require_unchanged(file)
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

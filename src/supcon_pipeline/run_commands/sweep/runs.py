@@ -150,7 +150,11 @@ class SweepRuns:
         for stage in (name for name in STAGES if name in run.pipelines):
             dataset: Any = self.plan.experiment.catalog.get(f"{stage}_progress")
             for path in Path(dataset._filepath).glob("*/identity.json"):
-                own = flatten({stage: json.loads(path.read_text("utf-8"))["parameters"]})
+                try:
+                    own = flatten({stage: json.loads(path.read_bytes())["parameters"]})
+                except (ValueError, KeyError, TypeError):
+                    # Damaged; whose it was, nobody knows.
+                    continue
                 is_same = all(own[name] == value for name, value in run.params.items() if name in own)
                 if is_same and path.stat().st_mtime >= since:
                     _remove_unclaimed(path.parent)
