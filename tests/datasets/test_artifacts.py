@@ -90,6 +90,19 @@ def test_what_has_changed_is_refused_in_one_line_that_names_file_and_run(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_kedro_viz_shows_nothing_of_what_has_changed(
+    copy: Callable[[str], tuple[Any, Path]], kind: str
+) -> None:
+    dataset, path = copy(kind)
+    if not hasattr(dataset, "preview"):
+        return
+    assert dataset.preview()
+    path.write_bytes(flip(path.read_bytes()))
+    with pytest.raises(InputError, match="must be as it was saved"):
+        dataset.preview()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_has_no_checksum_is_read_or_refused_in_one_line(
     copy: Callable[[str], tuple[Any, Path]], kind: str
 ) -> None:
