@@ -186,6 +186,12 @@ def test_experiments_are_listed_together_or_one_alone(runs: Runs) -> None:
     assert "did you mean 'other'?" in runs.refusal("list", "--env", "othr")
 
 
+def test_files_of_an_experiment_without_runs_need_not_be_utf_8(runs: Runs) -> None:
+    runs.add("a1")
+    (runs.project / "conf/other/parameters.yml").write_bytes("seed: 1 # größer".encode("latin-1"))
+    assert [run["id"] for run in json.loads(runs.printed("list", "--json"))] == ["a1"]
+
+
 def test_json_has_all_headline_metrics(runs: Runs) -> None:
     runs.add("a1", accuracy=0.9)
     (described,) = json.loads(runs.printed("list", "--json"))

@@ -173,7 +173,7 @@ def _may_have_runs(base: Experiment, folder: Path) -> bool:
     Its records lie where those of the default experiment do, but for the name, unless it says otherwise.
     """
     dataset: Any = base.catalog.get(RECORD)
-    texts = (path.read_text("utf-8") for path in folder.rglob("*.y*ml"))
+    texts = (path.read_text("utf-8", "replace") for path in folder.rglob("*.y*ml"))
     if dataset._protocol != "file" or any(_MOVING.search(text) for text in texts):
         return True
     parts = PurePath(dataset._filepath).parts
