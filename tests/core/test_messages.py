@@ -43,3 +43,10 @@ def test_a_long_value_is_cut_in_the_middle_and_a_short_one_is_whole() -> None:
 
 def test_what_cannot_be_seen_is_written_out_and_names_in_any_script_stay() -> None:
     assert printable("K\u00e4fer \u732b\x1b[0m\n") == "K\u00e4fer \u732b\\x1b[0m\\n"
+
+
+def test_a_refusal_has_the_control_characters_of_a_value_written_out() -> None:
+    refused = InputError("split must be train, got \x1b[31mred\x07\t\x9b0m größer;\nlr must be above 0")
+    assert str(refused) == (
+        "split must be train, got \\x1b[31mred\\x07\\t\\x9b0m größer;\nlr must be above 0"
+    )

@@ -1,17 +1,26 @@
 """Parts of messages: errors for unusable input, the nearest known name, the first few of many names."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
+
+# All but line breaks, of which a message with several mistakes is made.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 class InputError(ValueError):
     """Input that cannot be used; reads `<name> must <contract>, got <value>; <remedy>`.
 
     For what the user can fix; shown as that line alone. Any other exception is a bug and is shown with its
-    traceback.
+    traceback. Control characters, which a value from a file may have, are written out: a terminal would obey.
     """
+
+    def __init__(self, *words: object):
+        super().__init__(
+            *(_CONTROLS.sub(_written_out, word) if isinstance(word, str) else word for word in words)
+        )
 
 
 class DivergenceError(InputError, FloatingPointError):
@@ -71,6 +80,10 @@ def printable(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
     )
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def format_bytes(count: float) -> str:
