@@ -1,10 +1,13 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 from kedro.io import DatasetError
 from PIL import Image
+from pyarrow import parquet
 
 from supcon_pipeline.core.data.packing import Packing
 from supcon_pipeline.core.data.packing_store import PackingStore
@@ -296,6 +299,19 @@ def test_a_file_that_is_no_parquet_is_one_line(folder: Path) -> None:
     (folder / "t.parquet").write_text("path,label\n")
     with pytest.raises(DatasetError, match=r"table must be Parquet, got t.parquet: "):
         ImageTableDataset(str(folder / "t.parquet")).load()
+
+
+@pytest.mark.parametrize("damage", ["what is said of columns", "text"])
+def test_a_parquet_table_with_a_flipped_bit_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+    table, path = pyarrow.table({"path": ["0.png"], "label": ["cat"]}), tmp_path / "t.parquet"
+    if damage == "text":
+        table = pyarrow.table({"path": ["0.png"], "label": pyarrow.array([b"\xb0"]).view("string")})
+    else:
+        told = {"index_columns": [], "column_indexes": [], "columns": [{"name": "path", "pandas_uype": "a"}]}
+        table = table.replace_schema_metadata({"pandas": json.dumps(told)})
+    parquet.write_table(table, path)
+    with pytest.raises(DatasetError, match=r"table must be Parquet, got t.parquet: "):
+        ImageTableDataset(str(path)).load()
 
 
 def test_a_path_with_a_zero_byte_is_rejected_with_its_reason(folder: Path) -> None:

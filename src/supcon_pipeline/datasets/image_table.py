@@ -95,11 +95,13 @@ class ImageTableDataset(ImageSource):
         raise InputError(f"table must be a .csv or .parquet file, got {self.filepath.name}")
 
     def _read_parquet(self) -> pd.DataFrame:
-        from pyarrow import ArrowException
+        from pyarrow import ArrowException, parquet
 
         try:
+            # Text that is none would be found while it is used.
+            parquet.read_table(self.filepath).validate(full=True)
             table = pd.read_parquet(self.filepath)
-        except (ArrowException, OSError, ValueError) as error:
+        except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             if getattr(error, "errno", None):
                 raise
             reason = " ".join(str(error).split())
