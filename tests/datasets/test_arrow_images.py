@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,21 @@ def test_images_that_are_only_named_are_read_from_their_files(tmp_path: Path) ->
 def test_an_image_without_a_label_is_refused(tmp_path: Path, pixels, labels, kind: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         load(tmp_path, make_part(pixels, labels, datasets.Value(kind)))
+
+
+@pytest.mark.parametrize("label", [-2, 2])
+def test_a_label_that_is_no_class_is_refused_and_not_counted_from_the_end(
+    tmp_path: Path, pixels, label: int
+) -> None:
+    part = make_part(pixels, [0, 1, label, 1], datasets.Value("int64"))
+    part.save_to_disk(str(tmp_path / "set"))
+    told = json.loads((tmp_path / "set/dataset_info.json").read_text())
+    told["features"]["label"] = {"names": ["dog", "cat"], "_type": "ClassLabel"}
+    (tmp_path / "set/dataset_info.json").write_text(json.dumps(told))
+    with pytest.raises(
+        DatasetError, match=f"label must be a number of its 2 classes, .* got {label} in row 3;"
+    ):
+        ArrowImagesDataset(str(tmp_path / "set")).load()
 
 
 def test_words_that_look_alike_are_one(tmp_path: Path, pixels) -> None:

@@ -120,6 +120,14 @@ class ArrowImagesDataset(ImageSource):
                 f"{self.label_column} must be given for every image{where}, got none for {missing.sum():,}: "
                 f"row {name_some(np.flatnonzero(missing) + 1)}; fill them in or remove the rows"
             )
+        known = range(len(names or ()))
+        # A damaged label would be an error, or by a negative number another class.
+        unknown = labels[~labels.isin(known)] if names else labels[:0]
+        if len(unknown):
+            raise InputError(
+                f"{self.label_column} must be a number of its {len(known)} classes, from 0, got "
+                f"{unknown.iloc[0]} in row {unknown.index[0] + 1}; write the set again"
+            )
         words = labels.map(names.__getitem__) if names else clean_words(labels)
         return words.to_numpy(dtype=object)
 
