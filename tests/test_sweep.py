@@ -320,6 +320,17 @@ def test_a_search_that_was_killed_is_found_on_the_disk(plan: Plan, tmp_path: Pat
     assert begun[1] == begun[2]
 
 
+def test_a_study_that_is_damaged_is_refused_in_one_line(plan: Plan, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    run_search(plan(trials=1), tmp_path, FakeTrainer())
+    (study,) = tmp_path.rglob("*.db")
+    content = study.read_bytes()
+    for damaged in (content[: len(content) // 2], b"not a database" * 99):
+        study.write_bytes(damaged)
+        with pytest.raises(CommandError, match=rf"^{study} must be as the sweep .* damaged \(.*; restore it"):
+            run_search(plan(trials=1), tmp_path, FakeTrainer())
+
+
 def test_without_optuna_a_sweep_names_the_extra(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

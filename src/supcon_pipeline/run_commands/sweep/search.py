@@ -1,5 +1,6 @@
 """The search of a sweep, by Optuna: what is tried next, what is stopped, and what was best."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from supcon_pipeline.commands import CommandError
+from supcon_pipeline.commands import CommandError, causes
 from supcon_pipeline.core.messages import require_extra
 from supcon_pipeline.core.metrics.direction import LOWER_IS_BETTER
 from supcon_pipeline.core.training.progress import describe_difference
@@ -45,6 +46,7 @@ def open_study(path: Path, plan: SweepPlan) -> Iterator["Study"]:
 
     Raises:
         InputError: where Optuna is not installed.
+        CommandError: where the file is damaged.
     """
     require_extra("sweep", "optuna")
     import optuna
@@ -53,7 +55,7 @@ def open_study(path: Path, plan: SweepPlan) -> Iterator["Study"]:
     is_lower_better = plan.sweep.column in LOWER_IS_BETTER
     warmup = round(_SPARED * plan.fewest_epochs)
     pruner = optuna.pruners.MedianPruner(_BEFORE_PRUNING, warmup) if plan.sweep.prune else None
-    with open_storage(path) as storage:
+    with _refusing_damage(path), open_storage(path) as storage:
         yield optuna.create_study(
             storage=storage,
             study_name=plan.name,
@@ -61,6 +63,22 @@ def open_study(path: Path, plan: SweepPlan) -> Iterator["Study"]:
             pruner=pruner or optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
+
+
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    """Tell in one line that a database is damaged; SQLite raises kinds of its error for all else."""
+    try:
+        yield
+    except Exception as error:
+        found = next((cause for cause in causes(error) if type(cause) is sqlite3.DatabaseError), None)
+        if found is None:
+            raise
+        words = " ".join(str(found).split())
+        raise CommandError(
+            f"{path} must be as the sweep has written it, got one that is damaged ({words}); "
+            "restore it from a copy, or begin again under another name"
+        ) from error
 
 
 @contextmanager
