@@ -15,6 +15,7 @@ from rich.table import Table
 from supcon_pipeline.commands import program_of, run_command
 from supcon_pipeline.core.pages.headlines import (
     describe_gains,
+    describe_images,
     describe_without_near_duplicates,
     headlines_of,
 )
@@ -134,7 +135,7 @@ def _print_detection(console: Console, detection: dict[str, Any]) -> None:
 
 
 def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
-    title = f"Metrics on {metrics['num_images']:,} test images"
+    title = f"Metrics on {describe_images(metrics)}"
     # Without frames, six columns fit in 80 characters.
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("metric", no_wrap=True)

@@ -13,7 +13,7 @@ from supcon_pipeline.core.parameters.base import QueryExpansionParameters, Reran
 from supcon_pipeline.core.parameters.data import DataPrepParameters
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation import classifiers, evidence, features, nodes
-from supcon_pipeline.pipelines.evaluation.limits import limit_warnings
+from supcon_pipeline.pipelines.evaluation.limits import limit_warnings, limited_search
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
 from supcon_pipeline.pipelines.index.nodes import index_embeddings
 
@@ -317,9 +317,42 @@ def test_images_of_classes_that_train_lacks_are_drawn_but_all_are_searched(
 
 
 @pytest.mark.parametrize(("is_unseen", "name"), [(False, "max_queries"), (True, "max_compared")])
-def test_metrics_of_a_part_of_the_test_images_come_with_a_warning(params, is_unseen, name):
-    limited = params.model_copy(update={name: 7})
-    assert limit_warnings(7, is_unseen, limited) == []
-    (warning,) = limit_warnings(8, is_unseen, limited)
-    assert warning.startswith("Of 8 test images, 7 are searched for")
-    assert warning.endswith(f"--params evaluation.{name}=8")
+def test_metrics_of_a_part_of_the_test_images_come_with_a_warning(samples, params, is_unseen, name):
+    samples["label"] += 3 * (is_unseen & (samples["split"] != "train"))
+    assert limit_warnings(samples, params.model_copy(update={name: 20})) == []
+    (warning,) = limit_warnings(samples, params.model_copy(update={name: 7}))
+    assert warning.startswith("Of 20 test images, 7 are searched for")
+    assert warning.endswith(f"--params evaluation.{name}=20")
+
+
+def test_queries_within_a_limit_that_the_gallery_exceeds_are_not_said_to_be_drawn(samples, params):
+    samples["label"] += 3 * (samples["split"] != "train")
+    roles = samples.assign(role=np.where(np.arange(60) < 15, "query", "gallery"))
+    limited = params.model_copy(update={"max_compared": 7})
+    assert len(limited_search(roles, limited).queries) == 5
+    (warning,) = limit_warnings(roles, limited)
+    assert warning.startswith("Of 20 test images, 7 are paired for verification, drawn by the seed")
+    assert "7 are searched for" in limit_warnings(samples, limited)[0]
+
+
+def test_no_query_is_drawn_that_nothing_can_be_found_for(embeddings, samples, params):
+    # All test images but two are alone in their class, so that a draw by class may miss those two.
+    test = samples.index[samples["split"] == "test"]
+    samples.loc[samples["split"] == "validation", "label"] += 3
+    samples.loc[test, "label"] = [6, 6, *range(7, 25)]
+    one = params.model_copy(update={"max_compared": 1})
+    metrics, scores = features.score_features(embeddings, samples, one)
+    assert scores["row"].isin(test[:2]).tolist() == [True]
+    assert metrics["embedding"]["recall_at_1"] == scores["recall_at_1"].item()
+
+
+@pytest.mark.parametrize("ks", [(), (3,), (1, 3)])
+def test_the_first_rank_is_scored_for_the_headlines_whatever_ranks_are_asked_for(
+    embeddings, samples, params, ks
+):
+    samples["label"] += 3 * (samples["split"] != "train")
+    asked = {"recall_ks": ks, "query_expansion": QueryExpansionParameters()}
+    metrics, _ = features.score_features(embeddings, samples, params.model_copy(update=asked))
+    for group in ("embedding", "expanded"):
+        names = [name for name in metrics[group] if name.startswith("recall_at_")]
+        assert names == [f"recall_at_{k}" for k in sorted({1, *ks})]

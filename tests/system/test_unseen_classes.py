@@ -57,7 +57,9 @@ def test_test_images_are_searched_among_the_others_of_test(catalog: Any) -> None
     assert (found["query"] != found["reference"]).all()
     labels, nearest = samples["label"].to_numpy(), found[found["rank"] == 0]
     recall = np.mean(labels[nearest["query"]] == labels[nearest["reference"]])
-    assert catalog.load("metrics")["embedding"]["recall_at_1"] == pytest.approx(recall)
+    metrics = catalog.load("metrics")
+    assert metrics["embedding"]["recall_at_1"] == pytest.approx(recall)
+    assert metrics["num_queries"] == len(catalog.load("query_scores")) == metrics["num_images"]
 
 
 def test_what_needs_known_classes_steps_aside(catalog: Any) -> None:

@@ -77,3 +77,12 @@ def test_the_threshold_of_validation_tells_unknown_from_known_as_a_slow_loop_doe
 def test_few_classes_can_promise_no_low_rate():
     assert lowest_rate(np.array([0, 0, 1, 2]), 0.05) == 1 / 4
     assert lowest_rate(np.arange(99), 0.05) == 0.05
+
+
+def test_nothing_is_said_of_known_images_where_each_is_alone_in_its_class(rng):
+    rows = rng.normal(size=(10, 4)).astype(np.float32)
+    labels = np.array([0, 0, 1, 1, 2, 3, 4, 5, 6, 7])
+    report = unknown_report(rows, labels, np.arange(5), np.arange(5, 10), np.arange(10), 0.5, **BOOTSTRAP)
+    assert 0 <= report["false_accept_rate"] <= 1
+    assert "false_reject_rate" not in report
+    assert report["intervals"].keys() == {"false_accept_rate"}

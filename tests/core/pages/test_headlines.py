@@ -1,4 +1,8 @@
-from supcon_pipeline.core.pages.headlines import describe_gains, describe_without_near_duplicates
+from supcon_pipeline.core.pages.headlines import (
+    describe_gains,
+    describe_images,
+    describe_without_near_duplicates,
+)
 
 
 def test_the_headlines_without_near_duplicates_stand_beside_those_with_them():
@@ -35,3 +39,10 @@ def test_gains_are_told_of_each_headline_metric_with_their_intervals():
         "mAP@R: -0.1000 (-0.2000 to -0.0500) over baseline",
     ]
     assert describe_gains({"embedding": embedding}) == []
+
+
+def test_test_images_that_are_no_queries_are_not_said_to_be_scored():
+    assert describe_images({"num_images": 1200}) == "1,200 test images"
+    assert describe_images({"num_images": 72, "num_queries": 72}) == "72 test images"
+    expected = "72 test images, of which 15 are scored as queries"
+    assert describe_images({"num_images": 72, "num_queries": 15}) == expected

@@ -107,17 +107,17 @@ def unknown_report(
         `threshold`, the cosine similarity to the nearest other image below which an image is unknown;
         `promised_false_accept_rate`, higher than asked for if validation has too few classes; on test
         `false_accept_rate` (of each image searched among other classes) and `false_reject_rate` (of each
-        that has another image of its class), in which each class weighs the same, with 95 % `intervals`.
+        that has another image of its class; left out where none has), in which each class weighs the same,
+        with 95 % `intervals`.
     """
     promised = lowest_rate(labels[validation], false_accept_rate)
     threshold = acceptance_threshold(embeddings, labels, validation, promised, copies=copies)
     unknown = nearest_similarities(embeddings, labels, test, test, copies, other_classes=True)
     known_rows = test[has_matches(labels, Search(test, test, copies))]
-    known = nearest_similarities(embeddings, labels, known_rows, test, copies)
-    rates = {
-        "false_accept_rate": _class_means(unknown >= threshold, labels[test]),
-        "false_reject_rate": _class_means(known < threshold, labels[known_rows]),
-    }
+    rates = {"false_accept_rate": _class_means(unknown >= threshold, labels[test])}
+    if len(known_rows):
+        known = nearest_similarities(embeddings, labels, known_rows, test, copies)
+        rates["false_reject_rate"] = _class_means(known < threshold, labels[known_rows])
     return {
         "threshold": threshold,
         "promised_false_accept_rate": promised,

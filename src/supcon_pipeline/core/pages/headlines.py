@@ -21,7 +21,7 @@ class Headline(NamedTuple):
 
 
 _NEAREST = "nearest neighbour among the training images has the same class"
-_NEAREST_OTHER = "nearest of the other test images has the same class, which train lacks"
+_NEAREST_OTHER = "nearest of the other test images that are searched has the same class, which train lacks"
 _MAP_AT_R = Headline(
     "embedding",
     "mean_average_precision_at_r",
@@ -70,6 +70,18 @@ def headlines_of(metrics: Mapping[str, Any]) -> list[Headline]:
     """
     headlines = _UNSEEN if "recall_at_1" in metrics.get("embedding", {}) else _KNOWN
     return [headline for headline in headlines if headline.metric in metrics.get(headline.group, {})]
+
+
+def describe_images(metrics: Mapping[str, Any]) -> str:
+    """How many images the metrics are of.
+
+    Args:
+        metrics: as `evaluation` gives them; those of earlier versions do not say how many are queries.
+    """
+    total = metrics["num_images"]
+    num_queries = metrics.get("num_queries", total)
+    queries = "" if num_queries == total else f", of which {num_queries:,} are scored as queries"
+    return f"{total:,} test images{queries}"
 
 
 def describe_without_near_duplicates(metrics: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from supcon_pipeline.core.pages.headlines import headlines_of
+from supcon_pipeline.core.pages.headlines import describe_images, headlines_of
 from supcon_pipeline.core.pages.rendering import open_templates
 
 # Characters special to Markdown; an underscore only where it is not inside a word.
@@ -51,6 +51,7 @@ def render_model_card(
         columns=list(models),
         rows=rows,
         metrics=metrics,
+        images=describe_images(metrics),
         card=dataset_card,
         run=run_record,
         check=export_check,

@@ -9,7 +9,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from supcon_pipeline.core.metrics.calibration import CALIBRATED
-from supcon_pipeline.core.pages.headlines import describe_gains, describe_without_near_duplicates
+from supcon_pipeline.core.pages.headlines import (
+    describe_gains,
+    describe_images,
+    describe_without_near_duplicates,
+)
 from supcon_pipeline.core.pages.pictures import OF_KNOWN_CLASSES, PICTURES, Picture
 from supcon_pipeline.core.pages.rendering import embed_png, open_templates
 
@@ -87,6 +91,7 @@ def render_report(
     template = open_templates().get_template("report.html")
     return template.render(
         metrics=metrics,
+        images=describe_images(metrics),
         gains=describe_gains(metrics),
         without=describe_without_near_duplicates(metrics),
         tables={title: _compare(groups, _TABLES[title]) for title in compared},

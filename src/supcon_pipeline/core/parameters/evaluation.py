@@ -45,6 +45,7 @@ class EvaluationParameters(SearchParameters):
         max_queries: of more images of a split, so many are searched for among the training images.
         max_compared: of more images, so many are compared with all others: to check labels, and where train
             lacks classes.
+        recall_ks: ranks of recall@k, where train lacks classes; of rank 1 it is measured in any case.
     """
 
     batch_size: Count

@@ -56,7 +56,7 @@ def _score_unseen(
     from supcon_pipeline.core.metrics.unseen import unseen_feature_metrics, unseen_values
 
     rows = labelled.outputs[name]
-    values = unseen_values(rows, labelled.labels, search, params.recall_ks)
+    values = unseen_values(rows, labelled.labels, search, (1, *params.recall_ks))
     bootstrap = params.bootstrap.model_dump()
     metrics = unseen_feature_metrics(values, rows, labelled.labels, search, **bootstrap)
     return metrics, pd.DataFrame({"row": values.rows, **values.values})
@@ -74,7 +74,7 @@ def _score_other_searches(
         "reranked": (reranked_values, params.reranking),
         "expanded": (expanded_values, params.query_expansion),
     }
-    ks = params.recall_ks if is_unseen else (1, *params.within(len(search.gallery)).ks)
+    ks = (1, *(params.recall_ks if is_unseen else params.within(len(search.gallery)).ks))
     found = {
         name: values_of(labelled.outputs["embedding"], labelled.labels, search, ks, options.model_dump())
         for name, (values_of, options) in ways.items()

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from supcon_pipeline.core.data.class_splits import Search, has_unseen_classes
+from supcon_pipeline.core.data.images import rows_of
 from supcon_pipeline.core.data.subsets import limit_rows, limit_splits
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 
@@ -18,20 +19,22 @@ def lacks_classes(samples: pd.DataFrame) -> bool:
     return has_unseen_classes(samples["label"].to_numpy(), samples["split"].to_numpy())
 
 
-def limit_warnings(num_images: int, is_unseen: bool, params: EvaluationParameters) -> list[str]:
+def limit_warnings(samples: pd.DataFrame, params: EvaluationParameters) -> list[str]:
     """What to know of metrics that are not of all test images.
 
     Args:
-        num_images: test images.
-        is_unseen: whether train lacks their classes.
+        samples: of all splits.
         params: with the limits.
     """
-    name = "max_compared" if is_unseen else "max_queries"
-    limit = getattr(params, name)
+    name = "max_compared" if lacks_classes(samples) else "max_queries"
+    limit, search = getattr(params, name), Search.of(samples, "test")
+    num_images = len(rows_of(samples, "test"))
     if num_images <= limit:
         return []
+    # Queries may be few enough where the gallery, which is paired with them for verification, is not.
+    what = _WHAT if name == "max_queries" or len(search.queries) > limit else "are paired for verification"
     return [
-        f"Of {num_images:,} test images, {limit:,} are searched for, drawn by the seed. For all, type: "
+        f"Of {num_images:,} test images, {limit:,} {what}, drawn by the seed. For all, type: "
         f"kedro run --pipelines evaluation --params evaluation.{name}={num_images}"
     ]
 
@@ -45,11 +48,16 @@ def limit_queries(samples: pd.DataFrame, params: EvaluationParameters, *splits: 
 
 def limited_search(samples: pd.DataFrame, params: EvaluationParameters) -> Search:
     """The search of test images of classes that train lacks, for no more than are compared, among all."""
-    search = Search.of(samples, "test")
-    labels, seed = samples["label"].to_numpy()[search.queries], params.bootstrap.seed
+    from supcon_pipeline.core.metrics.unseen import has_matches
+
+    search, labels = Search.of(samples, "test"), samples["label"].to_numpy()
+    if len(search.queries) <= params.max_compared:
+        return search
+    # A search that cannot be scored would be a draw for nothing.
+    queries = search.queries[has_matches(labels, search)]
+    limit, seed = params.max_compared, params.bootstrap.seed
     what, name = f"test images {_WHAT}", "evaluation.max_compared"
-    queries = limit_rows(search.queries, labels, params.max_compared, seed, what, name)
-    return replace(search, queries=queries)
+    return replace(search, queries=limit_rows(queries, labels[queries], limit, seed, what, name))
 
 
 def limit_checked(samples: pd.DataFrame, params: EvaluationParameters) -> Int[np.ndarray, " m"]:

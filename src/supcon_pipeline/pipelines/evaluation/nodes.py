@@ -141,6 +141,8 @@ def collect_metrics(
     embeddings: NamedTensors,
     baseline_embeddings: NamedTensors,
     classifier: NamedTensors,
+    samples: pd.DataFrame,
+    query_scores: pd.DataFrame,
     dataset_card: dict[str, Any],
     run_record: dict[str, Any],
     params: EvaluationParameters,
@@ -152,16 +154,13 @@ def collect_metrics(
     checkpoints = _list_checkpoints(embeddings, classifier, baseline_embeddings)
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
     models, groups = {"encoder": embeddings, "baseline": baseline_embeddings}, _group_scores(scores)
-    num_images = sum(dataset_card["counts"]["test"].values())
-    warnings = [
-        *_list_warnings(models, groups),
-        *limit_warnings(num_images, not classifier.tensors, params),
-    ]
+    warnings = [*_list_warnings(models, groups), *limit_warnings(samples, params)]
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
         "checkpoint": checkpoints,
-        "num_images": num_images,
+        "num_images": sum(dataset_card["counts"]["test"].values()),
+        "num_queries": len(query_scores),
         "baseline_differs": budget_differences(*trainings),
         "warnings": warnings,
         **groups,

@@ -42,6 +42,8 @@ _COLLECTED = (
     "embeddings",
     "baseline_embeddings",
     "classifier",
+    "samples",
+    "query_scores",
     "dataset_card",
     "run_record",
 )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from supcon_pipeline.commands import run_command
-from supcon_pipeline.core.pages.headlines import headlines_of
+from supcon_pipeline.core.pages.headlines import describe_images, headlines_of
 from supcon_pipeline.run_commands.sweep.plan import PlannedRun, SweepPlan
 from supcon_pipeline.run_commands.sweep.space import Choice, word
 
@@ -65,8 +65,10 @@ def describe_final(
     seeds = f"{len(runs)} fresh {'seed' if len(runs) == 1 else 'seeds'} ({_seeds(plan)})"
     where = f"{plan.sweep.metric} on validation images"
     yield Text(f"\nWith these values and {seeds}, {where}: {_spread(values)}")
-    images = f"{metrics[0]['num_images']:,} test images"
-    yield Text(f"\nMetrics on {images}, mean ± standard deviation over the seeds", style="italic")
+    yield Text(
+        f"\nMetrics on {describe_images(metrics[0])}, mean ± standard deviation over the seeds",
+        style="italic",
+    )
     yield _table(metrics)
     yield Text(f"\nTo compare these runs: {plan.program} runs compare {' '.join(run.run_id for run in runs)}")
 
