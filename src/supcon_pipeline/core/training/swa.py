@@ -29,7 +29,9 @@ def average_models(
         model = model.to(pick_device())
         # Shuffled, because batches of a single class are not representative.
         order = np.random.default_rng(0).permutation(data.indices("train"))
-        reestimate_batch_norm(model, iterate_images(data.images, order, batch_size, pick_device()))
+        # Batches of two of an odd number leave one image alone, by which batch-norm may not normalise.
+        size = max(batch_size, 2 + len(order) % 2)
+        reestimate_batch_norm(model, iterate_images(data.images, order, size, pick_device()))
     members = [{key: part.metadata[key] for key in ("epoch", "metrics")} for part in checkpoints]
     tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     metadata = {key: value for key, value in first.metadata.items() if key not in ("epoch", "metrics")}

@@ -1,0 +1,101 @@
+"""Forward passes of a single view, by which batch-norm cannot normalise a map of one pixel."""
+
+import math
+from collections.abc import Iterable
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.models.encoder import Encoder
+from supcon_pipeline.core.parameters.batches import LoaderParameters
+
+
+def least_views(
+    loader: LoaderParameters,
+    num_images: int,
+    num_views: int,
+    micro_batch_size: int | None,
+    num_processes: int,
+) -> int:
+    """The fewest views that a process passes through the network at once.
+
+    Args:
+        loader: of the training.
+        num_images: images to train on.
+        num_views: views of each image.
+        micro_batch_size: images per forward pass; None for all of a batch.
+        num_processes: processes that share each batch.
+    """
+    sizes = {loader.batch_size}
+    if loader.images_per_class is None:
+        # Shuffled batches, parts of a batch and what processes have of it are of nearly equal size each.
+        num_batches = math.ceil(num_images / loader.batch_size)
+        sizes = {num_images // num_batches, math.ceil(num_images / num_batches)}
+    shares = {share for size in sizes for share in (size // num_processes, math.ceil(size / num_processes))}
+    parts = {share: math.ceil(share / (micro_batch_size or share)) for share in shares if share}
+    return min(share * num_views // num_parts for share, num_parts in parts.items())
+
+
+def require_views_to_normalise(
+    model: nn.Module,
+    shapes: Iterable[tuple[int, ...]],
+    group: str,
+    loader: LoaderParameters,
+    num_images: int,
+    num_views: int,
+    micro_batch_size: int | None,
+    num_processes: int,
+) -> None:
+    """Refuse single views before a training, not in the step that has the first of them.
+
+    Args:
+        model: to be trained; takes uint8 images, `[batch, h, w, c]`.
+        shapes: `(h, w, c)` of views.
+        group: the group of parameters that holds the loader, for the message.
+        loader: as for `least_views`.
+        num_images: likewise.
+        num_views: likewise.
+        micro_batch_size: likewise.
+        num_processes: likewise.
+
+    Raises:
+        InputError: where a forward pass may have one view, and batch-norm cannot take it.
+    """
+
+    def least(micro: int | None, batch_size: int) -> int:
+        asked = loader.model_copy(update={"batch_size": batch_size})
+        return least_views(asked, num_images, num_views, micro, num_processes)
+
+    micro, size = micro_batch_size, loader.batch_size
+    if least(micro, size) > 1 or not any(_rejects_single(model, shape) for shape in shapes):
+        return
+    if micro is not None and least(None, size) > 1:
+        name, value = "micro_batch_size", micro
+        remedy = next((more for more in range(micro + 1, size) if least(more, size) > 1), None)
+    else:
+        name, value, step = "loader.batch_size", size, loader.images_per_class or 1
+        larger = range(size + step, size + 4 * num_processes * step, step)
+        remedy = next((more for more in larger if least(micro, more) > 1), None)
+    raise InputError(
+        f"{group}.{name} must give each forward pass at least 2 views where the last map of the network has "
+        f"one pixel, or batch-norm has nothing to normalise by, got {value}; add --params "
+        f"{group}.{name}={remedy or 'null'}"
+    )
+
+
+def _rejects_single(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether batch-norm, as it is in training, cannot take one view."""
+    tried = deepcopy(model)
+    for module in tried.modules():
+        # All else in evaluation mode, in which nothing is random.
+        module.training = isinstance(module, Encoder | _BatchNorm)
+    device = next(tried.parameters()).device
+    try:
+        with torch.no_grad():
+            tried(torch.zeros(1, *shape, dtype=torch.uint8, device=device))
+    except ValueError as error:
+        return "more than 1 value per channel" in str(error)
+    return False
