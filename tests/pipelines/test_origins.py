@@ -35,3 +35,11 @@ def test_checkpoints_of_other_data_are_not_averaged(kind, stage):
     )
     with pytest.raises(InputError, match=f"^{message}$"):
         average_checkpoints(join_parts([checkpoint]), IMAGES, SAMPLES, CARD, None)
+
+
+def test_no_rate_is_suggested_for_a_classifier_that_is_not_trained():
+    unseen = SAMPLES.assign(label=[0, 1, 2], class_name=["a", "b", "c"])
+    with pytest.raises(
+        InputError, match=r"where stage 2 trains no classifier; .* --pipelines stage1_lr_finder$"
+    ):
+        trace_stage2_loss(NamedTensors({}, CARD), IMAGES, unseen, CARD, None, None)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from supcon_pipeline.core.data.encoded_images import StoredImages
 from supcon_pipeline.core.data.images import LabelledImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.stages import LrFinderParameters, Stage1Parameters, Stage2Parameters
 
@@ -37,13 +38,22 @@ def trace_stage2_loss(
     stage2: Stage2Parameters,
     params: LrFinderParameters,
 ) -> pd.DataFrame:
-    """Loss of stage 2 against a rising learning rate."""
+    """Loss of stage 2 against a rising learning rate.
+
+    Raises:
+        InputError: where validation and test hold classes that train lacks, as stage 2 trains nothing then.
+    """
     from supcon_pipeline.core.training.lr_range import lr_curve
     from supcon_pipeline.core.training.recipes import classifier_stage
 
     remedy = "type: kedro run --pipelines stage1,stage1_swa"
     require_origin("encoder", encoder.metadata, "data_hash", dataset_card["data_hash"], remedy)
     data = LabelledImages.of(prepared_images, samples)
+    if data.has_unseen_classes:
+        raise InputError(
+            "stage2_lr_finder must have classes of train in validation and test, got none of them there, "
+            "where stage 2 trains no classifier; for stage 1, type: kedro run --pipelines stage1_lr_finder"
+        )
     stage = classifier_stage(encoder, data, dataset_card, stage2)
     return pd.DataFrame(lr_curve(stage, data, **params.model_dump()))
 
