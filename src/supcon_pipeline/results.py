@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from supcon_pipeline.commands import program_of, run_command
+from supcon_pipeline.commands import complete_commands, program_of, run_command
 from supcon_pipeline.core.pages.headlines import (
     describe_gains,
     describe_images,
@@ -38,9 +38,9 @@ def print_results(
 ) -> None:
     """Print the metrics and files that a run made, and commands to type next."""
     console = Console(highlight=False)
-    made = pipeline.all_outputs()
+    made, program = pipeline.all_outputs(), program_of(project_path)
     if "metrics" in made:
-        _print_metrics(console, catalog.load("metrics"))
+        _print_metrics(console, catalog.load("metrics"), program)
     if "inference_predictions" in made:
         _print_predictions(console, catalog.load("inference_predictions"), catalog.load("unreadable_images"))
     if "out_of_distribution_metrics" in made:
@@ -57,7 +57,6 @@ def print_results(
         console.print(f"  {name:<20} {place}", soft_wrap=True, markup=False)
     env = f" --env {shlex.quote(run_params['env'])}" if run_params.get("env") else ""
     console.print("\nNext:")
-    program = program_of(project_path)
     reports = _reports_of(catalog, project_path)
     change = _with_another_seed(run_params, program)
     for command, purpose in _next_commands(made, env, change, program, reports):
@@ -134,7 +133,7 @@ def _print_detection(console: Console, detection: dict[str, Any]) -> None:
     console.print(f"\n{counts}: {scores}", soft_wrap=True)
 
 
-def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
+def _print_metrics(console: Console, metrics: dict[str, Any], program: str) -> None:
     title = f"Metrics on {describe_images(metrics)}"
     # Without frames, six columns fit in 80 characters.
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -157,7 +156,8 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     if without := describe_without_near_duplicates(metrics):
         console.print(without, soft_wrap=True)
     for warning in metrics.get("warnings", ()):
-        console.print(f"[bold]{warning}[/bold]", soft_wrap=True)
+        # The experiment is in its commands already.
+        console.print(complete_commands(warning, None, program), soft_wrap=True, markup=False, style="bold")
     if metrics["baseline_differs"]:
         differences = ", ".join(metrics["baseline_differs"])
         console.print(f"The baseline had a different budget: it was trained with another {differences}")

@@ -319,10 +319,12 @@ def test_images_of_classes_that_train_lacks_are_drawn_but_all_are_searched(
 @pytest.mark.parametrize(("is_unseen", "name"), [(False, "max_queries"), (True, "max_compared")])
 def test_metrics_of_a_part_of_the_test_images_come_with_a_warning(samples, params, is_unseen, name):
     samples["label"] += 3 * (is_unseen & (samples["split"] != "train"))
-    assert limit_warnings(samples, params.model_copy(update={name: 20})) == []
-    (warning,) = limit_warnings(samples, params.model_copy(update={name: 7}))
+    assert limit_warnings(samples, params.model_copy(update={name: 20}), "base") == []
+    (warning,) = limit_warnings(samples, params.model_copy(update={name: 7}), "base")
     assert warning.startswith("Of 20 test images, 7 are searched for")
-    assert warning.endswith(f"--params evaluation.{name}=20")
+    assert warning.endswith(f"kedro run --pipelines evaluation --params evaluation.{name}=20")
+    (other,) = limit_warnings(samples, params.model_copy(update={name: 7}), "my own")
+    assert "kedro run --env 'my own' --pipelines evaluation" in other
 
 
 def test_queries_within_a_limit_that_the_gallery_exceeds_are_not_said_to_be_drawn(samples, params):
@@ -330,9 +332,9 @@ def test_queries_within_a_limit_that_the_gallery_exceeds_are_not_said_to_be_draw
     roles = samples.assign(role=np.where(np.arange(60) < 15, "query", "gallery"))
     limited = params.model_copy(update={"max_compared": 7})
     assert len(limited_search(roles, limited).queries) == 5
-    (warning,) = limit_warnings(roles, limited)
+    (warning,) = limit_warnings(roles, limited, "base")
     assert warning.startswith("Of 20 test images, 7 are paired for verification, drawn by the seed")
-    assert "7 are searched for" in limit_warnings(samples, limited)[0]
+    assert "7 are searched for" in limit_warnings(samples, limited, "base")[0]
 
 
 def test_no_query_is_drawn_that_nothing_can_be_found_for(embeddings, samples, params):

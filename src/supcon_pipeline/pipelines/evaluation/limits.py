@@ -1,5 +1,6 @@
 """Searches of `evaluation` whose time grows with the square of the images, limited to some of them."""
 
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -19,12 +20,13 @@ def lacks_classes(samples: pd.DataFrame) -> bool:
     return has_unseen_classes(samples["label"].to_numpy(), samples["split"].to_numpy())
 
 
-def limit_warnings(samples: pd.DataFrame, params: EvaluationParameters) -> list[str]:
+def limit_warnings(samples: pd.DataFrame, params: EvaluationParameters, experiment: str) -> list[str]:
     """What to know of metrics that are not of all test images.
 
     Args:
         samples: of all splits.
         params: with the limits.
+        experiment: whose images they are, for the command that scores all.
     """
     name = "max_compared" if lacks_classes(samples) else "max_queries"
     limit, search = getattr(params, name), Search.of(samples, "test")
@@ -33,9 +35,10 @@ def limit_warnings(samples: pd.DataFrame, params: EvaluationParameters) -> list[
         return []
     # Queries may be few enough where the gallery, which is paired with them for verification, is not.
     what = _WHAT if name == "max_queries" or len(search.queries) > limit else "are paired for verification"
+    env = "" if experiment == "base" else f"--env {shlex.quote(experiment)} "
     return [
         f"Of {num_images:,} test images, {limit:,} {what}, drawn by the seed. For all, type: "
-        f"kedro run --pipelines evaluation --params evaluation.{name}={num_images}"
+        f"kedro run {env}--pipelines evaluation --params evaluation.{name}={num_images}"
     ]
 
 

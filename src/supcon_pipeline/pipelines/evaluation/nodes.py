@@ -154,7 +154,8 @@ def collect_metrics(
     checkpoints = _list_checkpoints(embeddings, classifier, baseline_embeddings)
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
     models, groups = {"encoder": embeddings, "baseline": baseline_embeddings}, _group_scores(scores)
-    warnings = [*_list_warnings(models, groups), *limit_warnings(samples, params)]
+    limited = limit_warnings(samples, params, run_record["experiment"])
+    warnings = [*_list_warnings(models, groups), *limited]
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
