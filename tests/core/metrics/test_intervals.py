@@ -116,3 +116,12 @@ def test_intervals_of_nothing_are_refused(num_images, num_resamples, level, mess
 )
 def test_the_mirrored_interval_of_one_half_is_as_by_hand(resamples, expected):
     assert mirrored_interval(0.5, resamples) == expected
+
+
+def test_resamples_with_nothing_to_measure_are_left_out():
+    def share_of_first(rows):
+        return {"mean": float(np.mean(rows))} if (rows > 0).all() else {}
+
+    (low, high) = bootstrap_intervals(share_of_first, 3, 200, 0)["mean"]
+    assert 1 <= low < high <= 2
+    assert bootstrap_intervals(lambda _: {}, 3, 10, 0) == {}

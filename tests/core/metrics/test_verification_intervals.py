@@ -88,3 +88,12 @@ def test_separated_classes_have_an_interval_without_width():
     counts = count_pairs(embeddings, labels, range(12))
     intervals = verification_intervals(embeddings, labels, range(12), counts, (0.5,), 10, 0)
     assert intervals == {"auc": [1, 1], "equal_error_rate": [0, 0], "fnmr_at_fmr_0.5": [0, 0]}
+
+
+def test_resamples_without_a_pair_of_one_class_say_nothing_of_it():
+    # A third of the resamples leave out the only class of several images.
+    labels = np.array([0, 0, 0, 0, 1, 2, 3])
+    embeddings = np.eye(4)[labels] + 1e-3 * np.arange(7)[:, None]
+    counts = count_pairs(embeddings, labels, range(7))
+    intervals = verification_intervals(embeddings, labels, range(7), counts, (0.5,), 100, 0)
+    assert intervals == {"auc": [1, 1], "equal_error_rate": [0, 0], "fnmr_at_fmr_0.5": [0, 0]}

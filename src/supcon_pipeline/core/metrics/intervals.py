@@ -15,7 +15,8 @@ def bootstrap_intervals(
     """Percentile intervals of metrics that are computed from images, as `[low, high]` by name.
 
     Args:
-        statistic: computes the metrics by name from the indices of a resample, which may repeat.
+        statistic: computes the metrics by name from the indices of a resample, which may repeat; gives none
+            where the resample has nothing to measure. Such resamples are left out.
         num_images: number of images; as many are drawn, with replacement, for each resample.
         num_resamples: number of resamples.
         seed: seed of the draws; the same seed gives the same intervals.
@@ -33,9 +34,10 @@ def bootstrap_intervals(
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
     rng = np.random.default_rng(seed)
-    draws = [statistic(rng.integers(num_images, size=num_images)) for _ in range(num_resamples)]
-    tail = (1 - level) / 2
-    return {name: np.quantile([draw[name] for draw in draws], [tail, 1 - tail]).tolist() for name in draws[0]}
+    drawn = [statistic(rng.integers(num_images, size=num_images)) for _ in range(num_resamples)]
+    draws, tail = [draw for draw in drawn if draw], (1 - level) / 2
+    names = draws[0] if draws else ()
+    return {name: np.quantile([draw[name] for draw in draws], [tail, 1 - tail]).tolist() for name in names}
 
 
 def mean_intervals(

@@ -35,7 +35,8 @@ def verification_intervals(
 
     Each resample draws classes, with all their images. A pair of two classes weighs to first order what the
     product of how often either was drawn would be: their sum, less one. The curve is that of a few hundred
-    thresholds.
+    thresholds. Resamples without a pair of one class, or of two, have no error rates and are left out: where
+    most classes have a single image, there are many.
 
     Args:
         embeddings: as for `count_pairs`, like the next two.
@@ -68,7 +69,11 @@ def verification_intervals(
 
     def statistic(drawn: Int[np.ndarray, " classes"]) -> dict[str, float]:
         times = np.bincount(drawn, minlength=len(matches))
-        curve = ErrorRates(points.thresholds, _rates(2 * times - 1, non_matches), 1 - _rates(times, matches))
+        weighed = ((2 * times - 1) @ non_matches, times @ matches)
+        if min(accepted[-1] for accepted in weighed) <= 0:
+            return {}
+        fmr, found = map(_rates, weighed)
+        curve = ErrorRates(points.thresholds, fmr, 1 - found)
         return {
             "auc": float(np.trapezoid(1 - curve.fnmr, curve.fmr)),
             "equal_error_rate": equal_error_rate(curve),
@@ -78,13 +83,9 @@ def verification_intervals(
     return bootstrap_intervals(statistic, len(matches), num_resamples, seed)
 
 
-def _rates(
-    weights: Int[np.ndarray, " classes"], curves: Int[np.ndarray, "classes t"]
-) -> Float[np.ndarray, " t"]:
+def _rates(accepted: Int[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
     """The share of weighted pairs accepted at each threshold, rising from 0 to 1."""
-    accepted = weights @ curves
-    shares: np.ndarray = np.maximum.accumulate(np.clip(accepted / max(1, accepted[-1]), 0, 1))
-    shares[-1] = 1
+    shares: np.ndarray = np.maximum.accumulate(np.clip(accepted / accepted[-1], 0, 1))
     return shares
 
 
