@@ -179,3 +179,14 @@ def test_a_query_that_may_find_nothing_is_refused(rng):
     rows = rng.normal(size=(3, 2))
     with pytest.raises(ValueError, match="that each query may find, got none for some"):
         find_nearest(rows, np.arange(3), np.arange(3), exclusions=[np.zeros(3, int)])
+
+
+def test_what_the_gallery_shares_among_itself_alone_takes_nothing_from_other_queries(rng):
+    rows = rng.normal(size=(8, 4)).astype(np.float32)
+    groups, itself = np.array([7, 8, 1, 1, 1, 2, 3, 4]), np.arange(8)
+    # The queries share nothing with the gallery, of which three images are of one group.
+    _, found = search_gallery(rows, itself[:2], itself[2:], 10, (itself, groups))
+    assert [sorted(row) for row in found.tolist()] == [[2, 3, 4, 5, 6, 7]] * 2
+    _, found = search_gallery(rows, itself[:2], itself[7:], 1, (itself,))
+    assert found.tolist() == [[7], [7]]
+    assert find_nearest(rows, itself[:2], itself[7:], exclusions=(itself,)).tolist() == [7, 7]

@@ -73,7 +73,7 @@ def find_nearest(
     if not len(reference_rows):
         raise ValueError("reference_rows must hold at least one row, got none")
     num_rows = max(1, tile_size // rows.shape[1])
-    num_own = _most_shared(reference_rows, exclusions)
+    num_own = _most_shared(query_rows, reference_rows, exclusions)
     nearest = np.full(len(query_rows), -1)
     for start in range(0, len(query_rows), num_rows):
         tile = slice(start, start + num_rows)
@@ -96,9 +96,18 @@ def find_nearest(
     return nearest
 
 
-def _most_shared(rows: Int[np.ndarray, " m"], exclusions: Sequence[Int[np.ndarray, " n"]]) -> int:
-    """As many of the rows as a query cannot find, at most."""
-    return sum(int(np.unique(numbers[rows], return_counts=True)[1].max()) for numbers in exclusions)
+def _most_shared(
+    query_rows: Int[np.ndarray, " q"],
+    rows: Int[np.ndarray, " m"],
+    exclusions: Sequence[Int[np.ndarray, " n"]],
+) -> int:
+    """As many of the rows as one of the queries cannot find, at most."""
+    num_shared = np.zeros(len(query_rows), dtype=np.int64)
+    for numbers in exclusions:
+        found, counts = np.unique(numbers[rows], return_counts=True)
+        places = np.searchsorted(found, numbers[query_rows]).clip(max=len(found) - 1)
+        num_shared += np.where(found[places] == numbers[query_rows], counts[places], 0)
+    return int(num_shared.max(initial=0))
 
 
 def search_gallery(
@@ -121,7 +130,7 @@ def search_gallery(
         ValueError: if `k` is out of range, or there may be a query that can find nothing.
         InputError: if a row is not finite.
     """
-    num_own = _most_shared(gallery_rows, exclusions)
+    num_own = _most_shared(query_rows, gallery_rows, exclusions)
     if k < 1 or num_own >= len(gallery_rows):
         raise ValueError(
             f"k must be at least 1, and fewer than the {len(gallery_rows)} rows of the gallery be left out, "
