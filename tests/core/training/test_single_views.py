@@ -10,7 +10,7 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.batches import LoaderParameters
 from supcon_pipeline.core.training.recipes import contrastive_stage
-from supcon_pipeline.core.training.single_views import least_views
+from supcon_pipeline.core.training.single_views import ForwardPasses
 from supcon_pipeline.core.training.stage import build_training
 from supcon_pipeline.core.training.swa import average_models
 from supcon_pipeline.core.views.sampling import ShuffledBatches
@@ -33,10 +33,10 @@ def test_the_fewest_views_are_those_that_a_slow_loop_finds():
             for share in filter(len, np.array_split(batch, num_processes)):
                 num_parts = -(-len(share) // (micro or len(share)))
                 found += [len(part) for part in np.array_split(share, num_parts)]
-        assert min(found) == least_views(loader, num_images, 1, micro, num_processes), sizes
+        assert min(found) == ForwardPasses(loader, num_images, 1, micro, num_processes).least_views(), sizes
     balanced = LoaderParameters(batch_size=6, num_workers=0, sampler="class_balanced", images_per_class=2)
-    assert least_views(balanced, 100, 2, None, 1) == 12
-    assert least_views(balanced, 100, 2, 4, 1) == 6
+    assert ForwardPasses(balanced, 100, 2, None, 1).least_views() == 12
+    assert ForwardPasses(balanced, 100, 2, 4, 1).least_views() == 6
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,14 +14,9 @@ from supcon_pipeline.core.models.encoder import Encoder
 from supcon_pipeline.core.parameters.batches import LoaderParameters
 
 
-def least_views(
-    loader: LoaderParameters,
-    num_images: int,
-    num_views: int,
-    micro_batch_size: int | None,
-    num_processes: int,
-) -> int:
-    """The fewest views that a process passes through the network at once.
+@dataclass(frozen=True)
+class ForwardPasses:
+    """How the views of a training are shared out.
 
     Args:
         loader: of the training.
@@ -29,25 +25,33 @@ def least_views(
         micro_batch_size: images per forward pass; None for all of a batch.
         num_processes: processes that share each batch.
     """
-    sizes = {loader.batch_size}
-    if loader.images_per_class is None:
-        # Shuffled batches, parts of a batch and what processes have of it are of nearly equal size each.
-        num_batches = math.ceil(num_images / loader.batch_size)
-        sizes = {num_images // num_batches, math.ceil(num_images / num_batches)}
-    shares = {share for size in sizes for share in (size // num_processes, math.ceil(size / num_processes))}
-    parts = {share: math.ceil(share / (micro_batch_size or share)) for share in shares if share}
-    return min(share * num_views // num_parts for share, num_parts in parts.items())
+
+    loader: LoaderParameters
+    num_images: int
+    num_views: int
+    micro_batch_size: int | None
+    num_processes: int
+
+    def least_views(self) -> int:
+        """The fewest views that a process passes through the network at once."""
+        sizes = {self.loader.batch_size}
+        if self.loader.images_per_class is None:
+            # Shuffled batches, parts of a batch and what processes have of it are of nearly equal size each.
+            num_batches = math.ceil(self.num_images / self.loader.batch_size)
+            sizes = {self.num_images // num_batches, math.ceil(self.num_images / num_batches)}
+        count = self.num_processes
+        shares = {share for size in sizes for share in (size // count, math.ceil(size / count))}
+        parts = {share: math.ceil(share / (self.micro_batch_size or share)) for share in shares if share}
+        return min(share * self.num_views // num_parts for share, num_parts in parts.items())
+
+    def with_sizes(self, micro_batch_size: int | None, batch_size: int) -> "ForwardPasses":
+        """The same with batches and parts of other sizes."""
+        loader = self.loader.model_copy(update={"batch_size": batch_size})
+        return replace(self, loader=loader, micro_batch_size=micro_batch_size)
 
 
 def require_views_to_normalise(
-    model: nn.Module,
-    shapes: Iterable[tuple[int, ...]],
-    group: str,
-    loader: LoaderParameters,
-    num_images: int,
-    num_views: int,
-    micro_batch_size: int | None,
-    num_processes: int,
+    model: nn.Module, shapes: Iterable[tuple[int, ...]], group: str, passes: ForwardPasses
 ) -> None:
     """Refuse single views before a training, not in the step that has the first of them.
 
@@ -55,30 +59,25 @@ def require_views_to_normalise(
         model: to be trained; takes uint8 images, `[batch, h, w, c]`.
         shapes: `(h, w, c)` of views.
         group: the group of parameters that holds the loader, for the message.
-        loader: as for `least_views`.
-        num_images: likewise.
-        num_views: likewise.
-        micro_batch_size: likewise.
-        num_processes: likewise.
+        passes: how the views are shared out.
 
     Raises:
         InputError: where a forward pass may have one view, and batch-norm cannot take it.
     """
 
-    def least(micro: int | None, batch_size: int) -> int:
-        asked = loader.model_copy(update={"batch_size": batch_size})
-        return least_views(asked, num_images, num_views, micro, num_processes)
+    def is_enough(micro: int | None, batch_size: int) -> bool:
+        return passes.with_sizes(micro, batch_size).least_views() > 1
 
-    micro, size = micro_batch_size, loader.batch_size
-    if least(micro, size) > 1 or not any(_rejects_single(model, shape) for shape in shapes):
+    micro, size = passes.micro_batch_size, passes.loader.batch_size
+    if is_enough(micro, size) or not any(_rejects_single(model, shape) for shape in shapes):
         return
-    if micro is not None and least(None, size) > 1:
+    if micro is not None and is_enough(None, size):
         name, value = "micro_batch_size", micro
-        remedy = next((more for more in range(micro + 1, size) if least(more, size) > 1), None)
+        remedy = next((more for more in range(micro + 1, size) if is_enough(more, size)), None)
     else:
-        name, value, step = "loader.batch_size", size, loader.images_per_class or 1
-        larger = range(size + step, size + 4 * num_processes * step, step)
-        remedy = next((more for more in larger if least(micro, more) > 1), None)
+        name, value, step = "loader.batch_size", size, passes.loader.images_per_class or 1
+        larger = range(size + step, size + 4 * passes.num_processes * step, step)
+        remedy = next((more for more in larger if is_enough(micro, more)), None)
     raise InputError(
         f"{group}.{name} must give each forward pass at least 2 views where the last map of the network has "
         f"one pixel, or batch-norm has nothing to normalise by, got {value}; add --params "

@@ -28,7 +28,7 @@ from supcon_pipeline.core.ranks import ALONE, Ranks
 from supcon_pipeline.core.training.identity import code_hash, library_versions
 from supcon_pipeline.core.training.memory import ProjectionMemory
 from supcon_pipeline.core.training.precision import Precision, choose_precision
-from supcon_pipeline.core.training.single_views import require_views_to_normalise
+from supcon_pipeline.core.training.single_views import ForwardPasses, require_views_to_normalise
 from supcon_pipeline.core.training.small_sets import warn_of_small_sets
 from supcon_pipeline.core.training.state import Criterion, Training, Validation
 from supcon_pipeline.core.views.loading import Batch, ViewDataset, ViewLoader, build_loader
@@ -140,7 +140,8 @@ def build_training(stage: Stage, data: LabelledImages, ranks: Ranks = ALONE) -> 
     finetune = params.finetune if isinstance(params, EncoderTraining) else None
     if stage.inputs is None and not (finetune and finetune.freeze_batch_norm):
         sizes = len(data.indices("train")), stage.num_views, stage.micro_batch_size, ranks.count
-        require_views_to_normalise(model, loader.dataset.policy.shapes, group, params.loader, *sizes)
+        passes = ForwardPasses(params.loader, *sizes)
+        require_views_to_normalise(model, loader.dataset.policy.shapes, group, passes)
     optimizer = build_optimizer(model, **params.optimizer.model_dump(), **_rates_by_depth(finetune))
     schedule = build_schedule(optimizer, len(loader), **params.schedule.model_dump())
     loader.planned_epoch = lambda epoch: max(epoch, int(schedule.position / len(loader)))
