@@ -1,7 +1,7 @@
 import pytest
 
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.metrics.published import require_start, start_warnings
+from supcon_pipeline.core.metrics.published import require_start, start_warnings, untrained_warnings
 
 FILE = {"name": "resnet18", "stem": "imagenet", "pretrained": False, "weights": "a.pth"}
 SCRATCH = {**FILE, "weights": None}
@@ -31,6 +31,17 @@ def test_what_a_training_has_not_gained_is_named_with_both_numbers():
 
 def test_a_training_that_gained_everywhere_or_had_nothing_to_gain_is_not_warned_of():
     assert start_warnings({**metrics(0.94, 0.8, 1.0, 0.91), "published": metrics(0.93, 0.5, 1.0, 0.9)}) == []
+
+
+def test_a_model_that_is_the_start_of_its_training_is_warned_of_though_it_is_ahead():
+    trained, start = {"averaged_epochs": [4]}, {"averaged_epochs": [0]}
+    assert untrained_warnings({"encoder": trained, "classifier": start, "baseline": trained}) == []
+    assert untrained_warnings({"encoder": {"averaged_epochs": [0, 4]}}) == []
+    of_encoder, of_baseline = untrained_warnings({"encoder": start, "baseline": start})
+    assert of_encoder.startswith("No epoch of stage1 was better on validation than its start, so the encoder")
+    assert "Try a lower stage1.optimizer.lr" in of_encoder
+    assert "so the baseline is that start" in of_baseline
+    assert "Try a lower baseline.optimizer.lr" in of_baseline
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,25 @@ def start_warnings(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def untrained_warnings(checkpoints: Mapping[str, Any]) -> list[str]:
+    """What there is to say of models that are what their training started from.
+
+    A layer behind the backbone is set by training images before the first step, so that such a model may be
+    ahead of the published weights, and equal to the baseline.
+
+    Args:
+        checkpoints: `averaged_epochs` by model.
+    """
+    groups = {"encoder": "stage1", "baseline": "baseline"}
+    kept = [model for model in groups if checkpoints.get(model, {}).get("averaged_epochs") == [0]]
+    return [
+        f"No epoch of {groups[model]} was better on validation than its start, so the {model} is that start: "
+        "the published weights, and the layer behind them if there is stage1.embedding_dim. Try a lower "
+        f"{groups[model]}.optimizer.lr or more stage1.schedule.num_epochs."
+        for model in kept
+    ]
+
+
 def _is_no_gain(value: float, start: float) -> bool:
     # At 1, there was nothing to gain.
     return value <= start and value < 1

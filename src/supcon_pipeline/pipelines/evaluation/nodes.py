@@ -149,13 +149,14 @@ def collect_metrics(
     **scores: dict[str, Any],
 ) -> dict[str, Any]:
     """All metrics on test without their tables, and what they speak of."""
+    from supcon_pipeline.core.metrics.published import untrained_warnings
     from supcon_pipeline.core.training.budget import budget_differences
 
     checkpoints = _list_checkpoints(embeddings, classifier, baseline_embeddings)
     trainings = (checkpoints[model]["parameters"] for model in ("encoder", "baseline"))
     models, groups = {"encoder": embeddings, "baseline": baseline_embeddings}, _group_scores(scores)
     limited = limit_warnings(samples, params, run_record["experiment"])
-    warnings = [*_list_warnings(models, groups), *limited]
+    warnings = [*untrained_warnings(checkpoints), *_list_warnings(models, groups), *limited]
     return {
         "run_id": run_record["run_id"],
         "data_hash": dataset_card["data_hash"],
