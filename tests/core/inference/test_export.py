@@ -190,3 +190,11 @@ def test_a_network_that_torch_cannot_export_is_refused_in_one_line(module, progr
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match=message.format("as a program")):
         trace_program(module, program.metadata)
+
+
+def test_the_tolerance_that_is_suggested_is_enough_for_all_outputs():
+    expected = {"embedding": np.ones((2, 3)), "probabilities": np.ones((2, 3))}
+    given = {"embedding": np.full((2, 3), 1.01), "probabilities": np.full((2, 3), 1.05)}
+    with pytest.raises(InputError, match=r"^embedding of x .*export\.tolerance=5\.5e-02$"):
+        compare_outputs("x", expected, given, 1e-3)
+    assert compare_outputs("x", expected, given, 5.5e-2)["probabilities"] == pytest.approx(0.05)

@@ -30,11 +30,14 @@ def compare_outputs(
         raise ValueError(f"outputs of {name} must be {', '.join(expected)}, got {', '.join(given)}")
     allowed = leeway * tolerance
     differences = {output: _difference(expected[output], given[output]) for output in expected}
+    scales = {output: float(np.abs(expected[output]).max()) for output in expected}
+    # A tolerance for all outputs: that of the first would be refused by the next.
+    needed = [differences[output] / (leeway * scale) for output, scale in scales.items() if scale]
     for output, difference in differences.items():
-        scale = float(np.abs(expected[output]).max())
+        scale = scales[output]
         # Written so that NaN is refused.
         if not difference <= allowed * scale:
-            least = 1.1 * difference / (leeway * scale) if scale else np.nan
+            least = 1.1 * max(needed) if scale else np.nan
             enough = f"; if that is good enough, add --params export.tolerance={least:.1e}"
             raise InputError(
                 f"{output} of {name} must differ from the original by at most {allowed * scale:.3g}, "
