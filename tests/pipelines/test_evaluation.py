@@ -11,54 +11,11 @@ from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.base import QueryExpansionParameters, RerankingParameters
 from supcon_pipeline.core.parameters.data import DataPrepParameters
-from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 from supcon_pipeline.pipelines.evaluation import classifiers, evidence, features, nodes
-from supcon_pipeline.pipelines.evaluation.limits import limit_warnings, limited_search
 from supcon_pipeline.pipelines.evaluation.nodes import score_pixels
 from supcon_pipeline.pipelines.index.nodes import index_embeddings
 
 CARD = {"class_names": ["a", "b", "c"]}
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def params():
-    knn = {"k": 5, "temperature": 0.1}
-    bootstrap = {"num_resamples": 10, "seed": 0}
-    curve = {"counts": (1, 4), "num_draws": 2}
-    return EvaluationParameters(
-        batch_size=8,
-        ks=(1,),
-        recall_ks=(1, 3, 1000),
-        knn=knn,
-        num_neighbours=3,
-        num_suspicious=9,
-        learning_curve=curve,
-        bootstrap=bootstrap,
-    )
-
-
-@pytest.fixture
-def samples(rng):
-    """Sixty images of three classes, of which every third is a test image."""
-    label = rng.integers(0, 3, 60)
-    return pd.DataFrame({"id": [f"image {row}" for row in range(60)], "label": label}).assign(
-        split=np.tile(["train", "test", "validation"], 20),
-        class_name=np.array(["a", "b", "c"])[label],
-        duplicate_group=range(60),
-    )
-
-
-@pytest.fixture
-def embeddings(rng, samples):
-    """A direction for each class, and logits that say it."""
-    rows = np.eye(3, 6)[samples["label"]] + 0.1 * rng.normal(size=(60, 6))
-    tensors = {"embedding": torch.tensor(rows, dtype=torch.float32), "logits": torch.tensor(5 * rows[:, :3])}
-    return NamedTensors(tensors, {"sample_ids": samples["id"].tolist()})
 
 
 @pytest.mark.parametrize(
@@ -314,47 +271,3 @@ def test_images_of_classes_that_train_lacks_are_drawn_but_all_are_searched(
     metrics, scores = features.score_features(embeddings, unseen, few)
     assert metrics.keys() == {"embedding"}
     assert scores["row"].tolist() == sorted(found["query"].unique())
-
-
-@pytest.mark.parametrize(("is_unseen", "name"), [(False, "max_queries"), (True, "max_compared")])
-def test_metrics_of_a_part_of_the_test_images_come_with_a_warning(samples, params, is_unseen, name):
-    samples["label"] += 3 * (is_unseen & (samples["split"] != "train"))
-    assert limit_warnings(samples, params.model_copy(update={name: 20}), "base") == []
-    (warning,) = limit_warnings(samples, params.model_copy(update={name: 7}), "base")
-    assert warning.startswith("Of 20 test images, 7 are searched for")
-    assert warning.endswith(f"kedro run --pipelines evaluation --params evaluation.{name}=20")
-    (other,) = limit_warnings(samples, params.model_copy(update={name: 7}), "my own")
-    assert "kedro run --env 'my own' --pipelines evaluation" in other
-
-
-def test_queries_within_a_limit_that_the_gallery_exceeds_are_not_said_to_be_drawn(samples, params):
-    samples["label"] += 3 * (samples["split"] != "train")
-    roles = samples.assign(role=np.where(np.arange(60) < 15, "query", "gallery"))
-    limited = params.model_copy(update={"max_compared": 7})
-    assert len(limited_search(roles, limited).queries) == 5
-    (warning,) = limit_warnings(roles, limited, "base")
-    assert warning.startswith("Of 20 test images, 7 are paired for verification, drawn by the seed")
-    assert "7 are searched for" in limit_warnings(samples, limited, "base")[0]
-
-
-def test_no_query_is_drawn_that_nothing_can_be_found_for(embeddings, samples, params):
-    # All test images but two are alone in their class, so that a draw by class may miss those two.
-    test = samples.index[samples["split"] == "test"]
-    samples.loc[samples["split"] == "validation", "label"] += 3
-    samples.loc[test, "label"] = [6, 6, *range(7, 25)]
-    one = params.model_copy(update={"max_compared": 1})
-    metrics, scores = features.score_features(embeddings, samples, one)
-    assert scores["row"].isin(test[:2]).tolist() == [True]
-    assert metrics["embedding"]["recall_at_1"] == scores["recall_at_1"].item()
-
-
-@pytest.mark.parametrize("ks", [(), (3,), (1, 3)])
-def test_the_first_rank_is_scored_for_the_headlines_whatever_ranks_are_asked_for(
-    embeddings, samples, params, ks
-):
-    samples["label"] += 3 * (samples["split"] != "train")
-    asked = {"recall_ks": ks, "query_expansion": QueryExpansionParameters()}
-    metrics, _ = features.score_features(embeddings, samples, params.model_copy(update=asked))
-    for group in ("embedding", "expanded"):
-        names = [name for name in metrics[group] if name.startswith("recall_at_")]
-        assert names == [f"recall_at_{k}" for k in sorted({1, *ks})]
