@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from supcon_pipeline.core.parameters.base import QueryExpansionParameters
-from supcon_pipeline.pipelines.evaluation import features
+from supcon_pipeline.pipelines.evaluation import features, nodes
 from supcon_pipeline.pipelines.evaluation.limits import limit_warnings, limited_search
 
 
@@ -36,6 +36,21 @@ def test_no_query_is_drawn_that_nothing_can_be_found_for(embeddings, samples, pa
     metrics, scores = features.score_features(embeddings, samples, one)
     assert scores["row"].isin(test[:2]).tolist() == [True]
     assert metrics["embedding"]["recall_at_1"] == scores["recall_at_1"].item()
+
+
+@pytest.mark.parametrize(("is_unseen", "name"), [(False, "max_queries"), (True, "max_compared")])
+def test_a_limit_no_higher_than_the_number_of_classes_leaves_pairs_to_verify(
+    embeddings, samples, params, is_unseen, name
+):
+    # Ten classes of two images in test and in validation.
+    samples = samples.assign(label=np.arange(60) // 3 % 10 if not is_unseen else 0)
+    for number, split in enumerate(("validation", "test")):
+        if is_unseen:
+            samples.loc[samples["split"] == split, "label"] = 1 + 10 * number + np.arange(20) // 2
+    report = nodes.score_verification(embeddings, samples, params.model_copy(update={name: 6}))
+    assert {"auc", "threshold", "validation", "test"} <= report.keys()
+    assert is_unseen == ("unknown" in report)
+    assert not is_unseen or "false_reject_rate" in report["unknown"]
 
 
 @pytest.mark.parametrize("ks", [(), (3,), (1, 3)])

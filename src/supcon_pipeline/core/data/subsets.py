@@ -32,6 +32,37 @@ def choose_points(strata: pd.Series, max_points: int, seed: int) -> Int[np.ndarr
     return chosen
 
 
+def choose_paired(
+    labels: Int[np.ndarray, " n"], copies: Int[np.ndarray, " n"], max_points: int, seed: int
+) -> Int[np.ndarray, " m"]:
+    """Positions of at most `max_points` rows, ascending, to be paired with one another.
+
+    Rows are drawn by twos, so that a class that is drawn has a pair: first one of each class, then others in
+    proportion. Rows that make no pair of one class are together as one class. A smaller sample from the same
+    seed is part of a larger one.
+
+    Args:
+        labels: the class of each row.
+        copies: a number for each row, the same for copies of one another, which make no pair.
+        max_points: at least 1; from 3 on there is a pair of one class and one of two, if all rows have both.
+        seed: seed of the shuffle.
+    """
+    count = len(labels)
+    if count <= max_points:
+        return np.arange(count)
+    order = np.random.default_rng(seed).permutation(count)
+    rows = pd.DataFrame({"label": labels, "copy": copies}).iloc[order]
+    # Two that are no copies come first.
+    num_before = rows.groupby(["label", "copy"]).cumcount().to_numpy()
+    rows = rows.iloc[np.argsort(num_before, kind="stable")]
+    is_alone = rows.groupby("label")["copy"].transform("nunique") == 1
+    groups = rows.groupby(rows["label"].mask(is_alone, -1), sort=False)
+    position = groups.cumcount() // 2 * 2 / groups["copy"].transform("size")
+    first = np.lexsort((groups.ngroup().mask(is_alone, count), position))[:max_points]
+    chosen: np.ndarray = np.sort(rows.index.to_numpy()[first])
+    return chosen
+
+
 def limit_rows(
     rows: Int[np.ndarray, " n"],
     strata: Shaped[np.ndarray, " n"],
@@ -52,9 +83,13 @@ def limit_rows(
     """
     if len(rows) <= limit:
         return rows
-    logger.info("%s of %s %s (%s), drawn by seed %d", f"{limit:,}", f"{len(rows):,}", what, parameter, seed)
+    _say_limited(limit, len(rows), what, parameter, seed)
     chosen: np.ndarray = rows[choose_points(pd.Series(strata), limit, seed)]
     return chosen
+
+
+def _say_limited(limit: int, count: int, what: str, parameter: str, seed: int) -> None:
+    logger.info("%s of %s %s (%s), drawn by seed %d", f"{limit:,}", f"{count:,}", what, parameter, seed)
 
 
 def limit_splits(
@@ -76,4 +111,27 @@ def limit_splits(
         labels = samples["label"].to_numpy()[rows]
         kept = limit_rows(rows, labels, limit, seed, f"{name} images {what}", parameter)
         split[np.setdiff1d(rows, kept)] = LEFT_OUT
+    return samples.assign(split=split)
+
+
+def limit_paired_splits(
+    samples: pd.DataFrame, splits: tuple[str, ...], limit: int, seed: int, parameter: str
+) -> pd.DataFrame:
+    """As `limit_splits`, of images that are paired with one another: by `choose_paired`.
+
+    Args:
+        samples: with `split`, `label` and `duplicate_group`.
+        splits: those that are limited.
+        limit: as for `choose_paired`.
+        seed: as for `choose_paired`.
+        parameter: as for `limit_rows`.
+    """
+    split = samples["split"].to_numpy(dtype=object)
+    labels, copies = samples["label"].to_numpy(), samples["duplicate_group"].to_numpy()
+    for name in splits:
+        rows = np.flatnonzero(split == name)
+        if len(rows) > limit:
+            _say_limited(limit, len(rows), f"{name} images are paired", parameter, seed)
+            kept = choose_paired(labels[rows], copies[rows], limit, seed)
+            split[np.delete(rows, kept)] = LEFT_OUT
     return samples.assign(split=split)

@@ -42,9 +42,10 @@ class EvaluationParameters(SearchParameters):
     """Parameters of `evaluation`.
 
     Args:
-        max_queries: of more images of a split, so many are searched for among the training images.
+        max_queries: of more images of a split, so many are searched for among the training images, and paired
+            with one another for verification.
         max_compared: of more images, so many are compared with all others: to check labels, and where train
-            lacks classes.
+            lacks classes; then so many are paired, too.
         recall_ks: ranks of recall@k, where train lacks classes; of rank 1 it is measured in any case.
     """
 

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from supcon_pipeline.core.data.class_splits import Search, has_unseen_classes
 from supcon_pipeline.core.data.images import rows_of
-from supcon_pipeline.core.data.subsets import limit_rows, limit_splits
+from supcon_pipeline.core.data.subsets import limit_paired_splits, limit_rows, limit_splits
 from supcon_pipeline.core.parameters.evaluation import EvaluationParameters
 
 _WHAT = "are searched for"
@@ -28,8 +28,7 @@ def limit_warnings(samples: pd.DataFrame, params: EvaluationParameters, experime
         params: with the limits.
         experiment: whose images they are, for the command that scores all.
     """
-    name = "max_compared" if lacks_classes(samples) else "max_queries"
-    limit, search = getattr(params, name), Search.of(samples, "test")
+    (name, limit), search = _limit_of(samples, params), Search.of(samples, "test")
     num_images = len(rows_of(samples, "test"))
     if num_images <= limit:
         return []
@@ -44,9 +43,20 @@ def limit_warnings(samples: pd.DataFrame, params: EvaluationParameters, experime
 
 def limit_queries(samples: pd.DataFrame, params: EvaluationParameters, *splits: str) -> pd.DataFrame:
     """The samples with no more of these splits than are searched for; the others are in no split."""
+    name, limit = _limit_of(samples, params)
+    return limit_splits(samples, splits, limit, params.bootstrap.seed, _WHAT, f"evaluation.{name}")
+
+
+def limit_paired(samples: pd.DataFrame, params: EvaluationParameters, *splits: str) -> pd.DataFrame:
+    """The samples with no more of these splits than are paired with one another, at least two of a class."""
+    name, limit = _limit_of(samples, params)
+    return limit_paired_splits(samples, splits, limit, params.bootstrap.seed, f"evaluation.{name}")
+
+
+def _limit_of(samples: pd.DataFrame, params: EvaluationParameters) -> tuple[str, int]:
+    """The name of the parameter that limits these samples, and its value."""
     name = "max_compared" if lacks_classes(samples) else "max_queries"
-    limit, seed = getattr(params, name), params.bootstrap.seed
-    return limit_splits(samples, splits, limit, seed, _WHAT, f"evaluation.{name}")
+    return name, getattr(params, name)
 
 
 def limited_search(samples: pd.DataFrame, params: EvaluationParameters) -> Search:

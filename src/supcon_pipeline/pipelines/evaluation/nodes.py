@@ -13,6 +13,7 @@ from supcon_pipeline.pipelines.evaluation.classifiers import score_classifier, s
 from supcon_pipeline.pipelines.evaluation.features import score_features
 from supcon_pipeline.pipelines.evaluation.limits import (
     lacks_classes,
+    limit_paired,
     limit_queries,
     limit_warnings,
     limited_search,
@@ -54,7 +55,7 @@ def score_verification(
     """
     from supcon_pipeline.core.metrics.same_class import unknown_report, verification_report
 
-    paired = limit_queries(samples, params, "validation", "test")
+    paired = limit_paired(samples, params, "validation", "test")
     labelled, rates = LabelledEmbeddings.of(embeddings, paired), params.verification
     rows, labels, copies = labelled.outputs["embedding"], labelled.labels, labelled.copies
     splits = labelled.rows_of("validation"), labelled.rows_of("test")
