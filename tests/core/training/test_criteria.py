@@ -22,6 +22,7 @@ from supcon_pipeline.core.training.criteria import (
     adjustment_offsets,
     classification_criterion,
     collapse_loss,
+    collapse_room,
     contrastive_criterion,
 )
 from supcon_pipeline.core.training.recipes import baseline_stage, classifier_stage, contrastive_stage
@@ -195,3 +196,25 @@ def test_the_collapse_of_class_averages_is_followed_in_stage_1():
     # Ten rows in two classes: three images of weight 5 / 6 and two of weight 5 / 4.
     expected = (3 * math.log(10 - 5 / 6) + 2 * math.log(10 - 5 / 4)) / 5
     assert stage.collapse_loss(labels, 2) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_views", [1, 2])
+@pytest.mark.parametrize("counts", [[30, 4, 2], [35, 1], [12, 12, 12], [34, 2], [36]])
+def test_the_room_below_a_collapsed_encoder_is_what_classes_that_are_far_apart_gain(counts, num_views):
+    labels = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
+    projections = torch.eye(4, dtype=torch.float64)[labels].unsqueeze(1).expand(-1, num_views, -1)
+    gained = collapse_loss("supcon")(labels, num_views) - supcon_loss(projections, labels, 0.01).item()
+    loader = {"batch_size": 36, "num_workers": 0}
+    data, params = long_tailed(counts), stage1_parameters(loader=loader, num_views=num_views)
+    assert collapse_room(data, params) == pytest.approx(gained, abs=1e-6)
+    assert contrastive_stage(data, CARD, params).collapse_room == collapse_room(data, params)
+
+
+def test_a_collapse_is_as_near_as_before_where_the_loss_has_far_to_fall():
+    loss = read_parameters("stage1")["loss"]
+    for changes in ({"loss": {**loss, "name": "simclr"}}, {"loss": {**loss, "class_averaged": True}}):
+        assert collapse_room(long_tailed([35, 1]), stage1_parameters(**changes)) == math.inf
+    assert collapse_room(long_tailed([35, 1]), stage1_parameters(loader=BALANCED)) == math.inf
+    # Of 256 rows in ten classes, 2 % of the room is more than 0.5 % of the loss.
+    many = stage1_parameters(loader={"batch_size": 128, "num_workers": 0})
+    assert 0.02 * collapse_room(long_tailed([4] * 6 + [3] * 4), many) > 0.005 * math.log(255)

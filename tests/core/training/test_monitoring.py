@@ -219,6 +219,21 @@ def test_two_epochs_on_the_loss_of_a_collapsed_encoder_are_warned_of(
     assert ("--params stage1.optimizer.lr=0.01," in caplog.text) is has_collapsed
 
 
+@pytest.mark.parametrize(
+    ("losses", "room", "has_collapsed"),
+    [
+        # 2 % of how far it can fall is the bound where that is less than 0.5 % of 4.
+        ([3.99, 3.99], 2.0, True),
+        ([3.99, 3.99], 0.15, False),
+        ([3.998, 4.002], 0.15, True),
+        ([4.0, 3.996], 0.15, False),
+        ([4.0, 4.0], 0.0, False),
+    ],
+)
+def test_a_loss_that_has_not_far_to_fall_is_stuck_only_where_it_has_not_moved(losses, room, has_collapsed):
+    assert warn_of_collapse(history(*losses), 0, room=room) is has_collapsed
+
+
 def test_the_start_of_a_training_has_no_loss_and_no_rate_and_counts_as_no_epoch():
     start = {"epoch": 0, "loss": None, "lr": None, "collapse_loss": None}
     assert not warn_of_collapse([start, *history(4.0, 4.0)], 1)

@@ -23,6 +23,7 @@ from supcon_pipeline.core.losses.inputs import anchor_classes, at_least_float32,
 from supcon_pipeline.core.losses.supcon import class_weights
 from supcon_pipeline.core.models.encoder import Outputs
 from supcon_pipeline.core.parameters.losses import ContrastiveLossParameters
+from supcon_pipeline.core.parameters.stages import Stage1Parameters
 from supcon_pipeline.core.training.memory import ProjectionMemory
 from supcon_pipeline.core.training.state import Criterion
 from supcon_pipeline.core.views.loading import Batch
@@ -208,3 +209,22 @@ def _collapse_loss(name: str, labels: Tensor, num_views: int) -> float:
     if name == "supcon":
         return math.log(num_rows - 1)
     return float((counts * (num_rows - counts).log1p()).sum() / counts.sum())
+
+
+def collapse_room(data: LabelledImages, params: Stage1Parameters) -> float:
+    """How far the loss can fall below that of a collapsed encoder, at most; infinite where that is far.
+
+    An image's loss cannot be less than the log of the number of its positives. Where nearly all images are of
+    one class, that is little less than the log of the number of all other rows. So it is of shuffled batches
+    and the plain loss alone: SimCLR, SINCERE and class averages do not ask for the size of a class.
+    """
+    loss, loader = params.loss, params.loader
+    if loss.name != "supcon" or loss.class_averaged or loader.sampler == "class_balanced":
+        return math.inf
+    counts = np.bincount(data.labels[data.indices("train")])
+    shares = counts[counts > 0] / counts.sum()
+    # Of a batch that has the shares of the classes; of a class that it has at all, there is an image.
+    rows = params.num_views * np.maximum(loader.batch_size * shares, 1)
+    shares, rows = shares[rows > 1], rows[rows > 1]
+    falls = math.log(params.num_views * loader.batch_size - 1) - np.log(np.maximum(rows - 1, 1))
+    return max(float(shares @ falls / shares.sum()), 0.0) if len(shares) else 0.0

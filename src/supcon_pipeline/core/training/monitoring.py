@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 epoch_logger = logging.getLogger(f"{__name__}.epochs")
 # A loss this close to that of a collapsed encoder, relative to it, counts as equal.
 COLLAPSE_TOLERANCE = 0.005
+# But not where it has come so far, as a share of how far it can fall.
+LEARNED_SHARE = 0.02
 
 
 class ScalarLog(Protocol):
@@ -173,16 +175,19 @@ def log_epoch(log: ScalarLog, row: dict[str, Any]) -> None:
             log.add_scalar(f"epoch/{name}", value, int(row["epoch"]))
 
 
-def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int, key: str = "stage1") -> bool:
+def warn_of_collapse(
+    history: list[dict[str, Any]], num_warmup_epochs: int, key: str = "stage1", room: float = math.inf
+) -> bool:
     """Warn when the loss is stuck at that of a collapsed encoder, after the warm-up.
 
-    Stuck means two epochs within 0.5 % of it. An encoder that has learned next to nothing has about the same
-    loss; the metrics of the projection tell the two apart.
+    Stuck means two epochs within 0.5 % of it, and within 2 % of how far the loss can fall. An encoder that
+    has learned next to nothing has about the same loss; the metrics of the projection tell the two apart.
 
     Args:
         history: one row per epoch, with `loss`, `lr` and `collapse_loss`.
         num_warmup_epochs: epochs to leave out.
         key: name of the group of parameters, for the remedy.
+        room: how far the loss can fall below that of a collapsed encoder.
 
     Returns:
         Whether it warned.
@@ -190,7 +195,8 @@ def warn_of_collapse(history: list[dict[str, Any]], num_warmup_epochs: int, key:
     recent = [row for row in history if row["epoch"] > num_warmup_epochs][-2:]
     is_on_it = [
         row["collapse_loss"] is not None
-        and abs(row["loss"] - row["collapse_loss"]) < COLLAPSE_TOLERANCE * row["collapse_loss"]
+        and abs(row["loss"] - row["collapse_loss"])
+        < min(COLLAPSE_TOLERANCE * row["collapse_loss"], LEARNED_SHARE * room)
         for row in recent
     ]
     if len(recent) < 2 or not all(is_on_it):

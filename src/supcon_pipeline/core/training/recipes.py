@@ -35,6 +35,7 @@ from supcon_pipeline.core.training.criteria import (
     adjustment_offsets,
     classification_criterion,
     collapse_loss,
+    collapse_room,
     contrastive_criterion,
 )
 from supcon_pipeline.core.training.memory import ProjectionMemory
@@ -86,6 +87,7 @@ def contrastive_stage(data: LabelledImages, dataset_card: Card, params: Stage1Pa
         collapse_loss=None
         if params.loss.classifier_weight or has_proxies
         else collapse_loss(params.loss.name, params.loss.class_averaged, memory),
+        collapse_room=collapse_room(data, params),
         has_positives_by_class=params.loss.name not in ("simclr", "proxy_anchor"),
         view_sizes=params.training_sizes,
         is_start_validated=params.backbone.is_loaded,

@@ -175,7 +175,7 @@ def train(
         ) as monitor,
     ):
         try:
-            _follow(records, resumable, monitor, stage.key)
+            _follow(records, resumable, monitor, stage)
         except DivergenceError as error:
             # A tenth of an absurd rate is one as well.
             lr = min(params.optimizer.lr / 10, 0.1)
@@ -189,7 +189,10 @@ def train(
 
 
 def _follow(
-    records: Iterator[StepRecord | EpochRecord], resumable: "ResumableTraining", monitor: Monitor, key: str
+    records: Iterator[StepRecord | EpochRecord],
+    resumable: "ResumableTraining",
+    monitor: Monitor,
+    stage: Stage,
 ) -> None:
     """Show and keep the records as they come, until the training is finished."""
     has_warned, num_warmup_epochs = False, resumable.params.schedule.warmup_epochs
@@ -198,7 +201,8 @@ def _follow(
         if isinstance(record, EpochRecord):
             monitor.show_epoch(record)
             resumable.take_epoch(record)
-            has_warned = has_warned or warn_of_collapse(resumable.history, num_warmup_epochs, key)
+            asked = (resumable.history, num_warmup_epochs, stage.key, stage.collapse_room)
+            has_warned = has_warned or warn_of_collapse(*asked)
         else:
             monitor.show_step(record)
             resumable.take_step()

@@ -1,6 +1,7 @@
 """A stage: what it trains and how, and the objects built from its parameters."""
 
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Stage:
         state_of: selects the weights that are kept.
         micro_batch_size: images per forward pass, for batches that do not fit in memory.
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
+        collapse_room: how far the loss can fall below that.
         has_positives_by_class: whether an image's positives are the others of its class in the batch.
         view_sizes: height and width of the views in equal parts of the training; if empty, as the images.
         inputs: what the model takes in place of the images, a row for each; without transforms or mixing.
@@ -75,6 +77,7 @@ class Stage:
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = merged_state
     micro_batch_size: int | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
+    collapse_room: float = math.inf
     has_positives_by_class: bool = False
     view_sizes: tuple[int, ...] = ()
     inputs: np.ndarray | None = None
