@@ -532,6 +532,22 @@ def test_a_run_whose_record_cannot_be_read_is_deleted_by_its_id(runs: Runs) -> N
     assert not encoder.exists()
 
 
+def test_a_run_that_one_without_a_readable_record_may_read_is_deleted_only_by_force(runs: Runs) -> None:
+    runs.add("a1", accuracy=0.9)
+    for run_id in ("cut", "torn"):
+        runs.write("08_reporting", "run_record.json", run_id, '{"run_id": "cu')
+    result = runs.type("delete", "a1", "--yes")
+    assert result.exit_code == 1
+    assert (
+        "got a1, while the record of cut, torn cannot be read; restore or delete that first, or add --force"
+    ) in result.output.splitlines()[-1]
+    assert list(runs.project.glob("data/**/metrics.json/a1"))
+    runs.printed("delete", "cut", "--yes", "--force")
+    runs.printed("delete", "torn", "--yes")
+    runs.printed("delete", "a1", "--yes")
+    assert not list(runs.project.glob("data/**/a1"))
+
+
 def test_a_running_run_is_neither_deleted_nor_pruned_around(runs: Runs) -> None:
     runs.add("a1", outcome="running", task={"host": os.uname().nodename, "pid": os.getpid()})
     progress = _add_progress(runs)

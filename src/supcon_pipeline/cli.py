@@ -223,7 +223,7 @@ def reproduce(context: click.Context, run_id: str, env: str | None) -> None:
 @click.argument("run_id")
 @env_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--force", is_flag=True, help="Even a run that others are based on, or that is running.")
+@click.option("--force", is_flag=True, help="Even a run that others are, or may be, based on, or that runs.")
 @click.pass_context
 def delete(context: click.Context, run_id: str, env: str | None, yes: bool, force: bool) -> None:
     """Delete a run with all that it made."""

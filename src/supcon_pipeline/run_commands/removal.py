@@ -61,13 +61,19 @@ def choose_run(found: Sequence[Experiment], prefix: str, is_forced: bool) -> tup
 
 
 def _require_unread(experiment: Experiment, run_id: str) -> None:
-    """Refuse to delete a run whose artifacts other runs read."""
+    """Refuse to delete a run whose artifacts other runs read, or may read."""
     others = [run for run in experiment.summaries if run.run_id != run_id]
     needing = [other.run_id for other in others if run_id in _versions_of(experiment, other)]
     if needing:
         raise CommandError(
             f"run must not be one that others are based on, got {run_id}, from which "
             f"{name_some(needing)} read; delete what is based on it first, or add --force"
+        )
+    unclear = sorted(experiment.unreadable - {run_id})
+    if unclear:
+        raise CommandError(
+            f"run must not be one that others may be based on, got {run_id}, while the record of "
+            f"{name_some(unclear)} cannot be read; restore or delete that first, or add --force"
         )
 
 
