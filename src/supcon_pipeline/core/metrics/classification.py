@@ -43,7 +43,8 @@ def classification_metrics(
         `reliability_bins`; `calibrated` with the `temperature`, the last three after scaling by it, and their
         `intervals`; `per_class` by name with `precision`, `recall`, `f1` and `support` (images);
         `confusion_matrix` with the columns `label`, `predicted` and `count` of its cells above 0, which
-        `unpack_confusion` puts together; 95 % `intervals` of the first six.
+        `unpack_confusion` puts together; 95 % `intervals` of the first six. A resample that lacks a class is
+        scored over the others, which makes the intervals as wide as a class of few images is uncertain.
 
     Raises:
         ValueError: if counts differ or a class has no name.
