@@ -1,6 +1,7 @@
 """The closing summary of a run: metrics, where the results are, and what to type next."""
 
 import shlex
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from supcon_pipeline.core.pages.headlines import (
     headlines_of,
 )
 from supcon_pipeline.datasets.stores import place_of
+from supcon_pipeline.pipelines.export.nodes import OF_ENCODER
+from supcon_pipeline.runs import RECORD, RunBook
 
-# The artifact that every run has.
-_RECORD = "run_record"
 # The folder of what people look at.
 _REPORTS = "08_reporting"
 # Above this many artifacts, only those for people to look at are listed.
@@ -55,11 +56,9 @@ def print_results(
     console.print(f"\nRun [bold]{run_params['run_id']}[/bold] has made {len(places)} artifacts{others}:")
     for name, place in shown.items():
         console.print(f"  {name:<20} {place}", soft_wrap=True, markup=False)
-    env = f" --env {shlex.quote(run_params['env'])}" if run_params.get("env") else ""
     console.print("\nNext:")
     reports = _reports_of(catalog, project_path)
-    change = _with_another_seed(run_params, program)
-    for command, purpose in _next_commands(made, env, change, program, reports):
+    for command, purpose in _next_commands(made, run_params, catalog, program, reports):
         console.print(f"  {command:<50} {purpose}", soft_wrap=True, markup=False)
 
 
@@ -75,42 +74,76 @@ def _artifact_places(names: set[str], catalog: DataCatalog, project_path: Path) 
 
 def _reports_of(catalog: DataCatalog, project_path: Path) -> str:
     """The folder of the reports of all experiments, where TensorBoard finds their curves."""
-    record = catalog.get(_RECORD)
+    record = catalog.get(RECORD)
     place = place_of(record, project_path) if record is not None else ""
     before, found, _ = place.partition(f"/{_REPORTS}/")
     return f"{before}/{_REPORTS}" if found else f"data/{_REPORTS}"
 
 
-def _with_another_seed(run_params: dict[str, Any], program: str) -> str:
+def _with_another_seed(run_params: dict[str, Any], catalog: DataCatalog, program: str) -> str:
     """The command for a run by the same parameters, and another seed."""
     given = run_params.get("runtime_params") or {}
-    params = {**given, "seed": 0 if given.get("seed") == 1 else 1}
+    known = catalog.load("parameters") if "parameters" in catalog else given
+    params = {**given, "seed": 0 if known.get("seed") == 1 else 1}
     return run_command([], run_params.get("env"), params, program=program)
 
 
 def _next_commands(
-    made: set[str], env: str, change: str, program: str, reports: str
+    made: set[str], run_params: dict[str, Any], catalog: DataCatalog, program: str, reports: str
 ) -> list[tuple[str, str]]:
-    """Commands to type next, each with its purpose."""
-    infer = f"{program} run{env} --pipelines inference --params inference.path=<folder>"
-    export = f"{program} run{env} --pipelines export"
+    """Commands to type next, each with its purpose; none that would be refused."""
+    env = f" --env {shlex.quote(run_params['env'])}" if run_params.get("env") else ""
+    run, lacking = f"{program} run{env}", _lacking(catalog, run_params["run_id"])
+    infer = _inference(run, lacking("inference"))
     if made & {"inference_predictions", "model_card"}:
-        return [(infer, "classify new images"), (export, "export for other programs")]
+        return [*infer, (f"{run} {_export(made, catalog)}", "export for other programs")]
     if made & REPORTED and "report" not in made:
-        report = f"{program} run{env} --nodes visualization.write_report"
-        return [(report, "add it to the report"), (infer, "classify new images")]
-    # Without a classifier, evaluation would be refused.
-    evaluate = [(f"{program} run{env} --pipelines evaluation", "evaluate again without training")]
+        node = "visualization.write_report"
+        is_possible = not lacking("visualization", node)
+        return [*([(f"{run} --nodes {node}", "add it to the report")] if is_possible else []), *infer]
+    can_evaluate = made & {"classifier", "metrics", "report"} and not lacking("evaluation")
     folder = program[: program.rfind("/") + 1]
     lineage = [(f"{program} viz run --include-hooks{env}", "see the lineage in a browser")]
+    change = _with_another_seed(run_params, catalog, program)
     return [
         # Kedro-Viz is an extra, and for projects.
         *(lineage if find_spec("kedro_viz") and program.endswith("kedro") else []),
-        *(evaluate if made & {"classifier", "metrics", "report"} else []),
+        *([(f"{run} --pipelines evaluation", "evaluate again without training")] if can_evaluate else []),
         (change, "change a parameter, here the seed"),
-        *([(infer, "classify new images")] if made & {"metrics", "report"} else []),
+        *(infer if made & {"metrics", "report"} else []),
         (f"{folder}tensorboard --logdir {shlex.quote(reports)}", "see the curves of all runs"),
     ]
+
+
+def _lacking(catalog: DataCatalog, run_id: str) -> Callable[..., list[str]]:
+    """A function that gives the pipelines that must run before another, or a node of it, can read a run."""
+    from supcon_pipeline.pipeline_registry import register_pipelines, whole_graph
+
+    pipelines, book = register_pipelines(), RunBook(catalog, whole_graph())
+    run = book.read(run_id) if book.names else None
+    present = run.artifacts.keys() if run else set(book.names)
+
+    def lacking(name: str, *nodes: str) -> list[str]:
+        chosen = pipelines[name].only_nodes(*nodes) if nodes else pipelines[name]
+        needed = chosen.inputs() & set(book.names) - book.optional
+        return book.pipelines_making(needed - present, present)
+
+    return lacking
+
+
+def _inference(run: str, before: list[str]) -> list[tuple[str, str]]:
+    """The command that classifies new images, where no more than the index must be made before."""
+    if before not in ([], ["index"]):
+        return []
+    pipelines = ",".join([*before, "inference"])
+    return [(f"{run} --pipelines {pipelines} --params inference.path=<folder>", "classify new images")]
+
+
+def _export(made: set[str], catalog: DataCatalog) -> str:
+    """What exports the models of a run; of classes that train lacks, there is no classifier."""
+    if "inference_predictions" in made and "classifier_class" not in catalog.load("inference_predictions"):
+        return f"--pipelines export --nodes {','.join(OF_ENCODER)}"
+    return "--pipelines export"
 
 
 def _print_predictions(console: Console, predictions: pd.DataFrame, unreadable: pd.DataFrame) -> None:

@@ -1,15 +1,17 @@
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
-from kedro.pipeline import node, pipeline
+from kedro.pipeline import Pipeline, node, pipeline
 from kedro_datasets.json import JSONDataset
 
+from supcon_pipeline.pipeline_registry import register_pipelines
 from supcon_pipeline.results import print_results
-from tests.conftest import run_session
+from tests.conftest import read_catalog, run_session
 
 
 def test_a_file_outside_the_project_is_shown_by_its_whole_path(
@@ -87,6 +89,54 @@ def test_what_would_be_refused_is_not_suggested(tmp_path: Path, capsys: pytest.C
     assert "--pipelines evaluation" in words
     assert "--pipelines inference" not in words
     assert "--pipelines inference" in closing_words(tmp_path, capsys, ["report"])
+
+
+def test_another_seed_is_another_one_where_the_files_say_1(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--params seed=1 " in suggested(project, capsys, "evaluation")
+    with (project / "conf/tiny/parameters.yml").open("a") as file:
+        file.write("\nseed: 1\n")
+    assert "--params seed=0 " in suggested(project, capsys, "evaluation")
+
+
+def suggested(project: Path, capsys: pytest.CaptureFixture[str], *pipelines: str) -> str:
+    """What is said at the end of pipelines of a project, all of whose artifacts are of its only run."""
+    known = register_pipelines()
+    known["visualization.learning_curve"] = known["visualization"].only_nodes(
+        "visualization.draw_learning_curve"
+    )
+    made = sum((known[name] for name in pipelines), Pipeline([]))
+    catalog = read_catalog(project)
+    capsys.readouterr()
+    print_results({"run_id": "2026-01-01", "env": "tiny"}, made, catalog, project)
+    return capsys.readouterr().out.partition("Next:\n")[2]
+
+
+def remove(project: Path, *names: str) -> None:
+    for folder in (folder for name in names for folder in project.glob(f"data/*/tiny/{name}.*")):
+        shutil.rmtree(folder)
+
+
+def test_new_images_need_an_index_of_the_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "kedro run --env tiny --pipelines {} --params inference.path=<folder>"
+    assert command.format("inference") in suggested(project, capsys, "evaluation")
+    # Who evaluates again has none.
+    remove(project, "train_index", "train_index_card")
+    assert command.format("index,inference") in suggested(project, capsys, "evaluation")
+    remove(project, "embeddings", "encoder")
+    assert "inference" not in suggested(project, capsys, "evaluation")
+
+
+def test_what_lacks_artifacts_of_the_run_is_not_suggested(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = "--nodes visualization.write_report"
+    assert report in suggested(project, capsys, "visualization.learning_curve")
+    assert "--pipelines evaluation" in suggested(project, capsys, "stage2_swa")
+    remove(project, "metrics", "baseline_model")
+    assert report not in suggested(project, capsys, "visualization.learning_curve")
+    assert "--pipelines evaluation" not in suggested(project, capsys, "stage2_swa")
 
 
 def test_few_artifacts_are_all_listed_and_of_many_those_to_look_at(

@@ -17,6 +17,8 @@ from supcon_pipeline.core.parameters.inference import ExportParameters
 Program = Any
 NativeWeights = Any
 OnnxModel = Any
+# The nodes that need no classifier.
+OF_ENCODER = ("export.export_encoder", "export.convert_encoder", "export.export_backbone")
 
 
 def export_encoder(encoder: NamedTensors, dataset_card: dict[str, Any], params: ExportParameters) -> Program:
@@ -41,8 +43,7 @@ def export_classifier(
     if not classifier.tensors:
         raise InputError(
             "classifier must have weights, got none, as train lacks the classes held out; export the "
-            "encoder alone: kedro run --pipelines export "
-            "--nodes export.export_encoder,export.convert_encoder,export.export_backbone"
+            f"encoder alone: kedro run --pipelines export --nodes {','.join(OF_ENCODER)}"
         )
     require_encoder(classifier, fingerprint(encoder))
     temperature = classifier_metrics["calibrated"]["temperature"]
