@@ -265,6 +265,19 @@ def test_a_name_that_is_not_a_parameter_is_refused(model):
             3,
             r"batch_size must be a multiple of images_per_class \(3\), got 4; set batch_size=6",
         ),
+        # A batch of 8 would be of one class, which is refused next.
+        (
+            Stage1Parameters,
+            "loader.images_per_class",
+            8,
+            r"batch_size must be a multiple of images_per_class \(8\), got 4; set batch_size=16",
+        ),
+        (
+            Stage1Parameters,
+            "loader.images_per_class",
+            4,
+            r"images_per_class must be below batch_size \(4\), got 4; .* no negatives: set batch_size=8",
+        ),
         (Stage1Parameters, "transforms", [{"name": "HorizontalFlop"}], "did you mean 'HorizontalFlip'"),
         (
             Stage1Parameters,

@@ -93,6 +93,7 @@ class ContrastiveLoaderParameters(LoaderParameters):
         if self.images_per_class == self.batch_size:
             raise InputError(
                 f"images_per_class must be below batch_size ({self.batch_size}), "
-                f"got {self.images_per_class}; a batch of one class has no negatives"
+                f"got {self.images_per_class}; a batch of one class has no negatives: "
+                f"set batch_size={2 * self.batch_size}"
             )
         return self

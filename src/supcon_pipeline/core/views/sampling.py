@@ -171,7 +171,9 @@ def require_balanced(batch_size: int, images_per_class: int) -> None:
     if images_per_class < 1:
         raise InputError(f"images_per_class must be at least 1, got {images_per_class}")
     if batch_size < 1 or batch_size % images_per_class:
+        # Of two classes at least: one has no negatives.
+        num_classes = max(2, batch_size // images_per_class + 1)
         raise InputError(
             f"batch_size must be a multiple of images_per_class ({images_per_class}), got {batch_size}; "
-            f"set batch_size={(batch_size // images_per_class + 1) * images_per_class}"
+            f"set batch_size={num_classes * images_per_class}"
         )
