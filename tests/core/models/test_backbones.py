@@ -6,7 +6,12 @@ import timm
 import torch
 from tests.core.models.families import FAMILIES, input_convolution
 
-from supcon_pipeline.core.models.backbones import build_backbone, published_statistics, require_backbone
+from supcon_pipeline.core.models.backbones import (
+    build_backbone,
+    has_published_weights,
+    published_statistics,
+    require_backbone,
+)
 from supcon_pipeline.core.models.encoder import build_contrastive_model, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors
 from supcon_pipeline.core.parameters.models import BackboneParameters
@@ -168,3 +173,17 @@ def test_importing_the_module_imports_neither_torchvision_nor_timm():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_published"),
+    [
+        ("resnet_narrow", False),
+        ("resnet18", True),
+        ("timm/resnet18", True),
+        # A network that timm has without weights.
+        ("timm/coatnet_0_224", False),
+    ],
+)
+def test_weights_are_suggested_only_where_they_are_published(name: str, is_published: bool) -> None:
+    assert has_published_weights(name) is is_published

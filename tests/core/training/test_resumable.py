@@ -403,6 +403,13 @@ def test_a_rate_beyond_reason_is_answered_with_one_that_trains(labelled_splits, 
         run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path), "r1")
 
 
+def test_a_training_by_the_parameters_of_another_stage_is_answered_with_those(labelled_splits, tmp_path):
+    optimizer = {"name": "sgd", "lr": 0.1, "weight_decay": 0.0}
+    stage = replace(tiny_stage(criterion=FailingLoss(1), optimizer=optimizer), optimizer_group="stage2")
+    with pytest.raises(DivergenceError, match=r"for example with --params stage2\.optimizer\.lr=0\.01"):
+        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path), "r1")
+
+
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_progress_of_the_epoch_before(
     labelled_splits, tmp_path
 ):

@@ -108,6 +108,15 @@ def test_views_that_are_too_small_for_the_network_are_refused_before_the_first_s
         build_training(stage, data)
 
 
+@pytest.mark.parametrize("key", ["stage2", "published"])
+def test_the_optimizer_of_a_linear_classifier_is_that_of_stage_2(key: str) -> None:
+    data, params = uneven_data(30, {}), stage1_parameters()
+    start = contrastive_stage(data, CARD, params)
+    encoder = NamedTensors(start.model.state_dict(), {"model": start.description})
+    stage = classifier_stage(encoder, data, CARD, stage2_parameters(), key)
+    assert (stage.key, stage.group, stage.optimizer_group) == (key, "stage2", "stage2")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("start_images", 150), ("start_classes", 40), ("freeze_epochs", 1), ("freeze_batch_norm", True)],
@@ -117,6 +126,8 @@ def test_keeping_to_random_weights_is_warned_of(
 ) -> None:
     contrastive_stage(uneven_data(30, {}), CARD, stage1_parameters(finetune={name: value}))
     assert f"stage1.finetune.{name} keeps to the weights that resnet_narrow starts from" in caplog.text
+    # There are none published of this network, so that pretrained=true would be refused.
+    assert "start from others with --params stage1.backbone.weights=<file>, or" in caplog.text
     caplog.clear()
     contrastive_stage(uneven_data(30, {}), CARD, stage1_parameters(finetune={"layer_decay": 0.8}))
     assert not caplog.text

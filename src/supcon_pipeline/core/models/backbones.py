@@ -106,6 +106,16 @@ def _build(
     return build(name, stem, num_channels, pretrained, weights, image_size, drop_path)
 
 
+def has_published_weights(name: str) -> bool:
+    """Whether torchvision or timm publishes weights for a network."""
+    if not name.startswith(TIMM):
+        return name not in OWN
+    import timm
+
+    config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+    return config is not None and bool(config.has_weights)
+
+
 def published_statistics(name: str, num_channels: int) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of each channel, from 0 to 1, that a network's published weights expect.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.device import pick_device
 from supcon_pipeline.core.messages import InputError
-from supcon_pipeline.core.models.backbones import published_statistics
+from supcon_pipeline.core.models.backbones import has_published_weights, published_statistics
 from supcon_pipeline.core.models.embed import embed_images
 from supcon_pipeline.core.models.encoder import Encoder, LinearProbe, Sight, build_model, restore_model
 from supcon_pipeline.core.models.timm_networks import TIMM
@@ -140,6 +140,7 @@ def classifier_stage(
         view_sizes=(encoder.metadata["model"]["image_size"],),
         inputs=inputs,
         parameter_group="stage2",
+        optimizer_group="stage2",
         state_of=_classifier_state,
     )
 
@@ -267,9 +268,9 @@ def _warn_of_random_start(backbone: str, finetune: FinetuneParameters) -> None:
     keeping = ("lora", "freeze_epochs", "freeze_batch_norm", "start_images", "start_classes")
     names = [name for name in keeping if getattr(finetune, name)]
     if names:
+        start = "pretrained=true" if has_published_weights(backbone) else "weights=<file>"
         logger.warning(
             "stage1.finetune.%s keeps to the weights that %s starts from, and those are random; start from "
-            "others with --params stage1.backbone.pretrained=true, or add --params stage1.finetune=null",
-            names[0],
-            backbone,
+            "others with --params stage1.backbone.%s, or add --params stage1.finetune=null",
+            *(names[0], backbone, start),
         )

@@ -179,7 +179,8 @@ def train(
         except DivergenceError as error:
             # A tenth of an absurd rate is one as well.
             lr = min(params.optimizer.lr / 10, 0.1)
-            remedy = f"for example with --params {stage.key}.optimizer.lr={lr:.2g}"
+            group = stage.optimizer_group or stage.key
+            remedy = f"for example with --params {group}.optimizer.lr={lr:.2g}"
             raise DivergenceError(f"{error}, {remedy}; {resumable.describe_kept()}") from error
     named = flatten(params.model_dump(mode="json"))
     # TensorBoard does not accept None.

@@ -53,6 +53,7 @@ class Stage:
         description: the network that is kept, in the form that `build_model` takes.
         origin: what determines the training besides its parameters, such as hashes of data and encoder.
         parameter_group: the group that holds loader and precision, for messages; by default `key`.
+        optimizer_group: the group that holds the optimizer, likewise.
         state_of: selects the weights that are kept.
         micro_batch_size: images per forward pass, for batches that do not fit in memory.
         collapse_loss: from labels and number of views, the loss if all images had the same projection.
@@ -74,6 +75,7 @@ class Stage:
     description: dict[str, Any]
     origin: Mapping[str, Any]
     parameter_group: str = ""
+    optimizer_group: str = ""
     state_of: Callable[[nn.Module], Mapping[str, Tensor]] = merged_state
     micro_batch_size: int | None = None
     collapse_loss: Callable[[Tensor, int], float] | None = None
