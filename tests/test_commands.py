@@ -51,6 +51,30 @@ def test_commands_in_a_message_are_completed(message: str, completed: str) -> No
     assert complete_commands(message, None) == message
 
 
+@pytest.mark.parametrize(
+    ("message", "completed"),
+    [
+        ("type: kedro run --pipelines a", "type: kedro run --env e --pipelines a --params a.b=1,c.d=x"),
+        # What a command says itself stands.
+        (
+            "For all, type: kedro run --pipelines a --params a.b=2",
+            "For all, type: kedro run --env e --pipelines a --params c.d=x,a.b=2",
+        ),
+        (
+            "type: kedro run --pipelines a --nodes b,c; or not",
+            "type: kedro run --env e --pipelines a --nodes b,c --params a.b=1,c.d=x; or not",
+        ),
+        (
+            "type: kedro run --pipelines 'a b' --params a.b=2",
+            "type: kedro run --env e --pipelines 'a b' --params c.d=x,a.b=2",
+        ),
+        ("where something other than `kedro run` starts", "where something other than `kedro run` starts"),
+    ],
+)
+def test_commands_in_a_message_are_completed_by_what_was_given(message: str, completed: str) -> None:
+    assert complete_commands(message, "e", params={"a": {"b": 1}, "c": {"d": "x"}}) == completed
+
+
 def test_the_causes_of_an_error_end_where_two_name_each_other() -> None:
     first, second = ValueError("first"), KeyError("second")
     first.__context__, second.__cause__ = second, first

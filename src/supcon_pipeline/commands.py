@@ -1,10 +1,11 @@
 """Commands: the error one stops with, and how a message spells the command to type next."""
 
 import json
+import logging
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import reduce
 from io import TextIOWrapper
@@ -73,7 +74,7 @@ def run_command(
     for option, names in {"--pipelines": pipelines, **(selection or {})}.items():
         chosen = ",".join(names)
         words += [option, chosen] if chosen else []
-    assignments = ",".join(f"{name}={_as_typed(value)}" for name, value in leaves(params or {}))
+    assignments = _assignments(params or {})
     words += ["--params", assignments] if assignments else []
     versions = ",".join(f"{name}:{version}" for name, version in (load_versions or {}).items())
     words += ["--load-versions", versions] if versions else []
@@ -110,21 +111,53 @@ def with_typed_paths(params: Mapping[str, Any], words: Sequence[str]) -> dict[st
     return corrected
 
 
-def complete_commands(message: str, env: str | None, program: str = "kedro") -> str:
-    """A message of a node or dataset, which do not know the experiment, with it in every `kedro run`.
+def complete_commands(
+    message: str, env: str | None, program: str = "kedro", params: Mapping[str, Any] | None = None
+) -> str:
+    """A message of a node or dataset, which know no experiment, with it in every `kedro run`.
 
     Args:
         message: the message.
         env: the experiment; none for the default one.
         program: what is typed for Kedro, from `program_of`.
+        params: runtime parameters, nested, which go into the commands, too.
 
     Example:
         >>> complete_commands("type: kedro run --pipelines index", "images")
         'type: kedro run --env images --pipelines index'
     """
-    if env:
-        message = message.replace("kedro run ", f"kedro run --env {shlex.quote(env)} ")
-    return re.sub(r"(?<![\w/])kedro (?=runs?\b)", lambda _: f"{program} ", message)
+
+    def complete(found: re.Match[str]) -> str:
+        own = found["params"]
+        named = {item.partition("=")[0] for item in own.split(",")} if own else set[str]()
+        given = {name: value for name, value in leaves(params or {}) if name not in named}
+        experiment = f" --env {shlex.quote(env)}" if env else ""
+        assignments = ",".join(filter(None, [_assignments(given), own]))
+        # As it is written, it may be in quotes already.
+        typed = own if assignments == (own or "") else shlex.quote(assignments)
+        return f"kedro run{experiment}{found['options']}" + (f" --params {typed}" if assignments else "")
+
+    value = r"(?:'[^']*'|[^\s;'])+"
+    command = rf"kedro run(?P<options>( --(?!params )[a-z-]+ {value})+)( --params (?P<params>{value}))?"
+    return re.sub(r"(?<![\w/])kedro (?=runs?\b)", lambda _: f"{program} ", re.sub(command, complete, message))
+
+
+class CommandsInLog(logging.Filter):
+    """Completes the commands in a message that is logged, before a hook can.
+
+    Args:
+        complete: gives a text with its commands completed.
+    """
+
+    def __init__(self, complete: Callable[[str], str]):
+        super().__init__()
+        self.complete = complete
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let the record pass, with completed commands."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(self.complete(arg) if isinstance(arg, str) else arg for arg in record.args)
+        return True
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -179,6 +212,11 @@ def is_sayable(name: str, value: Any) -> bool:
     """Whether `--params` can give a parameter this value: it splits at commas, and knows no lists."""
     is_in_list = any(part.isdigit() for part in name.split("."))
     return not (is_in_list or isinstance(value, list) or (isinstance(value, str) and "," in value))
+
+
+def _assignments(params: Mapping[str, Any]) -> str:
+    """Parameters as `--params` takes them."""
+    return ",".join(f"{name}={_as_typed(value)}" for name, value in leaves(params))
 
 
 def _as_typed(value: Any) -> str:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from supcon_pipeline.commands import (
     CommandError,
+    CommandsInLog,
     complete_commands,
     find_refusal,
     leaves,
@@ -49,6 +50,7 @@ from supcon_pipeline.validation import (
 )
 
 logger = logging.getLogger(__name__)
+_NODE_LOGGER = logging.getLogger("kedro.pipeline.node")
 
 
 class ParameterHooks:
@@ -147,6 +149,8 @@ class RunHooks:
         from supcon_pipeline.pipeline_registry import whole_graph
 
         require_meeting()
+        # Kedro logs the refusal of a node before any hook hears of it.
+        _NODE_LOGGER.filters[:] = [CommandsInLog(self._completing(run_params))]
         # An interrupt reaches no hook; a thread that begins a session has left the one before.
         close_interrupted(threading.get_ident())
         run_id = choose_run_id(_session_id(run_params))
@@ -176,6 +180,11 @@ class RunHooks:
                 with log.failing():
                     _try_on_prepared(stages, catalog.load("dataset_card"))
         leave_out(pipeline, kept, run_id)
+
+    def _completing(self, run_params: dict[str, Any]) -> Callable[[str], str]:
+        """A function that completes the commands in a message by what the session was started with."""
+        program, params = program_of(self.project_path), run_params.get("runtime_params")
+        return partial(complete_commands, env=run_params.get("env"), program=program, params=params)
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> None:
@@ -221,8 +230,7 @@ class RunHooks:
         refusal = find_refusal(error)
         if refusal is not None and not isinstance(refusal, CommandError):
             # Whoever started the session shows the error: here is the last place that all of them pass.
-            program = program_of(self.project_path)
-            refusal.args = (complete_commands(str(refusal), run_params.get("env"), program),)
+            refusal.args = (self._completing(run_params)(str(refusal)),)
         _release_claim()
         log = _log_of(catalog)
         if log is not None:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def print_results(
     console = Console(highlight=False)
     made, program = pipeline.all_outputs(), program_of(project_path)
     if "metrics" in made:
-        _print_metrics(console, catalog.load("metrics"), program)
+        given = (run_params.get("runtime_params") or {}).get("evaluation") or {}
+        complete = partial(complete_commands, env=None, program=program, params={"evaluation": given})
+        _print_metrics(console, catalog.load("metrics"), complete)
     if "inference_predictions" in made:
         _print_predictions(console, catalog.load("inference_predictions"), catalog.load("unreadable_images"))
     if "out_of_distribution_metrics" in made:
@@ -166,7 +169,7 @@ def _print_detection(console: Console, detection: dict[str, Any]) -> None:
     console.print(f"\n{counts}: {scores}", soft_wrap=True)
 
 
-def _print_metrics(console: Console, metrics: dict[str, Any], program: str) -> None:
+def _print_metrics(console: Console, metrics: dict[str, Any], complete: Callable[[str], str]) -> None:
     title = f"Metrics on {describe_images(metrics)}"
     # Without frames, six columns fit in 80 characters.
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -190,7 +193,7 @@ def _print_metrics(console: Console, metrics: dict[str, Any], program: str) -> N
         console.print(without, soft_wrap=True)
     for warning in metrics.get("warnings", ()):
         # The experiment is in its commands already.
-        console.print(complete_commands(warning, None, program), soft_wrap=True, markup=False, style="bold")
+        console.print(complete(warning), soft_wrap=True, markup=False, style="bold")
     if metrics["baseline_differs"]:
         differences = ", ".join(metrics["baseline_differs"])
         console.print(f"The baseline had a different budget: it was trained with another {differences}")

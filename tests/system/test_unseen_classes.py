@@ -50,6 +50,23 @@ def test_no_class_is_in_two_splits_and_the_card_says_so(catalog: Any) -> None:
     assert "stage 2, k-NN among train, confusion, calibration" in sentence
 
 
+def test_what_needs_no_classifier_is_exported_by_the_command_of_the_refusal_and_of_the_log(
+    unseen: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, params = copy_project(unseen, tmp_path), {"export": {"num_checked": 8}}
+    nodes = "export.export_encoder,export.convert_encoder,export.export_backbone"
+    command = f"kedro run --env tiny --pipelines export --nodes {nodes}"
+    with pytest.raises(InputError) as error:
+        run_session(project, pipeline_names=["export"], runtime_params=params)
+    (logged,) = (record.getMessage() for record in caplog.records if record.name == "kedro.pipeline.node")
+    assert str(error.value).endswith(f"{command} --params export.num_checked=8")
+    assert logged.endswith(f"{command} --params export.num_checked=8")
+    given = {"inference": {"path": str(write_digits(tmp_path / "new", 2)[0].parent)}}
+    run_session(project, pipeline_names=["inference"], runtime_params=given)
+    assert f"  {command} " in capsys.readouterr().out
+    run_session(project, pipeline_names=["export"], node_names=nodes.split(","))
+
+
 def test_test_images_are_searched_among_the_others_of_test(catalog: Any) -> None:
     samples, found = catalog.load("samples"), catalog.load("neighbours")
     splits = samples["split"].to_numpy()
