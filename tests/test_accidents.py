@@ -2,6 +2,7 @@ import errno
 import os
 import re
 import tempfile
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,15 @@ def test_a_lost_worker_is_one_line_with_fewer_workers_to_type(words: str, told: 
         "or --params stage1.loader.num_workers=0 for no worker at all"
     )
     assert "\n" not in line
+
+
+def test_a_lost_process_of_packing_is_answered_with_the_whole_name_of_the_parameter() -> None:
+    error = InputError("num_workers must leave memory for every process, got 2 and one was killed; lower it")
+    error.__cause__ = BrokenProcessPool("it was terminated")
+    line = str(explain_accident(error, "data_prep.pack_images", {"data_prep.num_workers": 1}))
+    assert (
+        "must be enough for every worker, got: one was killed; add --params data_prep.num_workers=1" in line
+    )
 
 
 BALANCED = ["stage1.loader.sampler=class_balanced", "stage1.loader.images_per_class=4"]

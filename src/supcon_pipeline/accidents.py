@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def explain_accident(
         smaller: values that need less memory, by dotted name of the parameter.
     """
     chain, smaller = list(_causes(error)), smaller or {}
+    if any(isinstance(cause, BrokenProcessPool) for cause in chain):
+        return _explain_lost_worker("one was killed", smaller)
     for cause in chain:
         words, number = str(cause), _errno_of(cause)
         if isinstance(cause, InputError):

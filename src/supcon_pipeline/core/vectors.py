@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import DivergenceError
 
 # Numbers of unit rows that differ by less are equal: float32, summed in another order, differs by 1e-6.
 SAME = 1e-5
@@ -27,14 +27,14 @@ def require_finite(name: str, rows: Shaped[np.ndarray, "n ..."]) -> None:
     """Reject rows that hold NaN or infinity, or are too long for their length to be a number.
 
     Raises:
-        InputError: with the first such row.
+        DivergenceError: with the first such row.
     """
     rows = np.asarray(rows)
     # A squared length is not finite where a number is not, and takes less memory than a flag per number.
     lengths = np.einsum("ij,ij->i", rows, rows) if rows.ndim == 2 else rows
     is_wrong = ~np.isfinite(lengths)
     if is_wrong.any():
-        raise InputError(
+        raise DivergenceError(
             f"{name} must be finite, got NaN or infinity in row {int(is_wrong.argmax())}; "
             "the encoder diverged, lower its optimizer.lr"
         )

@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from supcon_pipeline.core.atomic import atomic_path
 from supcon_pipeline.core.data.images import LabelledImages
 from supcon_pipeline.core.messages import DivergenceError, InputError
+from supcon_pipeline.core.metrics.logits import require_finite_logits
 from supcon_pipeline.core.models.encoder import Encoder, build_model, restore_model
 from supcon_pipeline.core.named_tensors import NamedTensors, fingerprint
 from supcon_pipeline.core.training import progress, resumable
@@ -407,6 +408,14 @@ def test_a_training_by_the_parameters_of_another_stage_is_answered_with_those(la
     optimizer = {"name": "sgd", "lr": 0.1, "weight_decay": 0.0}
     stage = replace(tiny_stage(criterion=FailingLoss(1), optimizer=optimizer), optimizer_group="stage2")
     with pytest.raises(DivergenceError, match=r"for example with --params stage2\.optimizer\.lr=0\.01"):
+        run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path), "r1")
+
+
+def test_a_model_that_diverged_unseen_by_its_loss_is_answered_with_a_rate_by_its_name(
+    labelled_splits, tmp_path
+):
+    stage = replace(tiny_stage(), validate=lambda *_: require_finite_logits(np.full((1, 2), np.nan)))
+    with pytest.raises(DivergenceError, match=r"logits must be .* for example with --params tiny\.optimizer"):
         run_stage(stage, labelled_splits, NoLog(), ProgressStore(tmp_path), "r1")
 
 

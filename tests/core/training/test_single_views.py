@@ -67,6 +67,18 @@ def test_a_network_that_cannot_take_single_views_is_refused_before_the_first_ste
     build(data, finetune={"freeze_batch_norm": True}, **asked)
 
 
+def test_parts_of_single_images_are_made_whole_where_no_batch_size_alone_would_help():
+    data = make_data()
+    splits = data.splits.copy()
+    splits[np.flatnonzero(splits == "train")[0]] = "removed"
+    data = LabelledImages(data.images, data.labels, splits)
+    asked = {"loader": {"batch_size": 2, "num_workers": 0}, "num_views": 1, "micro_batch_size": 1}
+    remedy = "--params stage1.micro_batch_size=null,stage1.loader.batch_size=3$"
+    with pytest.raises(InputError, match=remedy):
+        build(data, **asked)
+    build(data, **asked | {"loader": {"batch_size": 3, "num_workers": 0}, "micro_batch_size": None})
+
+
 def test_no_image_is_alone_when_statistics_are_estimated_anew():
     data = make_data()
     splits = data.splits.copy()

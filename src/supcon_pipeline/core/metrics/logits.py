@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from supcon_pipeline.core.messages import InputError
+from supcon_pipeline.core.messages import DivergenceError
 
 # Logits scored at once: 32 MB as float64, and a few times that for intermediate results.
 TILE_SIZE = 2**22
@@ -19,10 +19,10 @@ def require_finite_logits(logits: Float[np.ndarray, "n classes"]) -> None:
     """Reject logits of a training that diverged.
 
     Raises:
-        InputError: if one is NaN or infinite.
+        DivergenceError: if one is NaN or infinite.
     """
     if not all(np.isfinite(logits[tile]).all() for tile in row_tiles(logits, TILE_SIZE)):
-        raise InputError(
+        raise DivergenceError(
             "logits must be finite, got NaN or infinity; the training diverged, lower its optimizer.lr"
         )
 

@@ -73,15 +73,20 @@ def require_views_to_normalise(
         return
     if micro is not None and is_enough(None, size):
         name, value = "micro_batch_size", micro
-        remedy = next((more for more in range(micro + 1, size) if is_enough(more, size)), None)
+        parts = next((more for more in range(micro + 1, size) if is_enough(more, size)), None)
+        remedy = f"{group}.{name}={parts or 'null'}"
     else:
         name, value, step = "loader.batch_size", size, passes.loader.images_per_class or 1
         larger = range(size + step, size + 4 * passes.num_processes * step, step)
-        remedy = next((more for more in larger if is_enough(micro, more)), None)
+        # Parts of a single image make single views of any batch.
+        whole = [f"{group}.micro_batch_size=null"] if micro == 1 else []
+        more = next((more for more in larger if is_enough(None if whole else micro, more)), None)
+        # As many processes may leave an image to each, whatever the batch.
+        sizes = [*whole, f"{group}.{name}={more}"] if more else [f"{group}.num_views=2"]
+        remedy = ",".join(sizes)
     raise InputError(
         f"{group}.{name} must give each forward pass at least 2 views where the last map of the network has "
-        f"one pixel, or batch-norm has nothing to normalise by, got {value}; add --params "
-        f"{group}.{name}={remedy or 'null'}"
+        f"one pixel, or batch-norm has nothing to normalise by, got {value}; add --params {remedy}"
     )
 
 

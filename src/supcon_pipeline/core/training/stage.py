@@ -199,7 +199,7 @@ def _warn_of_sizes(params: TrainingParameters, policy: ViewPolicy) -> None:
     if wanted and [shape[:2] for shape in policy.shapes] != [(size, size) for size in wanted]:
         logger.warning(
             "stage1.view_sizes changes nothing, as transforms make views of %d x %d pixels; leave the size "
-            "out of their args, or add --params stage1.view_sizes=[]",
+            "out of their args, or add --params 'stage1.view_sizes=[]'",
             *policy.shapes[0][:2],
         )
 
