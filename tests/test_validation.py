@@ -120,7 +120,8 @@ def test_a_group_that_is_missing_is_answered_with_its_file(models: dict[str, typ
     with pytest.raises(click.ClickException) as error:
         validate_parameters(parameters, models)
     assert sorted(error.value.message.splitlines()) == [
-        "index.recall_k must be given, got nothing; add it to conf/base/parameters_index.yml",
+        "index.recall_k must be given, got nothing; "
+        "add --params index.recall_k=<value>, or add it to conf/base/parameters_index.yml",
         "swa must be given, got nothing; add it to conf/base/parameters_swa.yml",
     ]
 

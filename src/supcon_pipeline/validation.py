@@ -1,7 +1,7 @@
 """Checks before anything runs: do the names asked for exist, are the parameters valid, do transforms work?"""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile
 from pathlib import Path
@@ -99,8 +99,7 @@ def _require_filter(
         )
 
 
-def _require_known(option: str, kind: str, names: Iterable[str], known: Iterable[str]) -> None:
-    known = list(known)
+def _require_known(option: str, kind: str, names: Iterable[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise CommandError(
@@ -203,8 +202,7 @@ def require_weights(parameters: Mapping[str, Any], pipeline: Pipeline) -> None:
     Raises:
         CommandError: where it is not.
     """
-    is_read = "params:stage1" in pipeline.inputs()
-    weights = parameters["stage1"]["backbone"]["weights"] if is_read else None
+    weights = parameters["stage1"]["backbone"]["weights"] if "params:stage1" in pipeline.inputs() else None
     if weights and not Path(weights).expanduser().is_file():
         raise CommandError(
             f"stage1.backbone.weights must be an existing file, got {weights!r}; give its path, "
@@ -234,10 +232,14 @@ def _explain(root: str, mistake: dict[str, Any], known: Sequence[str]) -> str:
     if mistake["type"] in ("extra_forbidden", "invalid_key"):
         return _unknown(path, known)
     if mistake["type"] == "missing":
-        return f"{path} must be given, got nothing; add it to conf/base/parameters_{root}.yml"
+        # Neither an element of a list nor a whole group can be typed.
+        is_typed = [name for name in known if f"{name}.".startswith(f"{path}.")] == [path]
+        remedy = f"add --params {path}=<value>, or add it" if is_typed else "add it"
+        return f"{path} must be given, got nothing; {remedy} to conf/base/parameters_{root}.yml"
     message = mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] == "int_parsing_size":
-        message = "Input should be an integer of fewer digits"
+    message = (
+        "Input should be an integer of fewer digits" if mistake["type"] == "int_parsing_size" else message
+    )
     if mistake["type"] == "value_error":
         # Raised by the model itself, which knows names only from its own place in the tree.
         return qualify_names(message, path, known)
