@@ -68,6 +68,8 @@ def only(name: str, values: Any) -> dict[str, Any]:
     ("changes", "message"),
     [
         ({"trails": 3}, "^trails must be a known parameter, got 'trails'; did you mean 'trials'"),
+        # No parameter of the project is meant.
+        ({"seeds": [0]}, "^seeds must be a known .*; (known are metric, search|did you mean 'final_seeds')"),
         ({"metric": None}, "must have metric, got none"),
         ({"metric": "stage1.embedding.precision_at_2"}, "did you mean 'stage1.embedding.precision_at_1'"),
         ({"metric": "classifier.accuracy"}, "measures on validation images, got 'classifier.accuracy'"),

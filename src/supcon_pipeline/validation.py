@@ -141,12 +141,13 @@ def validate_parameters(parameters: dict[str, Any], models: dict[str, type[BaseM
 
     Args:
         parameters: as the configuration gives them, nested by pipeline.
-        models: the model of each group of parameters, by name.
+        models: the model of each group of parameters, by name; of one alone, only its names are suggested.
 
     Raises:
         CommandError: with one line per mistake.
     """
-    known = [*SHARED, *(path for name, model in models.items() for path in _paths(name, model))]
+    shared = SHARED if len(models) > 1 else ()
+    known = [*shared, *(path for name, model in models.items() for path in _paths(name, model))]
     lines = [_unknown(str(name), known) for name in parameters if name not in (*models, *SHARED)]
     for name, model in models.items():
         if name not in parameters:
@@ -243,12 +244,11 @@ def _explain(root: str, mistake: dict[str, Any], known: Sequence[str]) -> str:
     if mistake["type"] == "value_error":
         # Raised by the model itself, which knows names only from its own place in the tree.
         return qualify_names(message, path, known)
-    contract = re.sub(r"^[A-Z][a-z]+ should", "must", message).replace("valid dictionary", "mapping")
-    contract = re.sub(r" or instance of \w+$", "", contract)
+    contract = re.sub(r"^[A-Z][a-z]+ should", "must", re.sub(r" or instance of \w+$", "", message))
     choices = re.findall(r"'([^']*)'", mistake.get("ctx", {}).get("expected", ""))
     nearest = nearest_names(str(mistake["input"]), choices)
     remedy = f"; did you mean '{nearest[0]}'?" if nearest else ""
-    return f"{path} {contract}, got {show(mistake['input'])}{remedy}"
+    return f"{path} {contract.replace('valid dictionary', 'mapping')}, got {show(mistake['input'])}{remedy}"
 
 
 def qualify_names(message: str, path: str, known: Sequence[str]) -> str:
