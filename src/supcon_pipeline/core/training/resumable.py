@@ -19,6 +19,7 @@ from supcon_pipeline.core.training.hosts import Meeting
 from supcon_pipeline.core.training.launching import launch
 from supcon_pipeline.core.training.loop import fit, is_over, require_all_finite
 from supcon_pipeline.core.training.monitoring import Monitor, NoLog, log_epoch, warn_of_collapse
+from supcon_pipeline.core.training.patience import warn_of_patience
 from supcon_pipeline.core.training.progress import Progress, ProgressStore, flatten
 from supcon_pipeline.core.training.random_states import random_states, set_random_states
 from supcon_pipeline.core.training.stage import Stage, build_training, sample_views
@@ -54,6 +55,7 @@ def run_stage(
         DivergenceError: where a loss is not finite.
     """
     _require_measured(stage, data)
+    warn_of_patience(stage.group, stage.params, stage.is_start_validated)
     count, num_hosts = count_processes(stage, data), count_hosts()
     if count == num_hosts == 1:
         training = build_training(stage, data)
