@@ -1,7 +1,7 @@
 """The closing summary of a run: metrics, where the results are, and what to type next."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,7 +46,7 @@ def print_results(
         complete = partial(complete_commands, env=None, program=program, params={"evaluation": given})
         _print_metrics(console, catalog.load("metrics"), complete)
     if "inference_predictions" in made:
-        _print_predictions(console, catalog.load("inference_predictions"), catalog.load("unreadable_images"))
+        _print_predictions(console, catalog)
     if "out_of_distribution_metrics" in made:
         _print_detection(console, catalog.load("out_of_distribution_metrics"))
     for stage in ("stage1", "stage2"):
@@ -100,6 +100,8 @@ def _next_commands(
     infer = _inference(run, lacking("inference"))
     if made & {"inference_predictions", "model_card"}:
         return [*infer, (f"{run} {_export(made, catalog)}", "export for other programs")]
+    if "gallery_index" in made:
+        return [(command, "search new images among these, too") for command, _ in infer]
     if made & REPORTED and "report" not in made:
         node = "visualization.write_report"
         is_possible = not lacking("visualization", node)
@@ -149,18 +151,34 @@ def _export(made: set[str], catalog: DataCatalog) -> str:
     return "--pipelines export"
 
 
-def _print_predictions(console: Console, predictions: pd.DataFrame, unreadable: pd.DataFrame) -> None:
+def _print_predictions(console: Console, catalog: DataCatalog) -> None:
+    predictions, unreadable = catalog.load("inference_predictions"), catalog.load("unreadable_images")
     # Of classes that train lacks, there is no classifier.
     is_known = "classifier_class" in predictions
     searched = "training images" if is_known else "images of the run"
-    counts = predictions["classifier_class" if is_known else "knn_class"].value_counts()
-    classes = ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items())
-    others = f" and {len(counts) - 10} other classes" if len(counts) > 10 else ""
+    classes = _count_classes(predictions["classifier_class" if is_known else "knn_class"])
     unknown = int(predictions["is_unknown"].sum())
-    console.print(f"\n{len(predictions):,} images: {classes}{others}", soft_wrap=True, markup=False)
+    console.print(f"\n{len(predictions):,} images: {classes}", soft_wrap=True, markup=False)
+    if is_known:
+        _print_enrolled(console, predictions["knn_class"], catalog.load("dataset_card")["class_names"])
     console.print(f"{unknown:,} are unknown: unlike the {searched}")
     if len(unreadable):
         console.print(f"[bold]{len(unreadable):,} could not be read[/bold]: see unreadable_images")
+
+
+def _print_enrolled(console: Console, found: pd.Series, class_names: Sequence[str]) -> None:
+    """The classes by k-NN that the classifier does not know, and took for others."""
+    enrolled = found[~found.isin(class_names)]
+    if len(enrolled):
+        words = f"{len(enrolled):,} by their neighbours of classes that the classifier lacks"
+        console.print(f"{words}: {_count_classes(enrolled)}", soft_wrap=True, markup=False)
+
+
+def _count_classes(classes: pd.Series) -> str:
+    """The ten most frequent, each with its number of images."""
+    counts = classes.value_counts()
+    others = f" and {len(counts) - 10} other classes" if len(counts) > 10 else ""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.head(10).items()) + others
 
 
 def _print_detection(console: Console, detection: dict[str, Any]) -> None:

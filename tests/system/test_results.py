@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node, pipeline
@@ -155,3 +156,32 @@ def test_few_artifacts_are_all_listed_and_of_many_those_to_look_at(
     assert "11 artifacts, among them:" in words
     assert "a0.json" in words
     assert "a1.json" not in words
+
+
+def test_after_an_enrolment_comes_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = closing_words(tmp_path, capsys, ["gallery_index", "gallery_rows"])
+    _, _, following = words.partition("Next:\n")
+    assert "--pipelines inference" in following
+    assert "seed=" not in following
+
+
+@pytest.mark.parametrize("has_classifier", [True, False])
+def test_enrolled_classes_are_counted_although_no_classifier_knows_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], has_classifier: bool
+) -> None:
+    found = ["cat", "owl", "owl", "bat"]
+    table = pd.DataFrame({"knn_class": found, "is_unknown": [False] * 4})
+    if has_classifier:
+        table = table.assign(classifier_class=["cat", "cat", "cat", "dog"])
+    parts = {
+        "inference_predictions": table,
+        "unreadable_images": pd.DataFrame(),
+        "dataset_card": {"class_names": ["cat", "dog"]},
+    }
+    made = pipeline([node(lambda: None, None, list(parts)[:2], name="make")])
+    catalog = DataCatalog({name: MemoryDataset(part) for name, part in parts.items()})
+    print_results({"run_id": "mine", "env": None}, made, catalog, tmp_path)
+    words = capsys.readouterr().out
+    lacking = "3 by their neighbours of classes that the classifier lacks: owl 2, bat 1\n"
+    assert ("4 images: cat 3, dog 1\n" + lacking in words) == has_classifier
+    assert ("4 images: owl 2, cat 1, bat 1\n" in words) != has_classifier
