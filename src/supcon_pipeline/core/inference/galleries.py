@@ -1,11 +1,15 @@
 """The images that new ones are searched among: of a run, and enrolled after it."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import searched_rows
+from supcon_pipeline.core.messages import name_some
+
+logger = logging.getLogger(__name__)
 
 
 def gallery_of(samples: pd.DataFrame) -> pd.DataFrame:
@@ -52,3 +56,22 @@ def class_names_of(gallery: pd.DataFrame, class_names: Sequence[str]) -> list[st
     """The class names of a run, followed by those that only the gallery has, by label."""
     others = gallery[gallery["label"] >= len(class_names)].drop_duplicates("label").sort_values("label")
     return [*class_names, *others["class_name"]]
+
+
+def warn_of_few_enrolled(gallery: pd.DataFrame, class_names: Sequence[str], distance_k: int) -> None:
+    """Name the classes that only the gallery has, and with so few images that they do not make one known.
+
+    Args:
+        gallery: as `extend_gallery` gives it.
+        class_names: of the run.
+        distance_k: the rank of the image, distance to which decides whether one is unknown.
+    """
+    counts = gallery.loc[~gallery["class_name"].isin(class_names), "class_name"].value_counts()
+    few = sorted(counts.index[counts < distance_k])
+    if few:
+        logger.warning(
+            "%s: fewer enrolled images than inference.distance_k (%d), so the distance of an image of such a "
+            "class is to one of another class, and is_unknown may be true; enrol more, or add --params "
+            "inference.distance_k=%d",
+            *(name_some(few), distance_k, counts.min()),
+        )

@@ -48,7 +48,7 @@ def search_new_images(
     params: InferenceParameters,
 ) -> pd.DataFrame:
     """Votes, nearest images and distance score of each new image, among those of the run and enrolled."""
-    from supcon_pipeline.core.inference.galleries import class_names_of, gallery_of
+    from supcon_pipeline.core.inference.galleries import class_names_of, gallery_of, warn_of_few_enrolled
     from supcon_pipeline.core.inference.predictions import search_report
 
     _require_model(new_embeddings, embeddings, train_index_card)
@@ -62,6 +62,8 @@ def search_new_images(
     calibration = knn_metrics["calibrated"]["temperature"] if knn_metrics else 1.0
     names = class_names_of(gallery, dataset_card["class_names"])
     acceptance = _find_acceptance(labelled, gallery, enrolled_embeddings, params)
+    if acceptance is None:
+        warn_of_few_enrolled(gallery, dataset_card["class_names"], params.within(len(gallery)).distance_k)
     queries = new_embeddings.tensors["embedding"].numpy()
     known = (validation, ids.tolist(), gallery, names, calibration)
     return new_samples.join(search_report(index, queries, *known, params, acceptance))
