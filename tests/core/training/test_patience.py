@@ -78,5 +78,11 @@ def test_the_patience_of_a_plateau_is_the_default_where_none_is_given(caplog):
     )
 
 
+def test_a_warm_up_that_limited_time_may_shorten_is_not_counted(caplog):
+    schedule = {"name": "plateau", "num_epochs": 20, "warmup_epochs": 18}
+    assert len(warnings_of(caplog, schedule=schedule)) == 1
+    assert warnings_of(caplog, schedule=schedule, max_minutes=1) == []
+
+
 def test_nothing_is_said_of_other_schedules(caplog):
     assert warnings_of(caplog) == []

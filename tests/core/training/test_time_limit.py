@@ -1,16 +1,22 @@
 """Trainings that end when their time is up."""
 
 import itertools
+import logging
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.core.training.resume_process import NoLog
 from tests.core.training.trainings import CARD, make_data, read_parameters, stage1_parameters
 
 from supcon_pipeline.core.optim.schedules import warmup_cosine_factor
 from supcon_pipeline.core.training import loop
 from supcon_pipeline.core.training.loop import fit, is_over
+from supcon_pipeline.core.training.progress import ProgressStore
 from supcon_pipeline.core.training.recipes import contrastive_stage
+from supcon_pipeline.core.training.resumable import run_stage
 from supcon_pipeline.core.training.stage import build_training
 from supcon_pipeline.core.training.state import EpochRecord, StepRecord, Training
 from supcon_pipeline.core.views.policy import ViewPolicy
@@ -117,3 +123,22 @@ def test_where_time_is_limited_each_step_counts_with_what_its_device_has_still_t
     monkeypatch.setattr(loop, "wait_for", waits.append)
     records_of(build(max_minutes))
     assert [device.type for device in waits] == ["cpu"] * num_waits
+
+
+@pytest.mark.parametrize(("max_minutes", "is_over_soon"), [(15 / 60, True), (9 / 60, False), (None, True)])
+def test_a_collapse_is_warned_of_after_a_warm_up_that_time_has_shortened(
+    max_minutes: float | None, is_over_soon: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    num_epochs, warmup_epochs = (30, 9) if max_minutes else (4, 2)
+    schedule = {"name": "cosine", "num_epochs": num_epochs, "warmup_epochs": warmup_epochs}
+    data = make_data()
+    stage = contrastive_stage(data, CARD, stage1_parameters(schedule=schedule, max_minutes=max_minutes))
+    stuck = replace(
+        stage,
+        criterion=lambda outputs, _: outputs["projection"].sum() * 0 + 2.5,
+        collapse_loss=lambda *_: 2.5,
+    )
+    with caplog.at_level(logging.WARNING):
+        _, history = run_stage(stuck, data, NoLog(), ProgressStore(tmp_path), "r")
+    assert len(history) == (max_minutes * 20 if max_minutes else num_epochs)
+    assert ("the encoder has collapsed" in caplog.text) == is_over_soon

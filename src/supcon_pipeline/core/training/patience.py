@@ -21,7 +21,8 @@ def warn_of_patience(group: str, params: TrainingParameters, is_start_validated:
     schedule, interval = params.schedule, params.validation_interval
     if schedule.name == "plateau":
         patience = complete_options(SCHEDULES, "plateau", {"patience": schedule.patience})["patience"]
-        first = schedule.warmup_epochs
+        # Where time is limited, the warm-up may be over after any number of epochs.
+        first = 0 if params.max_minutes else schedule.warmup_epochs
 
         # The first is an improvement, and it takes one more than are tolerated.
         def most_tolerated(num_epochs: int) -> int:

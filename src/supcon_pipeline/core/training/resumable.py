@@ -198,13 +198,17 @@ def _follow(
     stage: Stage,
 ) -> None:
     """Show and keep the records as they come, until the training is finished."""
-    has_warned, num_warmup_epochs = False, resumable.params.schedule.warmup_epochs
+    training, warmup_epochs, has_warned = resumable.training, resumable.params.schedule.warmup_epochs, False
+    # Where time is limited, the warm-up is a share of it, and over after fewer epochs.
+    begun, num_rising = training.planned_epoch, min(training.epoch, warmup_epochs)
     while not resumable.is_finished:
         record = next(records)
         if isinstance(record, EpochRecord):
             monitor.show_epoch(record)
             resumable.take_epoch(record)
-            asked = (resumable.history, num_warmup_epochs, stage.key, stage.collapse_room)
+            num_rising = record.epoch if begun < warmup_epochs else num_rising
+            begun = training.planned_epoch
+            asked = (resumable.history, num_rising, stage.key, stage.collapse_room)
             has_warned = has_warned or warn_of_collapse(*asked)
         else:
             monitor.show_step(record)
