@@ -88,8 +88,16 @@ def test_a_worker_that_ends_by_the_same_signal_is_no_error_while_a_run_is_cleane
     [(signal.SIGTERM, SystemExit, ["Stopped by SIGTERM"]), (signal.SIGINT, KeyboardInterrupt, [])],
 )
 def test_a_library_that_raises_an_error_of_its_own_at_a_signal_does_not_hide_it(
-    number: int, raised: type[BaseException], told: list[str], caplog: pytest.LogCaptureFixture
+    number: int,
+    raised: type[BaseException],
+    told: list[str],
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
 ) -> None:
+    # A background job ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def stop() -> None:
         with unwinding_on_signals():
             try:

@@ -13,8 +13,9 @@ def test_a_killed_run_that_is_started_again_goes_on_and_ends_the_same(
 ) -> None:
     project = make_project(tmp_path / "project")
     run_session(project, pipeline_names=["data_prep"])
-    # conf/logging.yml gives it a handler of its own.
-    monkeypatch.setattr(epoch_logger, "propagate", True)
+    # conf/logging.yml gives it a handler of its own, once a test has loaded Kedro.
+    monkeypatch.setattr(epoch_logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(epoch_logger, "propagate", False)
     kill_while_training(project)
     progress = project / "data/06_models/tiny/stage1_progress"
     assert not list(project.glob("data/06_models/tiny/stage1_checkpoints.safetensors/*/*"))
