@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from supcon_pipeline.cli import cli, run
 from supcon_pipeline.commands import CommandError
 from supcon_pipeline.core.metrics.intervals import class_intervals, mean_intervals
+from supcon_pipeline.core.views.presets import PRESETS
 from tests.conftest import ROOT, bootstrap
 
 PARAMETERS: dict[str, Any] = {
@@ -447,6 +448,15 @@ def test_reproduce_gives_the_command_with_what_was_given_and_read(runs: Runs) ->
     assert "parameters: stage1.optimizer.lr was 0.5" in text
     assert "package: torch was 0.0.1, is " in text
     assert "artifacts of a1: encoder, metrics are no longer there" in text
+
+
+def test_a_preset_of_the_files_is_no_difference_from_the_transforms_that_it_stands_for(runs: Runs) -> None:
+    file = runs.project / "conf/base/parameters.yml"
+    for name in ("crop_and_flip", "no_such_preset"):
+        file.write_text(yaml.safe_dump({"stage1": {**_stage1(), "transforms": name}}))
+        parameters = {"stage1": {**_stage1(), "transforms": PRESETS["crop_and_flip"]}}
+        runs.add(name, task={"parameters": parameters})
+        assert ("stage1.transforms" in runs.printed("show", name)) == (name == "no_such_preset")
 
 
 def test_a_run_that_was_stopped_before_its_first_session_is_not_reproduced(runs: Runs) -> None:

@@ -1,7 +1,8 @@
 """Runs side by side, and one alone with all that is known of it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,8 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.pages.headlines import HEADLINES
 from supcon_pipeline.core.training.progress import flatten
+from supcon_pipeline.core.views.presets import expand_presets
 from supcon_pipeline.datasets.stores import place_of
 from supcon_pipeline.run_commands.books import Experiment, Summary, differing
 from supcon_pipeline.run_commands.listing import duration, local_time
@@ -66,15 +69,28 @@ def parameter_changes(experiment: Experiment, run: Summary) -> dict[str, tuple[A
 
     A parameter that the files leave out has its default there, and counts only where it was given by hand.
     """
-    files = flatten(experiment.config["parameters"])
+    today = _with_policies(experiment.config["parameters"])
+    files = flatten(today)
     given = {name for task in run.record["tasks"] for name in flatten(task["given"])}
-    changes = differing(run.record["parameters"], experiment.config["parameters"])
+    changes = differing(run.record["parameters"], today)
     groups = run.record["parameters"].keys()
     return {
         name: values
         for name, values in changes.items()
         if name.partition(".")[0] in groups and (name in files or name in given)
     }
+
+
+def _with_policies(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of files with the transforms that presets stand for, as records have them."""
+    found = {}
+    for name, value in parameters.items():
+        found[name] = _with_policies(value) if isinstance(value, Mapping) else value
+        if name == "transforms":
+            # A preset that is not known is refused by a run; here it is a difference.
+            with suppress(InputError):
+                found[name] = expand_presets(value)
+    return found
 
 
 def _metrics(run: Summary) -> Table:
