@@ -246,19 +246,16 @@ class DamagedProject:
         if name == "tensorboard":
             return []
         if name.endswith("_progress"):
-            return [
-                self.page("prune"),
-                self.trial(STOPPED, pipeline_names=["stage1"]),
-            ]
+            return [self.page("prune"), self.trial(STOPPED, pipeline_names=["stage1"])]
         if name == "run_record":
             pages = [self.page(page, run_id) for page in ("list", "prune", "show", "compare", "reproduce")]
             quick = self.trial(TRIAL, pipeline_names=self.names, node_names=[QUICK])
             return [*pages, quick, self.trial(run_id, pipeline_names=again)]
         readers = [node.name for node in self.graph.nodes if name in node.inputs]
-        reading = partial(self.is_loaded, name, path)
-        if readers:
-            reading = self.trial(TRIAL, pipeline_names=self.names, node_names=readers)
-        return [*(self.page(page) for page in SHOWN.get(name, ())), reading]
+        # One at a time: together, some would replace what others read.
+        runs = [self.trial(TRIAL, pipeline_names=self.names, node_names=[reader]) for reader in readers]
+        pages = [self.page(page) for page in SHOWN.get(name, ())]
+        return [*pages, *(runs or [partial(self.is_loaded, name, path)])]
 
     def page(self, name: str, run_id: str = DAMAGED) -> Callable[[], bool]:
         """A command of `kedro runs`, which gives whether it prints the same as now."""
