@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from supcon_pipeline.core.data.images import LabelledEmbeddings, RawImages
+from supcon_pipeline.core.messages import InputError
 from supcon_pipeline.core.named_tensors import NamedTensors, require_origin
 from supcon_pipeline.core.parameters.inference import EnrolParameters, IndexParameters
 
@@ -27,9 +28,11 @@ def read_enrolled_images(
 
 
 def embed_enrolled_images(
-    encoder: NamedTensors, enrolled_images: np.ndarray, params: EnrolParameters
+    encoder: NamedTensors, enrolled_images: np.ndarray | None, params: EnrolParameters
 ) -> NamedTensors:
     """Embedding of every image, in their order."""
+    if enrolled_images is None:
+        raise _none_enrolled("enrolled_images")
     from supcon_pipeline.core.device import pick_device
     from supcon_pipeline.core.models.embed import embed_by
 
@@ -37,8 +40,8 @@ def embed_enrolled_images(
 
 
 def extend_index(
-    enrolled_embeddings: NamedTensors,
-    enrolled_samples: pd.DataFrame,
+    enrolled_embeddings: NamedTensors | None,
+    enrolled_samples: pd.DataFrame | None,
     embeddings: NamedTensors,
     samples: pd.DataFrame,
     dataset_card: dict[str, Any],
@@ -48,6 +51,8 @@ def extend_index(
     from supcon_pipeline.core.inference.galleries import extend_gallery, gallery_of
     from supcon_pipeline.core.search.index import build_index, describe_rows
 
+    if enrolled_embeddings is None or enrolled_samples is None:
+        raise _none_enrolled("enrolled_embeddings")
     model_hash = embeddings.metadata["model_hash"]
     remedy = "type: kedro run --pipelines evaluation,enrol"
     require_origin("embeddings", enrolled_embeddings.metadata, "model_hash", model_hash, remedy)
@@ -58,3 +63,11 @@ def extend_index(
     table = extend_gallery(gallery, enrolled_samples, dataset_card["class_names"])
     counts = {"num_enrolled": len(enrolled_samples)}
     return index, table, {"model_hash": model_hash, **describe_rows(index), **counts}
+
+
+def _none_enrolled(name: str) -> InputError:
+    """The error of a node that was chosen alone, where nothing was enrolled: catalog entries are optional."""
+    return InputError(
+        f"{name} must be there to be used, got none of this encoder; "
+        "type: kedro run --pipelines enrol --params enrol.path=<folder>"
+    )
