@@ -7,7 +7,13 @@ import pytest
 from kedro.logging import RichHandler
 from rich.console import Console
 
-from supcon_pipeline.commands import causes, complete_commands, escape_what_the_console_lacks, program_of
+from supcon_pipeline.commands import (
+    CommandsInLog,
+    causes,
+    complete_commands,
+    escape_what_the_console_lacks,
+    program_of,
+)
 
 CAT, BEETLE = "\N{CJK UNIFIED IDEOGRAPH-732B}", "K\N{LATIN SMALL LETTER A WITH DIAERESIS}fer"
 
@@ -80,3 +86,12 @@ def test_the_causes_of_an_error_end_where_two_name_each_other() -> None:
     first.__context__, second.__cause__ = second, first
     assert list(causes(first)) == [first, second]
     assert list(causes(None)) == []
+
+
+def test_the_commands_of_a_session_take_the_place_of_those_before_and_filters_of_others_stay() -> None:
+    log, theirs = logging.Logger("kedro.pipeline.node"), logging.Filter()
+    log.addFilter(theirs)
+    first, second = CommandsInLog(str.upper), CommandsInLog(str.lower)
+    first.replace_in(log)
+    second.replace_in(log)
+    assert log.filters == [theirs, second]

@@ -153,6 +153,10 @@ class CommandsInLog(logging.Filter):
         super().__init__()
         self.complete = complete
 
+    def replace_in(self, log: logging.Logger) -> None:
+        """Take the place of that of an earlier session; filters of others stay."""
+        log.filters[:] = [*(own for own in log.filters if not isinstance(own, CommandsInLog)), self]
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Let the record pass, with completed commands."""
         if isinstance(record.args, tuple):

@@ -150,7 +150,7 @@ class RunHooks:
 
         require_meeting()
         # Kedro logs the refusal of a node before any hook hears of it.
-        _NODE_LOGGER.filters[:] = [CommandsInLog(self._completing(run_params))]
+        CommandsInLog(self._completing(run_params)).replace_in(_NODE_LOGGER)
         # An interrupt reaches no hook; a thread that begins a session has left the one before.
         close_interrupted(threading.get_ident())
         run_id = choose_run_id(_session_id(run_params))
