@@ -98,9 +98,10 @@ class ImageTableDataset(ImageSource):
         from pyarrow import ArrowException, parquet
 
         try:
+            content = parquet.read_table(self.filepath)
             # Text that is none would be found while it is used.
-            parquet.read_table(self.filepath).validate(full=True)
-            table = pd.read_parquet(self.filepath)
+            content.validate(full=True)
+            table: pd.DataFrame = content.to_pandas()
         except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             if getattr(error, "errno", None):
                 raise
