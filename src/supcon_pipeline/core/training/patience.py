@@ -28,14 +28,14 @@ def warn_of_patience(group: str, params: TrainingParameters, is_start_validated:
         def most_tolerated(num_epochs: int) -> int:
             return _count_validations(num_epochs, interval, first, is_start_validated) - 2
 
-        _warn(f"{group}.schedule.", "the rate never falls", patience, 0, schedule.num_epochs, most_tolerated)
+        _warn(group, "schedule", "the rate never falls", patience, 0, schedule.num_epochs, most_tolerated)
     if params.early_stopping is not None:
 
         def most_awaited(num_epochs: int) -> int:
             return _count_validations(num_epochs, interval, 0, is_start_validated) - 1
 
-        parts = (params.early_stopping.patience, 1, schedule.num_epochs, most_awaited)
-        _warn(f"{group}.early_stopping.", "training never stops early", *parts, f"{group}.schedule.")
+        sizes = params.early_stopping.patience, 1, schedule.num_epochs
+        _warn(group, "early_stopping", "training never stops early", *sizes, most_awaited)
 
 
 def _count_validations(num_epochs: int, interval: int, first_epoch: int, is_start_validated: bool) -> int:
@@ -47,21 +47,21 @@ def _count_validations(num_epochs: int, interval: int, first_epoch: int, is_star
 
 
 def _warn(
-    prefix: str,
+    group: str,
+    part: str,
     consequence: str,
     patience: int,
     least: int,
     num_epochs: int,
     most: Callable[[int], int],
-    schedule_prefix: str | None = None,
 ) -> None:
     longest = most(num_epochs)
     if patience <= longest:
         return
     enough = next(number for number in itertools.count(num_epochs) if most(number) >= patience)
-    longer = f"{schedule_prefix or prefix}num_epochs={enough}"
+    longer = f"{group}.schedule.num_epochs={enough}"
     logger.warning(
-        "%spatience=%d changes nothing, as %s: too few validations come before the last; add --params %s",
-        *(prefix, patience, consequence),
-        f"{prefix}patience={longest}" if longest >= least else longer,
+        "%s.%s.patience=%d changes nothing, as %s: too few validations come before the last; add --params %s",
+        *(group, part, patience, consequence),
+        f"{group}.{part}.patience={longest}" if longest >= least else longer,
     )
