@@ -1,6 +1,7 @@
 """Some of the images where all would take too long, drawn by a seed."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -88,10 +89,6 @@ def limit_rows(
     return chosen
 
 
-def _say_limited(limit: int, count: int, what: str, parameter: str, seed: int) -> None:
-    logger.info("%s of %s %s (%s), drawn by seed %d", f"{limit:,}", f"{count:,}", what, parameter, seed)
-
-
 def limit_splits(
     samples: pd.DataFrame, splits: tuple[str, ...], limit: int, seed: int, what: str, parameter: str
 ) -> pd.DataFrame:
@@ -105,13 +102,12 @@ def limit_splits(
         what: as for `limit_rows`, after the name of the split.
         parameter: as for `limit_rows`.
     """
-    split = samples["split"].to_numpy(dtype=object)
-    for name in splits:
-        rows = np.flatnonzero(split == name)
-        labels = samples["label"].to_numpy()[rows]
-        kept = limit_rows(rows, labels, limit, seed, f"{name} images {what}", parameter)
-        split[np.setdiff1d(rows, kept)] = LEFT_OUT
-    return samples.assign(split=split)
+    labels = samples["label"].to_numpy()
+
+    def choose(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+        return choose_points(pd.Series(labels[rows]), limit, seed)
+
+    return _limit_each(samples, splits, limit, seed, what, parameter, choose)
 
 
 def limit_paired_splits(
@@ -126,12 +122,32 @@ def limit_paired_splits(
         seed: as for `choose_paired`.
         parameter: as for `limit_rows`.
     """
-    split = samples["split"].to_numpy(dtype=object)
     labels, copies = samples["label"].to_numpy(), samples["duplicate_group"].to_numpy()
+
+    def choose(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+        return choose_paired(labels[rows], copies[rows], limit, seed)
+
+    return _limit_each(samples, splits, limit, seed, "are paired", parameter, choose)
+
+
+def _limit_each(
+    samples: pd.DataFrame,
+    splits: tuple[str, ...],
+    limit: int,
+    seed: int,
+    what: str,
+    parameter: str,
+    choose: Callable[[Int[np.ndarray, " n"]], Int[np.ndarray, " m"]],
+) -> pd.DataFrame:
+    """The samples, with the chosen positions of each split that has more rows than the limit."""
+    split = samples["split"].to_numpy(dtype=object)
     for name in splits:
         rows = np.flatnonzero(split == name)
         if len(rows) > limit:
-            _say_limited(limit, len(rows), f"{name} images are paired", parameter, seed)
-            kept = choose_paired(labels[rows], copies[rows], limit, seed)
-            split[np.delete(rows, kept)] = LEFT_OUT
+            _say_limited(limit, len(rows), f"{name} images {what}", parameter, seed)
+            split[np.delete(rows, choose(rows))] = LEFT_OUT
     return samples.assign(split=split)
+
+
+def _say_limited(limit: int, count: int, what: str, parameter: str, seed: int) -> None:
+    logger.info("%s of %s %s (%s), drawn by seed %d", f"{limit:,}", f"{count:,}", what, parameter, seed)
