@@ -238,17 +238,17 @@ def _explain(root: str, mistake: dict[str, Any], known: Sequence[str]) -> str:
         remedy = f"add --params {path}=<value>, or add it" if is_typed else "add it"
         return f"{path} must be given, got nothing; {remedy} to conf/base/parameters_{root}.yml"
     message = mistake["msg"].removeprefix("Value error, ")
-    message = (
-        "Input should be an integer of fewer digits" if mistake["type"] == "int_parsing_size" else message
-    )
+    if mistake["type"] == "int_parsing_size":
+        message = "Input should be an integer of fewer digits"
     if mistake["type"] == "value_error":
         # Raised by the model itself, which knows names only from its own place in the tree.
         return qualify_names(message, path, known)
-    contract = re.sub(r"^[A-Z][a-z]+ should", "must", re.sub(r" or instance of \w+$", "", message))
+    contract = re.sub(r"^[A-Z][a-z]+ should", "must", message).replace("valid dictionary", "mapping")
+    contract = re.sub(r" or instance of \w+$", "", contract)
     choices = re.findall(r"'([^']*)'", mistake.get("ctx", {}).get("expected", ""))
     nearest = nearest_names(str(mistake["input"]), choices)
     remedy = f"; did you mean '{nearest[0]}'?" if nearest else ""
-    return f"{path} {contract.replace('valid dictionary', 'mapping')}, got {show(mistake['input'])}{remedy}"
+    return f"{path} {contract}, got {show(mistake['input'])}{remedy}"
 
 
 def qualify_names(message: str, path: str, known: Sequence[str]) -> str:
